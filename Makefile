@@ -1,0 +1,36 @@
+# `make demo` and `make test` set everything up by themselves, in .venv; both are repeatable.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+TEST_FLAGS ?=
+export OMP_NUM_THREADS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
+
+# pip, not uv: here and in CI pip takes torch from the disk, where others download 3 GB.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,eval,embedded]'
+	@touch $@
+
+demo: $(READY) ## shards, a run in 2 processes, evaluation: data/demo and runs/demo, under a quarter of an hour
+	BIN=$(BIN) launchers/demo.sh
+
+test: $(READY) ## all tests
+	$(BIN)/python -m pytest -n 2 $(TEST_FLAGS)
+
+check: $(READY) ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(READY) ## benchmarks: tables, and JSON in benchmarks/results
+	$(BIN)/python benchmarks/step.py
+
+clean: ## what the front doors made; the environment stays
+	rm -rf data/demo runs/demo

@@ -1,0 +1,54 @@
+"""Sets whose images say which they are, and ways to break them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch import Tensor
+
+from wavegan_dist.data import Index, write_shards
+
+Numbers = list[int]
+
+
+@pytest.fixture(scope="session")
+def numbered_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """96 pictures of 32 px; the pixels of each spell its number (see `numbers`)."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(96):
+        colour = (number, 255 - number, 7)
+        Image.new("RGB", (32, 32), colour).save(folder / f"{number:03d}.png")
+    return folder
+
+
+@pytest.fixture
+def numbered(numbered_pictures: Path, tmp_path: Path) -> Index:
+    """Those pictures in 8 shards of 12, for one test alone: it may break them."""
+    return write_shards(numbered_pictures, tmp_path / "numbered", 32, progress=False)
+
+
+@pytest.fixture(scope="session")
+def numbers() -> Callable[[Tensor], Numbers]:
+    """Which of the numbered pictures a batch holds."""
+
+    def read(batch_bchw: Tensor) -> Numbers:
+        assert (batch_bchw == batch_bchw[:, :, :1, :1]).all()
+        assert (batch_bchw[:, 0].int() + batch_bchw[:, 1].int() == 255).all()
+        return batch_bchw[:, 0, 0, 0].tolist()
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three pictures of 96 x 64 px, each half noise and half black, in a folder and a subfolder."""
+    folder = tmp_path_factory.mktemp("mixed")
+    draws = np.random.default_rng(0)
+    for name in ("one.png", "two.bmp", "deeper/three.png"):
+        pixels = np.zeros((64, 96, 3), dtype=np.uint8)
+        pixels[:, 48:] = draws.integers(0, 256, (64, 48, 3))
+        (folder / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(folder / name)
+    return folder

@@ -1,0 +1,86 @@
+"""The three discriminators."""
+
+import pytest
+import torch
+from torch.nn.utils import parametrize
+
+from wavegan_dist.config import parse
+from wavegan_dist.errors import UsageError
+from wavegan_dist.model import WaveletDiscriminator, WaveletGenerator
+from wavegan_dist.model.build import build_discriminator
+from wavegan_dist.wavelet import dwt
+
+BAND_STD = {"low": 2.0, "lh": 0.5, "hl": 0.25, "hh": 0.125}
+
+
+def images(resolution: int = 32) -> torch.Tensor:
+    return torch.randn(2, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("resolution", [32, 64, 128, 256])
+def test_one_logit_per_image_from_each_network(resolution):
+    logits = WaveletDiscriminator(resolution, width=4)(images(resolution))
+    assert list(logits) == ["image", "low", "high"]
+    assert all(logit.shape == (2,) for logit in logits.values())
+
+
+def test_fake_bands_are_those_of_the_fused_image():
+    generator, discriminator = WaveletGenerator(32, 8, width=4).eval(), WaveletDiscriminator(32, width=4).eval()
+    with torch.no_grad():
+        generator.lam.fill_(0.3)
+    z = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
+    fused = generator(z)
+    low, high = dwt(fused)
+    _, raw_low, raw_high = generator.parts(z)
+    logits = discriminator(fused)
+    torch.testing.assert_close(logits["low"], discriminator.low(low))
+    torch.testing.assert_close(logits["high"], discriminator.high(high))
+    assert not torch.allclose(logits["low"], discriminator.low(raw_low))
+    assert not torch.allclose(logits["high"], discriminator.high(raw_high))
+
+
+def test_bands_are_divided_by_their_deviation_over_real_data():
+    torch.manual_seed(0)
+    plain = WaveletDiscriminator(32, width=4).eval()
+    scaled = WaveletDiscriminator(32, width=4, band_std=BAND_STD).eval()
+    scaled.load_state_dict({**plain.state_dict(), "low_std": scaled.low_std, "high_std": scaled.high_std})
+    low, high = dwt(images())
+    lh, hl, hh = high.chunk(3, dim=1)
+    logits = scaled(images())
+    torch.testing.assert_close(logits["low"], plain.low(low / 2))
+    torch.testing.assert_close(logits["high"], plain.high(torch.cat((lh / 0.5, hl / 0.25, hh / 0.125), dim=1)))
+
+
+@pytest.mark.parametrize("name", ["image", "low", "high"])
+def test_a_weight_of_0_removes_its_network(name):
+    experiment = parse({"data": {"index": "x"}, "loss": {"weights": {name: 0}}, "model": {"width": 4}}, "test")
+    discriminator = build_discriminator(experiment, BAND_STD)
+    assert name not in discriminator(images())
+    assert not any(key.startswith(f"{name}.") for key in discriminator.state_dict())
+    assert len(discriminator(images())) == 2
+
+
+def test_band_scale_is_used_only_when_asked_for():
+    for scale, expected in (("none", 1.0), ("data", 2.0)):
+        experiment = parse({"data": {"index": "x"}, "model": {"width": 4, "band_scale": scale}}, "test")
+        assert build_discriminator(experiment, BAND_STD).low_std.item() == expected
+
+
+def test_every_convolution_has_spectral_norm_1():
+    discriminator = WaveletDiscriminator(32, width=4)
+    for _ in range(50):  # each forward in training is one power iteration
+        discriminator(images())
+    convolutions = [module for module in discriminator.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert len(convolutions) == 4 + 3 + 3
+    for convolution in convolutions:
+        assert parametrize.is_parametrized(convolution, "weight")
+        assert torch.linalg.matrix_norm(convolution.weight.flatten(1), ord=2).item() == pytest.approx(1, abs=0.02)
+
+
+def test_no_network_an_unknown_one_or_a_missing_band_is_refused():
+    with pytest.raises(UsageError, match="at least one"):
+        WaveletDiscriminator(32, networks=[])
+    with pytest.raises(UsageError, match="at least one"):
+        WaveletDiscriminator(32, networks=["image", "detail"])
+    with pytest.raises(UsageError, match="lacks hh"):
+        WaveletDiscriminator(32, band_std={"low": 1, "lh": 1, "hl": 1})

@@ -1,0 +1,117 @@
+"""The three generators and lam."""
+
+import pytest
+import torch
+from torch import nn
+
+from wavegan_dist.errors import UsageError
+from wavegan_dist.model import WaveletDiscriminator, WaveletGenerator, hinge_g
+from wavegan_dist.wavelet import idwt
+
+SMALL = {"resolution": 32, "z_dim": 8, "width": 8}
+
+
+def latents(count: int = 4, z_dim: int = 8) -> torch.Tensor:
+    return torch.randn(count, z_dim, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("resolution", [32, 64, 128, 256])
+@pytest.mark.parametrize("attention", ["max", "dot", "none"])
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_shapes_at_every_resolution(resolution, attention, norm):
+    generator = WaveletGenerator(resolution, z_dim=10, z_low=3, width=4, attention=attention, norm=norm)
+    base, low, high = generator.parts(latents(2, 10))
+    half = resolution // 2
+    assert base.shape == (2, 3, resolution, resolution)
+    assert low.shape == (2, 3, half, half)
+    assert high.shape == (2, 9, half, half)
+    assert generator(latents(2, 10)).shape == base.shape
+
+
+def test_low_sees_the_first_k_of_the_latent_and_high_the_rest():
+    generator = WaveletGenerator(**SMALL, z_low=3).eval()
+    z, other = latents(), latents()
+    other[:, :3] += 1
+    (_, low, high), (_, other_low, other_high) = generator.parts(z), generator.parts(other)
+    assert not torch.equal(low, other_low)
+    assert torch.equal(high, other_high)
+
+
+def test_output_is_the_mix_of_its_parts():
+    generator = WaveletGenerator(**SMALL).eval()
+    with torch.no_grad():
+        generator.lam.fill_(0.25)
+    base, low, high = generator.parts(latents())
+    torch.testing.assert_close(generator(latents()), 0.75 * base + 0.25 * idwt(low, high))
+
+
+def test_at_lam_0_the_branches_get_exactly_no_gradient_and_lam_gets_one():
+    generator, discriminator = WaveletGenerator(**SMALL), WaveletDiscriminator(32, 8)
+    assert generator.lam.item() == 0
+    sum(map(hinge_g, discriminator(generator(latents())).values())).backward()
+    for branch in (generator.low, generator.high):
+        assert all(parameter.grad.count_nonzero() == 0 for parameter in branch.parameters())
+    assert generator.lam.grad.item() != 0
+    assert all(
+        parameter.grad.count_nonzero() > 0 for name, parameter in generator.base.named_parameters() if "0.weight" in name
+    )
+
+
+def test_lam_leaves_0_in_one_step_and_the_branches_then_learn():
+    generator, discriminator = WaveletGenerator(**SMALL), WaveletDiscriminator(32, 8)
+    optimizer = torch.optim.Adam(generator.parameters(), lr=1e-3)
+    for _ in range(2):
+        optimizer.zero_grad()
+        sum(map(hinge_g, discriminator(generator(latents())).values())).backward()
+        optimizer.step()
+        assert generator.lam.item() != 0
+    assert any(parameter.grad.count_nonzero() > 0 for parameter in generator.low.parameters())
+    assert any(parameter.grad.count_nonzero() > 0 for parameter in generator.high.parameters())
+
+
+def test_lam_forms_bound_the_mix():
+    free, clamp, sigmoid = (WaveletGenerator(**SMALL, lam=form) for form in ("free", "clamp", "sigmoid"))
+    for generator in (free, clamp, sigmoid):
+        with torch.no_grad():
+            generator.lam.fill_(1.5)
+        generator.project_()
+    assert free.mix().item() == 1.5
+    assert clamp.mix().item() == 1
+    assert 0 < sigmoid.mix().item() < 1
+    assert WaveletGenerator(**SMALL, lam="clamp").mix().item() == 0
+    assert WaveletGenerator(**SMALL, lam="sigmoid").mix().item() < 0.02
+
+
+def test_base_only_has_no_branches_and_no_lam():
+    generator = WaveletGenerator(**SMALL, base_only=True).eval()
+    assert not any(name.startswith(("low", "high", "lam")) for name in generator.state_dict())
+    torch.testing.assert_close(generator(latents()), generator.base(latents()))
+    assert generator.mix().item() == 0
+
+
+def test_norm_none_has_no_batch_norm():
+    assert any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in WaveletGenerator(**SMALL).modules())
+    without = WaveletGenerator(**SMALL, norm="none").modules()
+    assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in without)
+
+
+@pytest.mark.parametrize("k", [0, 8, 9, -1])
+def test_an_empty_half_of_the_latent_is_refused(k):
+    with pytest.raises(UsageError, match=r"1\.\.7"):
+        WaveletGenerator(**SMALL, z_low=k)
+
+
+@pytest.mark.parametrize("resolution", [0, 16, 48, 512])
+def test_other_resolutions_are_refused(resolution):
+    with pytest.raises(UsageError, match="power of two"):
+        WaveletGenerator(resolution)
+
+
+def test_latents_of_another_size_are_refused():
+    with pytest.raises(UsageError, match=r"\[B, 8\]"):
+        WaveletGenerator(**SMALL)(latents(2, 9))

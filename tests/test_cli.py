@@ -1,0 +1,88 @@
+"""The command line as a person uses it: exit codes, one-line errors, nothing half-written."""
+
+import json
+import shutil
+import time
+
+import pytest
+
+
+def refused(outcome, *words: str, exit_code: int = 2) -> None:
+    """The command failed with that code and one line on stderr that holds all the words."""
+    assert outcome.returncode == exit_code, outcome.stderr
+    assert len(outcome.stderr.strip().splitlines()) == 1, outcome.stderr
+    assert outcome.stderr.startswith("wavegan: ")
+    for word in words:
+        assert word in outcome.stderr
+
+
+def test_help_is_instant_and_shows_every_command(wavegan):
+    began = time.perf_counter()
+    outcome = wavegan("--help")
+    assert time.perf_counter() - began < 1
+    assert outcome.returncode == 0
+    for command in ("train", "sample", "evaluate", "shards"):
+        assert command in outcome.stdout
+
+
+@pytest.mark.parametrize(
+    "command", [("train",), ("sample",), ("evaluate",), ("shards", "write"), ("shards", "verify"), ("shards", "info")]
+)
+def test_every_command_has_help_with_an_example(wavegan, command):
+    outcome = wavegan(*command, "--help")
+    assert outcome.returncode == 0
+    assert f"example: wavegan {' '.join(command)}" in outcome.stdout
+
+
+def test_wrong_use_is_one_line_and_exit_code_2(wavegan, config, tmp_path):
+    refused(wavegan(), "required: COMMAND", "wavegan --help")
+    refused(wavegan("trian"), "invalid choice: 'trian'")
+    refused(wavegan("train"), "--config", "wavegan train --help")
+    refused(wavegan("train", "--config", tmp_path / "no.yaml"), "no.yaml", "No such file")
+    refused(wavegan("train", "--config", config, "model.widht=3"), "did you mean 'model.width'?")
+    refused(wavegan("sample", "--snapshot", tmp_path, "--out", tmp_path / "x.png"), "is not a snapshot")
+    refused(wavegan("sample", "--snapshot", tmp_path, "--count", 0, "--out", "x.png"), "not a positive number")
+    refused(wavegan("shards", "info", tmp_path), "index.json", "wavegan shards write")
+
+
+def test_training_refuses_data_that_is_not_there_or_of_another_size(wavegan, config, shards, tmp_path):
+    run = tmp_path / "run"
+    refused(wavegan("train", "--config", config, "--run-dir", run, "data.index=no.json"), "no.json", "wavegan shards write")
+    refused(
+        wavegan("train", "--config", config, "--run-dir", run, "model.resolution=64"), "32 px images", "model.resolution=32"
+    )
+    refused(wavegan("train", "--config", config, "--run-dir", run, "data.workers=9"), "9 readers", "8 shards")
+    broken = tmp_path / "broken"
+    shutil.copytree(shards, broken)
+    (broken / json.loads((broken / "index.json").read_text())["shards"][3]["file"]).unlink()
+    refused(wavegan("train", "--config", config, "--run-dir", run, f"data.index={broken}"), "shard-000003.tar")
+    assert not run.exists()
+
+
+def test_verify_finds_one_flipped_byte(wavegan, shards, tmp_path):
+    folder = tmp_path / "set"
+    shutil.copytree(shards, folder)
+    assert wavegan("shards", "verify", folder).returncode == 0
+    tar = folder / "shard-000002.tar"
+    content = bytearray(tar.read_bytes())
+    content[len(content) // 2] ^= 1
+    tar.write_bytes(content)
+    refused(wavegan("shards", "verify", folder), "shard-000002.tar", "sha256", exit_code=1)
+    assert json.loads(wavegan("shards", "verify", folder, "--json").stdout)["problems"]
+
+
+def test_info_describes_a_set(wavegan, shards):
+    assert "8 shards" in wavegan("shards", "info", shards).stdout
+    assert json.loads(wavegan("shards", "info", shards, "--json").stdout)["size"] == 32
+
+
+def test_write_refuses_what_it_cannot_use_and_leaves_nothing(wavegan, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "photo.png").write_bytes(b"not a picture")
+    out = tmp_path / "out"
+    refused(wavegan("shards", "write", tmp_path / "empty", out, "--size", 32), "empty")
+    refused(wavegan("shards", "write", tmp_path / "none", out, "--size", 32), "none")
+    refused(wavegan("shards", "write", tmp_path / "bad", out, "--size", 48), "48", "power of two")
+    refused(wavegan("shards", "write", tmp_path / "bad", out, "--size", 32), "photo.png", exit_code=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "empty"]

@@ -1,0 +1,35 @@
+"""Five steps of training on batches that do not depend on the number of processes: `steps.py OUT CONFIG key=value ...`."""
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from wavegan_dist import config
+from wavegan_dist.train import launch
+from wavegan_dist.train.loop import load_index
+from wavegan_dist.train.trainer import Trainer
+
+
+def main(out: Path, config_file: Path, overrides: list[str]) -> None:
+    experiment = config.load(config_file, overrides)
+    accelerator = launch.start(experiment.train)
+    trainer = Trainer(experiment, load_index(experiment), accelerator)
+    rank, processes = accelerator.process_index, accelerator.num_processes
+    draws = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (100, experiment.train.batch_size, 3, 32, 32), dtype=torch.uint8, generator=draws)
+    batches = (batch.chunk(processes)[rank] for batch in images)
+    losses = {}
+    for step in range(5):
+        trainer.step(batches)
+        losses |= {f"{step}/{name}": torch.tensor(value) for name, value in trainer.drain().items()}
+    weights = {
+        f"{kind}.{name}": value for kind, module in trainer.modules().items() for name, value in module.state_dict().items()
+    }
+    save_file({**losses, **{name: value.contiguous() for name, value in weights.items()}}, f"{out}.{rank}")
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

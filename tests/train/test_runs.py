@@ -1,0 +1,139 @@
+"""Whole runs through the command line: what they leave, and that a killed one goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+from safetensors.torch import load_file
+
+from tests.conftest import environment
+from tests.test_cli import refused
+from wavegan_dist.model.snapshot import load_snapshot
+from wavegan_dist.train.run_folder import label
+
+
+def points(run) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, wavegan, config):
+    """A finished run."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    outcome = wavegan("train", "--config", config, "--run-dir", folder)
+    assert outcome.returncode == 0, outcome.stderr
+    (folder / "stdout").write_text(outcome.stdout)
+    return folder
+
+
+def test_the_run_folder_explains_itself(run):
+    assert {path.name for path in run.glob("snapshots/*")} == {"kimg-000000", "kimg-000000.160", "kimg-000000.320"}
+    assert {path.name for path in run.glob("checkpoints/*")} == {"kimg-000000.160", "kimg-000000.320"}
+    assert len(list(run.glob("samples/*.png"))) == 3
+    environment = json.loads((run / "environment.json").read_text())
+    assert {"git_commit", "command", "world_size", "index_digest", "packages"} <= set(environment)
+    assert [point["nimg"] for point in points(run)] == [64, 128, 192, 256, 320]
+    losses = {f"loss/{phase}_{name}" for phase in "dg" for name in ("image", "low", "high")}
+    terms = {f"std_{band}/{term}" for band in ("low", "high") for term in ("base", "branches", "fused")}
+    assert losses | terms | {"lam", "speed/data_wait_percent"} <= set(points(run)[0])
+    assert all(np.isfinite(value) for point in points(run) for value in point.values())
+    assert not list(run.rglob("*.tmp"))
+
+
+def test_the_status_line_says_what_people_watch(run):
+    lines = [line for line in (run / "stdout").read_text().splitlines() if line.startswith("kimg ")]
+    assert len(lines) == 5
+    for word in ("s/kimg", "img/s", "lam", "D ", "G ", "wait", "mem"):
+        assert word in lines[0]
+
+
+def test_mlflow_has_the_parameters_metrics_grids_config_and_snapshot(run, store):
+    client, tracking = MlflowClient(store), json.loads((run / "tracking.json").read_text())
+    assert tracking["uri"] == store
+    mlflow_run = client.get_run(tracking["run_id"])
+    assert mlflow_run.info.status == "FINISHED"
+    assert mlflow_run.data.params["model.width"] == "4"
+    assert [metric.step for metric in client.get_metric_history(tracking["run_id"], "lam")] == [64, 128, 192, 256, 320]
+    artifacts = {artifact.path for artifact in client.list_artifacts(tracking["run_id"])}
+    assert {"config.yaml", "environment.json", "images", "snapshots"} <= artifacts
+    assert "snapshots/kimg-000000.320/model.safetensors" in {
+        artifact.path for artifact in client.list_artifacts(tracking["run_id"], "snapshots/kimg-000000.320")
+    }
+
+
+def test_a_sample_is_what_the_snapshot_s_generator_makes(run, wavegan, tmp_path):
+    snapshot = load_snapshot(run / "snapshots/kimg-000000.320")
+    assert snapshot.nimg == 320
+    for out in (tmp_path / "grid.png", tmp_path / "images"):
+        outcome = wavegan("sample", "--snapshot", snapshot.path, "--count", 9, "--seed", 3, "--out", out)
+        assert outcome.returncode == 0, outcome.stderr
+    files = sorted((tmp_path / "images").glob("*.png"))
+    assert len(files) == 9
+    grid = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert np.array_equal(grid[:32, 32:64], np.asarray(Image.open(files[1])))
+
+
+def test_a_finished_run_started_again_has_nothing_to_do(run, wavegan, config):
+    before = points(run)
+    outcome = wavegan("train", "--config", config, "--run-dir", run)
+    assert outcome.returncode == 0, outcome.stderr
+    assert points(run) == before
+
+
+def test_another_config_never_and_a_wrong_checkpoint_are_refused(run, wavegan, config, tmp_path):
+    refused(wavegan("train", "--config", config, "--run-dir", run, "model.width=8"), "model.width: 4 -> 8", "--run-dir")
+    refused(wavegan("train", "--config", config, "--run-dir", run, "--resume", "never"), "holds a run already")
+    refused(wavegan("train", "--config", config, "--run-dir", run, "--resume", tmp_path), "no checkpoint is there")
+
+
+def test_a_longer_total_goes_on_in_the_same_folder_and_mlflow_run(run, wavegan, config, store):
+    run_id = json.loads((run / "tracking.json").read_text())["run_id"]
+    outcome = wavegan("train", "--config", config, "--run-dir", run, "train.total_kimg=0.448")
+    assert outcome.returncode == 0, outcome.stderr
+    assert "going on at kimg 0.32" in outcome.stdout
+    assert [point["nimg"] for point in points(run)] == [64, 128, 192, 256, 320, 384, 448]
+    assert json.loads((run / "tracking.json").read_text())["run_id"] == run_id
+    history = MlflowClient(store).get_metric_history(run_id, "lam")
+    assert [metric.step for metric in history] == [64, 128, 192, 256, 320, 384, 448]
+
+
+def test_a_killed_run_goes_on_at_its_checkpoint_in_the_same_mlflow_run(tmp_path, wavegan, config, store):
+    run = tmp_path / "killed"
+    command = [sys.executable, "-m", "wavegan_dist", "train", "--config", config, "--run-dir", run]
+    endless = subprocess.Popen([*command, "train.total_kimg=1000", "train.keep_checkpoints=2"], env=environment())
+    deadline = time.monotonic() + 60
+    while len(list(run.glob("checkpoints/kimg-*"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(endless.pid, signal.SIGKILL)
+    endless.wait()
+    run_id = json.loads((run / "tracking.json").read_text())["run_id"]
+    newest = sorted(run.glob("checkpoints/kimg-*"))[-1]
+    nimg = json.loads((newest / "state.json").read_text())["nimg"]
+    end = nimg + 320
+    outcome = wavegan("train", "--config", config, "--run-dir", run, f"train.total_kimg={end / 1000}")
+    assert outcome.returncode == 0, outcome.stderr
+    assert f"going on at kimg {nimg / 1000:g}" in outcome.stdout
+    steps = [point["nimg"] for point in points(run)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] == end
+    assert json.loads((run / "tracking.json").read_text())["run_id"] == run_id
+    assert MlflowClient(store).get_run(run_id).info.status == "FINISHED"
+    ema = load_file(run / "checkpoints" / label(end) / "ema.safetensors")
+    assert not all((value == load_file(newest / "ema.safetensors")[name]).all() for name, value in ema.items())
+
+
+def test_a_damaged_checkpoint_is_named(run, wavegan, config):
+    newest = sorted(run.glob("checkpoints/kimg-*"))[-1]
+    weights = newest / "generator.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[: len(content) // 2])
+    outcome = wavegan("train", "--config", config, "--run-dir", run, "train.total_kimg=9")
+    weights.write_bytes(content)
+    refused(outcome, str(newest), "--resume PATH", exit_code=1)

@@ -1,0 +1,211 @@
+"""The command `wavegan`: parses, calls, prints."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from wavegan_dist.errors import UsageError, WaveganError
+
+# Each command imports what it needs when it runs: `wavegan --help` stays instant.
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line and whose help keeps its line breaks."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False, **settings})
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError instead of printing the usage."""
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns 0 (done), 1 (failed), 2 (wrong use) or 130 (Ctrl-C). Errors are one line on stderr."""
+    try:
+        options = parser().parse_args(arguments)
+        options.run(options)
+    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except WaveganError as error:
+        return _complain(str(error), error.exit_code)
+    except OSError as error:
+        return _complain(str(error), 1)
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+    return 0
+
+
+def parser() -> Parser:
+    """The whole command line."""
+    top = Parser(
+        prog="wavegan", description="Train detail-rich image generators: three generators, three discriminators, one wavelet."
+    )
+    commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    _add_train(commands)
+    _add_sample(commands)
+    _add_evaluate(commands)
+    _add_shards(commands)
+    return top
+
+
+def _add_train(commands: Any) -> None:
+    command = commands.add_parser(
+        "train",
+        help="train a model",
+        description="Train a model. Run it under `accelerate launch -m wavegan_dist train ...` for several processes.",
+        epilog="example: wavegan train --config configs/cifar10.yaml train.batch_size=128 --run-dir runs/big-batch",
+    )
+    command.add_argument("--config", type=Path, required=True, metavar="FILE", help="experiment, YAML")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of the file")
+    command.add_argument("--run-dir", type=Path, metavar="DIR", help="run folder (default: runs/NAME_OF_CONFIG)")
+    command.add_argument(
+        "--resume", default="auto", metavar="auto|never|PATH", help="go on from the newest checkpoint (default: auto)"
+    )
+    command.set_defaults(run=_train)
+
+
+def _add_sample(commands: Any) -> None:
+    command = commands.add_parser(
+        "sample",
+        help="draw images from a snapshot",
+        description="Draw images from a snapshot's EMA generator. Image i depends on the seed and i only.",
+        epilog="example: wavegan sample --snapshot runs/demo/snapshots/kimg-000100 --count 64 --seed 1 --out grid.png",
+    )
+    command.add_argument("--snapshot", type=Path, required=True, metavar="DIR")
+    command.add_argument("--count", type=_positive, default=64, metavar="N", help="images (default: 64)")
+    command.add_argument("--seed", type=int, default=0, metavar="S")
+    command.add_argument(
+        "--out", type=Path, required=True, metavar="DIR_OR_PNG", help="one grid if it ends in .png, else a folder"
+    )
+    command.set_defaults(run=_sample)
+
+
+def _add_evaluate(commands: Any) -> None:
+    command = commands.add_parser(
+        "evaluate",
+        help="measure a snapshot against real images",
+        description="Measure a snapshot's EMA generator against real images. Metrics: fwd, spectrum, fd, kid, fid.",
+        epilog="example: wavegan evaluate --snapshot runs/demo/snapshots/kimg-000100 --data data/demo/index.json --count 2000",
+    )
+    command.add_argument("--snapshot", type=Path, required=True, metavar="DIR")
+    command.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index.json of the real images")
+    command.add_argument("--metrics", default="fwd,spectrum,fd,kid", metavar="LIST", help="default: fwd,spectrum,fd,kid")
+    command.add_argument("--count", type=_positive, default=5000, metavar="N", help="images of each kind (default: 5000)")
+    command.add_argument("--seed", type=int, default=0, metavar="S")
+    command.add_argument("--inception-weights", type=Path, metavar="FILE", help="torch-fidelity's Inception, for fid")
+    command.add_argument(
+        "--json", type=Path, metavar="FILE", help="default: RUN/evaluations/SNAPSHOT.json for a run's snapshot"
+    )
+    command.set_defaults(run=_evaluate)
+
+
+def _add_shards(commands: Any) -> None:
+    shards = commands.add_parser("shards", help="write, verify and describe training data")
+    kinds = shards.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+    write = kinds.add_parser(
+        "write",
+        help="images to WebDataset shards",
+        description="Turn a folder of images, or the photographs inside Python packages (SOURCE `embedded`), into shards.",
+        epilog="example: wavegan shards write ~/photos data/photos64 --size 64 --patches",
+    )
+    write.add_argument("source", metavar="SOURCE", help="a folder of images, or `embedded`")
+    write.add_argument("out", type=Path, metavar="OUT", help="folder to make")
+    write.add_argument("--size", type=int, required=True, help="side in pixels, a power of two from 32 to 256")
+    write.add_argument("--patches", action="store_true", help="cut patches instead of resizing each image")
+    write.add_argument("--encoding", choices=("png", "jpg"), default="png")
+    write.set_defaults(run=_shards_write)
+    for name, run, description in (
+        ("verify", _shards_verify, "Check every shard against the index: present, size, sha256, number of images."),
+        ("info", _shards_info, "Print what an index says of its shards."),
+    ):
+        command = kinds.add_parser(
+            name, help=description, description=description, epilog=f"example: wavegan shards {name} data/demo"
+        )
+        command.add_argument("folder", type=Path, metavar="DIR")
+        command.add_argument("--json", action="store_true", help="print JSON")
+        command.set_defaults(run=run)
+
+
+def _train(options: argparse.Namespace) -> None:
+    from wavegan_dist import config
+
+    experiment = config.load(options.config, options.overrides)
+    from wavegan_dist.train.loop import train
+
+    train(experiment, options.run_dir or Path("runs") / options.config.stem, options.resume)
+
+
+def _sample(options: argparse.Namespace) -> None:
+    from wavegan_dist.evaluate.generate import sample
+    from wavegan_dist.model.snapshot import load_snapshot
+
+    sample(load_snapshot(options.snapshot), options.count, options.seed, options.out)
+    print(options.out)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from wavegan_dist import evaluate
+    from wavegan_dist.train.tracking import log_evaluation
+
+    result = evaluate.evaluate_snapshot(
+        options.snapshot,
+        options.data,
+        metrics=options.metrics.split(","),
+        count=options.count,
+        seed=options.seed,
+        inception_weights=options.inception_weights,
+    )
+    run = options.snapshot.resolve().parent.parent
+    of_run = options.snapshot.resolve().parent.name == "snapshots"
+    out = options.json or (run / "evaluations" / f"{options.snapshot.resolve().name}.json" if of_run else None)
+    if out is not None:
+        evaluate.save_result(result, out)
+    if of_run:
+        log_evaluation(run, result)
+    print(evaluate.format_table(result))
+    if out is not None:
+        print(out)
+
+
+def _shards_write(options: argparse.Namespace) -> None:
+    from wavegan_dist.data import write_shards
+
+    index = write_shards(options.source, options.out, options.size, patches=options.patches, encoding=options.encoding)
+    print(f"{options.out}: {index.count} images of {index.size} px in {len(index.shards)} shards")
+
+
+def _shards_verify(options: argparse.Namespace) -> None:
+    from wavegan_dist.data import verify_shards
+
+    problems = verify_shards(options.folder)
+    if options.json:
+        print(json.dumps({"problems": problems}))
+    if problems:
+        raise WaveganError("; ".join(problems))
+    if not options.json:
+        print(f"{options.folder}: every shard is whole")
+
+
+def _shards_info(options: argparse.Namespace) -> None:
+    from wavegan_dist.data import Index, info, info_table
+
+    index = Index.load(options.folder)
+    print(json.dumps(info(index)) if options.json else info_table(index))
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return value
+
+
+def _complain(message: str, exit_code: int) -> int:
+    rank = os.environ.get("RANK", "0")
+    print(f"wavegan: {'' if rank == '0' else f'[rank {rank}] '}{' '.join(message.split())}", file=sys.stderr)
+    return exit_code

@@ -1,0 +1,14 @@
+"""Hinge losses (Lim and Ye 2017; Miyato et al. 2018)."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
+    """One discriminator's loss, `mean(relu(1 - real)) + mean(relu(1 + fake))`; logits of any equal shape -> scalar."""
+    return F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean()
+
+
+def hinge_g(fake: Tensor) -> Tensor:
+    """The generators' loss from one discriminator, `-mean(fake)`; logits of any shape -> scalar."""
+    return -fake.float().mean()

@@ -1,0 +1,39 @@
+"""Where a result came from: versions, commit, command."""
+
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("torch", "accelerate", "webdataset", "mlflow", "safetensors", "numpy", "torch-fidelity")
+
+
+def provenance() -> dict[str, object]:
+    """Versions of what matters, the source's git commit ("unknown" outside a checkout) and the command line."""
+    return {
+        "wavegan-dist": version("wavegan-dist"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git_commit": git_commit(),
+        "command": sys.argv,
+    }
+
+
+def git_commit() -> str:
+    """The commit of the checkout that this package is run from, with "+" when files differ from it."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + ("+" if dirty else "")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

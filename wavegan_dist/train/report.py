@@ -1,0 +1,86 @@
+"""What a person sees of a run: status lines, the shares of the generator's output, the time spent waiting for data."""
+
+import resource
+import sys
+import time
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from wavegan_dist.model import WaveletGenerator
+from wavegan_dist.wavelet import dwt, fuse, idwt
+
+LOSSES = ("image", "low", "high")
+
+
+class Clock:
+    """Seconds and images since the last report, and the share of them spent waiting for the next batch."""
+
+    def __init__(self, nimg: int) -> None:
+        self.restart(nimg)
+
+    def restart(self, nimg: int) -> None:
+        """Begin a new interval at image `nimg`."""
+        self.began, self.nimg, self.waited = time.perf_counter(), nimg, 0.0
+
+    def waiting(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
+        """The same batches; the time until each arrives is counted."""
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches)
+            self.waited += time.perf_counter() - asked
+            yield batch
+
+    def read(self, nimg: int) -> dict[str, float]:
+        """Speed since the last call, which begins a new interval."""
+        seconds = time.perf_counter() - self.began
+        speed = {
+            "speed/seconds_per_kimg": 1000 * seconds / (nimg - self.nimg),
+            "speed/images_per_second": (nimg - self.nimg) / seconds,
+            "speed/data_wait_percent": 100 * self.waited / seconds,
+            "memory/gib": peak_memory() / 2**30,
+        }
+        self.restart(nimg)
+        return speed
+
+
+def peak_memory() -> int:
+    """Bytes: the most this process held so far, on the GPU where there is one, else in RAM."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+@torch.no_grad()
+def shares(generator: WaveletGenerator, z: Tensor) -> dict[str, float]:
+    """Standard deviation of the low and high bands of each term of the output: base, idwt of the branches, fused.
+
+    The three are watched apart from the first day, since a blend can lose detail that each of its terms has.
+    """
+    base, low, high = generator.parts(z)
+    terms = {"base": base}
+    if low is not None and high is not None:
+        terms |= {"branches": idwt(low, high), "fused": fuse(base, low, high, generator.mix())}
+    deviations: dict[str, float] = {}
+    for name, image in terms.items():
+        low_band, high_bands = dwt(image)
+        deviations |= {f"std_low/{name}": low_band.std().item(), f"std_high/{name}": high_bands.std().item()}
+    return deviations
+
+
+def status(point: dict[str, float], total_kimg: float) -> str:
+    """One line for people."""
+    losses = "  ".join(
+        f"{phase.upper()} " + " ".join(_number(point.get(f"loss/{phase}_{name}")) for name in LOSSES) for phase in ("d", "g")
+    )
+    return (
+        f"kimg {point['kimg']:.1f}/{total_kimg:g}  {point['speed/seconds_per_kimg']:.1f} s/kimg  "
+        f"{point['speed/images_per_second']:.0f} img/s  lam {point['lam']:+.4f}  {losses}  "
+        f"wait {point['speed/data_wait_percent']:.1f}%  mem {point['memory/gib']:.2f} GiB"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.2f}"
