@@ -95,7 +95,7 @@ def _add_evaluate(commands: Any) -> None:
     command.add_argument("--snapshot", type=Path, required=True, metavar="DIR")
     command.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index.json of the real images")
     command.add_argument("--metrics", default="fwd,spectrum,fd,kid", metavar="LIST", help="default: fwd,spectrum,fd,kid")
-    command.add_argument("--count", type=_positive, default=5000, metavar="N", help="images of each kind (default: 5000)")
+    command.add_argument("--count", type=_positive, metavar="N", help="images of each kind (default: 5000, or all there are)")
     command.add_argument("--seed", type=int, default=0, metavar="S")
     command.add_argument("--inception-weights", type=Path, metavar="FILE", help="torch-fidelity's Inception, for fid")
     command.add_argument(

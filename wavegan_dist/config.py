@@ -22,6 +22,7 @@ from pydantic import (
 from wavegan_dist.errors import UsageError
 
 RESOLUTIONS = (32, 64, 128, 256)
+MLFLOW_SCHEMES = ("sqlite:///", "http://", "https://", "postgresql", "mysql", "databricks")
 
 
 class Section(BaseModel):
