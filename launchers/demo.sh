@@ -4,20 +4,26 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=${BIN:-.venv/bin}
+export OMP_NUM_THREADS=1  # two processes on two cores
 
 [ -e data/demo/index.json ] || "$bin/wavegan" shards write embedded data/demo --size 32
 "$bin/accelerate" launch --config_file launchers/accelerate/cpu2.yaml -m wavegan_dist train --config configs/demo.yaml
 
-first=$(find runs/demo/snapshots -maxdepth 1 -name 'kimg-*' | sort | head -n 1)
-last=$(find runs/demo/snapshots -maxdepth 1 -name 'kimg-*' | sort | tail -n 1)
-for snapshot in "$first" "$last"; do
-  "$bin/wavegan" evaluate --snapshot "$snapshot" --data data/demo/index.json --count 2000
-done
+# `find` lists snapshots by name, which sorts them by image: the first is the untrained network.
+mapfile -t snapshots < <(find runs/demo/snapshots -maxdepth 1 -name 'kimg-*' | sort)
+first=${snapshots[0]} last=${snapshots[-1]}
+untrained=$(mktemp) trained=$(mktemp)
+trap 'rm -f "$untrained" "$trained"' EXIT
+echo "evaluating $first and $last (about two minutes)"
+"$bin/wavegan" evaluate --snapshot "$first" --data data/demo/index.json --count 2000 >"$untrained" &
+"$bin/wavegan" evaluate --snapshot "$last" --data data/demo/index.json --count 2000 >"$trained"
+wait $!
 
+printf '\nuntrained\n%s\n\ntrained\n%s\n' "$(cat "$untrained")" "$(cat "$trained")"
+store=$("$bin/python" -c 'import json; print(json.load(open("runs/demo/tracking.json"))["uri"])')
 cat <<END
 
-Trained from noise ($first) to $last.
   samples     runs/demo/samples/$(basename "$last").png
   metrics     runs/demo/evaluations/*.json, runs/demo/metrics.jsonl
-  MLflow      $bin/mlflow ui --backend-store-uri sqlite:///runs/mlflow.db   then open http://127.0.0.1:5000
+  MLflow      $bin/mlflow ui --backend-store-uri $store   then open http://127.0.0.1:5000
 END

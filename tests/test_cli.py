@@ -1,7 +1,10 @@
 """The command line as a person uses it: exit codes, one-line errors, nothing half-written."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
 
 import pytest
@@ -86,3 +89,31 @@ def test_write_refuses_what_it_cannot_use_and_leaves_nothing(wavegan, tmp_path):
     refused(wavegan("shards", "write", tmp_path / "bad", out, "--size", 48), "48", "power of two")
     refused(wavegan("shards", "write", tmp_path / "bad", out, "--size", 32), "photo.png", exit_code=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "empty"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 300 kB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = os.geteuid() == 0 and subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder]).returncode == 0
+    if not mounted:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_left(wavegan, config, small_disk):
+    refused(wavegan("shards", "write", "embedded", small_disk / "set", "--size", 64), "no space left", "set", exit_code=1)
+    assert not list(small_disk.iterdir())
+    big = ("model.width=64", "train.checkpoint_kimg=0.032")
+    outcome = wavegan("train", "--config", config, "--run-dir", small_disk / "run", *big)
+    refused(outcome, "no space left", "snapshots/kimg-000000", exit_code=1)
+    assert not list(small_disk.rglob("*.safetensors"))
+
+
+def test_output_into_a_closed_pipe_is_no_error(shards):
+    outcome = subprocess.run(
+        f"{sys.executable} -m wavegan_dist shards info {shards} | true", shell=True, capture_output=True, text=True
+    )
+    assert outcome.stderr == ""

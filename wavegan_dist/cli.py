@@ -1,6 +1,7 @@
 """The command `wavegan`: parses, calls, prints."""
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WaveganError as error:
         return _complain(str(error), error.exit_code)
     except OSError as error:
-        return _complain(str(error), 1)
+        return _complain(_explain(error), 1)
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
     return 0
@@ -78,7 +79,7 @@ def _add_sample(commands: Any) -> None:
     )
     command.add_argument("--snapshot", type=Path, required=True, metavar="DIR")
     command.add_argument("--count", type=_positive, default=64, metavar="N", help="images (default: 64)")
-    command.add_argument("--seed", type=int, default=0, metavar="S")
+    command.add_argument("--seed", type=_seed, default=0, metavar="S")
     command.add_argument(
         "--out", type=Path, required=True, metavar="DIR_OR_PNG", help="one grid if it ends in .png, else a folder"
     )
@@ -96,7 +97,7 @@ def _add_evaluate(commands: Any) -> None:
     command.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index.json of the real images")
     command.add_argument("--metrics", default="fwd,spectrum,fd,kid", metavar="LIST", help="default: fwd,spectrum,fd,kid")
     command.add_argument("--count", type=_positive, metavar="N", help="images of each kind (default: 5000, or all there are)")
-    command.add_argument("--seed", type=int, default=0, metavar="S")
+    command.add_argument("--seed", type=_seed, default=0, metavar="S")
     command.add_argument("--inception-weights", type=Path, metavar="FILE", help="torch-fidelity's Inception, for fid")
     command.add_argument(
         "--json", type=Path, metavar="FILE", help="default: RUN/evaluations/SNAPSHOT.json for a run's snapshot"
@@ -165,6 +166,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     out = options.json or (run / "evaluations" / f"{options.snapshot.resolve().name}.json" if of_run else None)
     if out is not None:
         evaluate.save_result(result, out)
+        if "spectrum" in result["tables"]:
+            evaluate.plot_spectrum(result["tables"]["spectrum"], out.with_suffix(".png"))
     if of_run:
         log_evaluation(run, result)
     print(evaluate.format_table(result))
@@ -203,6 +206,19 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not a positive number")
     return value
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{value} is not a seed; give 0 or more")
+    return value
+
+
+def _explain(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    advice = "; free some space there or write elsewhere" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return f"{where}{(error.strerror or str(error)).lower()}{advice}"
 
 
 def _complain(message: str, exit_code: int) -> int:

@@ -1,48 +1,78 @@
 """Files that are either whole or not there: write under a temporary name, fsync, rename."""
 
+import errno
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
 
 @contextmanager
 def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a file that appears at `path` only when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Open a file that appears at `path` only when the block ends without an error; an OSError names `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open(mode) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        fsync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _blaming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open(mode) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            fsync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_dir(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes `path` (replacing what was there) when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Yield an empty folder that becomes `path` (replacing what was there) when the block ends without an error;
+    an OSError names `path`.
+    """
     temporary, replaced = (path.with_name(f".{path.name}.{os.getpid()}.{state}") for state in ("tmp", "old"))
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        for entry in (temporary, *temporary.rglob("*")):
-            fsync(entry)
-        if path.exists():
-            path.rename(replaced)
-        temporary.rename(path)
-        fsync(path.parent)
-    finally:
+    with _blaming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+        temporary.mkdir()
+        try:
+            yield temporary
+            for entry in (temporary, *temporary.rglob("*")):
+                fsync(entry)
+            if path.exists():
+                path.rename(replaced)
+            temporary.rename(path)
+            fsync(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    """Give an OSError that names no file, such as that of a full disk, the name of what was being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file; OSError where the disk is full."""
+    try:
+        save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+    except SafetensorError as error:
+        if "os error 28" in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
 
 
 def fsync(path: Path) -> None:

@@ -22,14 +22,17 @@ def provenance() -> dict[str, object]:
 
 
 def git_commit() -> str:
-    """The commit of the checkout that this package is run from, with "+" when files differ from it."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    """The commit of the checkout that this package is run from, with "+" when files differ from it; else "unknown"."""
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout.strip()
+        _git("ls-files", "--error-unmatch", __file__)  # an installed copy may lie inside somebody else's checkout
+        return _git("rev-parse", "HEAD") + ("+" if _git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return commit + ("+" if dirty else "")
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _version(package: str) -> str:

@@ -12,6 +12,14 @@ from wavegan_dist.train.loop import load_index
 from wavegan_dist.train.trainer import Trainer
 
 
+def weights(trainer: Trainer, moment: str) -> dict[str, torch.Tensor]:
+    """Parameters and buffers of each module, flat."""
+    return {
+        f"{moment}/{kind}": torch.cat([value.detach().flatten().float() for value in module.state_dict().values()])
+        for kind, module in trainer.modules().items()
+    }
+
+
 def main(out: Path, config_file: Path, overrides: list[str]) -> None:
     experiment = config.load(config_file, overrides)
     accelerator = launch.start(experiment.train)
@@ -20,14 +28,11 @@ def main(out: Path, config_file: Path, overrides: list[str]) -> None:
     draws = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (100, experiment.train.batch_size, 3, 32, 32), dtype=torch.uint8, generator=draws)
     batches = (batch.chunk(processes)[rank] for batch in images)
-    losses = {}
+    losses, start = {}, weights(trainer, "start")
     for step in range(5):
         trainer.step(batches)
         losses |= {f"{step}/{name}": torch.tensor(value) for name, value in trainer.drain().items()}
-    weights = {
-        f"{kind}.{name}": value for kind, module in trainer.modules().items() for name, value in module.state_dict().items()
-    }
-    save_file({**losses, **{name: value.contiguous() for name, value in weights.items()}}, f"{out}.{rank}")
+    save_file({**losses, **start, **weights(trainer, "end")}, f"{out}.{rank}")
     accelerator.end_training()
 
 

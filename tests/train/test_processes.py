@@ -1,5 +1,6 @@
 """Several real processes: they train as one does, and nobody trains alone."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 from tests.conftest import environment
@@ -15,14 +17,19 @@ from wavegan_dist.errors import UsageError
 from wavegan_dist.train.launch import check_world_size
 
 STEPS = Path(__file__).parent / "steps.py"
+PROFILES = Path(__file__).parents[2] / "launchers" / "accelerate"
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 def train_steps(out: Path, config: Path, processes: int, *overrides: str) -> list[dict[str, torch.Tensor]]:
     """What each rank holds after five steps."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    group = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    sizes = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    group = {**sizes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     running = [
         subprocess.Popen(
             [sys.executable, STEPS, out, config, *overrides],
@@ -44,28 +51,45 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path, config, override
     first, second = train_steps(tmp_path / "two", config, 2, *overrides)
     assert any(name.startswith("4/loss/d_high") for name in alone)
     for name, expected in alone.items():
-        torch.testing.assert_close(first[name], expected, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
         assert torch.equal(first[name], second[name]), f"ranks differ in {name}"
+        if "loss" in name:
+            torch.testing.assert_close(
+                first[name], expected, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+            )
+    for module in ("generator", "discriminator", "ema"):
+        # Adam makes a whole step of a gradient that is rounding noise: compare with the way travelled, not each element.
+        travelled = (alone[f"end/{module}"] - alone[f"start/{module}"]).norm()
+        apart = (alone[f"end/{module}"] - first[f"end/{module}"]).norm()
+        assert travelled > 0
+        assert apart / travelled < 1e-2, module
 
 
-def test_a_step_changes_the_weights(tmp_path, config):
-    """The equality above would hold of a trainer that does nothing."""
-    (slow,), (fast,) = (
-        train_steps(tmp_path / lr, config, 1, f"optim.lr_g={lr}", f"optim.lr_d={lr}") for lr in ("1e-4", "1e-3")
-    )
-    weights = [
-        name for name in slow if name.startswith(("generator.base", "discriminator")) and name.endswith(("weight", "original0"))
-    ]
-    assert weights
-    assert not any(torch.allclose(slow[name], fast[name], rtol=1e-4, atol=1e-5) for name in weights)
+def accelerate_launch(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [Path(sys.executable).with_name("accelerate"), "launch", *map(str, arguments)]
+    return subprocess.run(command, env=environment(**variables), capture_output=True, text=True, timeout=120)
+
+
+def test_accelerate_launch_makes_one_run_of_two_processes_and_one_process_goes_on(tmp_path, config, wavegan):
+    run, uri = tmp_path / "run", f"sqlite:///{tmp_path}/other.db"
+    train = ["train", "--config", config, "--run-dir", run, "tracking.uri=null", "train.report_kimg=0.16"]
+    profile = ["--config_file", PROFILES / "cpu2.yaml", "--main_process_port", free_port(), "-m", "wavegan_dist"]
+    outcome = accelerate_launch(*profile, *train, MLFLOW_TRACKING_URI=uri)
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stdout.count("starting at kimg 0") == 1
+    assert json.loads((run / "environment.json").read_text())["world_size"] == 2
+    outcome = wavegan(*train, "train.total_kimg=0.48")
+    assert outcome.returncode == 0, outcome.stderr
+    assert json.loads((run / "environment.json").read_text())["world_size"] == 1
+    client = MlflowClient(uri)  # MLFLOW_TRACKING_URI was honoured, and kept by the run
+    (mlflow_run,) = client.search_runs([client.get_experiment_by_name("wavegan").experiment_id])
+    steps = [metric.step for metric in client.get_metric_history(mlflow_run.info.run_id, "lam")]
+    assert steps == [160, 320, 480]
 
 
 def test_the_launcher_s_lone_processes_are_refused(tmp_path, config):
     """`accelerate launch --cpu --num_processes 2` starts one process (or two lone ones) and says nothing."""
-    accelerate = Path(sys.executable).with_name("accelerate")
-    command = [accelerate, "launch", "--cpu", "--num_processes", "2", "-m", "wavegan_dist", "train", "--config", config]
-    command += ["--run-dir", tmp_path / "run"]
-    outcome = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    train = ["-m", "wavegan_dist", "train", "--config", config, "--run-dir", tmp_path / "run"]
+    outcome = accelerate_launch("--cpu", "--num_processes", 2, *train)
     assert outcome.returncode != 0
     assert "accelerate launch asked for 2 processes but 1 take part" in outcome.stderr
     assert not (tmp_path / "run").exists()

@@ -82,6 +82,13 @@ def test_fuse_is_the_formula():
     torch.testing.assert_close(fuse(base, low, high, torch.tensor(-0.5)), 1.5 * base - 0.5 * idwt(low, high))
 
 
+def test_a_small_lam_is_not_lost_in_bfloat16():
+    base, low, high = torch.ones(1, 1, 4, 4).bfloat16(), torch.zeros(1, 1, 2, 2).bfloat16(), torch.zeros(1, 3, 2, 2).bfloat16()
+    image = fuse(base, low, high, torch.tensor(0.003))  # 1 - 0.003 rounds to 1 in bfloat16, 0.997 does not
+    assert image.dtype == torch.bfloat16
+    assert (image < 1).all()
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [

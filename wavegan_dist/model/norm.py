@@ -1,12 +1,13 @@
 """Batch norm whose statistics are those of the global batch, on the CPU too."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.autograd.function import FunctionCtx
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -22,14 +23,11 @@ class BatchNorm(nn.BatchNorm2d):
         """Normalise [B, C, H, W] over B, H, W of the global batch (training) or by the running statistics (eval)."""
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(x_bchw)
-        x = x_bchw.float()
-        count = x.numel() // x.shape[1] * dist.get_world_size()
-        mean: Tensor = SumOverProcesses.apply(x.sum((0, 2, 3))) / count
-        centred = x - mean[:, None, None]
-        variance: Tensor = SumOverProcesses.apply(centred.square().sum((0, 2, 3))) / count
+        out, mean, variance = NormaliseOverProcesses.apply(x_bchw.float(), self.weight, self.bias, self.eps)
+        count = x_bchw.numel() // x_bchw.shape[1] * dist.get_world_size()
         self._track(mean, variance * (count / (count - 1)))
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x_bchw.dtype)
+        normalised: Tensor = out.to(x_bchw.dtype)
+        return normalised
 
     @torch.no_grad()
     def _track(self, mean: Tensor, unbiased_variance: Tensor) -> None:
@@ -48,18 +46,40 @@ def synchronised(module: Module) -> Module:
     return converted
 
 
-class SumOverProcesses(Function):
-    """The sum of a tensor over all processes; its gradient is the sum of theirs."""
+class NormaliseOverProcesses(Function):
+    """Batch norm by the statistics of all processes: one collective forward, one backward (Ioffe and Szegedy 2015)."""
 
     @staticmethod
-    def forward(_ctx: FunctionCtx, x: Tensor) -> Tensor:
-        """Any shape, equal on all processes."""
-        total = x.clone()
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        """float32 [B, C, H, W] -> the same normalised, and the global mean and (biased) variance, each [C]."""
+        local_variance, local_mean = torch.var_mean(x, (0, 2, 3), correction=0)
+        means, variances = _gather(torch.stack((local_mean, local_variance))).unbind(dim=1)  # each [processes, C]
+        mean = means.mean(dim=0)
+        variance = (variances + (means - mean).square()).mean(dim=0)
+        ctx.save_for_backward(x, weight, mean, torch.rsqrt(variance + eps))
+        ctx.mark_non_differentiable(mean, variance)
+        return F.batch_norm(x, mean, variance, weight, bias, eps=eps), mean, variance
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        """With y = (x - mean) / std: dx = weight / std * (dy - mean(dy) - y * mean(dy * y)), means over all processes."""
+        x, weight, mean, inverse_std = ctx.saved_tensors
+        bias_gradient = gradient.sum((0, 2, 3))
+        weight_gradient = (torch.einsum("bchw,bchw->c", gradient, x) - mean * bias_gradient) * inverse_std
+        total = torch.stack((bias_gradient, weight_gradient))
         dist.all_reduce(total)
-        return total
+        mean_gradient, mean_product = total / (x.numel() // x.shape[1] * dist.get_world_size())
+        # dx as a * dy + b * x + c, each a number per channel: two passes over the memory.
+        a = weight * inverse_std
+        b = -a * inverse_std * mean_product
+        c = -a * mean_gradient - b * mean
+        x_gradient = torch.addcmul(c[:, None, None], x, b[:, None, None]).addcmul_(gradient, a[:, None, None])
+        return x_gradient, weight_gradient, bias_gradient, None
 
-    @staticmethod
-    def backward(_ctx: FunctionCtx, *gradients: Tensor) -> Tensor:
-        """The transpose of a sum over processes is the same sum."""
-        total: Tensor = SumOverProcesses.apply(*gradients)
-        return total
+
+def _gather(x: Tensor) -> Tensor:
+    """Stack a tensor of equal shape from all processes: [processes, ...]."""
+    slots = [torch.empty_like(x) for _ in range(dist.get_world_size())]
+    dist.all_gather(slots, x)
+    return torch.stack(slots)

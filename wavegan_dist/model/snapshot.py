@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from wavegan_dist.config import Experiment, load
 from wavegan_dist.errors import UsageError, WaveganError
-from wavegan_dist.files import atomic_dir, sha256
+from wavegan_dist.files import atomic_dir, save_tensors, sha256
 from wavegan_dist.model.build import build_generator
 from wavegan_dist.model.generator import WaveletGenerator
 from wavegan_dist.provenance import provenance
@@ -37,7 +37,7 @@ class Snapshot:
 def save_snapshot(path: Path, generator: WaveletGenerator, experiment: Experiment, nimg: int, index_digest: str) -> None:
     """Write the folder `path`, whole or not at all; `generator` is the EMA."""
     with atomic_dir(path) as folder:
-        save_file({name: value.contiguous() for name, value in generator.state_dict().items()}, folder / WEIGHTS)
+        save_tensors(generator.state_dict(), folder / WEIGHTS)
         (folder / CONFIG).write_text(experiment.to_yaml())
         meta = {"nimg": nimg, "weights_sha256": sha256(folder / WEIGHTS), "index_digest": index_digest, **provenance()}
         (folder / META).write_text(json.dumps(meta, indent=2))

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from wavegan_dist.errors import WaveganError
-from wavegan_dist.files import atomic_dir
+from wavegan_dist.files import atomic_dir, save_tensors
 
 if TYPE_CHECKING:
     from wavegan_dist.train.trainer import Trainer
@@ -24,7 +24,7 @@ def save_checkpoint(path: Path, trainer: "Trainer") -> None:
     """Write the folder `path`, whole or not at all; one rank calls this."""
     with atomic_dir(path) as folder:
         for name, tensors in _tensors(trainer).items():
-            save_file({key: value.contiguous() for key, value in tensors.items()}, folder / f"{name}.safetensors")
+            save_tensors(tensors, folder / f"{name}.safetensors")
         (folder / "state.json").write_text(json.dumps({"nimg": trainer.nimg}))
 
 

@@ -76,10 +76,10 @@ def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
         base: [B, C, H, W].
         low: [B, C, H/2, W/2].
         high: [B, 3C, H/2, W/2].
-        lam: scalar tensor, cast to base's dtype.
+        lam: 0-dimensional tensor of any floating dtype; float32 keeps `1 - lam` exact where base is bfloat16.
 
     Returns:
-        [B, C, H, W].
+        [B, C, H, W] in base's dtype.
 
     Raises:
         UsageError: the bands do not rebuild an image of base's shape.
@@ -87,7 +87,6 @@ def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
     detail = idwt(low, high)
     if base.shape != detail.shape:
         raise UsageError(f"fuse: base is {list(base.shape)} but the bands rebuild {list(detail.shape)}; they must be equal")
-    lam = lam.to(base.dtype)
     return (1 - lam) * base + lam * detail
 
 

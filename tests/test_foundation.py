@@ -1,0 +1,75 @@
+"""Files that are whole or not there, counted randomness, pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from wavegan_dist import counted
+from wavegan_dist.files import atomic_dir, atomic_file
+from wavegan_dist.images import from_uint8, save_grid, to_uint8
+
+
+def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):
+    path = tmp_path / "deep" / "file.txt"
+    with atomic_file(path) as file:
+        file.write("old")
+    with pytest.raises(ZeroDivisionError), atomic_file(path) as file:
+        file.write(f"new {1 / 0}")
+    assert path.read_text() == "old"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "folder"
+    for content in ("old", "new"):
+        with atomic_dir(path) as folder:
+            (folder / content).touch()
+            assert not (path / content).exists()
+    assert [entry.name for entry in path.iterdir()] == ["new"]
+    with pytest.raises(FileNotFoundError), atomic_dir(path) as folder:
+        (folder / "broken" / "deep").touch()
+    assert [entry.name for entry in path.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_named(tmp_path):
+    with pytest.raises(OSError, match="No space left") as failure, atomic_file(tmp_path / "x"):
+        Path("/dev/full").write_text("x")
+    assert failure.value.filename == str(tmp_path / "x")
+
+
+def test_draws_depend_on_seed_stream_and_position_only():
+    whole = counted.normal(7, "latent", range(10, 20), 5)
+    parts = torch.cat([counted.normal(7, "latent", range(10, 13), 5), counted.normal(7, "latent", range(13, 20), 5)])
+    assert torch.equal(whole, parts)
+    for other in (counted.normal(8, "latent", range(10, 20), 5), counted.normal(7, "flip", range(10, 20), 5)):
+        assert not (other == whole).any()
+    assert torch.equal(counted.coins(1, "flip", range(50))[20:], counted.coins(1, "flip", range(20, 50)))
+
+
+def test_draws_are_normal_fair_and_uncorrelated_between_neighbours():
+    rows = counted.normal(0, "latent", range(4000), 16).double()
+    assert abs(rows.mean().item()) < 0.01
+    assert rows.std().item() == pytest.approx(1, abs=0.01)
+    assert abs((rows[1:] * rows[:-1]).mean().item()) < 0.01
+    assert counted.coins(0, "flip", range(4000)).float().mean().item() == pytest.approx(0.5, abs=0.03)
+
+
+def test_pixels_survive_the_round_trip_and_clamp():
+    pixels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_uint8(from_uint8(pixels)), pixels)
+    assert from_uint8(pixels).min() == -1
+    assert from_uint8(pixels).max() == 1
+    assert to_uint8(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
+
+
+def test_a_grid_is_filled_row_by_row(tmp_path):
+    images = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(5, 3, 2, 4) * 10
+    save_grid(images, tmp_path / "grid.png", columns=3)
+    pixels = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert pixels.shape == (4, 12, 3)
+    assert pixels[0, ::4, 0].tolist() == [0, 10, 20]
+    assert pixels[2, ::4, 0].tolist() == [30, 40, 0]
