@@ -57,7 +57,7 @@ def test_overrides_win_and_the_resolved_yaml_reads_back_equal(minimal, tmp_path)
         ("optim.lr_g=.nan", "optim.lr_g = nan: input should be a finite number"),
         ("loss.weights={image: 0, low: 0, high: 0}", "loss.weights: all three weights are 0"),
         ("loss.weights.low=-1", "loss.weights.low = -1: input should be greater than or equal to 0"),
-        ("data.index=null", "data.index = None: input is not a valid path"),
+        ("data.index=null", "data.index = None: input should be a valid string"),
         ("train.strategy=zero3", "train.strategy = 'zero3' is not one of ddp"),
         ("optim.lr_g.x=1", "'lr_g' is a value, not a section"),
         ("tracking.uri=runs/mlflow", "tracking.uri: runs/mlflow is no MLflow store; give sqlite:///FILE"),

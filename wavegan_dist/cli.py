@@ -106,30 +106,52 @@ def _add_evaluate(commands: Any) -> None:
 
 
 def _add_shards(commands: Any) -> None:
-    shards = commands.add_parser("shards", help="write, verify and describe training data")
+    shards = commands.add_parser("shards", help="write, index, verify and describe training data")
     kinds = shards.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
     write = kinds.add_parser(
         "write",
         help="images to WebDataset shards",
-        description="Turn a folder of images, or the photographs inside Python packages (SOURCE `embedded`), into shards.",
+        description="Turn pictures into shards. SOURCE is a folder, a folder of WebDataset tars, a zip, a torchvision\n"
+        "dataset on the disk (torchvision:CIFAR10:FOLDER), or `embedded`: photographs inside Python packages.\n"
+        "A write that was stopped goes on where it was when the same command runs again.",
         epilog="example: wavegan shards write ~/photos data/photos64 --size 64 --patches",
     )
-    write.add_argument("source", metavar="SOURCE", help="a folder of images, or `embedded`")
+    write.add_argument("source", metavar="SOURCE", help="folder, zip, torchvision:CLASS:FOLDER or `embedded`")
     write.add_argument("out", type=Path, metavar="OUT", help="folder to make")
     write.add_argument("--size", type=int, required=True, help="side in pixels, a power of two from 32 to 256")
-    write.add_argument("--patches", action="store_true", help="cut patches instead of resizing each image")
-    write.add_argument("--encoding", choices=("png", "jpg"), default="png")
+    write.add_argument("--patches", action="store_true", help="cut patches instead of cropping and resizing each picture")
+    write.add_argument("--encoding", choices=("png", "jpg", "webp"), default="png", help="default: png; webp is lossless too")
+    write.add_argument("--labels", action="store_true", help="keep classes: folder names, .cls members or dataset targets")
     write.set_defaults(run=_shards_write)
-    for name, run, description in (
-        ("verify", _shards_verify, "Check every shard against the index: present, size, sha256, number of images."),
-        ("info", _shards_info, "Print what an index says of its shards."),
-    ):
-        command = kinds.add_parser(
-            name, help=description, description=description, epilog=f"example: wavegan shards {name} data/demo"
-        )
-        command.add_argument("folder", type=Path, metavar="DIR")
-        command.add_argument("--json", action="store_true", help="print JSON")
-        command.set_defaults(run=run)
+    index = kinds.add_parser(
+        "index",
+        help="an index for tars that another tool wrote",
+        description="Write index.json and members.npy beside WebDataset tars that another tool wrote; no tar is changed.",
+        epilog="example: wavegan shards index data/imagenet64",
+    )
+    index.add_argument("folder", type=Path, metavar="DIR")
+    index.set_defaults(run=_shards_index)
+    verify = kinds.add_parser(
+        "verify",
+        help="check every shard against the index",
+        description="Check every shard against the index: present, size, sha256, and each image where it should be.",
+        epilog="example: wavegan shards verify data/demo",
+    )
+    verify.add_argument("folder", type=Path, metavar="DIR")
+    verify.add_argument("--json", action="store_true", help="print JSON")
+    verify.set_defaults(run=_shards_verify)
+    for command in (write, index, verify):
+        command.add_argument("--workers", type=_positive, metavar="N", help="processes (default: all cores)")
+    info = kinds.add_parser(
+        "info",
+        help="what an index says of its shards",
+        description="Print what an index says of its shards.",
+        epilog="example: wavegan shards info data/demo --sheet demo.png",
+    )
+    info.add_argument("folder", type=Path, metavar="DIR")
+    info.add_argument("--json", action="store_true", help="print JSON")
+    info.add_argument("--sheet", type=Path, metavar="FILE.png", help="also draw 64 random images as one grid")
+    info.set_defaults(run=_shards_info)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -177,15 +199,33 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 def _shards_write(options: argparse.Namespace) -> None:
     from wavegan_dist.data import write_shards
+    from wavegan_dist.data.parallel import cores
 
-    index = write_shards(options.source, options.out, options.size, patches=options.patches, encoding=options.encoding)
+    index = write_shards(
+        options.source,
+        options.out,
+        options.size,
+        patches=options.patches,
+        encoding=options.encoding,
+        labels=options.labels,
+        workers=options.workers or cores(),
+    )
     print(f"{options.out}: {index.count} images of {index.size} px in {len(index.shards)} shards")
+
+
+def _shards_index(options: argparse.Namespace) -> None:
+    from wavegan_dist.data import index_shards
+    from wavegan_dist.data.parallel import cores
+
+    index = index_shards(options.folder, workers=options.workers or cores())
+    print(f"{options.folder}: {index.count} images of {index.size} px in {len(index.shards)} shards")
 
 
 def _shards_verify(options: argparse.Namespace) -> None:
     from wavegan_dist.data import verify_shards
+    from wavegan_dist.data.parallel import cores
 
-    problems = verify_shards(options.folder)
+    problems = verify_shards(options.folder, workers=options.workers or cores())
     if options.json:
         print(json.dumps({"problems": problems}))
     if problems:
@@ -195,10 +235,12 @@ def _shards_verify(options: argparse.Namespace) -> None:
 
 
 def _shards_info(options: argparse.Namespace) -> None:
-    from wavegan_dist.data import Index, info, info_table
+    from wavegan_dist.data import Index, info, info_table, save_sheet
 
     index = Index.load(options.folder)
     print(json.dumps(info(index)) if options.json else info_table(index))
+    if options.sheet is not None:
+        save_sheet(index, options.sheet)
 
 
 def _positive(text: str) -> int:

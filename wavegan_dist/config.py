@@ -34,7 +34,10 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Where the images come from."""
 
-    index: Path = Field(description="index.json that `wavegan shards write` made")
+    index: str = Field(description="index.json of the shards, or its folder: a path, a URL, or pipe:COMMAND with {file}")
+    cache: Path | None = Field(None, description="folder on each node for shards from elsewhere")
+    cache_gib: PositiveFloat = Field(100.0, description="as much may lie in the cache")
+    max_bad_fraction: float = Field(1e-4, ge=0, le=1, description="a run stops when more of the images cannot be read")
     workers: int = Field(1, ge=0, description="loader processes per rank; 0 decodes in the training process")
     horizontal_flip: bool = Field(True, description="mirror each image with probability 1/2")
 
@@ -177,6 +180,9 @@ class Experiment(Section):
 
 # A run may go on with other values of these: they change neither the model nor what it learns from.
 MAY_CHANGE_ON_RESUME = (
+    "data.cache",
+    "data.cache_gib",
+    "data.max_bad_fraction",
     "data.workers",
     "train.total_kimg",
     "train.snapshot_kimg",

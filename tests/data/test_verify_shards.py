@@ -1,15 +1,19 @@
 import json
 import os
+import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from wavegan_dist.data import Index, info, info_table, verify_shards
+from wavegan_dist.data import Index, info, info_table, save_sheet, verify_shards
+from wavegan_dist.data.index import save_members
 from wavegan_dist.errors import UsageError
 
 
 def test_whole_shards_have_no_problems(numbered: Index) -> None:
-    assert verify_shards(numbered.folder) == verify_shards(numbered.folder / "index.json") == []
+    assert verify_shards(numbered.folder) == verify_shards(numbered.folder / "index.json", workers=2) == []
 
 
 @pytest.mark.parametrize("where", [0, 600, -1])
@@ -19,17 +23,74 @@ def test_one_flipped_byte_is_found(numbered: Index, where: int) -> None:
     content[where] ^= 1
     path.write_bytes(content)
     problems = verify_shards(numbered.folder)
-    assert problems
+    assert problems == verify_shards(numbered.folder, workers=3)
     assert all(problem.startswith("shard-000003.tar: ") for problem in problems)
     assert "sha256" in problems[0]
 
 
-@pytest.mark.parametrize("length", [0, 512, 5000])
-def test_a_truncated_tar_is_named_with_what_is_left(numbered: Index, length: int) -> None:
-    os.truncate(numbered.folder / numbered.shards[2].file, length)
-    size, images = verify_shards(numbered.folder)
+@pytest.mark.parametrize(("length", "whole"), [(0, 0), (511, 0), (512, 0), (4620, 4), (5000, 5), (5120, 5), (12 * 1024, 12)])
+def test_a_truncated_tar_is_named_with_what_is_left(numbered: Index, length: int, whole: int) -> None:
+    path = numbered.folder / numbered.shards[2].file
+    os.truncate(path, length)  # each image takes 1,024 bytes, its header with it
+    size, damage, *images = verify_shards(numbered.folder)
     assert size == f"shard-000002.tar: {length:,} bytes, the index says {numbered.shards[2].bytes:,}"
-    assert images.endswith("whole images, the index says 12")
+    assert damage.startswith(f"shard-000002.tar: {path} is ")
+    assert images == ([f"shard-000002.tar: {whole} whole images, the index says 12"] if whole < 12 else [])
+
+
+def test_a_broken_header_in_mid_tar_is_found_even_where_the_hash_was_taken_after_it(numbered: Index) -> None:
+    path = numbered.folder / numbered.shards[1].file
+    content = bytearray(path.read_bytes())
+    content[5 * 1024 + 150] ^= 1  # in the checksum of the sixth header: the stock readers end there without a word
+    path.write_bytes(content)
+    assert any("damaged or cut short at byte 5,120" in problem for problem in verify_shards(numbered.folder))
+    assert any("5 whole images, the index says 12" in problem for problem in verify_shards(numbered.folder))
+
+
+@pytest.mark.parametrize("column", [0, 1, 2])
+def test_a_wrong_row_of_members_is_found(numbered: Index, column: int) -> None:
+    rows = numbered.members.copy()
+    rows[30, column] += 1
+    index = numbered.model_copy(update={"members_sha256": save_members(rows, numbered.folder)})
+    index.save(numbered.folder)
+    (problem,) = verify_shards(numbered.folder)
+    assert problem.startswith("shard-000002.tar: 1 images lie elsewhere than members.npy says or have another label")
+    assert problem.endswith("first 00000030")
+
+
+def test_damage_to_members_is_found(numbered: Index) -> None:
+    path = numbered.folder / "members.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert "members.npy: sha256 differs from the index: bytes have changed" in verify_shards(numbered.folder)
+    for broken, message in ((bytes(content[:-8]), "not a NumPy array"), (b"", "not a NumPy array"), (None, "No such file")):
+        path.unlink()
+        if broken is not None:
+            path.write_bytes(broken)
+        assert any(message in problem for problem in verify_shards(numbered.folder))
+        with pytest.raises(UsageError, match=message):
+            _ = Index.load(numbered.folder).members
+    np.save(path, np.zeros((95, 3), np.int64))
+    with pytest.raises(UsageError, match=r"int64 \[95, 3\] but the index says int64 \[96, 3\]"):
+        _ = Index.load(numbered.folder).members
+
+
+def test_an_index_travels_to_other_processes_without_its_members(numbered: Index) -> None:
+    small = len(pickle.dumps(numbered))
+    rows = numbered.members
+    assert len(pickle.dumps(numbered)) == small
+    again = pickle.loads(pickle.dumps(numbered))
+    assert (again.members == rows).all()
+    assert (again.folder, again.digest) == (numbered.folder, numbered.digest)
+
+
+def test_a_contact_sheet_shows_images_of_the_set(numbered: Index, tmp_path: Path) -> None:
+    save_sheet(numbered, tmp_path / "sheet.png")
+    cells = np.asarray(Image.open(tmp_path / "sheet.png"))[::32, ::32].reshape(-1, 3)
+    assert cells.shape == (64, 3)
+    assert len({cell[0] for cell in cells.tolist()}) == 64
+    assert (cells[:, 0].astype(int) + cells[:, 1] == 255).all()
 
 
 def test_a_missing_shard_is_named(numbered: Index) -> None:
@@ -42,7 +103,7 @@ def test_a_tar_with_fewer_images_than_the_index_says_is_found(numbered: Index) -
     tree["shards"][0]["images"] += 1
     tree["count"] += 1
     (numbered.folder / "index.json").write_text(json.dumps(tree))
-    assert verify_shards(numbered.folder) == ["shard-000000.tar: 12 whole images, the index says 13"]
+    assert "shard-000000.tar: 12 whole images, the index says 13" in verify_shards(numbered.folder)
 
 
 def test_info_says_what_the_index_says(numbered: Index) -> None:

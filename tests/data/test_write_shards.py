@@ -1,15 +1,24 @@
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import pywt
 import torch
+import webdataset
 from PIL import Image
 
 import wavegan_dist.data.write
+from tests.conftest import environment
 from wavegan_dist.data import Index, real_images, verify_shards, write_shards
-from wavegan_dist.data.codec import decode
-from wavegan_dist.data.read import read_shard
+from wavegan_dist.data.tars import key_at
 from wavegan_dist.data.write import Encoding
 from wavegan_dist.errors import UsageError, WaveganError
 
@@ -18,8 +27,18 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def samples(index: Index) -> Iterator[dict[str, bytes]]:
+    """As WebDataset itself reads them."""
+    urls = [str(index.folder / shard.file) for shard in index.shards]
+    return iter(webdataset.WebDataset(urls, shardshuffle=False))
+
+
 def images(index: Index) -> np.ndarray:
     return torch.cat(list(real_images(index, index.count, 0, 64))).permute(0, 2, 3, 1).numpy()
+
+
+def images_in_order(index: Index) -> list[np.ndarray]:
+    return [np.asarray(Image.open(BytesIO(sample["png"]))) for sample in samples(index)]
 
 
 def test_embedded_set_gives_ten_thousand_patches_in_eight_shards(tmp_path: Path) -> None:
@@ -37,24 +56,31 @@ def test_embedded_set_without_its_packages_says_what_to_install(tmp_path: Path, 
         write_shards("embedded", tmp_path / "set", 32)
 
 
-@pytest.mark.parametrize("encoding", ["png", "jpg"])
-def test_two_writes_are_byte_identical(pictures: Path, tmp_path: Path, encoding: Encoding) -> None:
-    for name in "ab":
-        write_shards(pictures, tmp_path / name, 32, patches=True, encoding=encoding, progress=False)
+@pytest.mark.parametrize("encoding", ["png", "jpg", "webp"])
+def test_two_writes_are_byte_identical_whatever_the_workers(pictures: Path, tmp_path: Path, encoding: Encoding) -> None:
+    for name, workers in ("a", 1), ("b", 3):
+        write_shards(pictures, tmp_path / name, 32, patches=True, encoding=encoding, workers=workers, progress=False)
     assert content(tmp_path / "a") == content(tmp_path / "b")
     assert Index.load(tmp_path / "a").digest == Index.load(tmp_path / "b").digest
 
 
 def test_every_image_is_written_once_under_a_key_of_its_own(numbered: Index) -> None:
-    names = [name for shard in numbered.shards for name, _ in read_shard(numbered, shard)]
-    assert len(set(names)) == numbered.count == 96
+    assert len({sample["__key__"] for sample in samples(numbered)}) == numbered.count == 96
     assert sorted(images(numbered)[:, 0, 0, 0]) == list(range(96))
+
+
+def test_members_say_where_each_image_lies(numbered: Index) -> None:
+    files = [numbered.folder / shard.file for shard in numbered.shards for _ in range(shard.images)]
+    assert numbered.starts.tolist() == list(range(0, 97, 12))
+    for path, (offset, size, label), sample in zip(files, numbered.members.tolist(), samples(numbered), strict=True):
+        assert path.read_bytes()[offset : offset + size] == sample["png"]
+        assert (key_at(path, offset), label) == (sample["__key__"], -1)
 
 
 def test_every_shard_is_a_sample_of_all_pictures(numbered: Index) -> None:
     assert [shard.images for shard in numbered.shards] == [12] * 8
-    for shard in numbered.shards:
-        members = [decode(png, 32, name)[0, 0, 0] for name, png in read_shard(numbered, shard)]
+    shown = np.array([image[0, 0, 0] for image in images_in_order(numbered)]).reshape(8, 12)
+    for members in shown.tolist():
         assert members != sorted(members)
         assert max(members) - min(members) > 40
 
@@ -88,25 +114,6 @@ def test_whole_pictures_are_cropped_at_the_centre_and_resized(tmp_path: Path) ->
     assert (images(index)[:, 4:-4, 4:-4] == (200, 100, 50)).all()  # Lanczos looks beyond the border
 
 
-def test_exif_rotation_is_applied(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    pixels = np.zeros((32, 32, 3), dtype=np.uint8)
-    pixels[:16] = 255
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned a quarter clockwise: what is stored on top is shown on the right
-    Image.fromarray(pixels).save(tmp_path / "in" / "turned.png", exif=exif)
-    image = images(write_shards(tmp_path / "in", tmp_path / "set", 32, progress=False))[0]
-    assert (image[:, 16:] == 255).all()
-    assert (image[:, :16] == 0).all()
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
-def test_other_colour_modes_become_rgb(tmp_path: Path, mode: str) -> None:
-    (tmp_path / "in").mkdir()
-    Image.new("RGB", (40, 40), "white").convert(mode).save(tmp_path / "in" / "white.tif")
-    assert (images(write_shards(tmp_path / "in", tmp_path / "set", 32, progress=False)) == 255).all()
-
-
 def test_bad_input_leaves_nothing_behind(pictures: Path, tmp_path: Path) -> None:
     empty, broken, text = tmp_path / "empty", tmp_path / "broken", tmp_path / "text.png"
     empty.mkdir()
@@ -118,8 +125,8 @@ def test_bad_input_leaves_nothing_behind(pictures: Path, tmp_path: Path) -> None
     work.mkdir()
     cases: list[tuple[Path, int, bool, type[WaveganError], str]] = [
         (empty, 32, False, UsageError, "no pictures"),
-        (text, 32, False, UsageError, "not a folder"),
-        (tmp_path / "nowhere", 32, False, UsageError, "not a folder"),
+        (text, 32, False, UsageError, "neither a folder nor a zip"),
+        (tmp_path / "nowhere", 32, False, UsageError, "neither a folder nor a zip"),
         (pictures, 48, False, UsageError, "48 is not a power of two from 32 to 256"),
         (pictures, 16, False, UsageError, "the nearest is 32"),
         (pictures, 128, True, UsageError, "gives no image"),
@@ -133,15 +140,82 @@ def test_bad_input_leaves_nothing_behind(pictures: Path, tmp_path: Path) -> None
         assert list(work.iterdir()) == []
 
 
-def test_a_full_disk_leaves_nothing_behind(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, *_: object) -> None:
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+def full_disk(*_: object) -> None:
+    raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(wavegan_dist.data.write, "_write_tar", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_shards(pictures, tmp_path / "set", 32, progress=False)
-    assert list(tmp_path.iterdir()) == []
+
+@pytest.fixture
+def unfinished(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """OUT of a write that has all its pieces and no shard, as the disk was full."""
+    with monkeypatch.context() as patch:
+        patch.setattr(wavegan_dist.data.write, "_write_shard", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            write_shards(pictures, tmp_path / "set", 32, progress=False)
+    return tmp_path / "set"
+
+
+def test_after_a_full_disk_the_same_command_goes_on(
+    pictures: Path, unfinished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [path.name for path in tmp_path.iterdir()] == [".set.partial"]
+    assert not (tmp_path / ".set.partial" / "set").exists()
+    monkeypatch.setattr(wavegan_dist.data.write, "make_piece", full_disk)  # nothing is left to encode
+    write_shards(pictures, unfinished, 32, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+    assert verify_shards(unfinished) == []
+
+
+def test_another_command_does_not_take_over_an_unfinished_write(pictures: Path, unfinished: Path) -> None:
+    with pytest.raises(UsageError, match=r"\.set\.partial holds an unfinished write with size 32, not 64;"):
+        write_shards(pictures, unfinished, 64, progress=False)
+    assert (unfinished.parent / ".set.partial" / "plan.json").exists()
+
+
+def test_a_picture_changed_in_between_is_read_again(pictures: Path, unfinished: Path, tmp_path: Path) -> None:
+    picture = pictures / "one.png"
+    before = picture.read_bytes()
+    try:
+        Image.new("RGB", (50, 50), "red").save(picture)
+        goes_on = write_shards(pictures, unfinished, 32, progress=False)
+        anew = write_shards(pictures, tmp_path / "anew", 32, progress=False)
+    finally:
+        picture.write_bytes(before)
+    assert goes_on.digest == anew.digest
+
+
+def write_in_a_process(source: Path, out: Path) -> subprocess.Popen[bytes]:
+    settings = ("--size", "64", "--patches", "--workers", "2")
+    command = [sys.executable, "-m", "wavegan_dist", "shards", "write", source, out, *settings]
+    return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
+
+
+def test_a_killed_write_goes_on_and_gives_the_same_bytes(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(24):
+        noise = np.random.default_rng(number).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / "in" / f"{number}.bmp")
+    work = tmp_path / ".set.partial"
+    process = write_in_a_process(tmp_path / "in", tmp_path / "set")
+    while len(list(work.glob("*.npz"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.005)
+    workers = psutil.Process(process.pid).children()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert psutil.wait_procs(workers, timeout=10)[1] == []  # they end with their parent
+    assert not (tmp_path / "set").exists()
+    done = {path: path.stat().st_mtime_ns for path in work.glob("*.npz")}
+    assert 3 <= len(done) < 24
+    process = write_in_a_process(tmp_path / "in", tmp_path / "set")
+    while process.poll() is None:
+        for path in done:
+            with suppress(FileNotFoundError):
+                assert path.stat().st_mtime_ns == done[path], "a finished piece was made again"
+        time.sleep(0.005)
+    assert process.returncode == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "set"]
+    write_shards(tmp_path / "in", tmp_path / "straight", 64, patches=True, progress=False)
+    assert content(tmp_path / "straight") == content(tmp_path / "set")
 
 
 def test_an_out_folder_that_holds_something_is_refused_and_kept(pictures: Path, tmp_path: Path) -> None:

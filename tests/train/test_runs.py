@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import environment
 from tests.test_cli import refused
+from wavegan_dist.data import Index
 from wavegan_dist.model.snapshot import load_snapshot
 from wavegan_dist.train.run_folder import label
 
@@ -127,6 +129,29 @@ def test_a_killed_run_goes_on_at_its_checkpoint_in_the_same_mlflow_run(tmp_path,
     assert MlflowClient(store).get_run(run_id).info.status == "FINISHED"
     ema = load_file(run / "checkpoints" / label(end) / "ema.safetensors")
     assert not all((value == load_file(newest / "ema.safetensors")[name]).all() for name, value in ema.items())
+
+
+def test_bad_images_are_listed_and_counted_and_stop_the_run_over_the_limit(tmp_path, wavegan, config, shards, store):
+    broken = tmp_path / "broken"
+    shutil.copytree(shards, broken)
+    index = Index.load(broken)
+    cut, rows = broken / index.shards[2].file, range(*index.starts[2:4].tolist())
+    os.truncate(cut, int(index.members[rows[-3], 0]))  # the last three images of the shard are gone
+    set_it = (f"data.index={broken}", "train.total_kimg=1.024", "train.report_kimg=0.512", "train.snapshot_kimg=9")
+    train = ("train", "--config", config, *set_it, "--run-dir")
+
+    outcome = wavegan(*train, tmp_path / "patient", "data.max_bad_fraction=0.01")
+    assert outcome.returncode == 0, outcome.stderr
+    assert "bad 3 images 1 shards" in outcome.stdout
+    listed = [json.loads(line) for line in (tmp_path / "patient" / "data_errors.jsonl").read_text().splitlines()]
+    assert sorted(error["row"] for error in listed if error["row"] is not None) == [*rows[-3:]]
+    assert [error["shard"] for error in listed if error["row"] is None] == [index.shards[2].file]
+    assert points(tmp_path / "patient")[-1]["data/bad_images"] == 3
+    run_id = json.loads((tmp_path / "patient" / "tracking.json").read_text())["run_id"]
+    assert MlflowClient(store).get_metric_history(run_id, "data/bad_shards")[-1].value == 1
+
+    outcome = wavegan(*train, tmp_path / "strict")
+    refused(outcome, f"of {index.count} images cannot be read", "data.max_bad_fraction", "data_errors.jsonl", exit_code=1)
 
 
 def test_a_damaged_checkpoint_is_named(run, wavegan, config):

@@ -1,9 +1,25 @@
 """Shards of images: written, described by an index, verified and streamed."""
 
+from wavegan_dist.data.account import Account, Finding
 from wavegan_dist.data.augment import flip
 from wavegan_dist.data.index import Index
-from wavegan_dist.data.loader import real_images, training_batches
-from wavegan_dist.data.verify import info, info_table, verify_shards
+from wavegan_dist.data.indexing import index_shards
+from wavegan_dist.data.loader import epoch_keys, real_images, training_batches
+from wavegan_dist.data.verify import info, info_table, save_sheet, verify_shards
 from wavegan_dist.data.write import write_shards
 
-__all__ = ["Index", "flip", "info", "info_table", "real_images", "training_batches", "verify_shards", "write_shards"]
+__all__ = [
+    "Account",
+    "Finding",
+    "Index",
+    "epoch_keys",
+    "flip",
+    "index_shards",
+    "info",
+    "info_table",
+    "real_images",
+    "save_sheet",
+    "training_batches",
+    "verify_shards",
+    "write_shards",
+]

@@ -1,17 +1,23 @@
-"""`index.json`: what a set of shards holds, to the image and to the byte."""
+"""`index.json` and `members.npy`: what a set of shards holds, to the image and to the byte."""
 
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from wavegan_dist.errors import UsageError
-from wavegan_dist.files import atomic_file
+from wavegan_dist.files import atomic_file, sha256
 
 INDEX_FILE = "index.json"
+MEMBERS_FILE = "members.npy"
+
+Members = NDArray[np.int64]  # [images, 3]: offset of an image's content in its shard, its size in bytes, its label or -1
 
 
 class Entry(BaseModel):
@@ -48,12 +54,14 @@ class BandStd(Entry):
 class Index(Entry):
     """A set of shards: images are uint8 RGB, `size` x `size` pixels."""
 
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     size: int = Field(ge=2, description="image side in pixels")
     channels: Literal[3] = 3
     count: int = Field(ge=1, description="images in all shards")
-    encoding: Literal["png", "jpg"]
+    encoding: Literal["png", "jpg", "webp", "mixed"]
+    classes: list[str] = Field([], description="names of the labels 0, 1, ..., where they are known")
     band_std: BandStd
+    members_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of members.npy, which lies beside index.json")
     shards: list[Shard] = Field(min_length=1)
     _folder: Path = PrivateAttr(default=Path())
 
@@ -99,8 +107,48 @@ class Index(Entry):
         canonical = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """Row of each shard's first image in `members`, and `count` at the end: [shards + 1]."""
+        return np.cumsum([0, *(shard.images for shard in self.shards)], dtype=np.int64)
 
-_ADVICE = "write the set again with `wavegan shards write`"
+    @cached_property
+    def members(self) -> Members:
+        """Where each image lies, in the order of the shards and of their tars: int64 [count, 3], mapped from the disk.
+
+        Columns: byte offset of the content in its shard, size in bytes, label (-1 without). Its hash is for
+        `wavegan shards verify` to check.
+
+        Raises:
+            UsageError: members.npy is missing, not an array, or of another shape.
+        """
+        path = self.folder / MEMBERS_FILE
+        try:
+            rows: Members = np.load(path, mmap_mode="r", allow_pickle=False)
+        except OSError as error:
+            raise UsageError(f"cannot read {path}: {error.strerror}; {_MEMBERS_ADVICE}") from error
+        except (ValueError, EOFError) as error:
+            raise UsageError(f"{path} is not a NumPy array; {_MEMBERS_ADVICE}") from error
+        if rows.shape != (self.count, 3) or rows.dtype != np.int64:
+            found = f"{rows.dtype} {list(rows.shape)}"
+            raise UsageError(f"{path} is {found} but the index says int64 [{self.count}, 3]; {_MEMBERS_ADVICE}")
+        return rows
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """For pickle, without `members`: another process maps the file itself."""
+        state = super().__getstate__()
+        return {**state, "__dict__": {name: value for name, value in state["__dict__"].items() if name != "members"}}
+
+
+def save_members(rows: Members, folder: Path) -> str:
+    """Write `members.npy` into the folder of the shards, whole or not at all; returns its sha256 for the index."""
+    with atomic_file(folder / MEMBERS_FILE, "wb") as file:
+        np.save(file, rows)
+    return sha256(folder / MEMBERS_FILE)
+
+
+_ADVICE = "write the set again with `wavegan shards write`, or index its tars with `wavegan shards index`"
+_MEMBERS_ADVICE = "copy it again, or make it anew with `wavegan shards index`"
 
 
 def _explain(error: ValidationError) -> str:

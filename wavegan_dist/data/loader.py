@@ -1,138 +1,221 @@
-"""Streams of uint8 batches: endless for training, one subset for evaluation."""
+"""Streams of uint8 batches: endless and exact for training, one subset for evaluation."""
 
 import itertools
-import random
 import signal
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
-import webdataset
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset
 
 from wavegan_dist.counted import generator
-from wavegan_dist.data.codec import decode
-from wavegan_dist.data.index import Index
-from wavegan_dist.data.read import check_present, read_shard
+from wavegan_dist.data.account import Finding
+from wavegan_dist.data.codec import decode_into
+from wavegan_dist.data.index import Index, Shard
+from wavegan_dist.data.order import Order, Rows
+from wavegan_dist.data.read import Reader, UnreadableError, check_present
+from wavegan_dist.data.tars import walk
 from wavegan_dist.errors import UsageError, WaveganError
 
-SHUFFLE_BUFFER = 1000  # encoded images
+PREFETCH = 4  # batches that each worker prepares ahead
+
+Item = TypeVar("Item")
+Found = Callable[[list[Finding]], object]
 
 
 def training_batches(
-    index: Index, *, batch_size: int, seed: int, start_nimg: int, rank: int, world_size: int, workers: int
+    index: Index,
+    *,
+    batch_size: int,
+    seed: int,
+    start_nimg: int,
+    rank: int,
+    world_size: int,
+    workers: int,
+    max_bad_fraction: float = 0.0,
+    found: Found | None = None,
 ) -> Generator[Tensor, None, None]:
-    """An endless stream of uint8 batches [batch_size, 3, size, size] on the CPU, none ever shorter.
+    """An endless stream of uint8 batches [batch_size, 3, size, size], channels last, on the CPU (pinned beside a GPU).
 
-    Each epoch the shards are permuted and dealt to all readers (ranks x workers); a reader shuffles its images through a
-    buffer and goes on to the next epoch by itself, so uneven shards make nobody wait. Order is a pure function of
-    (seed, index, ranks, workers). The worker processes start here; closing the generator ends them.
+    All ranks' batches number n together are `Order.batch(start_nimg + n * world_size * batch_size, ...)`: a function of
+    (seed, index) and the position, whatever the ranks and workers. So a run goes on at any image with other numbers of both,
+    and each image of an epoch comes exactly once. An epoch's last images share a batch with the next one's first.
 
     Args:
         batch_size: images of this rank's batch.
-        start_nimg: images already seen by all ranks together. The stream starts at the beginning of the epoch in which
-            that falls: images of a half-seen epoch come again.
-        workers: decoding processes of this rank; 0 decodes in the calling process.
+        start_nimg: images already seen by all ranks together.
+        workers: decoding processes of this rank; 0 decodes in the calling process. They start here; closing the generator
+            ends them.
+        max_bad_fraction: missing shards with a larger share of the images are an error at once.
+        found: called in this process with what could not be read in a batch; such an image is replaced by its neighbour
+            in the batch. None: the first one is an error.
 
     Raises:
-        UsageError: more readers than shards, or a shard is missing.
-        WaveganError: while iterating: a shard or an image in it is damaged; the message names both.
+        UsageError: at once: too much is missing.
+        WaveganError: while iterating: an image cannot be read and `found` is None, or none of a batch can.
     """
-    _check_readers(index, world_size, workers)
-    check_present(index)
-    stream = _Stream(index, batch_size, seed, start_nimg // index.count, rank, world_size)
-    # A generator of its own keeps the loader from drawing its base seed from the global one.
-    loader = DataLoader(
-        stream, batch_size=None, num_workers=workers, worker_init_fn=_leave_signals_to_parent, generator=torch.Generator()
-    )
-    return _raise_errors(iter(loader))
+    check_present(index, max_bad_fraction)
+    share = slice(rank * batch_size, (rank + 1) * batch_size)
+    batches = _Batches(index, seed, batch_size * world_size, share, _Decode(Reader(index, _Beside(index.folder)), index.size))
+    return _told(_stream(batches, start_nimg, workers), found)
 
 
 def real_images(index: Index, count: int, seed: int, batch_size: int) -> Iterator[Tensor]:
     """A random subset of `count` images without replacement, in the order of the shards; a pure function of (seed, index).
 
     Yields:
-        uint8 [<= batch_size, 3, size, size] on the CPU; only the last is shorter.
+        uint8 [<= batch_size, 3, size, size], channels last, on the CPU; only the last is shorter.
 
     Raises:
         UsageError: at once, where the set has fewer images or a shard is missing.
-        WaveganError: while iterating: a shard or an image in it is damaged; the message names both.
+        WaveganError: while iterating: an image cannot be read; the message names it.
     """
     if count > index.count:
         raise UsageError(f"{count} real images were asked for but {index.folder} holds {index.count}; ask for at most those")
-    check_present(index)
-    wanted = np.zeros(index.count, dtype=bool)
-    wanted[generator(seed, "real", 0).choice(index.count, count, replace=False)] = True
-    return _subset_batches(index, wanted, batch_size)
+    check_present(index, 0.0)
+    rows = np.sort(generator(seed, "real", 0).choice(index.count, count, replace=False))
+    decode = _Decode(Reader(index, _Beside(index.folder)), index.size)
+    return _told((decode(rows[first : first + batch_size]) for first in range(0, count, batch_size)), None)
 
 
-@dataclass(frozen=True)
-class _Stream(IterableDataset[Tensor | WaveganError]):
-    """The batches of one reader. An error comes as the last item: a raised one would reach the parent as a traceback."""
+def epoch_keys(
+    index: Index, *, seed: int, epoch: int, world_size: int, workers: int, batch_size: int, start: int = 0
+) -> Iterator[list[list[str]]]:
+    """The keys of an epoch's images as training would see them, through the same loaders.
+
+    Args:
+        batch_size: of all ranks together.
+        start: images of the epoch that were seen before.
+
+    Yields:
+        For each global batch a list of keys for each rank; the last is cut at the end of the epoch.
+    """
+    if batch_size % world_size:
+        raise UsageError(f"a batch of {batch_size} does not divide among {world_size} ranks; make it a multiple")
+    local, keys = batch_size // world_size, _keys(index)
+    shares = [slice(rank * local, (rank + 1) * local) for rank in range(world_size)]
+    first = epoch * index.count + start
+    streams = [_stream(_Batches(index, seed, batch_size, share, _Rows()), first, workers) for share in shares]
+    for left in range(index.count - start, 0, -batch_size):
+        rows = [next(stream) for stream in streams]
+        yield [
+            [keys[row] for row in part[: max(left - share.start, 0)].tolist()] for part, share in zip(rows, shares, strict=True)
+        ]
+
+
+@dataclass
+class _Batches(Dataset[Item], Generic[Item]):
+    """A rank's share of the global batch that begins at an image of the run, made into something."""
 
     index: Index
-    batch_size: int
     seed: int
-    first_epoch: int
-    rank: int
-    world_size: int
+    size: int
+    share: slice
+    make: Callable[[Rows], Item]
 
-    def __iter__(self) -> Iterator[Tensor | WaveganError]:
-        info = get_worker_info()
-        worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        try:
-            samples = self._samples(self.rank * workers + worker, self.world_size * workers)
-            while True:
-                yield _batch(itertools.islice(samples, self.batch_size), self.index.size)
-        except WaveganError as error:
-            yield error
+    def __post_init__(self) -> None:
+        self.order = Order(self.index.starts, self.seed)
 
-    def _samples(self, reader: int, readers: int) -> Iterator[tuple[str, bytes]]:
-        for epoch in itertools.count(self.first_epoch):
-            order = generator(self.seed, "shards", epoch).permutation(len(self.index.shards))
-            shards = [self.index.shards[number] for number in order[reader::readers]]
-            samples = itertools.chain.from_iterable(read_shard(self.index, shard) for shard in shards)
-            draws = generator(self.seed, f"shuffle/{reader}", epoch)
-            yield from webdataset.shuffle(SHUFFLE_BUFFER, rng=random.Random(int(draws.integers(2**63))))(samples)
+    def __getitem__(self, first: int) -> Item:
+        return self.make(self.order.batch(first, self.size)[self.share])
 
 
-def _subset_batches(index: Index, wanted: NDArray[np.bool_], batch_size: int) -> Iterator[Tensor]:
-    parts = np.split(wanted, np.cumsum([shard.images for shard in index.shards])[:-1])
-    chosen = itertools.chain.from_iterable(
-        itertools.compress(read_shard(index, shard), part)
-        for shard, part in zip(index.shards, parts, strict=True)
-        if part.any()
+@dataclass
+class _Rows:
+    def __call__(self, rows: Rows) -> Rows:
+        return rows
+
+
+@dataclass
+class _Decode:
+    """Rows -> their images, and what could not be read; None where nothing could."""
+
+    reader: Reader
+    size: int
+
+    def __call__(self, rows: Rows) -> tuple[Tensor | None, list[Finding]]:
+        pixels = torch.empty(len(rows), self.size, self.size, 3, dtype=torch.uint8)
+        good, findings = [], []
+        for slot, (row, out) in enumerate(zip(rows.tolist(), pixels.numpy(), strict=True)):
+            try:
+                decode_into(self.reader.read(row), out, "it")
+                good.append(slot)
+            except UnreadableError as error:
+                findings += error.findings
+            except WaveganError as error:
+                findings.append(self.reader.finding(row, str(error).partition(";")[0].removeprefix("it ")))
+        if not good:
+            return None, findings
+        if len(good) < len(rows):
+            spare = itertools.cycle(good)
+            for slot in set(range(len(rows))) - set(good):
+                pixels[slot] = pixels[next(spare)]
+        return pixels.permute(0, 3, 1, 2), findings
+
+
+def _stream(batches: _Batches[Item], first: int, workers: int) -> Iterator[Item]:
+    """Batch after batch from image `first` on, without end, in the same order however many workers make them."""
+    loader = DataLoader(
+        batches,
+        sampler=_Positions(first, batches.size),  # type: ignore[arg-type]  # without end, so without a length
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=PREFETCH if workers else None,
+        collate_fn=_as_it_is,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_leave_signals_to_parent,
+        generator=torch.Generator(),  # of its own: the loader would draw its base seed from the global one
     )
-    for _ in range(0, int(wanted.sum()), batch_size):
-        yield _batch(itertools.islice(chosen, batch_size), index.size)
+    return iter(loader)
 
 
-def _batch(samples: Iterable[tuple[str, bytes]], size: int) -> Tensor:
-    """Decoded: uint8 [B, 3, size, size]."""
-    images = np.stack([decode(content, size, name) for name, content in samples])
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+@dataclass
+class _Positions:
+    first: int
+    step: int
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count(self.first, self.step)
 
 
-def _raise_errors(batches: Iterator[Tensor | WaveganError]) -> Generator[Tensor, None, None]:
-    try:
-        for batch in batches:
-            if isinstance(batch, WaveganError):
-                raise batch
-            yield batch
-    finally:
-        del batches  # the last reference: the workers end now, not when an error's traceback is collected
+def _told(batches: Iterator[tuple[Tensor | None, list[Finding]]], found: Found | None) -> Generator[Tensor, None, None]:
+    for images, findings in batches:
+        if findings and found is None:
+            raise WaveganError(f"{findings[-1]}; find all damage with `wavegan shards verify`")
+        if findings and found is not None:
+            found(findings)
+        if images is None:
+            raise WaveganError(
+                f"no image of a batch can be read, first {findings[0]}; find all damage with `wavegan shards verify`"
+            )
+        yield images
 
 
-def _check_readers(index: Index, world_size: int, workers: int) -> None:
-    readers, shards = world_size * max(workers, 1), len(index.shards)
-    if readers > shards:
-        raise UsageError(
-            f"{world_size} ranks x {max(workers, 1)} workers = {readers} readers but only {shards} shards in {index.folder};"
-            f" lower data.workers or the number of processes, or write the set in more shards"
-        )
+@dataclass
+class _Beside:
+    """Where a shard that lies beside its index is."""
+
+    folder: Path
+
+    def __call__(self, shard: Shard) -> Path:
+        return self.folder / shard.file
+
+
+def _keys(index: Index) -> list[str]:
+    """The key of each row: every tar is walked once."""
+    keys: list[str] = []
+    for shard, first, last in zip(index.shards, index.starts[:-1], index.starts[1:], strict=True):
+        at = {member.offset: member.key for member in walk(index.folder / shard.file)}
+        keys += [at[offset] for offset in index.members[first:last, 0].tolist()]
+    return keys
+
+
+def _as_it_is(item: Item) -> Item:
+    return item
 
 
 def _leave_signals_to_parent(_worker: int) -> None:

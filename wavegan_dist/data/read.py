@@ -1,43 +1,97 @@
-"""Reading one shard, every image accounted for."""
+"""The bytes of an image by its row in the index: one `pread`, no tar is parsed."""
 
-import tarfile
-from collections.abc import Iterator
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
 
-from webdataset.tariterators import tarfile_samples
+import numpy as np
 
+from wavegan_dist.data.account import Finding
 from wavegan_dist.data.index import Index, Shard
+from wavegan_dist.data.tars import key_at
 from wavegan_dist.errors import UsageError, WaveganError
 
+OPEN_FILES = 128  # shards that a reader keeps open
 
-def read_shard(index: Index, shard: Shard) -> Iterator[tuple[str, bytes]]:
-    """(name, encoded image) of each image of a shard, in the tar's order; the name is for messages.
+Locate = Callable[[Shard], Path]
 
-    Raises:
-        WaveganError: the tar is damaged, cut short or gone, or does not hold as many images as the index says: the
-            stock reader would end early without a word.
+
+class UnreadableError(WaveganError):
+    """An image that cannot be read; `findings` says why, and of its shard if that is at fault."""
+
+    def __init__(self, findings: list[Finding]) -> None:
+        super().__init__("; ".join(map(str, findings)))
+        self.findings = findings
+
+
+class Reader:
+    """Reads images of a set by row; each process has its own.
+
+    Args:
+        index: the set.
+        locate: gives the local file of a shard, fetching it if it lies elsewhere; WaveganError where it cannot.
     """
-    path = index.folder / shard.file
-    images = 0
-    try:
-        for sample in tarfile_samples([{"url": str(path)}]):
-            if index.encoding in sample:
-                yield f"image {sample['__key__']}.{index.encoding} of {path}", sample[index.encoding]
-                images += 1
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
-        reason = type(error).__name__
-        raise WaveganError(f"{path} cannot be read beyond image {images} of {shard.images} ({reason}); {_ADVICE}") from error
-    if images != shard.images:
-        raise WaveganError(f"{path} holds {images} images but the index says {shard.images}; {_ADVICE}")
+
+    def __init__(self, index: Index, locate: Locate) -> None:
+        self.index, self.locate = index, locate
+        self._open: OrderedDict[int, int] = OrderedDict()
+
+    def read(self, row: int) -> bytes:
+        """The encoded image. Raises UnreadableError where its shard is missing or ends before it."""
+        number = self._shard_of(row)
+        shard = self.index.shards[number]
+        offset, size, _ = self.index.members[row].tolist()
+        try:
+            descriptor = self._descriptor(number)
+            content = os.pread(descriptor, size, offset)
+        except (WaveganError, OSError) as error:
+            gone = Finding(shard.file, f"cannot be read: {getattr(error, 'strerror', None) or error}")
+            raise UnreadableError([gone, self.finding(row, "lies in a shard that cannot be read")]) from error
+        if len(content) < size:
+            cut = Finding(shard.file, f"is cut short: {os.fstat(descriptor).st_size:,} of {shard.bytes:,} bytes")
+            raise UnreadableError([cut, self.finding(row, "lies beyond the end of its shard")])
+        return content
+
+    def finding(self, row: int, reason: str) -> Finding:
+        """What to say of the image of this row; its key where its header can still be read."""
+        number = self._shard_of(row)
+        shard = self.index.shards[number]
+        try:
+            key = key_at(self.locate(shard), int(self.index.members[row, 0]))
+        except (WaveganError, OSError):
+            key = f"image {row - int(self.index.starts[number])}"
+        return Finding(shard.file, reason, row, key)
+
+    def close(self) -> None:
+        """Close the shards; the next read opens them again."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def __getstate__(self) -> dict[str, object]:
+        """For another process: which opens its own files."""
+        return {**self.__dict__, "_open": OrderedDict()}
+
+    def _shard_of(self, row: int) -> int:
+        return int(np.searchsorted(self.index.starts, row, side="right")) - 1
+
+    def _descriptor(self, number: int) -> int:
+        if number in self._open:
+            self._open.move_to_end(number)
+        else:
+            self._open[number] = os.open(self.locate(self.index.shards[number]), os.O_RDONLY)
+            if len(self._open) > OPEN_FILES:
+                os.close(self._open.popitem(last=False)[1])
+        return self._open[number]
 
 
-def check_present(index: Index) -> None:
-    """Raises UsageError where a shard of the index is missing."""
-    missing = [shard.file for shard in index.shards if not (index.folder / shard.file).is_file()]
-    if missing:
-        names = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+def check_present(index: Index, max_bad_fraction: float) -> None:
+    """Raises UsageError where local shards are missing that hold more than this share of the images."""
+    missing = [shard for shard in index.shards if not (index.folder / shard.file).is_file()]
+    lost = sum(shard.images for shard in missing)
+    if lost > max_bad_fraction * index.count:
+        names = ", ".join(shard.file for shard in missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise UsageError(
-            f"{len(missing)} of {len(index.shards)} shards are missing from {index.folder}: {names}; copy or write them again"
+            f"{len(missing)} of {len(index.shards)} shards ({lost} images) are missing from {index.folder}: {names}; "
+            "copy or write them again, or allow for it with data.max_bad_fraction"
         )
-
-
-_ADVICE = "find all damage with `wavegan shards verify`, then copy or write the set again"

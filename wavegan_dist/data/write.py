@@ -1,28 +1,52 @@
 """`wavegan shards write`: images into WebDataset tars and an index, all or nothing."""
 
 import math
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
-from webdataset import TarWriter
 
 from wavegan_dist.config import RESOLUTIONS
 from wavegan_dist.counted import generator
-from wavegan_dist.data.bands import BandStatistics
-from wavegan_dist.data.codec import ENCODINGS, decode, encode
-from wavegan_dist.data.index import Index, Shard
-from wavegan_dist.data.sources import Source
-from wavegan_dist.data.spool import Spool
+from wavegan_dist.data.bands import Sums, band_std
+from wavegan_dist.data.codec import ENCODINGS
+from wavegan_dist.data.index import Index, Members, Shard, save_members
+from wavegan_dist.data.parallel import spread
+from wavegan_dist.data.pieces import Piece, make_piece, split, work_folder
+from wavegan_dist.data.sources import find
+from wavegan_dist.data.tars import read_at, write_tar
 from wavegan_dist.errors import UsageError
-from wavegan_dist.files import atomic_dir, sha256
+from wavegan_dist.files import fsync, sha256
 
-Encoding = Literal["png", "jpg"]
+Encoding = Literal["png", "jpg", "webp"]
 
 SHARD_IMAGES = 2048  # at most so many images a shard, unless asked otherwise
 SHARD_MULTIPLE = 8  # shards come in multiples of this, so that 2, 4 or 8 readers share them evenly
+
+
+Places = NDArray[np.int64]  # [images, 4]: piece, offset and size in it, label
+
+
+class _Shard(NamedTuple):
+    """One tar to write: keys count on from `first`; `places` point into the files `contents`."""
+
+    path: Path
+    first: int
+    contents: Sequence[Path]
+    encoding: str
+    places: Places
+
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        """Name and content of each member: the label, where there is one, beside its image."""
+        for key, (piece, offset, size, label) in enumerate(self.places.tolist(), self.first):
+            if label >= 0:
+                yield f"{key:08d}.cls", str(label).encode()
+            yield f"{key:08d}.{self.encoding}", read_at(self.contents[piece], offset, size)
 
 
 def write_shards(
@@ -32,44 +56,60 @@ def write_shards(
     *,
     patches: bool = False,
     encoding: Encoding = "png",
+    labels: bool = False,
     shard_images: int | None = None,
+    workers: int = 1,
     progress: bool = True,
 ) -> Index:
     """Write the images of `source` as shards into the new folder `out`; the same source gives the same bytes.
 
-    The images are spread over the shards, and within each, in a fixed random order: every shard is a fair sample.
+    The images are spread over the shards, and within each, in a fixed random order: every shard is a fair sample. What is
+    encoded is kept in `.OUT.partial` beside `out` until all is done: a write that was stopped goes on from there.
 
     Args:
-        source: a folder of pictures or "embedded"; see `sources.Source`, also for `patches`.
-        out: a folder that does not exist or is empty. It appears when all is written; a failure leaves nothing.
+        source: a folder, a zip, tars, a torchvision dataset or "embedded"; see `sources.find`, also for `labels`.
+        out: a folder that does not exist or is empty. It appears when all is written.
         size: image side in pixels, a power of two from 32 to 256.
-        patches: cut patches out of the pictures instead of resizing them.
-        encoding: "png" (lossless) or "jpg" (quality 95).
+        patches: cut patches out of the pictures instead of cropping and resizing them.
+        encoding: "png" or "webp" (both lossless) or "jpg" (quality 95).
+        labels: write each image's class as a .cls member and into the index.
         shard_images: at most so many images a shard; None chooses, with at least 8 shards if there are 8 images.
+        workers: processes; their number does not change a byte.
         progress: show bars on stderr where that is a terminal.
 
     Raises:
-        UsageError: an impossible size or encoding, `out` holds something, or the source gives no image.
-        WaveganError: a picture cannot be decoded; the message names it.
+        UsageError: an impossible size or encoding, `out` holds something, the source gives no image, or a write of other
+            settings waits to be finished.
+        WaveganError: a picture cannot be decoded or an archive is unsafe; the message names it.
         OSError: the disk is full, a folder is not writable and the like.
     """
+    out = out.absolute()
     _check(out, size, encoding, shard_images)
-    pictures = Source(source, size, patches=patches)
-    bands = BandStatistics()
-    with atomic_dir(out.absolute()) as folder:
-        with Spool(folder) as spool:
-            for picture in tqdm(pictures.pictures, "read", unit="picture", disable=None if progress else True):
-                for image in pictures.images(picture):
-                    content = encode(image, encoding)
-                    spool.append(content)
-                    bands.add(decode(content, size, str(picture[0])))
-            if not len(spool):
-                raise UsageError(
-                    f"{source} gives no image: every picture is smaller than {size}x{size} px or flat; choose a smaller size"
-                )
-            shards = _write_tars(folder, spool, encoding, shard_images, progress)
-        index = Index(size=size, count=len(spool), encoding=encoding, band_std=bands.std(), shards=shards)
-        index.save(folder)
+    found = find(str(source), size, cut=patches, labels=labels)
+    settings = {"source": str(source), "size": size, "patches": patches, "encoding": encoding, "labels": labels}
+    with work_folder(out, settings) as work:
+        pieces = split(found.pictures, work, size, encoding)
+        _make(pieces, workers, progress)
+        places, sums = _gather(pieces)
+        if not len(places):
+            raise UsageError(
+                f"{source} gives no image: every picture is smaller than {size}x{size} px or flat; choose a smaller size"
+            )
+        with _appearing(out, work / "set") as folder:
+            jobs = _plan(folder, pieces, places, shard_images)
+            bar = tqdm(
+                spread(_write_shard, jobs, workers), "write", len(jobs), unit="shard", disable=None if progress else True
+            )
+            shards, members = zip(*bar, strict=True)
+            Index(
+                size=size,
+                count=len(places),
+                encoding=encoding,
+                classes=found.classes,
+                band_std=band_std(sums),
+                members_sha256=save_members(np.concatenate(members), folder),
+                shards=list(shards),
+            ).save(folder)
     return Index.load(out)
 
 
@@ -88,26 +128,60 @@ def _check(out: Path, size: int, encoding: str, shard_images: int | None) -> Non
         raise UsageError(f"{out} already holds {held}; remove it or choose another folder")
 
 
-def _write_tars(folder: Path, spool: Spool, encoding: Encoding, shard_images: int | None, progress: bool) -> list[Shard]:
-    order = generator(0, "shards/write", 0).permutation(len(spool))
-    parts = np.array_split(order, _shard_count(len(spool), shard_images))
-    shards, first = [], 0
-    for number, part in enumerate(tqdm(parts, "write", unit="shard", disable=None if progress else True)):
-        path = folder / f"shard-{number:06d}.tar"
-        _write_tar(path, first, [int(position) for position in part], spool, encoding)
-        shards.append(Shard(file=path.name, images=len(part), bytes=path.stat().st_size, sha256=sha256(path)))
-        first += len(part)
-    return shards
+def _make(pieces: Sequence[Piece], workers: int, progress: bool) -> None:
+    missing = [piece for piece in pieces if not piece.done]
+    pictures = sum(len(piece.pictures) for piece in pieces)
+    with tqdm(total=pictures, desc="read", unit="picture", disable=None if progress else True) as bar:
+        bar.update(pictures - sum(len(piece.pictures) for piece in missing))
+        for piece, _ in zip(missing, spread(make_piece, missing, workers), strict=True):
+            bar.update(len(piece.pictures))
 
 
-def _write_tar(path: Path, first: int, positions: Sequence[int], spool: Spool, encoding: Encoding) -> None:
-    """A tar whose bytes depend on the images alone; keys count on from `first`."""
-    with path.open("wb") as file, TarWriter(file, user="", group="", mode=0o644, encoder=False, mtime=0) as tar:
-        for key, position in enumerate(positions, first):
-            tar.write({"__key__": f"{key:08d}", encoding: spool[position]})
+def _gather(pieces: Sequence[Piece]) -> tuple[Places, Sums]:
+    """Where all encoded images lie, in the order of the pictures, and the sums over their bands."""
+    places, total = [], np.zeros((4, 3))
+    for number, piece in enumerate(pieces):
+        ends, labels, sums = piece.read()
+        starts = np.concatenate(([0], ends[:-1])) if len(ends) else ends
+        places.append(np.stack((np.full_like(ends, number), starts, ends - starts, labels), axis=1))
+        total += sums
+    return np.concatenate(places), total
+
+
+def _plan(folder: Path, pieces: Sequence[Piece], places: Places, shard_images: int | None) -> list[_Shard]:
+    """What goes into each shard: equal parts of a fixed random order."""
+    contents = [piece.path.with_suffix(".bin") for piece in pieces]
+    order = generator(0, "shards/write", 0).permutation(len(places))
+    parts = np.array_split(places[order], _shard_count(len(places), shard_images))
+    firsts = np.cumsum([0, *map(len, parts)]).tolist()
+    return [
+        _Shard(folder / f"shard-{number:06d}.tar", first, contents, pieces[0].encoding, part)
+        for number, (first, part) in enumerate(zip(firsts, parts, strict=False))
+    ]
+
+
+def _write_shard(job: _Shard) -> tuple[Shard, Members]:
+    placed = write_tar(job.path, job.files())
+    rows = np.array([place for name, place in placed if not name.endswith(".cls")], dtype=np.int64)
+    shard = Shard(file=job.path.name, images=len(rows), bytes=job.path.stat().st_size, sha256=sha256(job.path))
+    return shard, np.column_stack((rows, job.places[:, 3]))
 
 
 def _shard_count(images: int, shard_images: int | None) -> int:
     if shard_images is not None:
         return math.ceil(images / shard_images)
     return min(images, SHARD_MULTIPLE * math.ceil(images / (SHARD_MULTIPLE * SHARD_IMAGES)))
+
+
+@contextmanager
+def _appearing(out: Path, work: Path) -> Iterator[Path]:
+    """An empty folder that becomes `out` when the block ends well; its files must be safe on the disk by then."""
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    try:
+        yield work
+        fsync(work)
+        work.rename(out)
+        fsync(out.parent)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

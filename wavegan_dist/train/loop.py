@@ -19,6 +19,7 @@ from wavegan_dist.train.checkpoint import load_checkpoint
 from wavegan_dist.train.observer import Observer
 from wavegan_dist.train.report import Clock
 from wavegan_dist.train.run_folder import RunFolder, checkpoint_to_resume
+from wavegan_dist.train.tally import Tally
 from wavegan_dist.train.trainer import Trainer
 
 
@@ -41,6 +42,7 @@ def train(experiment: Experiment, run_dir: Path, resume: str = "auto") -> None:
     trainer = Trainer(experiment, index, accelerator)
     if checkpoint is not None:
         load_checkpoint(checkpoint, trainer)
+    tally = Tally(accelerator, folder.data_errors, index, experiment.data.max_bad_fraction)
     batches = training_batches(
         index,
         batch_size=experiment.train.batch_size // accelerator.num_processes,
@@ -49,15 +51,17 @@ def train(experiment: Experiment, run_dir: Path, resume: str = "auto") -> None:
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
         workers=experiment.data.workers,
+        max_bad_fraction=experiment.data.max_bad_fraction,
+        found=tally.found,
     )
     told = environment(accelerator, index)
     with closing(batches), Observer(folder, trainer, told, main=accelerator.is_main_process) as observer:
-        run(trainer, batches, observer)
+        run(trainer, batches, tally, observer)
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
 
-def run(trainer: Trainer, batches: Iterator[Tensor], observer: Observer) -> None:
+def run(trainer: Trainer, batches: Iterator[Tensor], tally: Tally, observer: Observer) -> None:
     """Step until `total_kimg`; report, snapshot and checkpoint whenever a multiple of their interval is crossed."""
     settings = trainer.experiment.train
     clock = Clock(trainer.nimg)
@@ -69,7 +73,7 @@ def run(trainer: Trainer, batches: Iterator[Tensor], observer: Observer) -> None
         trainer.step(timed_batches)
 
         if crossed(settings.report_kimg, before, trainer):
-            observer.report(trainer.drain() | clock.read(trainer.nimg))
+            observer.report(trainer.drain() | clock.read(trainer.nimg) | tally.settle())
         if crossed(settings.snapshot_kimg, before, trainer):
             observer.snapshot()
         if crossed(settings.checkpoint_kimg, before, trainer):

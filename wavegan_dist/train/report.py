@@ -75,10 +75,12 @@ def status(point: dict[str, float], total_kimg: float) -> str:
     losses = "  ".join(
         f"{phase.upper()} " + " ".join(_number(point.get(f"loss/{phase}_{name}")) for name in LOSSES) for phase in ("d", "g")
     )
+    images, shards = (int(point[f"data/bad_{kind}"]) for kind in ("images", "shards"))
+    bad = f"  bad {images} images {shards} shards" if images or shards else ""
     return (
         f"kimg {point['kimg']:.1f}/{total_kimg:g}  {point['speed/seconds_per_kimg']:.1f} s/kimg  "
         f"{point['speed/images_per_second']:.0f} img/s  lam {point['lam']:+.4f}  {losses}  "
-        f"wait {point['speed/data_wait_percent']:.1f}%  mem {point['memory/gib']:.2f} GiB"
+        f"wait {point['speed/data_wait_percent']:.1f}%  mem {point['memory/gib']:.2f} GiB{bad}"
     )
 
 

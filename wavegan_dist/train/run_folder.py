@@ -37,6 +37,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def data_errors(self) -> Path:
+        """One JSON line for each shard and image that could not be read; there if there is any."""
+        return self.path / "data_errors.jsonl"
+
+    @property
     def tracking(self) -> Path:
         """MLflow's URI and run id."""
         return self.path / "tracking.json"

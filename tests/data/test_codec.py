@@ -1,0 +1,294 @@
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from wavegan_dist.data.codec import ENCODINGS, decode, decode_into, encode, to_rgb
+from wavegan_dist.errors import WaveganError
+
+Pixels = NDArray[np.uint8]
+SIZE = 32
+FORMATS = [*ENCODINGS, "webp lossy"]
+
+
+def photograph(size: int = SIZE, seed: int = 0) -> Pixels:
+    """Smooth colours, so that JPEG keeps them."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC))
+
+
+def save(image: Image.Image, format: str, **settings: Any) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, format, **settings)
+    return buffer.getvalue()
+
+
+def pillow(content: bytes) -> Pixels:
+    """The oracle: what Pillow makes of it."""
+    return np.asarray(Image.open(BytesIO(content)).convert("RGB"))
+
+
+def encoded(kind: str, pixels: Pixels) -> bytes:
+    return encode(pixels, kind) if kind in ENCODINGS else save(Image.fromarray(pixels), "WEBP", quality=80)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def with_chunk(png: bytes, kind: bytes, content: bytes, before: bytes = b"IDAT") -> bytes:
+    """A PNG with one more chunk."""
+    where = png.index(before) - 4
+    return png[:where] + chunk(kind, content) + png[where:]
+
+
+def refusal(content: bytes, size: int = SIZE) -> str:
+    """The message with which an image is refused."""
+    with pytest.raises(WaveganError) as caught:
+        decode(content, size, "image 7 of a.tar")
+    message = str(caught.value)
+    assert message.startswith("image 7 of a.tar ")
+    assert "\n" not in message
+    assert len(message) < 250
+    return message
+
+
+@pytest.mark.parametrize("size", [2, 32, 64, 256])
+@pytest.mark.parametrize("kind", FORMATS)
+def test_an_image_is_what_pillow_sees(kind: str, size: int) -> None:
+    content = encoded(kind, photograph(size))
+    assert np.array_equal(decode(content, size, "x"), pillow(content))
+
+
+@pytest.mark.parametrize("kind", ["png", "webp"])
+def test_png_and_webp_lose_nothing(kind: str) -> None:
+    assert np.array_equal(decode(encode(photograph(), kind), SIZE, "x"), photograph())
+
+
+def test_jpeg_is_close_to_what_was_written() -> None:
+    assert np.abs(decode(encode(photograph(), "jpg"), SIZE, "x").astype(int) - photograph()).max() <= 8
+
+
+@pytest.mark.parametrize(
+    "settings", [{"progressive": True}, {"subsampling": 2}, {"subsampling": 1}, {"optimize": True}, {"quality": 5}], ids=str
+)
+def test_every_way_of_writing_a_jpeg_reads_as_pillow_reads_it(settings: dict[str, Any]) -> None:
+    content = save(Image.fromarray(photograph()), "JPEG", **settings)
+    assert np.array_equal(decode(content, SIZE, "x"), pillow(content))
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_batch_is_filled_in_place_and_nothing_beside_the_image_is_touched(kind: str) -> None:
+    batch = np.full((3, SIZE, SIZE, 3), 77, dtype=np.uint8)
+    decode_into(encoded(kind, photograph()), batch[1], "x")
+    assert np.array_equal(batch[1], pillow(encoded(kind, photograph())))
+    assert (batch[[0, 2]] == 77).all()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_truncation_is_noticed(kind: str) -> None:
+    content = encoded(kind, photograph())
+    end = content.index(b"IEND") - 4 if kind == "png" else len(content)  # the pixels of a PNG are whole before IEND
+    for length in range(end):
+        assert "cannot be decoded" in refusal(content[:length])
+
+
+def test_every_flipped_byte_of_a_png_changes_nothing_or_is_noticed() -> None:
+    content = encode(photograph(), "png")
+    for place in range(len(content)):
+        broken = content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :]
+        with suppress(WaveganError):
+            assert np.array_equal(decode(broken, SIZE, "x"), photograph()), place
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_random_damage_is_one_line_or_an_image_never_something_else(kind: str) -> None:
+    content, draws = encoded(kind, photograph()), np.random.default_rng(0)
+    for _ in range(300):
+        broken = bytearray(content)
+        for place in draws.integers(0, len(content), 5):
+            broken[place] = draws.integers(256)
+        with suppress(WaveganError):
+            assert decode(bytes(broken), SIZE, "x").shape == (SIZE, SIZE, 3)
+            continue
+        refusal(bytes(broken))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8", b"\x89PNG", b"RIFF....WEBPVP8L", b"hello" * 100], ids=str)
+def test_what_is_no_image_is_refused(content: bytes) -> None:
+    assert "cannot be decoded" in refusal(content)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM", "EPS"])
+def test_other_formats_are_refused(kind: str) -> None:
+    assert "cannot be decoded" in refusal(save(Image.fromarray(photograph()), kind))
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (16, 16), (32, 16), (16, 64), (64, 16), (2, 512)], ids=str)
+@pytest.mark.parametrize("kind", FORMATS)
+def test_another_size_is_named_even_where_the_bytes_are_as_many(kind: str, shape: tuple[int, int]) -> None:
+    height, width = shape
+    content = encoded(kind, np.zeros((height, width, 3), dtype=np.uint8))
+    assert refusal(content) == f"image 7 of a.tar is {width}x{height} px but the index says 32x32; write the set again"
+
+
+def bomb_png(colour: int) -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, colour, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(bytes(10_000_000)))
+    return b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b"")
+
+
+def bomb_jpeg(exif: bool) -> bytes:
+    settings = {"exif": turned(6)} if exif else {}
+    content = save(Image.fromarray(photograph()), "JPEG", **settings)
+    where = content.index(b"\xff\xc0") + 5
+    return content[:where] + struct.pack(">HH", 50_000, 50_000) + content[where + 4 :]
+
+
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "png": lambda: bomb_png(colour=2),
+    "png with alpha": lambda: bomb_png(colour=6),
+    "jpg": lambda: bomb_jpeg(exif=False),
+    "jpg with exif": lambda: bomb_jpeg(exif=True),
+    "webp": lambda: save(Image.new("RGB", (4_000, 4_000)), "WEBP", quality=0, method=0),
+    "webp with alpha": lambda: save(Image.new("RGBA", (4_000, 4_000)), "WEBP", quality=0, method=0),
+}
+
+
+def test_a_decompression_bomb_is_refused_before_memory_is_taken_for_it(tmp_path: Path) -> None:
+    for kind, content in BOMBS.items():
+        (tmp_path / kind).write_bytes(content())
+    script = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from wavegan_dist.data.codec import decode\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "for path in Path(sys.argv[1]).iterdir():\n"
+        "    try:\n        decode(path.read_bytes(), 32, path.name)\n"
+        "    except Exception as error:\n        print(type(error).__name__, error)\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, timeout=60, check=True)
+    *messages, mebibytes = run.stdout.splitlines()
+    assert len(messages) == len(BOMBS)
+    assert all(message.startswith("WaveganError ") for message in messages)
+    assert int(mebibytes) < 30
+
+
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {  # what the EXIF standard says about the stored first row and column
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.transpose(1, 0, 2),
+    6: lambda stored: stored.transpose(1, 0, 2)[:, ::-1],
+    7: lambda stored: stored.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda stored: stored.transpose(1, 0, 2)[::-1],
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("settings", [{"format": "PNG"}, {"format": "JPEG"}, {"format": "WEBP", "lossless": True}], ids=str)
+def test_exif_orientation_is_applied(settings: dict[str, Any], orientation: int) -> None:
+    image = Image.fromarray(photograph())
+    stored, marked = (save(image, **settings, **more) for more in ({}, {"exif": turned(orientation)}))
+    assert np.array_equal(decode(marked, SIZE, "x"), UPRIGHT[orientation](pillow(stored)))
+
+
+GREY = Image.fromarray(photograph()[..., 0])
+MODES: dict[str, tuple[Image.Image, Pixels]] = {
+    "grey": (GREY, np.stack([np.asarray(GREY)] * 3, axis=2)),
+    "bilevel": (GREY.convert("1"), np.asarray(GREY.convert("1").convert("RGB"))),
+    "palette": (
+        Image.fromarray(photograph()).quantize(8),
+        np.asarray(Image.fromarray(photograph()).quantize(8).convert("RGB")),
+    ),
+    "16-bit grey": (Image.fromarray(np.asarray(GREY).astype(np.uint16) * 256 + 9), np.stack([np.asarray(GREY)] * 3, axis=2)),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_grey_palette_and_16_bit_pngs_become_rgb(mode: str) -> None:
+    image, wanted = MODES[mode]
+    assert np.array_equal(decode(save(image, "PNG"), SIZE, "x"), wanted)
+
+
+def test_16_bit_colour_keeps_its_upper_bytes() -> None:
+    wide = np.dstack([photograph(), photograph()[::-1]])[..., [0, 3, 1, 4, 2, 5]]  # big-endian: wanted byte, then another
+    rows = b"".join(b"\0" + row.tobytes() for row in wide)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", SIZE, SIZE, 16, 2, 0, 0, 0))
+    content = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    assert np.array_equal(decode(content, SIZE, "x"), photograph())
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_grey_is_three_equal_colours(kind: str) -> None:
+    image = decode(save(GREY, kind), SIZE, "x")
+    assert (image == image[..., :1]).all()
+    assert np.array_equal(image, pillow(save(GREY, kind)))
+
+
+@pytest.mark.parametrize("settings", [{"format": "PNG"}, {"format": "WEBP", "lossless": True, "exact": True}], ids=str)
+def test_transparency_is_shown_on_white(settings: dict[str, Any]) -> None:
+    alpha = np.linspace(0, 255, SIZE).astype(np.uint8)[None, :].repeat(SIZE, axis=0)
+    content = save(Image.fromarray(np.dstack([photograph(), alpha])), **settings)
+    share = alpha[..., None] / 255
+    wanted = photograph() * share + 255 * (1 - share)
+    assert np.abs(decode(content, SIZE, "x") - wanted).max() <= 1
+
+
+def test_one_transparent_colour_is_shown_as_white() -> None:
+    pixels = photograph().copy()
+    pixels[:4] = (1, 2, 3)
+    image = decode(save(Image.fromarray(pixels), "PNG", transparency=(1, 2, 3)), SIZE, "x")
+    assert (image[:4] == 255).all()
+    assert np.array_equal(image[4:], pixels[4:])
+
+
+def test_cmyk_jpegs_become_rgb() -> None:
+    content = save(Image.fromarray(photograph()).convert("CMYK"), "JPEG", quality=95, subsampling=0)
+    assert np.abs(decode(content, SIZE, "x").astype(int) - pillow(content)).max() <= 1
+
+
+def test_chunks_that_do_not_concern_the_pixels_change_nothing() -> None:
+    png = encode(photograph(), "png")
+    for kind, content in ((b"gAMA", struct.pack(">I", 100_000)), (b"tEXt", b"Comment\0tRNS eXIf"), (b"sRGB", b"\0")):
+        assert np.array_equal(decode(with_chunk(png, kind, content), SIZE, "x"), photograph())
+
+
+def test_an_interlaced_png_is_read() -> None:
+    passes = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+    rows = b"".join(b"\0" + row.tobytes() for y, x, down, right in passes for row in photograph()[y::down, x::right])
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", SIZE, SIZE, 8, 2, 0, 0, 1))
+    content = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    assert np.array_equal(decode(content, SIZE, "x"), photograph())
+
+
+def test_of_an_animation_the_first_frame_counts() -> None:
+    frames = [Image.fromarray(photograph(seed=seed)) for seed in range(2)]
+    for kind in ("PNG", "WEBP"):
+        settings = {"lossless": True} if kind == "WEBP" else {}
+        content = save(frames[0], kind, save_all=True, append_images=frames[1:], **settings)
+        assert np.array_equal(decode(content, SIZE, "x"), photograph())
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pixels_without_a_fixed_range_are_refused(mode: str) -> None:
+    with pytest.raises(ValueError, match=f"mode {mode} have no fixed range"):
+        to_rgb(Image.new(mode, (4, 4)))

@@ -1,0 +1,97 @@
+"""The order of an epoch: exact for any shards, ranks, workers, batches, kill positions and changes of the world size."""
+
+from collections import Counter
+from itertools import chain, islice, repeat
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wavegan_dist.data import Index, epoch_keys
+from wavegan_dist.data.order import Order, Rows
+
+SHARDS = st.lists(st.integers(1, 20), min_size=1, max_size=150)
+
+
+def starts(sizes: list[int]) -> Rows:
+    return np.cumsum([0, *sizes])
+
+
+def stretches(draw: st.DrawFn) -> list[tuple[int, int]]:
+    """Stretches of a run between kills: (global batch, batches), the batch being what some 1..8 ranks share."""
+    worlds = st.tuples(st.integers(1, 8), st.integers(1, 12), st.integers(1, 30))
+    return [(ranks * local, batches) for ranks, local, batches in draw(st.lists(worlds, min_size=1, max_size=6))]
+
+
+@given(sizes=SHARDS, seed=st.integers(0, 2**63 - 1), run=st.composite(stretches)())
+@settings(max_examples=60, deadline=None)
+def test_whatever_the_ranks_and_kills_each_image_of_an_epoch_is_seen_once(sizes, seed, run):
+    images, nimg, seen = sum(sizes), 0, []
+    whole_run = chain(*(repeat(batch, times) for batch, times in run), repeat(64))
+    while nimg < 2 * images:  # every batch comes of a new Order, as a new process does
+        batch = next(whole_run)
+        seen += Order(starts(sizes), seed).batch(nimg, batch).tolist()
+        nimg += batch
+    for epoch in range(2):
+        assert sorted(seen[epoch * images : (epoch + 1) * images]) == list(range(images))
+
+
+@given(sizes=SHARDS, seed=st.integers(0, 99), first=st.integers(0, 5000), batch=st.integers(1, 64))
+@settings(max_examples=40, deadline=None)
+def test_a_batch_depends_on_its_position_only(sizes, seed, first, batch):
+    walked = Order(starts(sizes), seed)
+    for earlier in range(max(0, first - 3 * batch), first, batch):
+        walked.batch(earlier, batch)
+    assert np.array_equal(walked.batch(first, batch), Order(starts(sizes), seed).batch(first, batch))
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    order, other = Order(starts([30] * 20), 1), Order(starts([30] * 20), 2)
+    epochs = [order.batch(0, 600), order.batch(600, 600), other.batch(0, 600)]
+    for one in range(3):
+        for two in range(one):
+            assert (epochs[one] == epochs[two]).mean() < 0.05
+
+
+def test_images_are_displaced_by_a_third_of_the_set_as_in_a_perfect_shuffle():
+    """And the neighbours in a batch come from all over the set: the mixing quality that docs/data.md states."""
+    for sizes in ([100] * 400, [1500] * 16):
+        order, images = Order(starts(sizes), 0), sum(sizes)
+        batches = [order.batch(first, 64) for first in range(0, images - 63, 64)]
+        rows = np.concatenate(batches)
+        assert np.abs(rows - np.arange(len(rows))).mean() / images == pytest.approx(1 / 3, abs=0.03)
+        assert np.mean([len(set(batch // sizes[0])) for batch in batches]) > 0.7 * min(64, len(sizes))
+
+
+def test_a_rank_reads_few_streams_where_the_numbers_divide():
+    order = Order(starts([100] * 640), 0)
+    shards = set()
+    for step in range(100):
+        shards |= {row // 100 for row in order.batch(step * 512, 512)[:64].tolist()}  # rank 0 of 8
+    assert len(shards) <= 640 / 8
+
+
+def test_the_first_thousand_keys_are_the_same_for_all_ranks_and_workers(numbered: Index):
+    def merged(world_size: int, workers: int) -> list[str]:
+        batches = epoch_keys(numbered, seed=3, epoch=1, world_size=world_size, workers=workers, batch_size=16)
+        return [key for batch in batches for rank in batch for key in rank]
+
+    whole = merged(1, 0)
+    assert len(whole) == len(set(whole)) == numbered.count
+    for world_size, workers in ((2, 1), (4, 2), (8, 0), (1, 4)):
+        assert merged(world_size, workers) == whole
+
+
+def test_an_epoch_goes_on_from_any_image_with_another_world(numbered: Index):
+    def keys(world_size: int, batch_size: int, start: int, batches: int | None = None) -> list[str]:
+        stream = epoch_keys(numbered, seed=0, epoch=0, world_size=world_size, workers=0, batch_size=batch_size, start=start)
+        return [key for batch in islice(stream, batches) for rank in batch for key in rank]
+
+    seen = keys(2, 8, 0, 3) + keys(1, 7, 24, 2) + keys(3, 9, 38)
+    assert Counter(seen) == Counter(keys(1, 96, 0))
+
+
+def test_shares_of_the_ranks_are_equal_but_in_the_last_batch_of_an_epoch(numbered: Index):
+    batches = list(epoch_keys(numbered, seed=0, epoch=0, world_size=4, workers=0, batch_size=20))
+    assert [[len(rank) for rank in batch] for batch in batches] == [[5] * 4] * 4 + [[5, 5, 5, 1]]

@@ -1,0 +1,115 @@
+"""Tars against the tools that everybody has: Python's tarfile, GNU tar and WebDataset."""
+
+import io
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+import webdataset
+
+from wavegan_dist.data.tars import key_at, pair, walk, write_tar
+from wavegan_dist.errors import WaveganError
+
+LONG = f"{'deep/' * 30}{'n' * 90}.png"
+NAMES = ["a.png", LONG, "ümlaut/ñ.png", f"{'日' * 60}.png", "b.seg.png", f"{'x' * 700}/c.png", "d.cls", "./e.PNG"]
+
+
+def packed(path: Path, names: list[str], form: int) -> Path:
+    with tarfile.open(path, "w", format=form) as tar:
+        for number, name in enumerate(names):
+            member = tarfile.TarInfo(name)
+            member.size = 100 * number
+            member.mtime = 1.5 if form == tarfile.PAX_FORMAT else 1  # a PAX header for every member
+            tar.addfile(member, io.BytesIO(bytes([number]) * member.size))
+    return path
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_members_lie_where_tarfile_says_and_the_key_is_found_from_there(tmp_path: Path, form: int) -> None:
+    path = packed(tmp_path / "a.tar", NAMES, form)
+    found = list(walk(path))
+    with tarfile.open(path) as tar:
+        assert [(one.name, one.offset, one.size) for one in found] == [(m.name, m.offset_data, m.size) for m in tar]
+    for member in found:
+        assert key_at(path, member.offset) == member.key
+    assert [(one.key, one.extension) for one in found][-4:-1] == [("b", "seg.png"), (f"{'x' * 700}/c", "png"), ("d", "cls")]
+
+
+def test_the_key_is_found_in_what_gnu_tar_packs(tmp_path: Path) -> None:
+    for name in ("a.png", LONG, "ü.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"x" * 1000)
+    for form in ("gnu", "posix", "ustar"):
+        subprocess.run(["tar", f"--format={form}", "-cf", tmp_path / f"{form}.tar", "-C", tmp_path / "in", "."], check=True)
+        found = list(walk(tmp_path / f"{form}.tar"))
+        assert sorted(member.name for member in found) == sorted(f"./{name}" for name in ("a.png", LONG, "ü.png"))
+        assert all(key_at(tmp_path / f"{form}.tar", member.offset) == member.key for member in found)
+
+
+def test_a_place_that_is_no_members_start_is_an_error(tmp_path: Path) -> None:
+    path = packed(tmp_path / "a.tar", ["a.png", "b.png"], tarfile.USTAR_FORMAT)
+    for offset in (0, 100, 700, 10**9):
+        with pytest.raises(WaveganError, match=r"a\.tar has no member at byte"):
+            key_at(path, offset)
+
+
+def test_keys_are_those_of_webdataset(tmp_path: Path) -> None:
+    names = ["a.png", "b/c.d.png", "b.c/d.jpg", "._f.png", "no_extension", "g/h.i.j.cls"]
+    write_tar(tmp_path / "a.tar", [(name, b"0") for name in names])
+    theirs = webdataset.WebDataset([str(tmp_path / "a.tar")], shardshuffle=False)
+    wanted = {(sample["__key__"], ending) for sample in theirs for ending in sample if not ending.startswith("__")}
+    assert {(member.key, member.extension) for member in walk(tmp_path / "a.tar")} == wanted
+
+
+def test_a_label_may_lie_far_from_its_image(tmp_path: Path) -> None:
+    files = [("a.png", b"1"), ("b.cls", b" 7\n"), ("b.json", b"{}"), ("b.png", b"2"), ("a.cls", b"0"), ("c.png", b"3")]
+    write_tar(tmp_path / "a.tar", files)
+    samples = pair(tmp_path / "a.tar", walk(tmp_path / "a.tar"), ("png",))
+    assert [(image.key, label) for image, label in samples] == [("a", 0), ("b", 7), ("c", -1)]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([("a.png", b""), ("a.png", b"")], r"two members of one key, a\.png and a\.png"),
+        ([("a.png", b""), ("a.jpg", b"")], r"two members of one key, a\.png and a\.jpg"),
+        ([("a.png", b""), ("a.cls", b"cat")], r"a\.cls in .* holds b'cat', not a class number"),
+        ([("a.png", b""), ("a.cls", b"-1")], r"a\.cls in .* holds b'-1', not a class number"),
+    ],
+)
+def test_what_makes_no_sample_is_named(tmp_path: Path, files: list[tuple[str, bytes]], message: str) -> None:
+    write_tar(tmp_path / "a.tar", files)
+    with pytest.raises(WaveganError, match=message):
+        pair(tmp_path / "a.tar", walk(tmp_path / "a.tar"), ("png", "jpg"))
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_links_and_devices_are_refused_by_name(tmp_path: Path, kind: bytes) -> None:
+    member = tarfile.TarInfo("deep/odd.png")
+    member.type, member.linkname = kind, "a.png"
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("a.png"))
+        tar.addfile(member)
+    with pytest.raises(WaveganError, match=r"deep/odd\.png in .*a\.tar is a link, a device or a sparse file"):
+        list(walk(tmp_path / "a.tar"))
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/etc/a.png", "b/../../a.png", "b\\..\\a.png"])
+def test_names_that_lead_out_of_the_tar_are_refused(tmp_path: Path, name: str) -> None:
+    write_tar(tmp_path / "a.tar", [(name, b"")])
+    with pytest.raises(WaveganError, match=r"a\.png in .*a\.tar leads out of the archive"):
+        list(walk(tmp_path / "a.tar"))
+
+
+def test_every_cut_of_a_tar_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    write_tar(path, [(f"{number}.png", b"x" * 300 * number) for number in range(4)])
+    whole = path.read_bytes()
+    end = 4 * 512 + 512 + 2 * 1024  # headers and padded contents; zeros to the end
+    for length in [*range(0, end, 100), *range(0, end + 1, 512), end + 511]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(WaveganError, match=r"a\.tar is (not a whole tar|damaged or cut short)"):
+            list(walk(path))
+    path.write_bytes(whole[: end + 512])
+    assert len(list(walk(path))) == 4

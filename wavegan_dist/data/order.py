@@ -1,0 +1,117 @@
+"""The order of an epoch: a pure function of (seed, epoch, index), whatever the batch, the ranks and the workers.
+
+The shards are permuted and dealt to up to 64 logical streams. A stream goes through its shards in windows of 4 and permutes
+the images of each window. Position p of the epoch is the next image of stream p mod (number of streams), streams that have
+ended left out. So a position is found by arithmetic alone, and a run can go on at any of them, with any number of readers.
+
+A global batch lays its images out by stream, and each rank takes an equal slice of it: where the numbers divide, a rank reads
+the same few streams throughout, so a node with a cache of its own fetches its share of the shards and no more.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wavegan_dist.counted import generator
+
+STREAMS = 64
+WINDOW = 4  # shards whose images are permuted together, in each stream
+
+Rows = NDArray[np.int64]
+Value = TypeVar("Value")
+
+
+class Order:
+    """The endless order of a set of shards.
+
+    Args:
+        starts: int64 [shards + 1], row of each shard's first image, then the number of images (`Index.starts`).
+        seed: of the permutations.
+    """
+
+    def __init__(self, starts: Rows, seed: int) -> None:
+        self.starts, self.seed = starts, seed
+        self.count = int(starts[-1])
+        self._epochs: dict[int, _Epoch] = {}
+
+    def batch(self, first: int, size: int) -> Rows:
+        """Rows of the global batch of `size` images that begins at image `first` of the run (epoch 0 begins at 0)."""
+        parts = []
+        while size:
+            epoch, position = divmod(first, self.count)
+            taken = min(size, self.count - position)
+            parts.append(_recall(self._epochs, epoch, self._plan).rows(position, taken))
+            first, size = first + taken, size - taken
+        return np.concatenate(parts)
+
+    def _plan(self, epoch: int) -> "_Epoch":
+        return _Epoch(self.starts, self.seed, epoch)
+
+
+class _Epoch:
+    def __init__(self, starts: Rows, seed: int, epoch: int) -> None:
+        shards = generator(seed, "order/shards", epoch).permutation(len(starts) - 1)
+        self.streams = [
+            _Stream(starts, shards[number::STREAMS], seed, epoch, number) for number in range(min(STREAMS, len(shards)))
+        ]
+        # Rounds: in each, every stream that lasts gives one image. Between two lengths the streams that last are the same.
+        lengths = np.array([stream.length for stream in self.streams])
+        self.rounds = np.unique(lengths)
+        begun = np.concatenate(([0], self.rounds[:-1]))
+        self.lasting = [np.flatnonzero(lengths > first) for first in begun]
+        self.begun = begun
+        self.ends = np.cumsum((self.rounds - begun) * [len(lasting) for lasting in self.lasting])
+
+    def rows(self, first: int, size: int) -> Rows:
+        """Rows of the images at positions first ... first + size - 1, laid out by stream."""
+        streams, turns = self._locate(np.arange(first, first + size))
+        layout = np.argsort(streams, kind="stable")
+        streams, turns = streams[layout], turns[layout]
+        present, begins = np.unique(streams, return_index=True)
+        parts = np.split(turns, begins[1:])
+        return np.concatenate([self.streams[stream].rows(part) for stream, part in zip(present, parts, strict=True)])
+
+    def _locate(self, positions: Rows) -> tuple[Rows, Rows]:
+        """(stream, how many images of that stream come before) of each position."""
+        streams, turns = np.empty_like(positions), np.empty_like(positions)
+        spans = np.searchsorted(self.ends, positions, side="right")
+        for span in np.unique(spans):
+            lasting, here = self.lasting[span], spans == span
+            offset = positions[here] - (self.ends[span - 1] if span else 0)
+            streams[here] = lasting[offset % len(lasting)]
+            turns[here] = self.begun[span] + offset // len(lasting)
+        return streams, turns
+
+
+class _Stream:
+    def __init__(self, starts: Rows, shards: Rows, seed: int, epoch: int, number: int) -> None:
+        self.starts, self.seed, self.epoch, self.number = starts, seed, epoch, number
+        self.windows = [shards[first : first + WINDOW] for first in range(0, len(shards), WINDOW)]
+        sizes = [int((starts[window + 1] - starts[window]).sum()) for window in self.windows]
+        self.begins = np.concatenate(([0], np.cumsum(sizes)))
+        self.length = int(self.begins[-1])
+        self._permuted: dict[int, Rows] = {}
+
+    def rows(self, turns: Rows) -> Rows:
+        """Rows of the stream's images of these turns (ascending)."""
+        windows = np.searchsorted(self.begins, turns, side="right") - 1
+        parts = [
+            _recall(self._permuted, int(window), self._permute)[turns[windows == window] - self.begins[window]]
+            for window in np.unique(windows)
+        ]
+        return np.concatenate(parts)
+
+    def _permute(self, window: int) -> Rows:
+        rows = np.concatenate([np.arange(self.starts[shard], self.starts[shard + 1]) for shard in self.windows[window]])
+        return generator(self.seed, f"order/{self.number}/{window}", self.epoch).permutation(rows)
+
+
+def _recall(memory: dict[int, Value], key: int, make: Callable[[int], Value]) -> Value:
+    """What `make(key)` gives; the two newest are kept, as neighbours meet in one batch."""
+    if key not in memory:
+        if len(memory) == 2:
+            del memory[min(memory)]
+        memory[key] = make(key)
+    return memory[key]
