@@ -18,10 +18,10 @@ $(READY): pyproject.toml
 	@touch $@
 
 demo: $(READY) ## shards, a run in 2 processes, evaluation: data/demo and runs/demo, under a quarter of an hour
-	BIN=$(BIN) launchers/demo.sh
+	@BIN=$(BIN) launchers/demo.sh
 
 test: $(READY) ## all tests
-	$(BIN)/python -m pytest -n 2 $(TEST_FLAGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_FLAGS)
 
 check: $(READY) ## format, lint, types
 	$(BIN)/ruff format --check .

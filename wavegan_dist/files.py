@@ -18,7 +18,7 @@ from torch import Tensor
 def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Open a file that appears at `path` only when the block ends without an error; an OSError names `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _blaming(path):
+    with _blaming(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open(mode) as file:
@@ -37,7 +37,7 @@ def atomic_dir(path: Path) -> Iterator[Path]:
     an OSError names `path`.
     """
     temporary, replaced = (path.with_name(f".{path.name}.{os.getpid()}.{state}") for state in ("tmp", "old"))
-    with _blaming(path):
+    with _blaming(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -55,12 +55,12 @@ def atomic_dir(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _blaming(path: Path) -> Iterator[None]:
-    """Give an OSError that names no file, such as that of a full disk, the name of what was being written."""
+def _blaming(path: Path, temporary: Path) -> Iterator[None]:
+    """Make an OSError name what was to be written, not its temporary name or, as that of a full disk does, nothing."""
     try:
         yield
     except OSError as error:
-        if error.filename is None and error.errno is not None:
+        if error.errno is not None and (error.filename is None or str(error.filename).startswith(str(temporary))):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 

@@ -1,5 +1,7 @@
 """Real photographs, cut into patches and degraded by a known amount."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 import skimage.data
@@ -7,6 +9,8 @@ import sklearn.datasets
 import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
+
+from wavegan_dist.evaluate.metric import Metric, Outcome
 
 
 @pytest.fixture(scope="session")
@@ -38,3 +42,12 @@ def noisy(images: Tensor, sigma: float) -> Tensor:
     """White noise of `sigma` grey levels."""
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
     return (images + sigma * noise).round().clamp(0, 255).to(torch.uint8)
+
+
+def compare(metric: Metric, real: Iterable[Tensor], generated: Iterable[Tensor]) -> Outcome:
+    """Feed a fresh metric with batches of uint8 images [B, 3, H, W] and report."""
+    for images in real:
+        metric.real.update(images)
+    for images in generated:
+        metric.generated.update(images)
+    return metric.result()

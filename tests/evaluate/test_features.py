@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import blurred
 from torch import Tensor
 from torch_fidelity import FeatureExtractorInceptionV3, calculate_metrics
 from torch_fidelity.utils import create_feature_extractor
 
+from tests.evaluate.conftest import blurred, compare
 from wavegan_dist.errors import UsageError
 from wavegan_dist.evaluate import features
 from wavegan_dist.evaluate.features import Extractor, FeatureDistance, efflite0, inception
-from wavegan_dist.evaluate.metric import Outcome, compare
+from wavegan_dist.evaluate.metric import Outcome
 from wavegan_dist.files import sha256
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import blurred, noisy
 from PIL import Image
 from torch import Tensor
 
-from wavegan_dist.evaluate.metric import Outcome, compare
+from tests.evaluate.conftest import blurred, compare, noisy
+from wavegan_dist.evaluate.metric import Outcome
 from wavegan_dist.evaluate.spectrum import SpectrumError, plot_spectrum, radial_decibels
 
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import pywt
 import torch
-from conftest import blurred, noisy
 from scipy.linalg import sqrtm
 from torch import Tensor
 
+from tests.evaluate.conftest import blurred, compare, noisy
 from wavegan_dist.errors import UsageError
-from wavegan_dist.evaluate.metric import Outcome, compare
+from wavegan_dist.evaluate.metric import Outcome
 from wavegan_dist.evaluate.wavelet_distance import WaveletDistance, packet_level, packet_names, packets
 
 PYWAVELETS = {"LL": "a", "LH": "h", "HL": "v", "HH": "d"}

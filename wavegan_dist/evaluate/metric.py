@@ -1,6 +1,5 @@
 """What a metric is: it looks at real and at generated images batch by batch and then reports."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -42,12 +41,3 @@ class Metric(Protocol):
 
     def result(self) -> Outcome:
         """Compare what both sides have seen."""
-
-
-def compare(metric: Metric, real: Iterable[Tensor], generated: Iterable[Tensor]) -> Outcome:
-    """Feed a fresh metric with batches of uint8 images [B, 3, H, W] and report."""
-    for images in real:
-        metric.real.update(images)
-    for images in generated:
-        metric.generated.update(images)
-    return metric.result()

@@ -19,6 +19,7 @@ class Tracker:
 
     def __init__(self, uri: str, run_id: str) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         from mlflow import MlflowClient
 
         self.uri, self.run_id = uri, run_id
