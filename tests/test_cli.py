@@ -29,7 +29,8 @@ def test_help_is_instant_and_shows_every_command(wavegan):
 
 
 @pytest.mark.parametrize(
-    "command", [("train",), ("sample",), ("evaluate",), ("shards", "write"), ("shards", "verify"), ("shards", "info")]
+    "command",
+    [("train",), ("sample",), ("evaluate",), *(("shards", kind) for kind in ("write", "index", "order", "verify", "info"))],
 )
 def test_every_command_has_help_with_an_example(wavegan, command):
     outcome = wavegan(*command, "--help")
@@ -76,6 +77,22 @@ def test_verify_finds_one_flipped_byte(wavegan, shards, tmp_path):
 def test_info_describes_a_set(wavegan, shards):
     assert "8 shards" in wavegan("shards", "info", shards).stdout
     assert json.loads(wavegan("shards", "info", shards, "--json").stdout)["size"] == 32
+
+
+def test_order_prints_what_the_ranks_would_see(wavegan, shards):
+    def lines(*options: object) -> list[list[list[str]]]:
+        outcome = wavegan("shards", "order", shards, "--batch-size", 64, "--seed", 5, "--json", *options)
+        assert outcome.returncode == 0, outcome.stderr
+        return [json.loads(line) for line in outcome.stdout.splitlines()]
+
+    one, four = lines(), lines("--world-size", 4, "--workers", 1)
+    assert [[key for keys in ranks for key in keys] for ranks in four] == [ranks[0] for ranks in one]
+    assert len(four[0]) == 4
+    keys = [key for ranks in one for key in ranks[0]]
+    assert len(keys) == len(set(keys)) == json.loads((shards / "index.json").read_text())["count"]
+    assert lines("--start", 128) == one[2:]
+    refused(wavegan("shards", "order", shards, "--world-size", 3), "does not divide among 3 ranks")
+    refused(wavegan("shards", "order", shards, "--start", 10**6), "start before image 1000000")
 
 
 def test_write_refuses_what_it_cannot_use_and_leaves_nothing(wavegan, tmp_path):

@@ -132,6 +132,21 @@ def _add_shards(commands: Any) -> None:
     )
     index.add_argument("folder", type=Path, metavar="DIR")
     index.set_defaults(run=_shards_index)
+    order = kinds.add_parser(
+        "order",
+        help="the order in which training would see an epoch",
+        description="Print an epoch's image keys in the order of training: a line for each global batch, a list for each rank.",
+        epilog="example: wavegan shards order data/demo --epoch 1 --world-size 4 --batch-size 64 --json",
+    )
+    order.add_argument("folder", metavar="DIR")
+    order.add_argument("--seed", type=_seed, default=0, metavar="S")
+    order.add_argument("--epoch", type=_seed, default=0, metavar="E", help="counted from 0")
+    order.add_argument("--world-size", type=_positive, default=1, metavar="W", help="ranks")
+    order.add_argument("--workers", type=_seed, default=0, metavar="K", help="loader processes of each rank")
+    order.add_argument("--batch-size", type=_positive, default=64, metavar="B", help="of all ranks together")
+    order.add_argument("--start", type=_seed, default=0, metavar="NIMG", help="images of the epoch that were seen before")
+    order.add_argument("--json", action="store_true", help="print JSON: [[keys of rank 0], [keys of rank 1], ...]")
+    order.set_defaults(run=_shards_order)
     verify = kinds.add_parser(
         "verify",
         help="check every shard against the index",
@@ -220,6 +235,22 @@ def _shards_index(options: argparse.Namespace) -> None:
 
     index = index_shards(options.folder, workers=options.workers or cores())
     print(f"{options.folder}: {index.count} images of {index.size} px in {len(index.shards)} shards")
+
+
+def _shards_order(options: argparse.Namespace) -> None:
+    from wavegan_dist.data import Index, epoch_keys
+
+    batches = epoch_keys(
+        Index.load(options.folder),
+        seed=options.seed,
+        epoch=options.epoch,
+        world_size=options.world_size,
+        workers=options.workers,
+        batch_size=options.batch_size,
+        start=options.start,
+    )
+    for ranks in batches:
+        print(json.dumps(ranks) if options.json else " | ".join(" ".join(keys) for keys in ranks))
 
 
 def _shards_verify(options: argparse.Namespace) -> None:

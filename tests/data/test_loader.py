@@ -177,6 +177,14 @@ def test_the_account_is_exact_to_the_image_and_the_bad_are_replaced(numbered: In
     assert sum(seen.values()) == 2 * 96  # and the batches were full
 
 
+def test_a_set_elsewhere_trains_as_a_local_one_does(numbered: Index, numbers: Read, tmp_path: Path) -> None:
+    piped = Index.load(f"pipe:cat {numbered.folder}/{{file}}", tmp_path / "cache", 2**20)
+    assert piped.digest == numbered.digest
+    for workers in (0, 2):
+        assert first(192, batches(piped, workers=workers), numbers) == first(192, batches(numbered), numbers)
+    assert len(list((tmp_path / "cache").glob("*.tar"))) == 8
+
+
 def test_a_batch_of_which_nothing_can_be_read_is_an_error(numbered: Index) -> None:
     stream = training(numbered, Account(), max_bad_fraction=1)
     shutil.rmtree(numbered.folder)

@@ -6,7 +6,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 
 from wavegan_dist.data import remote
-from wavegan_dist.data.storage import Storage
+from wavegan_dist.data.storage import Storage, locate
 from wavegan_dist.errors import UsageError, WaveganError
 
 SIZE = 3_000_000  # bytes of each of the files; more than two pieces of a download
@@ -87,10 +86,33 @@ def cached(cache: Path) -> list[str]:
     return sorted(path.name for path in cache.iterdir()) if cache.exists() else []
 
 
+@pytest.mark.parametrize(
+    ("location", "base", "name"),
+    [
+        ("/data/set", "/data/set", "index.json"),
+        ("/data/set/index.json", "/data/set", "index.json"),
+        ("/data/set/other.json", "/data/set", "other.json"),
+        (Path("/data/set"), "/data/set", "index.json"),
+        ("set", "HERE/set", "index.json"),
+        ("index.json", "HERE", "index.json"),
+        ("http://host/a/index.json", "http://host/a", "index.json"),
+        ("s3://bucket/a", "s3://bucket/a", "index.json"),
+        ("pipe:curl -s http://host/{file}", "pipe:curl -s http://host/{file}", "index.json"),
+    ],
+)
+def test_a_set_is_located_by_its_folder_or_its_index(location: str | Path, base: str, name: str, tmp_path: Path) -> None:
+    storage, found = locate(location, tmp_path, ROOM)
+    assert (storage.base, found) == (base.replace("HERE", str(Path.cwd())), name)
+
+
 def test_a_local_file_is_used_where_it_is(folder: Path) -> None:
     storage = Storage(str(folder), None, 0)
     assert storage.local("shard-0.tar", SIZE, "0" * 64) == folder / "shard-0.tar"
     assert storage.read("shard-0.tar") == FILES["shard-0.tar"]
+    with storage.open("shard-0.tar", SIZE, "0" * 64) as file:
+        assert os.pread(file.fileno(), 10, 5) == FILES["shard-0.tar"][5:15]
+    with pytest.raises(FileNotFoundError):
+        storage.open("shard-9.tar", SIZE, "0" * 64)
 
 
 @pytest.mark.parametrize("kind", ["http", "pipe", "memory", "file"])
@@ -275,7 +297,7 @@ def test_what_was_handed_out_just_now_stays_until_later(server: str, tmp_path: P
 
 def test_an_open_file_can_be_read_after_it_made_room(server: str, tmp_path: Path) -> None:
     storage = Storage(server, tmp_path, SIZE)
-    with get(storage, "shard-0.tar").open("rb") as file:
+    with storage.open("shard-0.tar", SIZE, digest("shard-0.tar")) as file:
         age(tmp_path)
         get(storage, "shard-1.tar")
         assert len(cached(tmp_path)) == 1
@@ -287,8 +309,9 @@ def churn(storage: Storage, seed: int) -> int:
     assert storage.cache
     draws, largest = np.random.default_rng(seed), 0
     for number in draws.integers(0, 5, 20):
-        with suppress(FileNotFoundError), get(storage, f"shard-{number}.tar").open("rb") as file:
-            assert file.read() == FILES[f"shard-{number}.tar"]
+        name = f"shard-{number}.tar"
+        with storage.open(name, SIZE, digest(name)) as file:
+            assert os.pread(file.fileno(), SIZE, 0) == FILES[name]
         largest = max(largest, sum(len(FILES[name[17:]]) for name in cached(storage.cache) if not name.startswith(".")))
     return largest
 

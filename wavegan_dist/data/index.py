@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
+from wavegan_dist.data.storage import Storage, locate
 from wavegan_dist.errors import UsageError
 from wavegan_dist.files import atomic_file, sha256
 
@@ -63,7 +64,7 @@ class Index(Entry):
     band_std: BandStd
     members_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of members.npy, which lies beside index.json")
     shards: list[Shard] = Field(min_length=1)
-    _folder: Path = PrivateAttr(default=Path())
+    _storage: Storage = PrivateAttr(default=Storage(".", None, 0))
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -73,22 +74,29 @@ class Index(Entry):
         return self
 
     @classmethod
-    def load(cls, path: Path) -> "Index":
-        """Read `index.json`, given by its own path or by its folder.
+    def load(cls, location: str | Path, cache: Path | None = None, cache_bytes: int = 0) -> "Index":
+        """Read `index.json`.
+
+        Args:
+            location: its own path or that of its folder, the URL of either, or pipe:COMMAND with {file}.
+            cache: folder on this node for files of a set that is elsewhere; as of `Storage`.
+            cache_bytes: as much may lie in the cache.
 
         Raises:
             UsageError: it is missing, not JSON, or a key is missing, unknown or impossible.
+            WaveganError: it cannot be fetched from elsewhere.
         """
-        path = path / INDEX_FILE if path.is_dir() else path
+        storage, name = locate(location, cache, cache_bytes)
+        path = f"{storage.base}/{name}"
         try:
-            index = cls.model_validate(json.loads(path.read_text()))
+            index = cls.model_validate(json.loads(storage.read(name)))
         except OSError as error:
             raise UsageError(f"cannot read the index {path}: {error.strerror}; write it with `wavegan shards write`") from error
         except ValidationError as error:
             raise UsageError(f"{path} is not an index of shards: {_explain(error)}; {_ADVICE}") from error
         except ValueError as error:
             raise UsageError(f"{path} is not valid JSON ({error}); {_ADVICE}") from error
-        index._folder = path.parent.absolute()
+        index._storage = storage
         return index
 
     def save(self, folder: Path) -> None:
@@ -98,8 +106,13 @@ class Index(Entry):
 
     @property
     def folder(self) -> Path:
-        """Where the shards lie."""
-        return self._folder
+        """Where the shards of a local set lie."""
+        return Path(self.storage.base)
+
+    @property
+    def storage(self) -> Storage:
+        """Gives the files of the set."""
+        return self._storage
 
     @property
     def digest(self) -> str:
@@ -122,7 +135,7 @@ class Index(Entry):
         Raises:
             UsageError: members.npy is missing, not an array, or of another shape.
         """
-        path = self.folder / MEMBERS_FILE
+        path = self.storage.local(MEMBERS_FILE, None, self.members_sha256)
         try:
             rows: Members = np.load(path, mmap_mode="r", allow_pickle=False)
         except OSError as error:

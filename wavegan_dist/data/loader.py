@@ -4,7 +4,6 @@ import itertools
 import signal
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -15,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from wavegan_dist.counted import generator
 from wavegan_dist.data.account import Finding
 from wavegan_dist.data.codec import decode_into
-from wavegan_dist.data.index import Index, Shard
+from wavegan_dist.data.index import Index
 from wavegan_dist.data.order import Order, Rows
 from wavegan_dist.data.read import Reader, UnreadableError, check_present
 from wavegan_dist.data.tars import walk
@@ -60,7 +59,7 @@ def training_batches(
     """
     check_present(index, max_bad_fraction)
     share = slice(rank * batch_size, (rank + 1) * batch_size)
-    batches = _Batches(index, seed, batch_size * world_size, share, _Decode(Reader(index, _Beside(index.folder)), index.size))
+    batches = _Batches(index, seed, batch_size * world_size, share, _Decode(Reader(index), index.size))
     return _told(_stream(batches, start_nimg, workers), found)
 
 
@@ -75,10 +74,12 @@ def real_images(index: Index, count: int, seed: int, batch_size: int) -> Iterato
         WaveganError: while iterating: an image cannot be read; the message names it.
     """
     if count > index.count:
-        raise UsageError(f"{count} real images were asked for but {index.folder} holds {index.count}; ask for at most those")
+        raise UsageError(
+            f"{count} real images were asked for but {index.storage.base} holds {index.count}; ask for at most those"
+        )
     check_present(index, 0.0)
     rows = np.sort(generator(seed, "real", 0).choice(index.count, count, replace=False))
-    decode = _Decode(Reader(index, _Beside(index.folder)), index.size)
+    decode = _Decode(Reader(index), index.size)
     return _told((decode(rows[first : first + batch_size]) for first in range(0, count, batch_size)), None)
 
 
@@ -93,9 +94,14 @@ def epoch_keys(
 
     Yields:
         For each global batch a list of keys for each rank; the last is cut at the end of the epoch.
+
+    Raises:
+        UsageError: the ranks cannot share the batch, or the epoch ends before `start`.
     """
     if batch_size % world_size:
         raise UsageError(f"a batch of {batch_size} does not divide among {world_size} ranks; make it a multiple")
+    if start >= index.count:
+        raise UsageError(f"an epoch has {index.count} images; start before image {start}")
     local, keys = batch_size // world_size, _keys(index)
     shares = [slice(rank * local, (rank + 1) * local) for rank in range(world_size)]
     first = epoch * index.count + start
@@ -161,7 +167,7 @@ def _stream(batches: _Batches[Item], first: int, workers: int) -> Iterator[Item]
     """Batch after batch from image `first` on, without end, in the same order however many workers make them."""
     loader = DataLoader(
         batches,
-        sampler=_Positions(first, batches.size),  # type: ignore[arg-type]  # without end, so without a length
+        sampler=_Positions(first, batches.size),
         batch_size=None,
         num_workers=workers,
         prefetch_factor=PREFETCH if workers else None,
@@ -195,21 +201,11 @@ def _told(batches: Iterator[tuple[Tensor | None, list[Finding]]], found: Found |
         yield images
 
 
-@dataclass
-class _Beside:
-    """Where a shard that lies beside its index is."""
-
-    folder: Path
-
-    def __call__(self, shard: Shard) -> Path:
-        return self.folder / shard.file
-
-
 def _keys(index: Index) -> list[str]:
     """The key of each row: every tar is walked once."""
     keys: list[str] = []
     for shard, first, last in zip(index.shards, index.starts[:-1], index.starts[1:], strict=True):
-        at = {member.offset: member.key for member in walk(index.folder / shard.file)}
+        at = {member.offset: member.key for member in walk(index.storage.local(shard.file, shard.bytes, shard.sha256))}
         keys += [at[offset] for offset in index.members[first:last, 0].tolist()]
     return keys
 

@@ -2,19 +2,17 @@
 
 import os
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 from wavegan_dist.data.account import Finding
-from wavegan_dist.data.index import Index, Shard
+from wavegan_dist.data.index import Index
 from wavegan_dist.data.tars import key_at
 from wavegan_dist.errors import UsageError, WaveganError
 
 OPEN_FILES = 128  # shards that a reader keeps open
-
-Locate = Callable[[Shard], Path]
 
 
 class UnreadableError(WaveganError):
@@ -29,13 +27,12 @@ class Reader:
     """Reads images of a set by row; each process has its own.
 
     Args:
-        index: the set.
-        locate: gives the local file of a shard, fetching it if it lies elsewhere; WaveganError where it cannot.
+        index: the set; its storage fetches what lies elsewhere.
     """
 
-    def __init__(self, index: Index, locate: Locate) -> None:
-        self.index, self.locate = index, locate
-        self._open: OrderedDict[int, int] = OrderedDict()
+    def __init__(self, index: Index) -> None:
+        self.index = index
+        self._open: OrderedDict[int, BinaryIO] = OrderedDict()
 
     def read(self, row: int) -> bytes:
         """The encoded image. Raises UnreadableError where its shard is missing or ends before it."""
@@ -43,7 +40,7 @@ class Reader:
         shard = self.index.shards[number]
         offset, size, _ = self.index.members[row].tolist()
         try:
-            descriptor = self._descriptor(number)
+            descriptor = self._file(number).fileno()
             content = os.pread(descriptor, size, offset)
         except (WaveganError, OSError) as error:
             gone = Finding(shard.file, f"cannot be read: {getattr(error, 'strerror', None) or error}")
@@ -58,15 +55,10 @@ class Reader:
         number = self._shard_of(row)
         shard = self.index.shards[number]
         try:
-            key = key_at(self.locate(shard), int(self.index.members[row, 0]))
+            key = key_at(self._local(number), int(self.index.members[row, 0]))
         except (WaveganError, OSError):
             key = f"image {row - int(self.index.starts[number])}"
         return Finding(shard.file, reason, row, key)
-
-    def close(self) -> None:
-        """Close the shards; the next read opens them again."""
-        while self._open:
-            os.close(self._open.popitem()[1])
 
     def __getstate__(self) -> dict[str, object]:
         """For another process: which opens its own files."""
@@ -75,18 +67,25 @@ class Reader:
     def _shard_of(self, row: int) -> int:
         return int(np.searchsorted(self.index.starts, row, side="right")) - 1
 
-    def _descriptor(self, number: int) -> int:
+    def _local(self, number: int) -> Path:
+        shard = self.index.shards[number]
+        return self.index.storage.local(shard.file, shard.bytes, shard.sha256)
+
+    def _file(self, number: int) -> BinaryIO:
         if number in self._open:
             self._open.move_to_end(number)
         else:
-            self._open[number] = os.open(self.locate(self.index.shards[number]), os.O_RDONLY)
+            shard = self.index.shards[number]
+            self._open[number] = self.index.storage.open(shard.file, shard.bytes, shard.sha256)
             if len(self._open) > OPEN_FILES:
-                os.close(self._open.popitem(last=False)[1])
+                self._open.popitem(last=False)[1].close()
         return self._open[number]
 
 
 def check_present(index: Index, max_bad_fraction: float) -> None:
-    """Raises UsageError where local shards are missing that hold more than this share of the images."""
+    """Raises UsageError where shards of a local set are missing that hold more than this share of the images."""
+    if index.storage.is_remote:
+        return
     missing = [shard for shard in index.shards if not (index.folder / shard.file).is_file()]
     lost = sum(shard.images for shard in missing)
     if lost > max_bad_fraction * index.count:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 from urllib.parse import quote
 
 from wavegan_dist.data import remote
@@ -24,6 +24,22 @@ from wavegan_dist.errors import UsageError, WaveganError
 GRACE = 30.0  # seconds from handing out a path, in which it is opened, to when its file may be deleted
 
 _OURS = "[0-9a-f]" * 16 + "-*"  # nothing else in the folder is touched
+
+
+def locate(location: str | Path, cache: Path | None = None, cache_bytes: int = 0) -> tuple["Storage", str]:
+    """The storage of a set and the name of its index there.
+
+    Args:
+        location: a folder or the index.json in it, a URL of either, or pipe:COMMAND with {file}.
+        cache: as of `Storage`.
+        cache_bytes: as of `Storage`.
+    """
+    base, name = str(location), "index.json"
+    if base.endswith(".json") and not base.startswith("pipe:"):
+        base, _, name = base.rpartition("/") if "/" in base else (".", "", base)
+    if not remote.is_remote(base):
+        base = str(Path(base).absolute())
+    return Storage(base, cache, cache_bytes), name
 
 
 @dataclass(frozen=True)
@@ -58,7 +74,19 @@ class Storage:
         Raises:
             WaveganError: it cannot be read from elsewhere. OSError: from a local folder.
         """
-        return remote.read(self._url(file), b"".join) if self._is_remote else Path(self.base, file).read_bytes()
+        return remote.read(self._url(file), b"".join) if self.is_remote else Path(self.base, file).read_bytes()
+
+    def open(self, file: str, size: int | None, sha256: str) -> BinaryIO:
+        """The file, open for reading without a buffer: it can be read to its end whatever happens to the cache.
+
+        Args and errors are those of `local`, and OSError where a local file cannot be opened.
+        """
+        while True:
+            try:
+                return self.local(file, size, sha256).open("rb", buffering=0)
+            except FileNotFoundError:  # deleted in between, GRACE seconds or more after it was whole
+                if not self.is_remote:
+                    raise
 
     def local(self, file: str, size: int | None, sha256: str) -> Path:
         """The path of the whole file on this machine, fetched if need be; to be opened within GRACE seconds.
@@ -72,7 +100,7 @@ class Storage:
             UsageError: the file is larger than the cache may be.
             WaveganError: it cannot be fetched, differs from what was said, or the cache cannot be written.
         """
-        if not self._is_remote or self.cache is None:
+        if not self.is_remote or self.cache is None:
             return Path(self.base, file)
         if (size or 0) > self.cache_bytes:
             raise UsageError(f"{file} of {size:,} bytes is larger than the cache may be ({self.cache_bytes:,}); allow more")
@@ -87,7 +115,8 @@ class Storage:
         return path
 
     @property
-    def _is_remote(self) -> bool:
+    def is_remote(self) -> bool:
+        """Whether the files are not in a local folder."""
         return remote.is_remote(self.base)
 
     def _url(self, file: str) -> str:

@@ -89,10 +89,11 @@ def crossed(kimg: float, before: int, trainer: Trainer) -> bool:
 
 def load_index(experiment: Experiment) -> Index:
     """The data's index, checked against the model's resolution; UsageError where they differ."""
-    index = Index.load(experiment.data.index)
+    data = experiment.data
+    index = Index.load(data.index, data.cache, int(data.cache_gib * 2**30))
     if index.size != experiment.model.resolution:
         raise UsageError(
-            f"model.resolution = {experiment.model.resolution} but {experiment.data.index} holds {index.size} px images; "
+            f"model.resolution = {experiment.model.resolution} but {data.index} holds {index.size} px images; "
             f"set model.resolution={index.size} or write the shards with --size {experiment.model.resolution}"
         )
     return index

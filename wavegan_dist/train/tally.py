@@ -46,7 +46,7 @@ class Tally:
         images = self.account.images
         if images > self.limit * self.index.count:
             raise WaveganError(
-                f"{images} of {self.index.count} images cannot be read, more than data.max_bad_fraction = {self.limit:g} allows; "
-                f"last {new[-1]}; {self.path} lists them; mend the set (`wavegan shards verify` finds all damage) or allow more"
+                f"{images} of {self.index.count} images cannot be read, more than data.max_bad_fraction = {self.limit:g} "
+                f"allows; last {new[-1]}; {self.path} lists them; mend the set or allow for more"
             )
         return {"data/bad_images": float(images), "data/bad_shards": float(self.account.shards)}
