@@ -44,6 +44,8 @@ def test_wrong_use_is_one_line_and_exit_code_2(wavegan, config, tmp_path):
     refused(wavegan("train"), "--config", "wavegan train --help")
     refused(wavegan("train", "--config", tmp_path / "no.yaml"), "no.yaml", "No such file")
     refused(wavegan("train", "--config", config, "model.widht=3"), "did you mean 'model.width'?")
+    refused(wavegan("train", "seed=1", "--config", config, "model.widht=3", "--run-dir", tmp_path / "x"), "'model.widht'")
+    refused(wavegan("train", "--config", config, "--steps", 3), "unrecognized argument: --steps", "wavegan --help")
     refused(wavegan("sample", "--snapshot", tmp_path, "--out", tmp_path / "x.png"), "is not a snapshot")
     refused(wavegan("sample", "--snapshot", tmp_path, "--count", 0, "--out", "x.png"), "not a positive number")
     refused(wavegan("shards", "info", tmp_path), "index.json", "wavegan shards write")

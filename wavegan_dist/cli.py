@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns 0 (done), 1 (failed), 2 (wrong use) or 130 (Ctrl-C). Errors are one line on stderr."""
     try:
-        options = parser().parse_args(arguments)
+        options = parse(arguments)
         options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
@@ -40,6 +40,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
     return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of one command; `key=value` settings may stand before, between and after them."""
+    top = parser()
+    options, rest = top.parse_known_args(arguments)
+    settings = [word for word in rest if hasattr(options, "overrides") and not word.startswith("-")]
+    if len(settings) < len(rest):
+        unknown = next(word for word in rest if word not in settings)
+        top.error(f"unrecognized argument: {unknown}")
+    if settings:
+        options.overrides += settings
+    return options
 
 
 def parser() -> Parser:
