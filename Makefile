@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench bench-data clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -28,8 +28,11 @@ check: $(READY) ## format, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(READY) ## benchmarks: tables, and JSON in benchmarks/results
+bench: $(READY) bench-data ## all benchmarks: tables, and JSON in benchmarks/results
 	$(BIN)/python benchmarks/step.py
+
+bench-data: $(READY) ## the loader alone
+	$(BIN)/python benchmarks/data.py
 
 clean: ## what the front doors made; the environment stays
 	rm -rf data/demo runs/demo

@@ -137,7 +137,12 @@ def test_bad_images_are_listed_and_counted_and_stop_the_run_over_the_limit(tmp_p
     index = Index.load(broken)
     cut, rows = broken / index.shards[2].file, range(*index.starts[2:4].tolist())
     os.truncate(cut, int(index.members[rows[-3], 0]))  # the last three images of the shard are gone
-    set_it = (f"data.index={broken}", "train.total_kimg=1.024", "train.report_kimg=0.512", "train.snapshot_kimg=9")
+    set_it = (
+        f"data.index={broken}",
+        f"train.total_kimg={index.count * 1.1 / 1000}",
+        "train.report_kimg=0.512",
+        "train.snapshot_kimg=9",
+    )
     train = ("train", "--config", config, *set_it, "--run-dir")
 
     outcome = wavegan(*train, tmp_path / "patient", "data.max_bad_fraction=0.01")

@@ -146,14 +146,14 @@ class _Decode:
     def __call__(self, rows: Rows) -> tuple[Tensor | None, list[Finding]]:
         pixels = torch.empty(len(rows), self.size, self.size, 3, dtype=torch.uint8)
         good, findings = [], []
-        for slot, (row, out) in enumerate(zip(rows.tolist(), pixels.numpy(), strict=True)):
+        for slot, (place, out) in enumerate(zip(self.reader.places(rows), pixels.numpy(), strict=True)):
             try:
-                decode_into(self.reader.read(row), out, "it")
+                decode_into(self.reader.read(place), out, "it")
                 good.append(slot)
             except UnreadableError as error:
                 findings += error.findings
             except WaveganError as error:
-                findings.append(self.reader.finding(row, str(error).partition(";")[0].removeprefix("it ")))
+                findings.append(self.reader.finding(place, str(error).partition(";")[0].removeprefix("it ")))
         if not good:
             return None, findings
         if len(good) < len(rows):

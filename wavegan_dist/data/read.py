@@ -2,17 +2,26 @@
 
 import os
 from collections import OrderedDict
-from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from wavegan_dist.data.account import Finding
 from wavegan_dist.data.index import Index
+from wavegan_dist.data.order import Rows
 from wavegan_dist.data.tars import key_at
 from wavegan_dist.errors import UsageError, WaveganError
 
 OPEN_FILES = 128  # shards that a reader keeps open
+
+
+class Place(NamedTuple):
+    """Where an image lies: its row in the index, its shard's number, offset and size in bytes."""
+
+    row: int
+    shard: int
+    offset: int
+    size: int
 
 
 class UnreadableError(WaveganError):
@@ -34,42 +43,38 @@ class Reader:
         self.index = index
         self._open: OrderedDict[int, BinaryIO] = OrderedDict()
 
-    def read(self, row: int) -> bytes:
+    def places(self, rows: Rows) -> list[Place]:
+        """Where the images of these rows lie."""
+        shards = np.searchsorted(self.index.starts, rows, side="right") - 1
+        offsets, sizes, _ = self.index.members[rows].T.tolist()
+        return list(map(Place, rows.tolist(), shards.tolist(), offsets, sizes))
+
+    def read(self, place: Place) -> bytes:
         """The encoded image. Raises UnreadableError where its shard is missing or ends before it."""
-        number = self._shard_of(row)
-        shard = self.index.shards[number]
-        offset, size, _ = self.index.members[row].tolist()
+        shard = self.index.shards[place.shard]
         try:
-            descriptor = self._file(number).fileno()
-            content = os.pread(descriptor, size, offset)
+            descriptor = self._file(place.shard).fileno()
+            content = os.pread(descriptor, place.size, place.offset)
         except (WaveganError, OSError) as error:
             gone = Finding(shard.file, f"cannot be read: {getattr(error, 'strerror', None) or error}")
-            raise UnreadableError([gone, self.finding(row, "lies in a shard that cannot be read")]) from error
-        if len(content) < size:
+            raise UnreadableError([gone, self.finding(place, "lies in a shard that cannot be read")]) from error
+        if len(content) < place.size:
             cut = Finding(shard.file, f"is cut short: {os.fstat(descriptor).st_size:,} of {shard.bytes:,} bytes")
-            raise UnreadableError([cut, self.finding(row, "lies beyond the end of its shard")])
+            raise UnreadableError([cut, self.finding(place, "lies beyond the end of its shard")])
         return content
 
-    def finding(self, row: int, reason: str) -> Finding:
-        """What to say of the image of this row; its key where its header can still be read."""
-        number = self._shard_of(row)
-        shard = self.index.shards[number]
+    def finding(self, place: Place, reason: str) -> Finding:
+        """What to say of an image; its key where its header can still be read."""
+        shard = self.index.shards[place.shard]
         try:
-            key = key_at(self._local(number), int(self.index.members[row, 0]))
+            key = key_at(self.index.storage.local(shard.file, shard.bytes, shard.sha256), place.offset)
         except (WaveganError, OSError):
-            key = f"image {row - int(self.index.starts[number])}"
-        return Finding(shard.file, reason, row, key)
+            key = f"image {place.row - int(self.index.starts[place.shard])}"
+        return Finding(shard.file, reason, place.row, key)
 
     def __getstate__(self) -> dict[str, object]:
         """For another process: which opens its own files."""
         return {**self.__dict__, "_open": OrderedDict()}
-
-    def _shard_of(self, row: int) -> int:
-        return int(np.searchsorted(self.index.starts, row, side="right")) - 1
-
-    def _local(self, number: int) -> Path:
-        shard = self.index.shards[number]
-        return self.index.storage.local(shard.file, shard.bytes, shard.sha256)
 
     def _file(self, number: int) -> BinaryIO:
         if number in self._open:
