@@ -215,9 +215,9 @@ def _as_it_is(item: Item) -> Item:
 
 
 def _leave_signals_to_parent(_worker: int) -> None:
-    """Ctrl-C and the signal that asks for a checkpoint reach the whole process group; the parent alone answers.
+    """Signals that ask a run to leave reach the whole process group; the parent alone answers.
 
     (Torch itself keeps each worker to one thread and ends it when the parent dies.)
     """
-    for number in (signal.SIGINT, signal.SIGUSR2):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

@@ -2,21 +2,29 @@
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
 import psutil
 import torch
+import torch.distributed as dist
 import yaml
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list
 
 from wavegan_dist.config import TrainConfig
 from wavegan_dist.errors import UsageError, WaveganError
+from wavegan_dist.train.run_folder import RunFolder
 
 Result = TypeVar("Result")
+
+# Longer than anything that one rank does while the others wait in a collective (a sample grid, a read from slow storage),
+# shorter than anyone wants to pay for a cluster that hangs.
+TIMEOUT = timedelta(minutes=10)
 
 
 def start(train: TrainConfig) -> Accelerator:
@@ -31,7 +39,11 @@ def start(train: TrainConfig) -> Accelerator:
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     precision = "no" if train.precision == "fp32" else train.precision
     # Without cpu=True, ranks that find no GPU would each train alone (accelerate 1.15).
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=precision, kwargs_handlers=[ddp])
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision=precision,
+        kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=TIMEOUT)],
+    )
     check_world_size(accelerator.num_processes, train)
     return accelerator
 
@@ -66,6 +78,26 @@ def on_main(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
     if isinstance(result, WaveganError):
         raise result
     return result  # type: ignore[return-value]
+
+
+@contextmanager
+def locked(accelerator: Accelerator, folder: RunFolder) -> Iterator[None]:
+    """Hold the run folder's lock, on rank 0, while the block lasts; UsageError on all ranks where another holds it."""
+    with ExitStack() as stack:
+        on_main(accelerator, lambda: stack.enter_context(folder.lock()))
+        yield
+
+
+@contextmanager
+def together(accelerator: Accelerator) -> Iterator[None]:
+    """Say in one line when a collective breaks because another process is gone, in place of the library's trace."""
+    try:
+        yield
+    except RuntimeError as error:
+        of_the_group = isinstance(error, dist.DistError) or "gloo" in str(error)
+        if accelerator.num_processes == 1 or not of_the_group:
+            raise
+        raise WaveganError("another process of this run has ended or stopped answering; its own error tells why") from error
 
 
 def _asked(train: TrainConfig) -> tuple[int, str]:
