@@ -156,7 +156,9 @@ def start(experiment: Experiment, run: Path, processes: int, cut: Cut) -> bool:
         return True
     if codes == {-signal.SIGKILL}:
         return False
-    sys.exit(f"resume: exit codes {codes}; {run.with_suffix('.log')} tells why:\n" + run.with_suffix(".log").read_text()[-3000:])
+    sys.exit(
+        f"resume: exit codes {codes}; {run.with_suffix('.log')} tells why:\n" + run.with_suffix(".log").read_text()[-3000:]
+    )
 
 
 def state(run: Path) -> dict[str, Any]:
@@ -167,7 +169,9 @@ def state(run: Path) -> dict[str, Any]:
         found |= {f"checkpoint {name}": value.numpy().tobytes() for name, value in load_file(file).items()}
     for line in folder.metrics.read_text().splitlines():
         point = json.loads(line)
-        found |= {f"{name} at {point['nimg']}": value for name, value in point.items() if not name.startswith(("speed", "memory"))}
+        found |= {
+            f"{name} at {point['nimg']}": value for name, value in point.items() if not name.startswith(("speed", "memory"))
+        }
     files = [*run.glob("samples/*.png"), *run.glob("snapshots/*/model.safetensors")]
     return found | {str(file.relative_to(run)): file.read_bytes() for file in files}
 
@@ -210,8 +214,17 @@ def trial(experiment: Experiment, folder: Path, processes: int, cuts: int, draws
         got = state(run)
         wrong = sorted(name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name))
         runs, equal = runs + 1, equal + (not wrong)
-        print(f"{processes} processes, run {runs}: {sum(done.values())} cuts so far, {'equal' if not wrong else wrong[:5]}", flush=True)
-    return {"processes": processes, "cuts": sum(done.values()), **{stage: done[stage] for stage in STAGES}, "runs": runs, "equal": equal}
+        print(
+            f"{processes} processes, run {runs}: {sum(done.values())} cuts so far, {'equal' if not wrong else wrong[:5]}",
+            flush=True,
+        )
+    return {
+        "processes": processes,
+        "cuts": sum(done.values()),
+        **{stage: done[stage] for stage in STAGES},
+        "runs": runs,
+        "equal": equal,
+    }
 
 
 def main() -> int:

@@ -73,8 +73,8 @@ def diagnose(trainer: Trainer, folder: Path, keys: Callable[[int], list[str]]) -
     losses = ", ".join(f"{name} {value:.4g}" for name, value in ranks[first.rank]["losses"].items())
     return NonFiniteError(
         f"not finite at image {move.first} in the {move.phase.name.upper()} phase: {first.network}, {first.what} on rank "
-        f"{first.rank} (losses there: {losses}); no weight has moved, the last checkpoint is whole, {folder} tells more; go on "
-        "with a lower learning rate, optim.clip_norm or train.on_nonfinite=rollback"
+        f"{first.rank} (losses there: {losses}); the optimizer did not step, the last checkpoint is whole, see {folder}; "
+        "go on with a lower learning rate, optim.clip_norm or train.on_nonfinite=rollback"
     )
 
 
@@ -108,20 +108,18 @@ def _watched(trainer: Trainer, move: Move) -> _Seen:
     with contextlib.ExitStack() as hooks:
         for name, module in _leaves(trainer):
             hooks.callback(module.register_forward_hook(note(name)).remove)
-        hooks.enter_context(trainer.accelerator.no_sync(move.phase.module))
         for each in (trainer.d_phase, trainer.g_phase):
             each.module.requires_grad_(each is move.phase)
-        trainer.total(move.phase.losses(*move.inputs)).backward()
-    named = list(_parameters(trainer))
-    seen = _Seen(
-        [_range(name, value.detach()) for name, value in named],
+        named = list(_parameters(trainer))
+        moved = [(name, value) for name, value in named if value.requires_grad]
+        # Not backward(): that would share the gradients with the other ranks.
+        own = torch.autograd.grad(trainer.total(move.phase.losses(*move.inputs)), [value for _, value in moved])
+    return _Seen(
+        [_range(name, value) for name, value in named],
         outputs,
         gradients,
-        [_range(name, value.grad) for name, value in named if value.grad is not None],
+        [_range(name, gradient) for (name, _), gradient in zip(moved, own, strict=True)],
     )
-    for _, value in named:
-        value.grad = None
-    return seen
 
 
 def _suspect(seen: _Seen, move: Move, rank: int) -> Suspect:
