@@ -16,6 +16,7 @@ from wavegan_dist.data.account import Finding
 from wavegan_dist.data.fill import fill, shared_pixels
 from wavegan_dist.data.index import Index
 from wavegan_dist.data.order import Order, Rows
+from wavegan_dist.data.parallel import end_with_parent
 from wavegan_dist.data.read import Reader, check_present
 from wavegan_dist.data.tars import walk
 from wavegan_dist.errors import UsageError, WaveganError
@@ -160,7 +161,7 @@ def _stream(batches: Dataset[Item], workers: int) -> Iterator[Item]:
         num_workers=workers,
         prefetch_factor=PREFETCH,
         collate_fn=_as_it_is,
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=_prepare_worker,
         multiprocessing_context="fork",  # the buffers are memory that only a fork shares
         generator=torch.Generator(),  # of its own: the loader would draw its base seed from the global one
     )
@@ -205,10 +206,11 @@ def _as_it_is(item: Item) -> Item:
     return item
 
 
-def _leave_signals_to_parent(_worker: int) -> None:
+def _prepare_worker(_worker: int) -> None:
     """Ctrl-C and the signal that asks for a checkpoint reach the whole process group; the parent alone answers.
 
-    (Torch itself keeps each worker to one thread and ends it when the parent dies.)
+    Torch itself keeps each worker to one thread, but looks only every 5 seconds whether the parent lives.
     """
     for number in (signal.SIGINT, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
