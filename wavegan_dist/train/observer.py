@@ -10,10 +10,10 @@ from tqdm import tqdm
 from wavegan_dist import counted
 from wavegan_dist.images import save_grid, to_uint8
 from wavegan_dist.model.snapshot import save_snapshot
+from wavegan_dist.tracking import Tracker
 from wavegan_dist.train.checkpoint import prune, save_checkpoint
 from wavegan_dist.train.report import shares, status
 from wavegan_dist.train.run_folder import RunFolder, label
-from wavegan_dist.train.tracking import Tracker
 from wavegan_dist.train.trainer import Trainer
 
 GRID = 64  # images in a sample grid
@@ -41,7 +41,7 @@ class Observer:
     def __enter__(self) -> Self:
         if self.main:
             self.folder.begin(self.trainer.experiment, self.environment, self.trainer.nimg)
-            self.tracker = Tracker.open(self.folder, self.trainer.experiment)
+            self.tracker = Tracker.open(self.folder.path, self.trainer.experiment)
             self.tracker.file(self.folder.config)
             self.tracker.file(self.folder.environment)
             self.bar = self._progress_bar()
