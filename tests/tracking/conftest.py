@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -53,13 +54,13 @@ class Server:
 
 
 class Proxy(ThreadingHTTPServer):
-    """Stands before a server. `mode`: pass, fail (500), hang, or lose (every second answer, its request done)."""
+    """Stands before a server. `mode`: pass, fail (500), fail PUT (files only), hang, or lose (some answers, their requests done)."""
 
     daemon_threads = True
 
     def __init__(self, server: Server) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.server, self.mode, self.requests = server, "pass", 0
+        self.server, self.mode, self.draws = server, "pass", random.Random(0)
         self.uri = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -70,16 +71,15 @@ class Proxy(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def handle_one(self) -> None:
+    def _answer(self) -> None:
         proxy = self.server
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        proxy.requests += 1
         if proxy.mode == "hang":
             time.sleep(600)
-        if proxy.mode == "fail":
+        if proxy.mode in ("fail", f"fail {self.command}"):
             self.send_error(500)
             return
-        lose = proxy.mode == "lose" and proxy.requests % 2
+        lose = proxy.mode == "lose" and proxy.draws.random() < 0.5
         connection = http.client.HTTPConnection("127.0.0.1", proxy.server.port)
         connection.request(self.command, self.path, body, dict(self.headers))
         answer = connection.getresponse()
@@ -93,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_one
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer  # noqa: N815
 
     def log_message(self, *arguments) -> None:
         """Quiet."""

@@ -101,12 +101,26 @@ def test_what_mlflow_refuses_is_skipped_and_counted_and_the_rest_arrives(spool, 
         assert sum(word in message for message in caplog.messages) == 1
 
 
+def test_files_that_always_fail_hold_nothing_up_for_ever(spool, proxy, stored, caplog):
+    spool.append({"kind": "metrics", "nimg": 1100, "values": {"m0": 1.0}})
+    proxy.mode = "fail PUT"
+    sender = Sender(spool)
+    for _ in range(8):  # five tries of the picture, five of the snapshot
+        with pytest.raises(AwayError, match="500"):
+            sender.deliver()
+    sender.deliver()
+    assert stored(spool.run).steps("m0")[-1] == 1100
+    assert stored(spool.run).status == "FINISHED"
+    assert spool.progress()[1] == 2
+    assert sum("failed 5 times" in message for message in caplog.messages) == 2
+
+
 def test_points_of_a_deleted_run_wait_for_its_restoration(spool, stored, client):
     Sender(spool).deliver()
     run_id = Record.of(spool.run).run_id
     client.delete_run(run_id)
     spool.append({"kind": "metrics", "nimg": 1100, "values": {"m0": 1.0}})
-    with pytest.raises(WaveganError, match="does not take 1 point .*deleted.*restore.*wavegan track sync"):
+    with pytest.raises(WaveganError, match=r"does not take 1 point .*deleted.*restore.*wavegan track sync"):
         sync(spool.run)
     client.restore_run(run_id)
     assert sync(spool.run) == {"metrics": 1}

@@ -1,7 +1,6 @@
 """The queue on disk: whole lines or none, each once."""
 
 import json
-import os
 import resource
 
 import pytest
@@ -51,7 +50,7 @@ def test_a_full_disk_is_said_once_and_loses_only_what_did_not_fit(tmp_path, expe
     for nimg in (1, 2):
         tracker.metrics({"m": 1.0}, nimg)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(tracker.spool.path) + 10, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (tracker.spool.path.stat().st_size + 10, hard))
     try:
         for nimg in (3, 4, 5):
             tracker.metrics({"m": 1.0}, nimg)

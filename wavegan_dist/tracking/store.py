@@ -43,6 +43,7 @@ class Store:
     def __init__(self, run: Path) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # the sender knows better when to try again
         self.run, self.run_id = run, ""

@@ -86,7 +86,7 @@ class Tracker:
         return str(path.absolute().relative_to(self.run))
 
     def _start(self) -> "subprocess.Popen[str] | None":
-        command = [sys.executable, "-m", "wavegan_dist.tracking.sidecar", str(self.spool.path)]
+        command = [sys.executable, "-m", "wavegan_dist.tracking.sidecar", str(self.spool.path), str(PATIENCE)]
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_RUN)  # inherited: the sidecar sees none of them
         try:
             with self.spool.path.with_suffix(".log").open("a") as log:
