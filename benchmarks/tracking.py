@@ -1,9 +1,9 @@
 """What tracking costs a run: steps a second with an MLflow server, without it for a minute, and without tracking.
 
-    make bench-tracking            or: python benchmarks/tracking.py --outage 60 --window 20
+    make bench-tracking            or: python benchmarks/tracking.py --outage 60 --window 12
 
-Three real runs of a tiny model, one after the other, one thread each: without tracking, tracked, without tracking. The server of
-the tracked one is killed in the middle and started again after `--outage` seconds. Ratios are to the two runs without tracking.
+Three real runs of a tiny model, one after the other, one thread each: without tracking, tracked, without tracking. The server
+of the tracked one is killed in the middle and started again after `--outage` seconds. Ratios are to the two runs without tracking.
 Then all that MLflow has is compared with the run's metrics.jsonl. Writes benchmarks/results/tracking.json.
 """
 
@@ -36,7 +36,7 @@ BATCH = 32
 SETTINGS = f"""
 data: {{index: SHARDS/index.json, workers: 0}}
 model: {{resolution: 32, z_dim: 8, width: 4}}
-train: {{batch_size: {BATCH}, total_kimg: 100000, snapshot_kimg: 32, checkpoint_kimg: 100000, report_kimg: 1.6}}
+train: {{batch_size: {BATCH}, total_kimg: 100000, snapshot_kimg: 32, checkpoint_kimg: 100000, report_kimg: 0.32}}
 """
 APPENDS = 1000
 
@@ -225,7 +225,7 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--outage", type=float, default=60, metavar="S", help="seconds without a server (default: 60)")
-    parser.add_argument("--window", type=float, default=20, metavar="S", help="seconds of each other window (default: 20)")
+    parser.add_argument("--window", type=float, default=12, metavar="S", help="seconds of each other window (default: 12)")
     return parser.parse_args()
 
 

@@ -54,7 +54,10 @@ class Server:
 
 
 class Proxy(ThreadingHTTPServer):
-    """Stands before a server. `mode`: pass, fail (500), fail PUT (files only), hang, or lose (some answers, their requests done)."""
+    """Stands before a server.
+
+    `mode`: pass, fail (500), fail PUT (files only), hang, or lose (some answers, their requests done).
+    """
 
     daemon_threads = True
 
