@@ -3,7 +3,7 @@
     make bench-tracking            or: python benchmarks/tracking.py --outage 60 --window 12
 
 Three real runs of a tiny model, one after the other, one thread each: without tracking, tracked, without tracking. The server
-of the tracked one is killed in the middle and started again after `--outage` seconds. Ratios are to the two runs without tracking.
+of the tracked one is killed in the middle and started again after `--outage` seconds. Ratios are to the two untracked runs.
 Then all that MLflow has is compared with the run's metrics.jsonl. Writes benchmarks/results/tracking.json.
 """
 

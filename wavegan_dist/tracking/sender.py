@@ -11,7 +11,8 @@ from wavegan_dist.tracking.store import METRICS, AwayError, Store
 
 POLL = 1.0  # seconds between looks at a spool that is all delivered
 FIRST_PAUSE, LONGEST_PAUSE, LAST_PAUSE = 1.0, 30.0, 2.0  # seconds between tries; the last while the run waits for the end
-FIRST_PATIENCE, LONGEST_PATIENCE = 10, 320  # seconds for a request; doubles with each try, for large files and slow servers
+FIRST_PATIENCE = 10  # seconds for a request; doubles with each try, for large files and slow servers
+DOUBLINGS = 5  # at most, of pauses and of patience
 TRIES = 5  # of a file that fails while MLflow is well otherwise
 
 log = logging.getLogger("wavegan")
@@ -47,7 +48,7 @@ class Sender:
             last = closing.is_set()
             try:
                 self.deliver()
-            except AwayError as error:
+            except (AwayError, OSError) as error:  # OSError: the position could not be noted
                 if failures == 0:
                     log.warning("MLflow is away, training goes on: %s", error)
                 failures += 1
@@ -57,7 +58,7 @@ class Sender:
                 failures = 0
                 if last:
                     return
-            self.store.patience(min(FIRST_PATIENCE * 2**failures, LONGEST_PATIENCE))
+            self.store.patience(FIRST_PATIENCE * 2 ** min(failures, DOUBLINGS))
             if last:
                 time.sleep(LAST_PAUSE)
             else:
@@ -75,7 +76,7 @@ class Sender:
 
 def pause(failures: int) -> float:
     """Seconds until the next try after so many failures in a row: 1, 2, 4, ... 30, each plus or minus half of it."""
-    return min(FIRST_PAUSE * 2 ** (failures - 1), LONGEST_PAUSE) * random.uniform(0.5, 1.5) if failures else POLL
+    return min(FIRST_PAUSE * 2 ** min(failures - 1, DOUBLINGS), LONGEST_PAUSE) * random.uniform(0.5, 1.5) if failures else POLL
 
 
 def batches(unsent: Iterator[tuple[Event, int]]) -> Iterator[tuple[list[Event], int]]:

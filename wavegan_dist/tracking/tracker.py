@@ -21,10 +21,11 @@ class Tracker:
 
     Args:
         run: the run folder; must have a tracking.json.
+        uri: MLflow's store.
     """
 
-    def __init__(self, run: Path) -> None:
-        self.run, self.uri = run, Record.of(run).uri  # type: ignore[union-attr]
+    def __init__(self, run: Path, uri: str) -> None:
+        self.run, self.uri = run, uri
         self.spool = Spool(run / "tracking" / "train.jsonl")
         self.spool.open()
         self.said = {identity(event) for event in self.spool.events()} - {None}
@@ -35,9 +36,11 @@ class Tracker:
     def open(cls, run: Path, experiment: Experiment) -> "Tracker":
         """Go on in the MLflow run of this folder, or have one made as soon as MLflow is there."""
         run = run.absolute()
-        if Record.of(run) is None:
-            Record.new(run, experiment).save(run)
-        tracker = cls(run)
+        record = Record.of(run)
+        if record is None:
+            record = Record.new(run, experiment)
+            record.save(run)
+        tracker = cls(run, record.uri)
         tracker._say({"kind": "params", "values": experiment.flat()})
         tracker._say({"kind": "status", "status": "RUNNING"})
         return tracker
