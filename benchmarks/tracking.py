@@ -1,6 +1,6 @@
 """What tracking costs a run: steps a second with an MLflow server, without it for a minute, and without tracking.
 
-    make bench-tracking            or: python benchmarks/tracking.py --outage 60 --window 12
+    make bench-tracking            or: python benchmarks/tracking.py --outage 60 --window 15
 
 Three real runs of a tiny model, one after the other, one thread each: without tracking, tracked, without tracking. The server
 of the tracked one is killed in the middle and started again after `--outage` seconds. Ratios are to the two untracked runs.
@@ -16,14 +16,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.request import urlopen
 
 import numpy as np
+import psutil
 from PIL import Image
 
 from wavegan_dist.data import write_shards
@@ -45,12 +46,13 @@ def main() -> None:
     """Measure, print a table, write JSON."""
     options = parse()
     with TemporaryDirectory() as folder:
-        speeds, counts = measure(Path(folder), options.window, options.outage)
-    floor = statistics.median(speeds["no tracking"])
-    rows = [row(name, values, floor) for name, values in speeds.items()]
-    print(f"{'the server is':<14} {'reports':>8} {'steps/s':>8} {'quartiles':>14} {'ratio to no tracking':>22}")
+        windows, counts = measure(Path(folder), options.window, options.outage)
+    floor = statistics.median(windows["untracked, before"].speeds + windows["untracked, after"].speeds)
+    rows = [row(name, window, floor) for name, window in windows.items()]
+    print(f"{'window':<20} {'reports':>8} {'steps/s':>8} {'quartiles':>14} {'ratio':>6} {'sidecar':>8} {'server':>7}  (cores)")
     for each in rows:
-        print("{window:<14} {reports:>8} {steps_per_second:>8.1f} {low:>6.1f}-{high:<7.1f} {ratio:>22.3f}".format(**each))
+        form = "{window:<20} {reports:>8} {steps_per_second:>8.1f} {low:>6.1f}-{high:<7.1f} {ratio:>6.3f} {sidecar:>8.3f} {server:>7.3f}"
+        print(form.format(**each))
     for name, value in counts.items():
         print(f"{name}: {value:g}")
     out = Path(__file__).parent / "results" / "tracking.json"
@@ -60,28 +62,53 @@ def main() -> None:
     print(out)
 
 
-def measure(folder: Path, window: float, outage: float) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Steps a second of each report in each window, and what MLflow has against what it should have."""
+def measure(folder: Path, seconds: float, outage: float) -> "tuple[dict[str, Window], dict[str, float]]":
+    """What was seen in each window, and what MLflow has against what it should have."""
     (folder / "config.yaml").write_text(SETTINGS.replace("SHARDS", str(made_up_shards(folder))))
-    server = Server(folder)
+    server, windows = Server(folder), {}
     server.start()
-    speeds: dict[str, list[float]] = {"no tracking": [], "there": [], "killed": [], "starting": [], "there again": []}
     with training(folder, "before", "--untracked") as run:
-        speeds["no tracking"] += during(run, window)
+        windows["untracked, before"] = Window(run, server, lambda: time.sleep(seconds))
     with training(folder, "tracked", f"tracking.uri={server.uri}") as run:
         wait_for(lambda: Record.of(run).run_id is not None)  # type: ignore[union-attr]
-        speeds["there"] = during(run, window)
+        windows["server there"] = Window(run, server, lambda: time.sleep(seconds))
         server.kill()
-        speeds["killed"] = during(run, outage)
-        began = len(points(run))
-        server.start()
-        speeds["starting"] = steps_per_second(points(run)[began + 1 :])
-        speeds["there again"] = during(run, window)
+        windows["server killed"] = Window(run, server, lambda: time.sleep(outage))
+        windows["server starting"] = Window(run, server, server.start)
+        windows["server there again"] = Window(run, server, lambda: time.sleep(seconds))
     counts = compare(run, server.uri) | calls(run, server.uri)
     with training(folder, "after", "--untracked") as run:
-        speeds["no tracking"] += during(run, window)
+        windows["untracked, after"] = Window(run, server, lambda: time.sleep(seconds))
     server.kill()
-    return speeds, counts
+    return windows, counts
+
+
+class Window:
+    """What a run does meanwhile: steps a second of each report, and the cores that its sidecar and the server use."""
+
+    def __init__(self, run: Path, server: "Server", meanwhile: Callable[[], object]) -> None:
+        reports, sidecar, working, began = len(points(run)), cpu(sidecars(run)), cpu(server.processes()), time.perf_counter()
+        meanwhile()
+        seconds = time.perf_counter() - began
+        self.sidecar = (cpu(sidecars(run)) - sidecar) / seconds
+        self.server = max(0.0, cpu(server.processes()) - working) / seconds
+        # The first report began before.
+        self.speeds = [report["speed/images_per_second"] / BATCH for report in points(run)[reports + 1 :]]
+
+
+def sidecars(run: Path) -> list[psutil.Process]:
+    """The process that delivers for a run."""
+    found = [process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"]]
+    return [process for process in found if str(run / "tracking" / "train.jsonl") in process.info["cmdline"]]
+
+
+def cpu(processes: list[psutil.Process]) -> float:
+    """Seconds of CPU that they used so far."""
+    total = 0.0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            total += sum(process.cpu_times()[:2])
+    return total
 
 
 def compare(run: Path, uri: str) -> dict[str, float]:
@@ -115,11 +142,11 @@ def calls(run: Path, uri: str) -> dict[str, float]:
     return {"append_ms": 1000 * statistics.median(append), "mlflow_call_ms": 1000 * statistics.median(call)}
 
 
-def row(name: str, values: list[float], floor: float) -> dict[str, Any]:
+def row(name: str, window: Window, floor: float) -> dict[str, Any]:
     """A row of the table."""
-    low, median, high = statistics.quantiles(values, n=4)
-    ratio = {"steps_per_second": median, "low": low, "high": high, "ratio": median / floor}
-    return {"window": name, "reports": len(values), **ratio}
+    low, median, high = statistics.quantiles(window.speeds, n=4)
+    speed = {"steps_per_second": median, "low": low, "high": high, "ratio": median / floor}
+    return {"window": name, "reports": len(window.speeds), **speed, "sidecar": window.sidecar, "server": window.server}
 
 
 class Server:
@@ -143,6 +170,13 @@ class Server:
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
+    def processes(self) -> list[psutil.Process]:
+        """The server and all that it started; none while it is dead."""
+        if self.process.poll() is not None:
+            return []
+        server = psutil.Process(self.process.pid)
+        return [server, *server.children(recursive=True)]
+
     def _answers(self) -> bool:
         try:
             with urlopen(f"{self.uri}/health", timeout=5) as answer:
@@ -163,8 +197,7 @@ def training(folder: Path, name: str, *more: str) -> Iterator[Path]:
     wait_for(lambda: (run / "metrics.jsonl").exists() and len(points(run)) > 5)
     yield run
     process.send_signal(signal.SIGINT)
-    errors = process.communicate(timeout=60)[1].strip()
-    print(f"{name}: {errors}")
+    print(f"{name}: {process.communicate(timeout=60)[1].strip()}")
 
 
 def untracked() -> None:
@@ -176,18 +209,6 @@ def untracked() -> None:
 
     observer.Tracker = MagicMock()  # type: ignore[misc]
     sys.exit(wavegan(sys.argv[2:]))
-
-
-def during(run: Path, seconds: float) -> list[float]:
-    """Steps a second of each report within so many seconds from now; the first, which began before, left out."""
-    began = len(points(run))
-    time.sleep(seconds)
-    return steps_per_second(points(run)[began + 1 :])
-
-
-def steps_per_second(reports: list[dict[str, float]]) -> list[float]:
-    """The speed of each report."""
-    return [report["speed/images_per_second"] / BATCH for report in reports]
 
 
 def points(run: Path) -> list[dict[str, float]]:
@@ -225,7 +246,7 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--outage", type=float, default=60, metavar="S", help="seconds without a server (default: 60)")
-    parser.add_argument("--window", type=float, default=12, metavar="S", help="seconds of each other window (default: 12)")
+    parser.add_argument("--window", type=float, default=15, metavar="S", help="seconds of each other window (default: 15)")
     return parser.parse_args()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from wavegan_dist.tracking.spool import Event, Spool
 from wavegan_dist.tracking.store import METRICS, AwayError, Store
 
-POLL = 1.0  # seconds between looks at a spool that is all delivered
+POLL = 5.0  # seconds between looks at a spool that is all delivered
 FIRST_PAUSE, LONGEST_PAUSE, LAST_PAUSE = 1.0, 30.0, 2.0  # seconds between tries; the last while the run waits for the end
 FIRST_PATIENCE = 10  # seconds for a request; doubles with each try, for large files and slow servers
 DOUBLINGS = 5  # at most, of pauses and of patience
