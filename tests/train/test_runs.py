@@ -113,7 +113,7 @@ def test_a_killed_run_goes_on_at_its_checkpoint_in_the_same_mlflow_run(tmp_path,
         time.sleep(0.05)
     os.kill(endless.pid, signal.SIGKILL)
     endless.wait()
-    run_id = json.loads((run / "tracking.json").read_text())["run_id"]
+    key = json.loads((run / "tracking.json").read_text())["key"]
     newest = sorted(run.glob("checkpoints/kimg-*"))[-1]
     nimg = json.loads((newest / "state.json").read_text())["nimg"]
     end = nimg + 320
@@ -123,8 +123,11 @@ def test_a_killed_run_goes_on_at_its_checkpoint_in_the_same_mlflow_run(tmp_path,
     steps = [point["nimg"] for point in points(run)]
     assert steps == sorted(set(steps))
     assert steps[-1] == end
-    assert json.loads((run / "tracking.json").read_text())["run_id"] == run_id
-    assert MlflowClient(store).get_run(run_id).info.status == "FINISHED"
+    tracking, client = json.loads((run / "tracking.json").read_text()), MlflowClient(store)
+    assert tracking["key"] == key
+    experiment = client.get_experiment_by_name("wavegan").experiment_id
+    (mlflow_run,) = client.search_runs([experiment], f"tags.`wavegan.key` = '{key}'")
+    assert (mlflow_run.info.run_id, mlflow_run.info.status) == (tracking["run_id"], "FINISHED")
 
 
 def test_bad_images_are_listed_and_counted_and_stop_the_run_over_the_limit(tmp_path, wavegan, config, shards, store):

@@ -13,12 +13,12 @@ from tqdm import tqdm
 from wavegan_dist import counted
 from wavegan_dist.images import save_grid, to_uint8
 from wavegan_dist.model.snapshot import save_snapshot
+from wavegan_dist.tracking import Tracker
 from wavegan_dist.train.checkpoint import Checkpointer
 from wavegan_dist.train.diagnosis import NonFiniteError
 from wavegan_dist.train.report import grid_report, status
 from wavegan_dist.train.run_folder import RunFolder, label
 from wavegan_dist.train.signals import InterruptedRunError
-from wavegan_dist.train.tracking import Tracker
 from wavegan_dist.train.trainer import Trainer
 from wavegan_dist.train.watch import Watch
 
@@ -50,7 +50,7 @@ class Observer:
     def __enter__(self) -> Self:
         if self.main:
             self.folder.begin(self.trainer.experiment, self.environment, self.trainer.nimg)
-            self.tracker = Tracker.open(self.folder, self.trainer.experiment)
+            self.tracker = Tracker.open(self.folder.path, self.trainer.experiment)
             self.tracker.file(self.folder.config)
             self.tracker.file(self.folder.environment)
             self.bar = self._progress_bar()
@@ -75,13 +75,13 @@ class Observer:
             return
         nimg = self.trainer.nimg
         point |= grid_report(self.generator, self.trainer.raw_generator, self.grid_z, self.trainer.real)
-        self.tracker.metrics(point, nimg)
-        point = {"nimg": nimg, "kimg": nimg / 1000, **point}
+        told = {"nimg": nimg, "kimg": nimg / 1000, **point}
         with self._writing("metrics"):
-            self.folder.append_metrics(point)
-        self.bar.update(point["kimg"] - self.bar.n)
-        self._say(status(point, self.settings.total_kimg))
-        for warning in self.watch.warnings(point):
+            self.folder.append_metrics(told)
+        self.tracker.metrics(point, nimg)
+        self.bar.update(told["kimg"] - self.bar.n)
+        self._say(status(told, self.settings.total_kimg))
+        for warning in self.watch.warnings(told):
             self._warn(f"kimg {self._kimg}: {warning}")
 
     def snapshot(self) -> None:

@@ -1,6 +1,6 @@
 """The run folder: what a run leaves on disk, and whether a run may go on in it.
 
-runs/<name>/config.yaml  environment.json  tracking.json  metrics.jsonl
+runs/<name>/config.yaml  environment.json  metrics.jsonl  tracking.json  tracking/
             samples/kimg-000200.png  snapshots/kimg-000200/  checkpoints/kimg-000200/  evaluations/
             exit.json  data_errors.jsonl  diagnostics/kimg-000200/
 """
@@ -47,11 +47,6 @@ class RunFolder:
     def data_errors(self) -> Path:
         """One JSON line for each shard and image that could not be read; there if there is any."""
         return self.path / "data_errors.jsonl"
-
-    @property
-    def tracking(self) -> Path:
-        """MLflow's URI and run id."""
-        return self.path / "tracking.json"
 
     def samples(self, nimg: int) -> Path:
         """The sample grid at that image."""
