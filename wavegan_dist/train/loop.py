@@ -76,9 +76,11 @@ def run(parts: Run) -> None:
         parts.observer.snapshot()
     while True:
         try:
-            return train_on(parts)
+            train_on(parts)
         except NonFiniteError as error:
             roll_back(parts, error)
+        else:
+            return parts.observer.settle_checkpoint()
 
 
 def train_on(parts: Run) -> None:
