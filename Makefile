@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-data clean
+.PHONY: help demo test test-reference check bench bench-data bench-haar clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -15,6 +15,7 @@ help: ## this list
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,eval,embedded]'
+	-$(BIN)/wavegan doctor --build
 	@touch $@
 
 demo: $(READY) ## shards, a run in 2 processes, evaluation: data/demo and runs/demo, under a quarter of an hour
@@ -22,6 +23,9 @@ demo: $(READY) ## shards, a run in 2 processes, evaluation: data/demo and runs/d
 
 test: $(READY) ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_FLAGS)
+
+test-reference: $(READY) ## all tests with the transform in plain PyTorch
+	WAVEGAN_KERNELS=reference $(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_FLAGS)
 
 check: $(READY) ## format, lint, types
 	$(BIN)/ruff format --check .
@@ -33,6 +37,9 @@ bench: $(READY) bench-data ## all benchmarks: tables, and JSON in benchmarks/res
 
 bench-data: $(READY) ## the loader alone
 	$(BIN)/python benchmarks/data.py
+
+bench-haar: $(READY) ## the wavelet transform alone, with a roofline picture
+	$(BIN)/python benchmarks/haar.py
 
 clean: ## what the front doors made; the environment stays
 	rm -rf data/demo runs/demo
