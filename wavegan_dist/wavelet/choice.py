@@ -1,10 +1,10 @@
 """Which kernel works where: the fastest that is there, or the reference."""
 
 import functools
-import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Literal
 
 import torch
@@ -75,17 +75,16 @@ def _cpu() -> tuple[Name, str]:
     from wavegan_dist.wavelet import cpu
 
     instructions = cpu.load()
-    return _register("C++", "wavegan_cpu", cpu.DTYPES), f"compiled, uses {instructions} instructions"
+    operators = torch.ops.wavegan_cpu
+    functions = (getattr(operators, name).default for name in ("dwt", "idwt", "fuse", "analyse"))
+    KERNELS["C++"] = Kernel("C++", cpu.DTYPES, *functions)
+    return "C++", f"compiled, uses {instructions} instructions"
 
 
 def _triton() -> tuple[Name, str]:
-    if importlib.util.find_spec("triton") is None:
-        raise WaveganError("Triton is not installed")
-    raise WaveganError("no Triton kernels yet")
-
-
-def _register(name: Name, namespace: str, dtypes: frozenset[torch.dtype]) -> Name:
-    operators = getattr(torch.ops, namespace)
-    functions = (getattr(operators, function).default for function in ("dwt", "idwt", "fuse", "analyse"))
-    KERNELS[name] = Kernel(name, dtypes, *functions)
-    return name
+    try:
+        from wavegan_dist.wavelet import triton
+    except ImportError as error:
+        raise WaveganError(f"Triton cannot be imported ({error}); pip install triton") from error
+    KERNELS["Triton"] = Kernel("Triton", triton.DTYPES, triton.dwt, triton.idwt, triton.fuse, triton.analyse)
+    return "Triton", f"version {metadata.version('triton')}"

@@ -6,7 +6,7 @@ import torch
 
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.wavelet.cpu.build import build, library
-from wavegan_dist.wavelet.fakes import register_fakes
+from wavegan_dist.wavelet.fakes import layout_of, register_fakes
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.uint8})
 
@@ -27,5 +27,5 @@ def load() -> str:
         torch.ops.load_library(str(path))
     except OSError as error:
         raise WaveganError(f"{path} does not load ({error}); delete it, then `wavegan doctor --build`") from error
-    register_fakes("wavegan_cpu")
+    register_fakes("wavegan_cpu", layout_of)
     return str(torch.ops.wavegan_cpu.select_instruction_set())

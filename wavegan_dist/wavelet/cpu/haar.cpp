@@ -82,19 +82,13 @@ struct Four {  // of a 2x2 block, or of its bands
   V a, b, c, d;
 };
 
-// Orthonormal and its own inverse: (a, b, c, d) -> (LL, LH, HL, HH) where b is the right neighbour and c the one below.
+// A block's (LL, LH, HL, HH), where b is the right neighbour and c the one below; and of these the block again.
 template <class V>
-INLINE Four<V> bands_of(const Four<V>& block) {
+INLINE Four<V> transform(const Four<V>& block) {
   V top = block.a + block.b, top_difference = block.a - block.b;
   V bottom = block.c + block.d, bottom_difference = block.c - block.d;
-  return {(top + bottom) / 2, (top - bottom) / 2, (top_difference + bottom_difference) / 2, (top_difference - bottom_difference) / 2};
-}
-
-template <class V>
-INLINE Four<V> block_of(const Four<V>& bands) {
-  V top = bands.a + bands.b, bottom = bands.a - bands.b;
-  V top_difference = bands.c + bands.d, bottom_difference = bands.c - bands.d;
-  return {(top + top_difference) / 2, (top - top_difference) / 2, (bottom + bottom_difference) / 2, (bottom - bottom_difference) / 2};
+  return {(top + bottom) / 2, (top - bottom) / 2, (top_difference + bottom_difference) / 2,
+          (top_difference - bottom_difference) / 2};
 }
 
 template <class Layout, int N, class T>
@@ -139,7 +133,7 @@ struct Dwt {
     INLINE bool aligned() const { return out.aligned(); }
     template <class Layout, int N>
     INLINE void run(const At& at) {
-      store<Layout, N>(out, at, bands_of(load<Layout, N>(x, at)));
+      store<Layout, N>(out, at, transform(load<Layout, N>(x, at)));
     }
   };
   INLINE Row row(int64_t b, int64_t c, int64_t y, double*) const {
@@ -158,7 +152,7 @@ struct Idwt {
     INLINE bool aligned() const { return out.aligned(); }
     template <class Layout, int N>
     INLINE void run(const At& at) {
-      store<Layout, N>(out, at, block_of(load<N>(bands, at)));
+      store<Layout, N>(out, at, transform(load<N>(bands, at)));
     }
   };
   INLINE Row row(int64_t b, int64_t c, int64_t y, double*) const {
@@ -181,7 +175,7 @@ struct Fuse {
     INLINE bool aligned() const { return out.aligned(); }
     template <class Layout, int N>
     INLINE void run(const At& at) {
-      auto detail = block_of(load<N>(bands, at));
+      auto detail = transform(load<N>(bands, at));
       auto old = load<Layout, N>(base, at);
       store<Layout, N>(out, at, {rest * old.a + lam * detail.a, rest * old.b + lam * detail.b,
                                  rest * old.c + lam * detail.c, rest * old.d + lam * detail.d});
@@ -208,7 +202,7 @@ struct FuseGradients {
     template <class Layout, int N>
     INLINE void run(const At& at) {
       auto g = load<Layout, N>(grad, at), old = load<Layout, N>(base, at);
-      auto band = load<N>(bands, at), g_band = bands_of(g);
+      auto band = load<N>(bands, at), g_band = transform(g);
       store<Layout, N>(grad_base, at, {rest * g.a, rest * g.b, rest * g.c, rest * g.d});
       store<Layout, N>(grad_bands, at, {lam * g_band.a, lam * g_band.b, lam * g_band.c, lam * g_band.d});
       auto detail = g_band.a * band.a + g_band.b * band.b + (g_band.c * band.c + g_band.d * band.d);
@@ -237,7 +231,7 @@ struct Analyse {
     INLINE void run(const At& at) {
       auto byte = load<Layout, N>(x, at);
       store<Layout, N>(image, at, {byte.a / 127.5f - 1, byte.b / 127.5f - 1, byte.c / 127.5f - 1, byte.d / 127.5f - 1});
-      auto band = bands_of(byte);  // exact; only the low one keeps the shift by 1 of each pixel, 2 in all
+      auto band = transform(byte);  // exact; only the low one keeps the shift by 1 of each pixel, 2 in all
       store<Layout, N>(out, at, {(band.a - 255) * scale[0], band.b * scale[1], band.c * scale[2], band.d * scale[3]});
     }
   };
