@@ -44,8 +44,12 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALLOCATOR})
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    rows = [row for dtype in DTYPES for shape in SHAPES for row in measured(shape, dtype, device, options.rounds)]
-    print_table(rows)
+    print_header()
+    rows = []
+    for dtype in DTYPES:
+        for shape in SHAPES:
+            rows += measured(shape, dtype, device, options.rounds)
+            print_rows(rows[-len(FLOORS) :])
     overhead = call_overhead()
     print("call at 8 px, forward + backward, microseconds:", ", ".join(f"{k} {v:.0f}" for k, v in overhead.items()))
     if device == "cpu":
@@ -67,9 +71,10 @@ def measured(shape: tuple[int, ...], dtype: str, device: str, rounds: int) -> li
     rows = []
     for operation, floor in FLOORS.items():
         calls = {"copy": lambda: out.copy_(x)}
-        for name, method in METHODS.items():
-            if dtype == "fp32" or method.bf16:
-                calls |= {name: call for call in (task(method, operation, x, low, high),) if call is not None}
+        tasks = {
+            name: task(method, operation, x, low, high) for name, method in METHODS.items() if dtype == "fp32" or method.bf16
+        }
+        calls |= {name: call for name, call in tasks.items() if call is not None}
         seconds = interleaved(calls, rounds, device)
         copy = seconds.pop("copy")
         ratios = {name: each / (floor * copy) for name, each in seconds.items()}
@@ -137,15 +142,19 @@ def call_overhead() -> Times:
     return {name: 1e6 * seconds for name, seconds in interleaved(calls, 1000, "cpu").items()}
 
 
-def print_table(rows: list[dict[str, object]]) -> None:
-    """Ratios to the floor; a dash where a method lacks the operation or dtype."""
+def print_header() -> None:
+    """Of the table."""
     print(f"{'operation':<14} {'dtype':<5} {'shape':<15} {'copy us':>8} " + " ".join(f"{name[:9]:>9}" for name in METHODS))
+
+
+def print_rows(rows: list[dict[str, object]]) -> None:
+    """Ratios to the floor; a dash where a method lacks the operation or dtype."""
     for row in rows:
         ratios = row["ratios"]
         assert isinstance(ratios, dict)
         cells = " ".join(f"{ratios[name]:>9.2f}" if name in ratios else f"{'-':>9}" for name in METHODS)
         shape = "x".join(map(str, row["shape"]))  # type: ignore[call-overload]
-        print(f"{row['operation']:<14} {row['dtype']:<5} {shape:<15} {row['copy_us']:>8.0f} {cells}")
+        print(f"{row['operation']:<14} {row['dtype']:<5} {shape:<15} {row['copy_us']:>8.0f} {cells}", flush=True)
 
 
 def draw(rows: list[dict[str, object]], path: Path) -> None:

@@ -6,7 +6,7 @@
 namespace haar {
 namespace {
 
-constexpr int64_t AHEAD = 2048;          // bytes between a load and the prefetch beside it
+constexpr int64_t AHEAD = 2048;          // bytes from a load to the prefetch beside it, at least: never a row that is being read
 constexpr int64_t STREAMED = 4 << 20;    // image bytes from which results go past the caches (benchmarks/README.md)
 
 template <class T>
@@ -94,8 +94,9 @@ INLINE Four<V> transform(const Four<V>& block) {
 template <class Layout, int N, class T>
 INLINE Four<Vector<Real<T>, N>> load(const ImageRow<T>& row, const At& at) {
   if constexpr (N > 1) {
-    __builtin_prefetch(reinterpret_cast<const char*>(row.top + at.image) + AHEAD);
-    __builtin_prefetch(reinterpret_cast<const char*>(row.bottom + at.image) + AHEAD);
+    const int64_t next = 2 * (row.bottom - row.top) * int64_t(sizeof(T)), ahead = next > AHEAD ? next : AHEAD;
+    __builtin_prefetch(reinterpret_cast<const char*>(row.top + at.image) + ahead);
+    __builtin_prefetch(reinterpret_cast<const char*>(row.bottom + at.image) + ahead);
   }
   Four<Vector<Real<T>, N>> block;
   Layout::template load<N>(row.top + at.image, at.step, block.a, block.b);
