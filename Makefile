@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-data bench-checkpoint bench-resume bench-tracking clean
+.PHONY: help demo test test-reference check bench bench-data bench-haar bench-checkpoint bench-resume bench-tracking clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -15,6 +15,7 @@ help: ## this list
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,eval,embedded]'
+	-$(BIN)/wavegan doctor --build
 	@touch $@
 
 demo: $(READY) ## shards, a run in 2 processes, evaluation: data/demo and runs/demo, under a quarter of an hour
@@ -22,6 +23,9 @@ demo: $(READY) ## shards, a run in 2 processes, evaluation: data/demo and runs/d
 
 test: $(READY) ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_FLAGS)
+
+test-reference: $(READY) ## all tests with the transform in plain PyTorch
+	WAVEGAN_KERNELS=reference $(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_FLAGS)
 
 check: $(READY) ## format, lint, types
 	$(BIN)/ruff format --check .
@@ -42,6 +46,9 @@ bench-checkpoint: $(READY) ## how long a checkpoint keeps training waiting
 
 bench-resume: $(READY) ## 200 kills at random moments; every run must end as the straight one, bit for bit
 	$(BIN)/python benchmarks/resume.py
+
+bench-haar: $(READY) ## the wavelet transform alone, with a roofline picture
+	$(BIN)/python benchmarks/haar.py
 
 clean: ## what the front doors made; the environment stays
 	rm -rf data/demo runs/demo
