@@ -1,5 +1,6 @@
 """Signals, locks, full disks, dead ranks: a run ends in order, with one line, and goes on where it was."""
 
+import hashlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from tests.conftest import environment
 from tests.test_cli import refused
 from tests.train.test_processes import PROFILES, accelerate_command, free_port
 from tests.train.test_runs import points
+from wavegan_dist.data import training_batches
 from wavegan_dist.train.checkpoint import damage
 from wavegan_dist.train.run_folder import RunFolder
 
@@ -76,11 +78,10 @@ def tensors(run: Path) -> dict[str, bytes]:
     return {name: value.numpy().tobytes() for file in files for name, value in load_file(file).items()}
 
 
-def test_two_processes_agree_on_one_s_signal_and_another_number_goes_on(tmp_path, config):
-    """2 -> 1 -> 2 processes, each leg ended by a signal to one rank: every image of the epoch is seen, none twice."""
+def test_two_processes_agree_on_one_s_signal_and_another_number_goes_on(tmp_path, config, index):
+    """2 -> 1 -> 2 processes in one epoch, each leg ended by a signal to one rank: every image is seen, none twice."""
     run, seen = tmp_path / "run", tmp_path / "seen"
     seeing = Path(__file__).parent / "seeing.py"
-    # 16 batches are the whole set of 512 images: one epoch.
     arguments = [seen, "train", "--config", config, "--run-dir", run, "train.total_kimg=0.512", *LONG[1:]]
     positions = []
     for processes, stop_at in ((2, 160), (1, 320), (2, 0)):
@@ -101,8 +102,9 @@ def test_two_processes_agree_on_one_s_signal_and_another_number_goes_on(tmp_path
         positions.append(json.loads((newest / "state.json").read_text())["nimg"])
     assert positions[0] < positions[1] < positions[2] == 512
     images = [line for file in tmp_path.glob("seen.*") for line in file.read_text().split()]
-    assert len(images) == 512
-    assert len(set(images)) == 512
+    straight = next(training_batches(index, batch_size=512, seed=0, start_nimg=0, rank=0, world_size=1, workers=0))
+    assert sorted(images) == sorted(hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest() for image in straight)
+    assert len(set(images)) == 512 < index.count
     losses = [point["loss/d_image"] for point in points(run)]
     assert [point["nimg"] for point in points(run)] == list(range(32, 513, 32))
     assert max(abs(a - b) for a, b in pairwise(losses)) < 0.2  # no jump where the processes changed
