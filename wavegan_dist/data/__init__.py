@@ -4,7 +4,7 @@ from wavegan_dist.data.account import Account, Finding
 from wavegan_dist.data.augment import flip
 from wavegan_dist.data.index import Index
 from wavegan_dist.data.indexing import index_shards
-from wavegan_dist.data.loader import epoch_keys, real_images, training_batches
+from wavegan_dist.data.loader import epoch_keys, images_at, real_images, training_batches
 from wavegan_dist.data.verify import info, info_table, save_sheet, verify_shards
 from wavegan_dist.data.write import write_shards
 
@@ -14,6 +14,7 @@ __all__ = [
     "Index",
     "epoch_keys",
     "flip",
+    "images_at",
     "index_shards",
     "info",
     "info_table",

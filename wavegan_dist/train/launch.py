@@ -1,22 +1,15 @@
 """The processes of a run: found by Accelerate, counted before the first step."""
 
-import os
 import warnings
-from collections.abc import Callable
-from itertools import pairwise
-from pathlib import Path
-from typing import TypeVar
 
-import psutil
 import torch
-import yaml
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import broadcast_object_list
 
 from wavegan_dist.config import TrainConfig
-from wavegan_dist.errors import UsageError, WaveganError
+from wavegan_dist.errors import UsageError
+from wavegan_dist.processes import asked_of_launcher, check_all_here, on_main
 
-Result = TypeVar("Result")
+__all__ = ["check_world_size", "on_main", "start"]
 
 
 def start(train: TrainConfig) -> Accelerator:
@@ -38,57 +31,14 @@ def start(train: TrainConfig) -> Accelerator:
 
 def check_world_size(world_size: int, train: TrainConfig) -> None:
     """Raise UsageError unless `world_size` is what was asked for and divides the global batch."""
-    asked, by = _asked(train)
-    if world_size != asked:
-        raise UsageError(
-            f"{by} asked for {asked} processes but {world_size} take part; on CPUs start them with "
-            "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N (or launchers/accelerate/cpu2.yaml)"
-        )
+    check_all_here(world_size, *_asked(train))
     if train.batch_size % world_size:
         raise UsageError(
             f"train.batch_size = {train.batch_size} does not divide among {world_size} processes; make it a multiple"
         )
 
 
-def on_main(accelerator: Accelerator, work: Callable[[], Result]) -> Result:
-    """Do `work` on rank 0 and hand its result, or its error, to all ranks: they go on or stop together."""
-    outcome: list[Result | WaveganError | None] = [None]
-    if accelerator.is_main_process:
-        try:
-            outcome = [work()]
-        except WaveganError as error:
-            outcome = [error]
-        except OSError as error:
-            outcome = [WaveganError(str(error))]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(outcome)
-    result = outcome[0]
-    if isinstance(result, WaveganError):
-        raise result
-    return result  # type: ignore[return-value]
-
-
 def _asked(train: TrainConfig) -> tuple[int, str]:
     if train.world_size is not None:
         return train.world_size, "train.world_size"
-    if "WORLD_SIZE" in os.environ:
-        return int(os.environ["WORLD_SIZE"]), "WORLD_SIZE"
-    return _asked_of_accelerate(), "accelerate launch"
-
-
-def _asked_of_accelerate() -> int:
-    """The process count on the command line or in the file of a parent `accelerate launch`; 1 where there is none.
-
-    `accelerate launch --cpu --num_processes 2` and MULTI_CPU profiles start one process with nothing in its environment
-    that says so (accelerate 1.15): the parent's command line is the only witness.
-    """
-    command = psutil.Process().parent()
-    words = command.cmdline() if command is not None else []
-    if "launch" not in words:
-        return 1
-    options = dict(pairwise(words)) | dict(word.split("=", 1) for word in words if "=" in word)
-    if count := options.get("--num_processes", options.get("--num-processes")):
-        return int(count)
-    if file := options.get("--config_file", options.get("--config-file")):
-        return int(yaml.safe_load(Path(file).read_text()).get("num_processes", 1))
-    return 1
+    return asked_of_launcher()
