@@ -24,13 +24,19 @@ def test_help_is_instant_and_shows_every_command(wavegan):
     outcome = wavegan("--help")
     assert time.perf_counter() - began < 1
     assert outcome.returncode == 0
-    for command in ("train", "sample", "evaluate", "shards"):
+    for command in ("train", "sample", "evaluate", "compare", "shards"):
         assert command in outcome.stdout
 
 
 @pytest.mark.parametrize(
     "command",
-    [("train",), ("sample",), ("evaluate",), *(("shards", kind) for kind in ("write", "index", "order", "verify", "info"))],
+    [
+        ("train",),
+        ("sample",),
+        ("evaluate",),
+        ("compare",),
+        *(("shards", kind) for kind in ("write", "index", "order", "verify", "info")),
+    ],
 )
 def test_every_command_has_help_with_an_example(wavegan, command):
     outcome = wavegan(*command, "--help")
