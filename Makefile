@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-data clean
+.PHONY: help demo test check bench bench-data bench-evaluation clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -28,11 +28,16 @@ check: $(READY) ## format, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(READY) bench-data ## all benchmarks: tables, and JSON in benchmarks/results
+bench: $(READY) bench-data bench-evaluation ## all benchmarks: tables, and JSON in benchmarks/results
 	$(BIN)/python benchmarks/step.py
 
 bench-data: $(READY) ## the loader alone
 	$(BIN)/python benchmarks/data.py
+
+bench-evaluation: $(READY) ## evaluation against torch-fidelity alone, its floors and its memory
+	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/evaluation.py --floors
+	$(BIN)/python benchmarks/evaluation.py --memory
 
 clean: ## what the front doors made; the environment stays
 	rm -rf data/demo runs/demo
