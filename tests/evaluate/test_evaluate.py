@@ -14,7 +14,7 @@ from tests.conftest import Command, environment, free_port
 from wavegan_dist.config import Experiment
 from wavegan_dist.data import Index, write_shards
 from wavegan_dist.errors import UsageError, WaveganError
-from wavegan_dist.evaluate import Weights, evaluate, evaluate_snapshot, format_table, save_result
+from wavegan_dist.evaluate import EXTRACTORS, METRICS, Weights, evaluate_snapshot, format_table, save_result
 from wavegan_dist.images import save_png
 from wavegan_dist.model.build import build_generator
 from wavegan_dist.model.snapshot import save_snapshot
@@ -190,5 +190,5 @@ def test_a_half_written_or_damaged_snapshot_is_one_line(snapshot: Path, data: Pa
 
 def test_the_command_line_offers_what_there_is(wavegan: Command) -> None:
     shown = wavegan("evaluate", "--help").stdout
-    for name in (*evaluate.METRICS, *evaluate.EXTRACTORS):
+    for name in (*METRICS, *EXTRACTORS):
         assert name in shown

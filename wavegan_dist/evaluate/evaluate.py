@@ -1,9 +1,6 @@
 """One snapshot against real images: every image is made once and shown to every metric."""
 
-import difflib
-import functools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +10,15 @@ from torch import Tensor
 from wavegan_dist import __version__
 from wavegan_dist.data import Index
 from wavegan_dist.errors import UsageError
-from wavegan_dist.evaluate.bands import BandStatistics
-from wavegan_dist.evaluate.collect import BATCH, collect
-from wavegan_dist.evaluate.extractors import Extractor, dinov2, efflite0, inception
-from wavegan_dist.evaluate.features import FrechetFeatures, KernelDistance, PrecisionRecall
+from wavegan_dist.evaluate.collect import BATCH, Source, collect
 from wavegan_dist.evaluate.generate import generated_images
-from wavegan_dist.evaluate.metric import Metric
+from wavegan_dist.evaluate.measures import DEFAULT_METRICS, OFFLINE, Weights, build_metrics, check_names
 from wavegan_dist.evaluate.real import floors, real_sides
-from wavegan_dist.evaluate.spectrum import SpectrumError
-from wavegan_dist.evaluate.wavelet_distance import WaveletDistance
 from wavegan_dist.model.snapshot import Snapshot, load_snapshot
 from wavegan_dist.processes import Group, join, on_each
 from wavegan_dist.provenance import git_commit
 
-METRICS = ("fwd", "fwd_db2", "spectrum", "bands", "fd", "kid", "prc", "fid")
-DEFAULT_METRICS = METRICS[:-1]
-EXTRACTORS = ("efflite0", "inception", "dinov2")
 DEFAULT_COUNT = 5000
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Which network gives the features of fd, kid and prc, and where weights lie that come in no package."""
-
-    extractor: str = "efflite0"
-    inception: Path | None = None
-    dinov2: Path | None = None
 
 
 def evaluate_snapshot(
@@ -47,7 +27,7 @@ def evaluate_snapshot(
     metrics: Sequence[str] = DEFAULT_METRICS,
     count: int | None = None,
     seed: int = 0,
-    weights: Weights = Weights(),
+    weights: Weights = OFFLINE,
 ) -> dict[str, Any] | None:
     """Measure a snapshot's EMA generator against real images, with all processes of the launch, on GPUs if there are any.
 
@@ -82,7 +62,7 @@ def evaluate_snapshot(
     outcomes = [measure.compare(sides[0][measure.quantity.name], generated[measure.quantity.name]) for measure in measures]
     return {
         "metrics": {name: value for outcome in outcomes for name, value in outcome.metrics.items()},
-        "floors": floors(measures, sides, index, count, seed),
+        "floors": floors(measures, sides, index, count, seed, group),
         "intervals": {name: interval for outcome in outcomes for name, interval in outcome.intervals.items()},
         "tables": {name: table for outcome in outcomes for name, table in outcome.tables.items()},
         "protocol": protocol(snapshot, index, count, seed, group)
@@ -109,52 +89,6 @@ def protocol(snapshot: Snapshot, index: Index, count: int, seed: int, group: Gro
     }
 
 
-def check_names(names: Sequence[str]) -> list[str]:
-    """The names without repeats; UsageError for none at all and for one that is not in `METRICS`."""
-    for name in names:
-        if name not in METRICS:
-            close = difflib.get_close_matches(name, METRICS, 1, 0.4)
-            hint = f"did you mean '{close[0]}'? " if close else ""
-            raise UsageError(f"unknown metric '{name}'; {hint}there are {', '.join(METRICS)}")
-    if not names:
-        raise UsageError(f"no metric named; choose from {', '.join(METRICS)}")
-    return list(dict.fromkeys(names))
-
-
-def build_metrics(
-    names: Sequence[str], size: int, count: int, seed: int, weights: Weights, device: torch.device
-) -> list[Metric]:
-    """The metrics of images of `size` pixels; UsageError where `count` is too small or weights are missing."""
-
-    @functools.cache
-    def extractor(name: str) -> Extractor:
-        if name == "inception":
-            return inception(weights.inception, device)
-        return dinov2(weights.dinov2, device) if name == "dinov2" else efflite0(device)
-
-    def frechet() -> Metric:
-        features = extractor(weights.extractor)
-        return FrechetFeatures(features, f"fd_{features.name}")
-
-    makers: dict[str, Callable[[], Metric]] = {
-        "fwd": lambda: WaveletDistance(size),
-        "fwd_db2": lambda: WaveletDistance(size, "db2"),
-        "spectrum": lambda: SpectrumError(size, seed),
-        "bands": lambda: BandStatistics(size, seed),
-        "fd": frechet,
-        "kid": lambda: KernelDistance(extractor(weights.extractor), count, seed),
-        "prc": lambda: PrecisionRecall(extractor(weights.extractor)),
-        "fid": lambda: FrechetFeatures(extractor("inception"), "fid"),
-    }
-    metrics = [makers[name]() for name in names]
-    for metric in metrics:
-        if count < metric.minimum:
-            raise UsageError(
-                f"{metric.name} needs at least {metric.minimum} images, got {count}; raise --count or leave it out of --metrics"
-            )
-    return metrics
-
-
 def _check_images(snapshot: Snapshot, index: Index, index_path: Path, count: int | None) -> int:
     resolution = snapshot.config.model.resolution
     if index.size != resolution:
@@ -169,6 +103,10 @@ def _check_images(snapshot: Snapshot, index: Index, index_path: Path, count: int
     return count
 
 
-def _source(snapshot: Snapshot, seed: int, device: torch.device) -> Callable[[range], Iterator[Tensor]]:
+def _source(snapshot: Snapshot, seed: int, device: torch.device) -> Source:
     generator = snapshot.generator.to(device)
-    return lambda numbers: generated_images(generator, numbers, seed, BATCH, generator.z_dim, device)
+
+    def source(numbers: range) -> Iterator[Tensor]:
+        return generated_images(generator, numbers, seed, BATCH, generator.z_dim, device)
+
+    return source

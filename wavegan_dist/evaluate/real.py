@@ -39,14 +39,15 @@ def real_sides(index: Index, count: int, seed: int, quantities: Sequence[Quantit
 
 
 def floors(
-    metrics: Sequence[Metric], sides: Sequence[dict[str, Kept]], index: Index, count: int, seed: int
+    metrics: Sequence[Metric], sides: Sequence[dict[str, Kept]], index: Index, count: int, seed: int, group: Group
 ) -> dict[str, float]:
     """Every number of every metric between the two real halves, from the cache where it is there; {} without a second half."""
     if len(sides) < 2:
         return {}
     found: dict[str, float] = {}
     for metric in metrics:
-        key = {"floor": metric.name, **metric.protocol, "index": index.digest, "count": count, "seed": seed}
+        drawn = {"index": index.digest, "device": group.device.type, "count": count, "seed": seed}
+        key = {"floor": metric.name, **metric.protocol, **drawn}
         known = cache.read(key)
         if known is None:
             values = metric.compare(*(side[metric.quantity.name] for side in sides)).metrics
