@@ -11,7 +11,9 @@ vanishing moments, reflected at the borders as the paper's code does: a judge th
 Like every Fréchet distance it is too large by about 1/count: see the floors that `benchmarks/evaluation.py --floors` prints.
 """
 
+from importlib.metadata import version
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,7 +88,9 @@ class WaveletDistance:
         self.level, self.packets = packet_level(size), PACKETS[basis]
         variables = self.packets(torch.zeros(1, COLOURS, size, size), self.level)[0, 0].numel()
         self.minimum = variables + 1  # fewer images than variables give a singular covariance
-        self.protocol = {"basis": basis, "level": self.level, "variables": variables, "range": [0, 1]}
+        self.protocol: dict[str, Any] = {"basis": basis, "level": self.level, "variables": variables, "range": [0, 1]}
+        if basis != "haar":
+            self.protocol |= {"borders": "reflect", "ptwt": version("ptwt")}
         self.quantity = Quantity(self.name, self._rows, self.protocol, moments=True)
 
     def compare(self, real: Kept, generated: Kept) -> Outcome:

@@ -53,7 +53,7 @@ def _results(groups: Sequence[RunGroup], columns: Sequence[Column]) -> str:
         rows.append([column.label, *cells, "-" if floor is None else f"{floor:.4g}"])
     note = (
         "<p>Newest evaluation of each run; &plusmn; is the standard deviation over runs. Floor: the same metric between two "
-        "disjoint sets of as many real images: no generator can be expected below it.</p>"
+        "disjoint sets of as many real images, which is what a perfect generator would get.</p>"
     )
     return _table(head, rows) + note
 
