@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-data bench-evaluation clean
+.PHONY: help demo test check bench bench-data bench-checkpoint bench-resume bench-tracking bench-evaluation clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -28,7 +28,7 @@ check: $(READY) ## format, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(READY) bench-data bench-evaluation ## all benchmarks: tables, and JSON in benchmarks/results
+bench: $(READY) bench-data bench-tracking bench-checkpoint bench-evaluation ## all benchmarks: tables, and JSON in benchmarks/results
 	$(BIN)/python benchmarks/step.py
 
 bench-data: $(READY) ## the loader alone
@@ -38,6 +38,15 @@ bench-evaluation: $(READY) ## evaluation against torch-fidelity alone, its floor
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/evaluation.py --floors
 	$(BIN)/python benchmarks/evaluation.py --memory
+
+bench-tracking: $(READY) ## what tracking costs, also while its server is away
+	$(BIN)/python benchmarks/tracking.py
+
+bench-checkpoint: $(READY) ## how long a checkpoint keeps training waiting
+	$(BIN)/python benchmarks/checkpoint.py
+
+bench-resume: $(READY) ## 200 kills at random moments; every run must end as the straight one, bit for bit
+	$(BIN)/python benchmarks/resume.py
 
 clean: ## what the front doors made; the environment stays
 	rm -rf data/demo runs/demo

@@ -8,7 +8,8 @@ For PNG and JPEG at 32, 64 and 256 px, made here of the embedded photographs, im
     decode      a bare loop over bytes in memory through the same decoder; as many processes as the loader has workers
     stock       the usual WebDataset pipeline: shuffle, decode, batch
     folder      torchvision's ImageFolder on the same images as files, in a DataLoader
-All take turns within each round, so that a busy neighbour slows them alike; medians, ratios taken within the rounds.
+All take turns within each round, each in a fresh process, so that a busy neighbour slows them alike and none leaves memory
+behind for the next; medians, ratios taken within the rounds.
 Files are in the page cache. Writes benchmarks/results/data.json.
 """
 
@@ -106,7 +107,7 @@ def measure(case: Case, workers: int, rounds: int, seconds: float) -> dict[str, 
         rates["tar"].append(in_processes(1, lambda: rate(tar(case), seconds)))
         rates["decode"].append(in_processes(max(workers, 1), lambda: rate(decode(case), seconds)))
         for name, start in LOADERS.items():
-            rates[name].append(rate(start(case, workers), seconds))
+            rates[name].append(in_processes(1, lambda start=start: rate(start(case, workers), seconds)))
     others = [name for name in rates if name != "ours"]
     ratios = {name: statistics.median(map(float.__truediv__, rates["ours"], rates[name])) for name in others}
     return {"images_per_second": {name: statistics.median(values) for name, values in rates.items()}, "ours_to": ratios}

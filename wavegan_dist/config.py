@@ -128,10 +128,16 @@ class TrainConfig(Section):
     snapshot_kimg: PositiveFloat = Field(50.0, description="EMA weights and a sample grid every so often")
     checkpoint_kimg: PositiveFloat = Field(50.0, description="everything needed to continue every so often")
     keep_checkpoints: PositiveInt = Field(3, description="the newest so many stay on disk")
+    keep_checkpoint_kimg: PositiveFloat | None = Field(None, description="one every so often stays for good; null: none")
     report_kimg: PositiveFloat = Field(1.0, description="a status line and a point in MLflow every so often")
     strategy: Literal["ddp"] = "ddp"
     precision: Literal["fp32", "bf16"] = "fp32"
     world_size: PositiveInt | None = Field(None, description="processes that must take part; null: as the launcher says")
+    on_nonfinite: Literal["stop", "rollback"] = Field(
+        "stop", description="rollback: go back to the last checkpoint and on from it with other latents"
+    )
+    max_rollbacks: PositiveInt = Field(3, description="a run that needs more of them stops")
+    on_disk_error: Literal["stop", "continue"] = Field("stop", description="when the run folder cannot be written")
 
 
 class EmaConfig(Section):
@@ -188,8 +194,12 @@ MAY_CHANGE_ON_RESUME = (
     "train.snapshot_kimg",
     "train.checkpoint_kimg",
     "train.keep_checkpoints",
+    "train.keep_checkpoint_kimg",
     "train.report_kimg",
     "train.world_size",
+    "train.on_nonfinite",
+    "train.max_rollbacks",
+    "train.on_disk_error",
     "tracking.uri",
     "tracking.experiment",
 )

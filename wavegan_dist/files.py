@@ -7,11 +7,10 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextmanager
@@ -36,22 +35,37 @@ def atomic_dir(path: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes `path` (replacing what was there) when the block ends without an error;
     an OSError names `path`.
     """
-    temporary, replaced = (path.with_name(f".{path.name}.{os.getpid()}.{state}") for state in ("tmp", "old"))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with _blaming(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         try:
             yield temporary
-            for entry in (temporary, *temporary.rglob("*")):
-                fsync(entry)
-            if path.exists():
-                path.rename(replaced)
-            temporary.rename(path)
-            fsync(path.parent)
+            swap_in(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-            shutil.rmtree(replaced, ignore_errors=True)
+
+
+def swap_in(temporary: Path, path: Path) -> None:
+    """Make a finished folder appear at `path`, replacing what was there, once all in it is on the disk."""
+    for entry in (temporary, *temporary.rglob("*")):
+        fsync(entry)
+    replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
+    if path.exists():
+        path.rename(replaced)
+    temporary.rename(path)
+    fsync(path.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what writers that were killed left under temporary names, at any depth; no writer may be at work there."""
+    for name in (*folder.rglob(".*.tmp"), *folder.rglob(".*.old")):
+        if name.is_dir():
+            shutil.rmtree(name, ignore_errors=True)
+        else:
+            name.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -65,8 +79,11 @@ def _blaming(path: Path, temporary: Path) -> Iterator[None]:
         raise
 
 
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+def save_tensors(tensors: "Mapping[str, Tensor]", path: Path) -> None:
     """Write a safetensors file; OSError where the disk is full."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
     try:
         save_file({name: value.contiguous() for name, value in tensors.items()}, path)
     except SafetensorError as error:

@@ -1,7 +1,8 @@
 """The processes of a launch: joined through Accelerate, counted before work begins, stopped together."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -84,6 +85,18 @@ def gather_to_main(group: Group, item: Result) -> Sequence[Result]:
     items: list[Result] | None = [item] * group.num_processes if group.is_main_process else None
     dist.gather_object(item, items)
     return items or []
+
+
+@contextmanager
+def together(group: Group) -> Iterator[None]:
+    """Say in one line when a collective breaks because another process is gone, in place of the library's trace."""
+    try:
+        yield
+    except RuntimeError as error:
+        of_the_group = isinstance(error, dist.DistError) or "gloo" in str(error)
+        if group.num_processes == 1 or not of_the_group:
+            raise
+        raise WaveganError("another process of this run has ended or stopped answering; its own error tells why") from error
 
 
 def _asked_of_accelerate() -> int:

@@ -2,6 +2,7 @@ import hashlib
 import http.server
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ import fsspec
 import numpy as np
 import pytest
 
-from wavegan_dist.data import remote
+from wavegan_dist.data import Index, remote
 from wavegan_dist.data.storage import Storage, locate
 from wavegan_dist.errors import UsageError, WaveganError
 
@@ -215,6 +216,13 @@ def test_a_store_that_fails_is_one_line_with_its_last_words(tmp_path: Path, base
         get(Storage(base, tmp_path / "cache", ROOM), "shard-0.tar")
     assert "\n" not in str(caught.value)
     assert cached(tmp_path / "cache") == []
+
+
+def test_a_store_whose_package_is_missing_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)  # as if it were not installed, should it be
+    with pytest.raises(WaveganError, match=r"cannot read s3://bucket/set/index\.json \(ImportError: Install s3fs ") as caught:
+        Index.load("s3://bucket/set", tmp_path / "cache", ROOM)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_pipe_that_prints_without_end_is_stopped(tmp_path: Path) -> None:

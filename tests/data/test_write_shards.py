@@ -189,11 +189,31 @@ def write_in_a_process(source: Path, out: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
 
 
-def test_a_killed_write_goes_on_and_gives_the_same_bytes(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
+def long_work(folder: Path) -> Path:
+    """Pictures that take seconds to encode."""
+    folder.mkdir()
     for number in range(24):
         noise = np.random.default_rng(number).integers(0, 256, (256, 256, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(tmp_path / "in" / f"{number}.bmp")
+        Image.fromarray(noise).save(folder / f"{number}.bmp")
+    return folder
+
+
+def test_of_two_writes_at_once_the_second_is_refused_and_the_first_ends_well(tmp_path: Path) -> None:
+    source, out = long_work(tmp_path / "in"), tmp_path / "set"
+    first = write_in_a_process(source, out)
+    while not (tmp_path / ".set.partial" / "plan.json").exists():
+        assert first.poll() is None
+        time.sleep(0.005)
+    first.send_signal(signal.SIGSTOP)
+    with pytest.raises(UsageError, match=r"another `shards write` is at .*/set; wait for its end or choose another folder"):
+        write_shards(source, out, 64, patches=True, progress=False)
+    first.send_signal(signal.SIGCONT)
+    assert first.wait() == 0
+    assert verify_shards(out) == []
+
+
+def test_a_killed_write_goes_on_and_gives_the_same_bytes(tmp_path: Path) -> None:
+    long_work(tmp_path / "in")
     work = tmp_path / ".set.partial"
     process = write_in_a_process(tmp_path / "in", tmp_path / "set")
     while len(list(work.glob("*.npz"))) < 3:

@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
-from mlflow.entities import Metric
 from PIL import Image
 
 from tests.conftest import Command
 from wavegan_dist.errors import UsageError, WaveganError
-from wavegan_dist.evaluate import evaluate_snapshot, save_result
+from wavegan_dist.evaluate import evaluate_snapshot, plot_spectrum, save_result
 from wavegan_dist.evaluate.comparison import compare
 from wavegan_dist.evaluate.comparison.columns import find_columns, mean_and_std, why_apart
 from wavegan_dist.evaluate.comparison.groups import differences, group_runs
 from wavegan_dist.evaluate.comparison.heat_map import frequency_map
 from wavegan_dist.evaluate.comparison.runs import Run, read_run
 from wavegan_dist.evaluate.wavelet_distance import haar_packets, packet_names
+from wavegan_dist.tracking import log_evaluation
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)
 BASE_ONLY = ("model.base_only=true", "loss.weights.low=0", "loss.weights.high=0")
@@ -43,6 +43,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, wavegan: Command, config: Pat
             result = evaluate_snapshot(snapshot, shards / "index.json", ("fwd", "spectrum", "bands"), count=200)
             assert result is not None
             save_result(result, folder / name / "evaluations" / f"{snapshot.name}.json")
+            plot_spectrum(result["tables"]["spectrum"], folder / name / "evaluations" / f"{snapshot.name}.png")
+            log_evaluation(folder / name, snapshot.name, result)
     return {name: folder / name for name in settings}
 
 
@@ -157,27 +159,27 @@ def test_a_protocol_of_one_metric_sets_that_metric_apart_only(runs: dict[str, Pa
     assert {"fwd [1]", "fwd [2]", "spectrum_db", "fwd_low"} <= set(labels)
 
 
-def test_a_run_in_mlflow_reads_like_its_folder(
+def test_a_run_in_mlflow_reads_like_its_folder_and_has_its_spectra_step_by_step(
     runs: dict[str, Path], tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     client = MlflowClient(store)
-    experiment = client.create_experiment("compare", artifact_location=str(tmp_path / "artifacts"))
-    run = client.create_run(experiment, run_name="full-0").info.run_id
+    experiment = client.get_experiment_by_name("wavegan")
+    assert experiment is not None
+    (tracked,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'full-0'")
     folder = read_run(str(runs["full-0"]), tmp_path)
-    for name in ("config.yaml", "environment.json"):
-        client.log_artifact(run, str(runs["full-0"] / name))
-    for name in ("snapshots", "evaluations"):
-        client.log_artifacts(run, str(runs["full-0"] / name), name)
-    for point in folder.points:
-        values = [Metric(name, value, 0, int(point["nimg"])) for name, value in point.items() if name not in ("nimg", "kimg")]
-        client.log_batch(run, metrics=values)
-    again = read_run(f"mlflow:{run}", tmp_path)
+    with pytest.raises(UsageError, match="say in which store"):
+        read_run(f"mlflow:{tracked.info.run_id}", tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    again = read_run(f"mlflow:{tracked.info.run_id}", tmp_path)
     assert again.snapshot is not None
     assert folder.snapshot is not None
     assert again.snapshot.weights_sha256 == folder.snapshot.weights_sha256
     for part in ("name", "settings", "environment", "points", "evaluations", "hours"):
         assert getattr(again, part) == getattr(folder, part), part
+    pictures = [Path(each.path).name for each in client.list_artifacts(tracked.info.run_id, "images")]
+    for result in folder.evaluations:
+        step = rf"spectrum\Wstep\W{result['protocol']['nimg']}\W"
+        assert any(re.match(step, name) for name in pictures), pictures
     with pytest.raises(UsageError, match="has no such run"):
         read_run("mlflow:none", tmp_path)
 

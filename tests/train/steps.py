@@ -31,7 +31,7 @@ def main(out: Path, config_file: Path, overrides: list[str]) -> None:
     losses, start = {}, weights(trainer, "start")
     for step in range(5):
         trainer.step(batches)
-        losses |= {f"{step}/{name}": torch.tensor(value) for name, value in trainer.drain().items()}
+        losses |= {f"{step}/{name}": torch.tensor(value) for name, value in trainer.sums.drain().items()}
     save_file({**losses, **start, **weights(trainer, "end")}, f"{out}.{rank}")
     accelerator.end_training()
 

@@ -19,22 +19,26 @@ STEPS = Path(__file__).parent / "steps.py"
 PROFILES = Path(__file__).parents[2] / "launchers" / "accelerate"
 
 
-def train_steps(out: Path, config: Path, processes: int, *overrides: str) -> list[dict[str, torch.Tensor]]:
-    """What each rank holds after five steps."""
+def run_ranks(processes: int, script: Path, *arguments: object) -> None:
+    """Run a script in so many processes that find one another as a launcher's would."""
     sizes = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
     group = {**sizes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     running = [
         subprocess.Popen(
-            [sys.executable, STEPS, out, config, *overrides],
+            [sys.executable, script, *map(str, arguments)],
             env=environment(**group, RANK=str(rank), LOCAL_RANK=str(rank)),
             stderr=subprocess.PIPE,
             text=True,
         )
         for rank in range(processes)
     ]
-    for process in running:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+    errors = [process.communicate(timeout=120)[1][-1500:] for process in running]
+    assert all(process.returncode == 0 for process in running), "\n".join(errors)
+
+
+def train_steps(out: Path, config: Path, processes: int, *overrides: str) -> list[dict[str, torch.Tensor]]:
+    """What each rank holds after five steps."""
+    run_ranks(processes, STEPS, out, config, *overrides)
     return [load_file(f"{out}.{rank}") for rank in range(processes)]
 
 
@@ -57,8 +61,12 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path, config, override
         assert apart / travelled < 1e-2, module
 
 
+def accelerate_command(*arguments: object) -> list[str]:
+    return [str(Path(sys.executable).with_name("accelerate")), "launch", *map(str, arguments)]
+
+
 def accelerate_launch(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [Path(sys.executable).with_name("accelerate"), "launch", *map(str, arguments)]
+    command = accelerate_command(*arguments)
     return subprocess.run(command, env=environment(**variables), capture_output=True, text=True, timeout=120)
 
 

@@ -12,13 +12,11 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
-from safetensors.torch import load_file
 
 from tests.conftest import environment
 from tests.test_cli import refused
 from wavegan_dist.data import Index
 from wavegan_dist.model.snapshot import load_snapshot
-from wavegan_dist.train.run_folder import label
 
 
 def points(run) -> list[dict]:
@@ -115,7 +113,7 @@ def test_a_killed_run_goes_on_at_its_checkpoint_in_the_same_mlflow_run(tmp_path,
         time.sleep(0.05)
     os.kill(endless.pid, signal.SIGKILL)
     endless.wait()
-    run_id = json.loads((run / "tracking.json").read_text())["run_id"]
+    key = json.loads((run / "tracking.json").read_text())["key"]
     newest = sorted(run.glob("checkpoints/kimg-*"))[-1]
     nimg = json.loads((newest / "state.json").read_text())["nimg"]
     end = nimg + 320
@@ -125,10 +123,11 @@ def test_a_killed_run_goes_on_at_its_checkpoint_in_the_same_mlflow_run(tmp_path,
     steps = [point["nimg"] for point in points(run)]
     assert steps == sorted(set(steps))
     assert steps[-1] == end
-    assert json.loads((run / "tracking.json").read_text())["run_id"] == run_id
-    assert MlflowClient(store).get_run(run_id).info.status == "FINISHED"
-    ema = load_file(run / "checkpoints" / label(end) / "ema.safetensors")
-    assert not all((value == load_file(newest / "ema.safetensors")[name]).all() for name, value in ema.items())
+    tracking, client = json.loads((run / "tracking.json").read_text()), MlflowClient(store)
+    assert tracking["key"] == key
+    experiment = client.get_experiment_by_name("wavegan").experiment_id
+    (mlflow_run,) = client.search_runs([experiment], f"tags.`wavegan.key` = '{key}'")
+    assert (mlflow_run.info.run_id, mlflow_run.info.status) == (tracking["run_id"], "FINISHED")
 
 
 def test_bad_images_are_listed_and_counted_and_stop_the_run_over_the_limit(tmp_path, wavegan, config, shards, store):
@@ -157,13 +156,3 @@ def test_bad_images_are_listed_and_counted_and_stop_the_run_over_the_limit(tmp_p
 
     outcome = wavegan(*train, tmp_path / "strict")
     refused(outcome, f"of {index.count} images cannot be read", "data.max_bad_fraction", "data_errors.jsonl", exit_code=1)
-
-
-def test_a_damaged_checkpoint_is_named(run, wavegan, config):
-    newest = sorted(run.glob("checkpoints/kimg-*"))[-1]
-    weights = newest / "generator.safetensors"
-    content = weights.read_bytes()
-    weights.write_bytes(content[: len(content) // 2])
-    outcome = wavegan("train", "--config", config, "--run-dir", run, "train.total_kimg=9")
-    weights.write_bytes(content)
-    refused(outcome, str(newest), "--resume PATH", exit_code=1)

@@ -42,7 +42,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Do it."""
     from wavegan_dist import evaluate
-    from wavegan_dist.train.tracking import log_evaluation
+    from wavegan_dist.tracking import log_evaluation
 
     result = evaluate.evaluate_snapshot(
         options.snapshot,
@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
         if "spectrum" in result["tables"]:
             evaluate.plot_spectrum(result["tables"]["spectrum"], out.with_suffix(".png"))
     if of_run:
-        log_evaluation(run, result)
+        log_evaluation(run, options.snapshot.resolve().name, result)
     print(evaluate.format_table(result))
     if out is not None:
         print(out)

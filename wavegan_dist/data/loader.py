@@ -4,7 +4,7 @@ import itertools
 import signal
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader, Dataset
 
 from wavegan_dist.counted import generator
 from wavegan_dist.data.account import Finding
-from wavegan_dist.data.codec import decode_into
+from wavegan_dist.data.fill import fill, shared_pixels
 from wavegan_dist.data.index import Index
 from wavegan_dist.data.order import Order, Rows
-from wavegan_dist.data.read import Reader, UnreadableError, check_present
+from wavegan_dist.data.parallel import end_with_parent
+from wavegan_dist.data.read import Reader, check_present
 from wavegan_dist.data.tars import walk
 from wavegan_dist.errors import UsageError, WaveganError
 
@@ -44,6 +45,8 @@ def training_batches(
     (seed, index) and the position, whatever the ranks and workers. So a run goes on at any image with other numbers of both,
     and each image of an epoch comes exactly once. An epoch's last images share a batch with the next one's first.
 
+    A batch may be overwritten once the next one is asked for: the memory is used again. Clone what is to be kept.
+
     Args:
         batch_size: images of this rank's batch.
         start_nimg: images already seen by all ranks together.
@@ -59,8 +62,11 @@ def training_batches(
     """
     check_present(index, max_bad_fraction)
     share = slice(rank * batch_size, (rank + 1) * batch_size)
-    batches = _Batches(index, seed, batch_size * world_size, share, _Decode(Reader(index), index.size))
-    return _told(_stream(batches, start_nimg, workers), found)
+    batches = _Batches(index, seed, start_nimg, batch_size * world_size, share)
+    # A loader asks for the next PREFETCH batches of each worker when it hands one out: the one before may be overwritten.
+    buffers = shared_pixels(workers * PREFETCH + 1, batch_size, index.size)
+    stream = _stream(_Filled(batches, Reader(index), buffers), workers)
+    return _told(((_pinned(buffers[slot]), findings) for slot, findings in stream), found)
 
 
 def real_images(index: Index, count: int, seed: int, batch_size: int) -> Iterator[Tensor]:
@@ -83,8 +89,7 @@ def real_images(index: Index, count: int, seed: int, batch_size: int) -> Iterato
 def images_at(index: Index, rows: Rows, batch_size: int) -> Iterator[Tensor]:
     """The images of these rows of the index, in their order; yields and raises as `real_images` does."""
     check_present(index, 0.0)
-    decode = _Decode(Reader(index), index.size)
-    return _told((decode(rows[first : first + batch_size]) for first in range(0, len(rows), batch_size)), None)
+    return _told(_read((rows[first : first + batch_size] for first in range(0, len(rows), batch_size)), index), None)
 
 
 def epoch_keys(
@@ -109,7 +114,7 @@ def epoch_keys(
     local, keys = batch_size // world_size, _keys(index)
     shares = [slice(rank * local, (rank + 1) * local) for rank in range(world_size)]
     first = epoch * index.count + start
-    streams = [_stream(_Batches(index, seed, batch_size, share, _Rows()), first, workers) for share in shares]
+    streams = [_stream(_Batches(index, seed, first, batch_size, share), workers) for share in shares]
     for left in range(index.count - start, 0, -batch_size):
         rows = [next(stream) for stream in streams]
         yield [
@@ -118,91 +123,77 @@ def epoch_keys(
 
 
 @dataclass
-class _Batches(Dataset[Item], Generic[Item]):
-    """A rank's share of the global batch that begins at an image of the run, made into something."""
+class _Batches(Dataset[Rows]):
+    """A rank's share of one global batch after another, from image `first` of the run on."""
 
     index: Index
     seed: int
+    first: int
     size: int
     share: slice
-    make: Callable[[Rows], Item]
 
     def __post_init__(self) -> None:
         self.order = Order(self.index.starts, self.seed)
 
-    def __getitem__(self, first: int) -> Item:
-        return self.make(self.order.batch(first, self.size)[self.share])
+    def __getitem__(self, number: int) -> Rows:
+        return self.order.batch(self.first + number * self.size, self.size)[self.share]
 
 
 @dataclass
-class _Rows:
-    def __call__(self, rows: Rows) -> Rows:
-        return rows
+class _Filled(Dataset[tuple[int, list[Finding]]]):
+    """The images of those rows: in which of the buffers, used in turn, they are, and what could not be read."""
 
-
-@dataclass
-class _Decode:
-    """Rows -> their images, and what could not be read; None where nothing could."""
-
+    batches: _Batches
     reader: Reader
-    size: int
+    buffers: Tensor
 
-    def __call__(self, rows: Rows) -> tuple[Tensor | None, list[Finding]]:
-        pixels = torch.empty(len(rows), self.size, self.size, 3, dtype=torch.uint8)
-        good, findings = [], []
-        for slot, (place, out) in enumerate(zip(self.reader.places(rows), pixels.numpy(), strict=True)):
-            try:
-                decode_into(self.reader.read(place), out, "it")
-                good.append(slot)
-            except UnreadableError as error:
-                findings += error.findings
-            except WaveganError as error:
-                findings.append(self.reader.finding(place, str(error).partition(";")[0].removeprefix("it ")))
-        if not good:
-            return None, findings
-        if len(good) < len(rows):
-            spare = itertools.cycle(good)
-            for slot in set(range(len(rows))) - set(good):
-                pixels[slot] = pixels[next(spare)]
-        return pixels.permute(0, 3, 1, 2), findings
+    def __getitem__(self, number: int) -> tuple[int, list[Finding]]:
+        slot = number % len(self.buffers)
+        return slot, fill(self.buffers[slot], self.batches[number], self.reader)
 
 
-def _stream(batches: _Batches[Item], first: int, workers: int) -> Iterator[Item]:
-    """Batch after batch from image `first` on, without end, in the same order however many workers make them."""
+def _stream(batches: Dataset[Item], workers: int) -> Iterator[Item]:
+    """Item after item from number 0 on, without end, in the same order however many workers make them."""
+    numbers = itertools.count()
+    if not workers:
+        return map(batches.__getitem__, numbers)  # a loader would take 3 % of the time here
     loader = DataLoader(
         batches,
-        sampler=_Positions(first, batches.size),
+        sampler=numbers,
         batch_size=None,
         num_workers=workers,
-        prefetch_factor=PREFETCH if workers else None,
+        prefetch_factor=PREFETCH,
         collate_fn=_as_it_is,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=_prepare_worker,
+        multiprocessing_context="fork",  # the buffers are memory that only a fork shares
         generator=torch.Generator(),  # of its own: the loader would draw its base seed from the global one
     )
     return iter(loader)
 
 
-@dataclass
-class _Positions:
-    first: int
-    step: int
-
-    def __iter__(self) -> Iterator[int]:
-        return itertools.count(self.first, self.step)
+def _read(parts: Iterator[Rows], index: Index) -> Iterator[tuple[Tensor, list[Finding]]]:
+    reader = Reader(index)
+    for rows in parts:
+        pixels = torch.empty(len(rows), index.size, index.size, 3, dtype=torch.uint8)
+        yield pixels, fill(pixels, rows, reader)
 
 
-def _told(batches: Iterator[tuple[Tensor | None, list[Finding]]], found: Found | None) -> Generator[Tensor, None, None]:
-    for images, findings in batches:
+def _pinned(pixels: Tensor) -> Tensor:
+    """A copy in pinned memory, from which a GPU copies while the CPU goes on; the same tensor where there is none."""
+    return torch.empty_like(pixels, pin_memory=True).copy_(pixels) if torch.cuda.is_available() else pixels
+
+
+def _told(batches: Iterator[tuple[Tensor, list[Finding]]], found: Found | None) -> Generator[Tensor, None, None]:
+    for pixels, findings in batches:
         if findings and found is None:
             raise WaveganError(f"{findings[-1]}; find all damage with `wavegan shards verify`")
         if findings and found is not None:
             found(findings)
-        if images is None:
+        if sum(finding.row is not None for finding in findings) == len(pixels):
             raise WaveganError(
                 f"no image of a batch can be read, first {findings[0]}; find all damage with `wavegan shards verify`"
             )
-        yield images
+        yield pixels.permute(0, 3, 1, 2)
 
 
 def _keys(index: Index) -> list[str]:
@@ -218,10 +209,11 @@ def _as_it_is(item: Item) -> Item:
     return item
 
 
-def _leave_signals_to_parent(_worker: int) -> None:
-    """Ctrl-C and the signal that asks for a checkpoint reach the whole process group; the parent alone answers.
+def _prepare_worker(_worker: int) -> None:
+    """Signals that ask a run to leave reach the whole process group; the parent alone answers.
 
-    (Torch itself keeps each worker to one thread and ends it when the parent dies.)
+    Torch itself keeps each worker to one thread, but looks only every 5 seconds whether the parent lives.
     """
-    for number in (signal.SIGINT, signal.SIGUSR2):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+    end_with_parent()

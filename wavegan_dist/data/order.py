@@ -8,7 +8,9 @@ A global batch lays its images out by stream, and each rank takes an equal slice
 the same few streams throughout, so a node with a cache of its own fetches its share of the shards and no more.
 """
 
-from collections.abc import Callable
+import itertools
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -57,32 +59,26 @@ class _Epoch:
             _Stream(starts, shards[number::STREAMS], seed, epoch, number) for number in range(min(STREAMS, len(shards)))
         ]
         # Rounds: in each, every stream that lasts gives one image. Between two lengths the streams that last are the same.
-        lengths = np.array([stream.length for stream in self.streams])
-        self.rounds = np.unique(lengths)
-        begun = np.concatenate(([0], self.rounds[:-1]))
-        self.lasting = [np.flatnonzero(lengths > first) for first in begun]
-        self.begun = begun
-        self.ends = np.cumsum((self.rounds - begun) * [len(lasting) for lasting in self.lasting])
+        self.lengths = np.array([stream.length for stream in self.streams])
+        rounds = np.unique(self.lengths)
+        self.begun = np.concatenate(([0], rounds[:-1]))
+        self.lasting = [np.flatnonzero(self.lengths > first) for first in self.begun]
+        self.ends = np.cumsum((rounds - self.begun) * [len(lasting) for lasting in self.lasting])
 
     def rows(self, first: int, size: int) -> Rows:
         """Rows of the images at positions first ... first + size - 1, laid out by stream."""
-        streams, turns = self._locate(np.arange(first, first + size))
-        layout = np.argsort(streams, kind="stable")
-        streams, turns = streams[layout], turns[layout]
-        present, begins = np.unique(streams, return_index=True)
-        parts = np.split(turns, begins[1:])
-        return np.concatenate([self.streams[stream].rows(part) for stream, part in zip(present, parts, strict=True)])
+        turns = zip(self.streams, self._given(first), self._given(first + size), strict=True)
+        return np.concatenate([part for stream, begin, end in turns for part in stream.rows(begin, end)])
 
-    def _locate(self, positions: Rows) -> tuple[Rows, Rows]:
-        """(stream, how many images of that stream come before) of each position."""
-        streams, turns = np.empty_like(positions), np.empty_like(positions)
-        spans = np.searchsorted(self.ends, positions, side="right")
-        for span in np.unique(spans):
-            lasting, here = self.lasting[span], spans == span
-            offset = positions[here] - (self.ends[span - 1] if span else 0)
-            streams[here] = lasting[offset % len(lasting)]
-            turns[here] = self.begun[span] + offset // len(lasting)
-        return streams, turns
+    def _given(self, position: int) -> list[int]:
+        """How many images each stream has given before this position of the epoch."""
+        span = int(np.searchsorted(self.ends, position))
+        lasting = self.lasting[span]
+        rounds, more = divmod(position - (int(self.ends[span - 1]) if span else 0), len(lasting))
+        given = np.minimum(self.lengths, self.begun[span] + rounds)
+        given[lasting[:more]] += 1
+        counts: list[int] = given.tolist()
+        return counts
 
 
 class _Stream:
@@ -90,18 +86,17 @@ class _Stream:
         self.starts, self.seed, self.epoch, self.number = starts, seed, epoch, number
         self.windows = [shards[first : first + WINDOW] for first in range(0, len(shards), WINDOW)]
         sizes = [int((starts[window + 1] - starts[window]).sum()) for window in self.windows]
-        self.begins = np.concatenate(([0], np.cumsum(sizes)))
-        self.length = int(self.begins[-1])
+        self.begins = [0, *itertools.accumulate(sizes)]
+        self.length = self.begins[-1]
         self._permuted: dict[int, Rows] = {}
 
-    def rows(self, turns: Rows) -> Rows:
-        """Rows of the stream's images of these turns (ascending)."""
-        windows = np.searchsorted(self.begins, turns, side="right") - 1
-        parts = [
-            _recall(self._permuted, int(window), self._permute)[turns[windows == window] - self.begins[window]]
-            for window in np.unique(windows)
-        ]
-        return np.concatenate(parts)
+    def rows(self, begin: int, end: int) -> Iterator[Rows]:
+        """Rows of the stream's images from turn `begin` to before turn `end`, window by window."""
+        while begin < end:
+            window = bisect_right(self.begins, begin) - 1
+            before, after = self.begins[window : window + 2]
+            yield _recall(self._permuted, window, self._permute)[begin - before : end - before]
+            begin = after
 
     def _permute(self, window: int) -> Rows:
         rows = np.concatenate([np.arange(self.starts[shard], self.starts[shard + 1]) for shard in self.windows[window]])

@@ -1,5 +1,6 @@
 """A write in pieces: each is a run of pictures, encoded and on the disk, so that a killed write does not begin again."""
 
+import fcntl
 import hashlib
 import json
 import shutil
@@ -49,9 +50,15 @@ def work_folder(out: Path, settings: Mapping[str, object]) -> Iterator[Path]:
     are encoded when it ends otherwise.
 
     Raises:
-        UsageError: the folder is there with pieces of other settings.
+        UsageError: another process is at it, or the folder is there with pieces of other settings.
     """
     work = out.with_name(f".{out.name}.partial")
+    with _alone(work, out), _kept(work, settings):
+        yield work
+
+
+@contextmanager
+def _kept(work: Path, settings: Mapping[str, object]) -> Iterator[None]:
     plan = work / "plan.json"
     if plan.exists() and (before := json.loads(plan.read_text())) != settings:
         other = ", ".join(
@@ -61,12 +68,24 @@ def work_folder(out: Path, settings: Mapping[str, object]) -> Iterator[Path]:
     try:
         with atomic_file(plan) as file:
             file.write(json.dumps(settings))
-        yield work
+        yield
     except BaseException:
         if not any(path.stat().st_size for path in work.glob("*.bin")):
             shutil.rmtree(work, ignore_errors=True)
         raise
     shutil.rmtree(work)
+
+
+@contextmanager
+def _alone(work: Path, out: Path) -> Iterator[None]:
+    """Hold the folder, made if need be, against all other writes until the block or this process, however, ends."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # unlike flock's not inherited by workers, who may end later
+        except (BlockingIOError, PermissionError) as error:
+            raise UsageError(f"another `shards write` is at {out}; wait for its end or choose another folder") from error
+        yield
 
 
 def split(pictures: Sequence[Picture], work: Path, size: int, encoding: str) -> list[Piece]:

@@ -51,14 +51,15 @@ class Reader:
 
     def read(self, place: Place) -> bytes:
         """The encoded image. Raises UnreadableError where its shard is missing or ends before it."""
-        shard = self.index.shards[place.shard]
+        _, number, offset, size = place
         try:
-            descriptor = self._file(place.shard).fileno()
-            content = os.pread(descriptor, place.size, place.offset)
+            descriptor = self._file(number).fileno()
+            content = os.pread(descriptor, size, offset)
         except (WaveganError, OSError) as error:
-            gone = Finding(shard.file, f"cannot be read: {getattr(error, 'strerror', None) or error}")
+            gone = Finding(self.index.shards[number].file, f"cannot be read: {getattr(error, 'strerror', None) or error}")
             raise UnreadableError([gone, self.finding(place, "lies in a shard that cannot be read")]) from error
-        if len(content) < place.size:
+        if len(content) < size:
+            shard = self.index.shards[number]
             cut = Finding(shard.file, f"is cut short: {os.fstat(descriptor).st_size:,} of {shard.bytes:,} bytes")
             raise UnreadableError([cut, self.finding(place, "lies beyond the end of its shard")])
         return content

@@ -15,7 +15,7 @@ from wavegan_dist.evaluate.generate import generated_images
 from wavegan_dist.evaluate.measures import DEFAULT_METRICS, OFFLINE, Weights, build_metrics, check_names
 from wavegan_dist.evaluate.real import floors, real_sides
 from wavegan_dist.model.snapshot import Snapshot, load_snapshot
-from wavegan_dist.processes import Group, join, on_each
+from wavegan_dist.processes import Group, join, on_each, together
 from wavegan_dist.provenance import git_commit
 
 DEFAULT_COUNT = 5000
@@ -54,8 +54,9 @@ def evaluate_snapshot(
     count = _check_images(snapshot, index, data_index_path, count)
     measures = on_each(group, lambda: build_metrics(names, index.size, count, seed, weights, group.device))
     quantities = list({measure.quantity.name: measure.quantity for measure in measures}.values())
-    sides = real_sides(index, count, seed, quantities, group)
-    kept = collect(_source(snapshot, seed, group.device), count, quantities, group, "generated images")
+    with together(group):
+        sides = real_sides(index, count, seed, quantities, group)
+        kept = collect(_source(snapshot, seed, group.device), count, quantities, group, "generated images")
     if not group.is_main_process:
         return None
     generated = dict(zip((quantity.name for quantity in quantities), kept, strict=True))

@@ -12,3 +12,8 @@ def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
 def hinge_g(fake: Tensor) -> Tensor:
     """The generators' loss from one discriminator, `-mean(fake)`; logits of any shape -> scalar."""
     return -fake.float().mean()
+
+
+def saturation(real: Tensor, fake: Tensor) -> Tensor:
+    """Share of the logits beyond the hinge's margin, from which a discriminator learns nothing: scalar in [0, 1]."""
+    return ((real.detach() > 1).float().mean() + (fake.detach() < -1).float().mean()) / 2

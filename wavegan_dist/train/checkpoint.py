@@ -1,67 +1,201 @@
-"""Checkpoints: all that a run needs to go on, in one folder, swapped in whole.
+"""Checkpoints: all that a run needs to go on, in one folder, swapped in whole, written while training goes on.
 
-generator, discriminator, ema, optimizer_g, optimizer_d .safetensors    state.json (nimg)
+shard-*.safetensors   weights, buffers, moments and EMA, each rank its share (torch.distributed.checkpoint)
+state.json            nimg, rollbacks, sums since the last report, config, digest of the data, MLflow run
+manifest.json         bytes and sha256 of the files above
+
+A checkpoint holds no random state: randomness is counted (counted.py). It loads at any number of processes.
 """
 
 import json
 import shutil
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import Metadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from wavegan_dist.errors import WaveganError
-from wavegan_dist.files import atomic_dir, save_tensors
+from wavegan_dist.files import sha256, swap_in
 
 if TYPE_CHECKING:
     from wavegan_dist.train.trainer import Trainer
 
+STATE, MANIFEST = "state.json", "manifest.json"
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
-def save_checkpoint(path: Path, trainer: "Trainer") -> None:
-    """Write the folder `path`, whole or not at all; one rank calls this."""
-    with atomic_dir(path) as folder:
-        for name, tensors in _tensors(trainer).items():
-            save_tensors(tensors, folder / f"{name}.safetensors")
-        (folder / "state.json").write_text(json.dumps({"nimg": trainer.nimg}))
+warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+
+
+class Checkpointer:
+    """Saves a trainer in the background: training waits for the copy to the CPU, and for a save that is still under way.
+
+    Args:
+        trainer: what is saved.
+        about: what state.json is to say besides the position; called at each save.
+    """
+
+    def __init__(self, trainer: "Trainer", about: Callable[[], dict[str, Any]]) -> None:
+        self.trainer, self.about = trainer, about
+        # Of its own: collectives of the background thread may not mix with those of training.
+        self._group = dist.new_group(backend="gloo") if dist.is_initialized() else None
+        self._copy: dict[str, Tensor] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._saving: Future[Metadata] | None = None
+
+    def save(self, path: Path) -> None:
+        """Begin to write the folder `path`; it appears when it is whole. Every rank calls this.
+
+        Raises:
+            OSError: the save before this one could not be written.
+        """
+        self.wait()
+        state = {
+            **self.about(),
+            "nimg": self.trainer.nimg,
+            "rollbacks": self.trainer.rollbacks,
+            "sums": self.trainer.sums.state(),
+        }
+        self._stage()
+        storage = _Storage(path, state)
+        self._saving = self._thread.submit(save, self._copy, storage_writer=storage, process_group=self._group)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being written."""
+        return self._saving is None or self._saving.done()
+
+    def failed(self) -> bool:
+        """Whether the last save has ended in an error; `wait` raises it."""
+        return self._saving is not None and self._saving.done() and self._saving.exception() is not None
+
+    def wait(self) -> None:
+        """Return when the last save is on the disk; every rank calls this.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        saving, self._saving = self._saving, None
+        if saving is None:
+            return
+        try:
+            saving.result()
+        except CheckpointException as error:
+            reason = next(iter(error.failures.values()))[0]
+            raise reason if isinstance(reason, OSError) else WaveganError(f"cannot save a checkpoint: {reason}") from error
+
+    def _stage(self) -> None:
+        """Copy all tensors into buffers on the CPU, made once (pinned beside a GPU)."""
+        pinned = self.trainer.accelerator.device.type == "cuda"
+        for name, value in tensors(self.trainer).items():
+            if name not in self._copy:
+                self._copy[name] = torch.empty(value.shape, dtype=value.dtype, pin_memory=pinned)
+            self._copy[name].copy_(value, non_blocking=pinned)
+        if pinned:
+            torch.cuda.synchronize()
+
+
+class _Storage(HuggingFaceStorageWriter):
+    """Writes under a temporary name; the coordinator adds state and manifest when all have written, and renames."""
+
+    def __init__(self, path: Path, state: dict[str, Any]) -> None:
+        self.final, self.temporary, self.state = path, path.with_name(f".{path.name}.tmp"), state
+        super().__init__(str(self.temporary), save_distributed=True)
+
+    def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None:
+        if is_coordinator:
+            shutil.rmtree(self.temporary, ignore_errors=True)
+        super().set_up_storage_writer(is_coordinator, *args, **kwargs)
+
+    def finish(self, metadata: Metadata, results: Any) -> None:
+        (self.temporary / STATE).write_text(json.dumps(self.state))
+        files = sorted(self.temporary.iterdir())
+        manifest = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
+        (self.temporary / MANIFEST).write_text(json.dumps(manifest, indent=2))
+        swap_in(self.temporary, self.final)
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint's files by its manifest, None if nothing is."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        for name, entry in manifest.items():
+            if (path / name).stat().st_size != entry["bytes"]:
+                return f"{name} has not the {entry['bytes']:,} bytes of {MANIFEST}"
+            if sha256(path / name) != entry["sha256"]:
+                return f"{name} has not the sha256 of {MANIFEST}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{getattr(error, 'strerror', None) or error} ({getattr(error, 'filename', None) or MANIFEST})"
+    return None
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """A checkpoint's state.json."""
+    state: dict[str, Any] = json.loads((path / STATE).read_text())
+    return state
 
 
 def load_checkpoint(path: Path, trainer: "Trainer") -> None:
-    """Put a trainer back where `save_checkpoint` found it; every rank calls this.
+    """Put a trainer back where `Checkpointer.save` found it; every rank calls this, and reads for itself.
 
     Raises:
-        WaveganError: a file is missing, damaged or of another model.
+        WaveganError: the checkpoint is of another model, or cannot be read.
     """
+    moments = {name: _moments(module) for name, (_, module) in trainer.optimizers().items()}
     try:
-        for name, module in trainer.modules().items():
-            module.load_state_dict(load_file(path / f"{name}.safetensors"))
-        for name, optimizer in trainer.optimizers().items():
-            _load_optimizer(optimizer, load_file(path / f"{name}.safetensors"))
-        trainer.nimg = json.loads((path / "state.json").read_text())["nimg"]
-    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+        wanted = {**_weights(trainer), **_flat(moments)}
+        load(wanted, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True)
+        state = read_state(path)
+    except (CheckpointException, OSError, RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[-1]
         raise WaveganError(f"cannot go on from {path}: {reason}; give an older one with --resume PATH") from error
+    for name, (optimizer, _) in trainer.optimizers().items():
+        by_index = dict(enumerate(moments[name].values()))
+        optimizer.load_state_dict({"state": by_index, "param_groups": optimizer.state_dict()["param_groups"]})
+    trainer.nimg, trainer.rollbacks = state["nimg"], state["rollbacks"]
+    trainer.sums.restore(state["sums"])
 
 
-def prune(checkpoints: list[Path], keep: int) -> None:
-    """Delete all but the newest `keep` of these folders, oldest first in the list."""
-    for path in checkpoints[:-keep]:
-        shutil.rmtree(path)
+def tensors(trainer: "Trainer") -> dict[str, Tensor]:
+    """All tensors of a trainer by name, as a checkpoint has them."""
+    moments = {}
+    for name, (optimizer, module) in trainer.optimizers().items():
+        moments[name] = {parameter: optimizer.state[value] for parameter, value in module.named_parameters()}
+    return {**_weights(trainer), **_flat(moments)}
 
 
-def _tensors(trainer: "Trainer") -> dict[str, dict[str, Tensor]]:
-    tensors = {name: dict(module.state_dict()) for name, module in trainer.modules().items()}
-    for name, optimizer in trainer.optimizers().items():
-        states = optimizer.state_dict()["state"]
-        tensors[name] = {f"{index}.{key}": value for index, state in states.items() for key, value in state.items()}
-    return tensors
+def _weights(trainer: "Trainer") -> dict[str, Tensor]:
+    return {
+        f"{name}.{key}": value.detach()
+        for name, module in trainer.modules().items()
+        for key, value in module.state_dict().items()
+    }
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        index, key = name.split(".")
-        state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+def _moments(module: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """Adam's state before the first step, to be filled; laid out as its parameters are, which fused Adam relies on."""
+    return {
+        name: {
+            key: torch.zeros((), device=value.device) if key == "step" else torch.zeros_like(value, requires_grad=False)
+            for key in MOMENTS
+        }
+        for name, value in module.named_parameters()
+    }
+
+
+def _flat(moments: dict[str, dict[str, dict[str, Tensor]]]) -> dict[str, Tensor]:
+    return {
+        f"{optimizer}.{parameter}.{key}": value
+        for optimizer, parameters in moments.items()
+        for parameter, state in parameters.items()
+        for key, value in state.items()
+    }

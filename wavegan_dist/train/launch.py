@@ -1,15 +1,23 @@
 """The processes of a run: found by Accelerate, counted before the first step."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from wavegan_dist.config import TrainConfig
 from wavegan_dist.errors import UsageError
-from wavegan_dist.processes import asked_of_launcher, check_all_here, on_main
+from wavegan_dist.processes import asked_of_launcher, check_all_here, on_main, together
+from wavegan_dist.train.run_folder import RunFolder
 
-__all__ = ["check_world_size", "on_main", "start"]
+__all__ = ["check_world_size", "locked", "on_main", "start", "together"]
+
+# Longer than anything that one rank does while the others wait in a collective (a sample grid, a read from slow storage),
+# shorter than anyone wants to pay for a cluster that hangs.
+TIMEOUT = timedelta(minutes=10)
 
 
 def start(train: TrainConfig) -> Accelerator:
@@ -24,7 +32,11 @@ def start(train: TrainConfig) -> Accelerator:
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     precision = "no" if train.precision == "fp32" else train.precision
     # Without cpu=True, ranks that find no GPU would each train alone (accelerate 1.15).
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), mixed_precision=precision, kwargs_handlers=[ddp])
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision=precision,
+        kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=TIMEOUT)],
+    )
     check_world_size(accelerator.num_processes, train)
     return accelerator
 
@@ -36,6 +48,14 @@ def check_world_size(world_size: int, train: TrainConfig) -> None:
         raise UsageError(
             f"train.batch_size = {train.batch_size} does not divide among {world_size} processes; make it a multiple"
         )
+
+
+@contextmanager
+def locked(accelerator: Accelerator, folder: RunFolder) -> Iterator[None]:
+    """Hold the run folder's lock, on rank 0, while the block lasts; UsageError on all ranks where another holds it."""
+    with ExitStack() as stack:
+        on_main(accelerator, lambda: stack.enter_context(folder.lock()))
+        yield
 
 
 def _asked(train: TrainConfig) -> tuple[int, str]:

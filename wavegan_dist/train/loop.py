@@ -1,8 +1,9 @@
 """The loop, from top to bottom."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,18 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from wavegan_dist.config import Experiment
-from wavegan_dist.data import Index, training_batches
+from wavegan_dist.data import Index, batch_keys, check_present, training_batches
 from wavegan_dist.errors import UsageError
 from wavegan_dist.provenance import provenance
 from wavegan_dist.train import launch
-from wavegan_dist.train.checkpoint import load_checkpoint
+from wavegan_dist.train.boundary import Boundary
+from wavegan_dist.train.checkpoint import Checkpointer, load_checkpoint
+from wavegan_dist.train.diagnosis import NonFiniteError, diagnose
 from wavegan_dist.train.observer import Observer
 from wavegan_dist.train.report import Clock
-from wavegan_dist.train.run_folder import RunFolder, checkpoint_to_resume
+from wavegan_dist.train.resume import checkpoint_to_resume
+from wavegan_dist.train.run_folder import RunFolder
+from wavegan_dist.train.signals import Signals
 from wavegan_dist.train.tally import Tally
 from wavegan_dist.train.trainer import Trainer
 
@@ -32,52 +37,117 @@ def train(experiment: Experiment, run_dir: Path, resume: str = "auto") -> None:
         resume: `auto`, `never` or the path of a checkpoint, as `checkpoint_to_resume` says.
 
     Raises:
-        UsageError: the experiment, the data and the processes do not go together.
-        WaveganError: a shard is corrupt, a checkpoint is damaged, a gradient is not finite.
+        UsageError: the experiment, the data and the processes do not go together, or the run folder is in use.
+        InterruptedRunError: a signal asked the run to leave; it is saved.
+        NonFiniteError: a loss or a gradient is not finite.
+        WaveganError: a shard is corrupt, a checkpoint is damaged, another process died.
     """
     accelerator = launch.start(experiment.train)
     index = load_index(experiment)
     folder = RunFolder(run_dir)
-    checkpoint = launch.on_main(accelerator, lambda: checkpoint_to_resume(folder, experiment, resume))
-    trainer = Trainer(experiment, index, accelerator)
-    if checkpoint is not None:
-        load_checkpoint(checkpoint, trainer)
-    tally = Tally(accelerator, folder.data_errors, index, experiment.data.max_bad_fraction)
-    batches = training_batches(
-        index,
-        batch_size=experiment.train.batch_size // accelerator.num_processes,
-        seed=experiment.seed,
-        start_nimg=trainer.nimg,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-        workers=experiment.data.workers,
-        max_bad_fraction=experiment.data.max_bad_fraction,
-        found=tally.found,
-    )
-    told = environment(accelerator, index)
-    with closing(batches), Observer(folder, trainer, told, main=accelerator.is_main_process) as observer:
-        run(trainer, batches, tally, observer)
-    accelerator.wait_for_everyone()
+    with launch.together(accelerator), launch.locked(accelerator, folder):
+        checkpoint = launch.on_main(accelerator, lambda: checkpoint_to_resume(folder, experiment, index.digest, resume))
+        trainer = Trainer(experiment, index, accelerator)
+        if checkpoint is not None:
+            load_checkpoint(checkpoint, trainer)
+        told = environment(accelerator, index)
+        checkpointer = Checkpointer(trainer, lambda: {"config": experiment.model_dump(mode="json"), **told})
+        with Signals() as signals, Observer(folder, trainer, checkpointer, told) as observer:
+            boundary = Boundary(trainer, checkpointer, signals)
+            run(Run(trainer, index, folder, boundary, observer))
+        accelerator.wait_for_everyone()
     accelerator.end_training()
 
 
-def run(trainer: Trainer, batches: Iterator[Tensor], tally: Tally, observer: Observer) -> None:
-    """Step until `total_kimg`; report, snapshot and checkpoint whenever a multiple of their interval is crossed."""
-    settings = trainer.experiment.train
-    clock = Clock(trainer.nimg)
-    timed_batches = clock.waiting(batches)
-    if trainer.nimg == 0:
-        observer.snapshot()
-    while trainer.nimg < settings.total_kimg * 1000:
-        before = trainer.nimg
-        trainer.step(timed_batches)
+@dataclass(frozen=True)
+class Run:
+    """What the loop works with."""
 
-        if crossed(settings.report_kimg, before, trainer):
-            observer.report(trainer.drain() | clock.read(trainer.nimg) | tally.settle())
-        if crossed(settings.snapshot_kimg, before, trainer):
-            observer.snapshot()
-        if crossed(settings.checkpoint_kimg, before, trainer):
-            observer.checkpoint()
+    trainer: Trainer
+    index: Index
+    folder: RunFolder
+    boundary: Boundary
+    observer: Observer
+
+
+def run(parts: Run) -> None:
+    """Train to the end; after a number that is not finite go back to the last checkpoint, where the experiment says so."""
+    if parts.trainer.nimg == 0:
+        parts.observer.snapshot()
+    while True:
+        try:
+            train_on(parts)
+        except NonFiniteError as error:
+            roll_back(parts, error)
+        else:
+            return parts.observer.settle_checkpoint()
+
+
+def train_on(parts: Run) -> None:
+    """Step until `total_kimg`; report, snapshot and checkpoint whenever a multiple of their interval is crossed."""
+    trainer, observer = parts.trainer, parts.observer
+    settings = trainer.experiment.train
+    tally = Tally(trainer.accelerator, parts.folder.data_errors, parts.index, trainer.experiment.data.max_bad_fraction)
+    clock = Clock(trainer.nimg)
+    with closing(stream(trainer, parts.index, tally)) as batches:
+        timed_batches = clock.waiting(batches)
+        while trainer.nimg < settings.total_kimg * 1000:
+            before = trainer.nimg
+            trainer.step(timed_batches)
+
+            verdict = parts.boundary.agree()
+            if verdict.nonfinite:
+                raise diagnose(trainer, parts.folder.diagnostics(before), lambda first: keys(parts, first))
+            if verdict.save_failed:
+                observer.settle_checkpoint()
+            if crossed(settings.report_kimg, before, trainer):
+                observer.report(trainer.sums.drain() | clock.read(trainer.nimg) | tally.settle())
+            if crossed(settings.snapshot_kimg, before, trainer):
+                observer.snapshot()
+            if crossed(settings.checkpoint_kimg, before, trainer) or verdict.signal:
+                observer.checkpoint()
+            if verdict.signal:
+                raise observer.interrupted(verdict.signal)
+
+
+def roll_back(parts: Run, error: NonFiniteError) -> None:
+    """Go back to the last checkpoint and on from there with other latents; raises `error` where that is not wanted or left."""
+    trainer = parts.trainer
+    settings = trainer.experiment.train
+    rollbacks = trainer.rollbacks + 1
+    if settings.on_nonfinite == "stop" or rollbacks > settings.max_rollbacks:
+        raise error
+    parts.observer.settle_checkpoint()
+    checkpoint = next(reversed(launch.on_main(trainer.accelerator, parts.folder.checkpoints)), None)
+    if checkpoint is None:
+        raise error
+    load_checkpoint(checkpoint, trainer)
+    trainer.rollbacks = rollbacks
+    parts.observer.rolled_back(error)
+
+
+def stream(trainer: Trainer, index: Index, tally: Tally) -> Generator[Tensor, None, None]:
+    """This rank's batches from the trainer's position on."""
+    accelerator, settings = trainer.accelerator, trainer.experiment
+    return training_batches(
+        index,
+        batch_size=settings.train.batch_size // accelerator.num_processes,
+        seed=settings.seed,
+        start_nimg=trainer.nimg,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        workers=settings.data.workers,
+        max_bad_fraction=settings.data.max_bad_fraction,
+        found=tally.found,
+    )
+
+
+def keys(parts: Run, first: int) -> list[str]:
+    """This rank's images of the global batch that begins at image `first`."""
+    accelerator, settings = parts.trainer.accelerator, parts.trainer.experiment
+    local = settings.train.batch_size // accelerator.num_processes
+    share = slice(accelerator.process_index * local, (accelerator.process_index + 1) * local)
+    return batch_keys(parts.index, settings.seed, first, settings.train.batch_size, share)
 
 
 def crossed(kimg: float, before: int, trainer: Trainer) -> bool:
@@ -88,7 +158,7 @@ def crossed(kimg: float, before: int, trainer: Trainer) -> bool:
 
 
 def load_index(experiment: Experiment) -> Index:
-    """The data's index, checked against the model's resolution; UsageError where they differ."""
+    """The data's index; UsageError where it does not fit the model's resolution or too many of its shards are missing."""
     data = experiment.data
     index = Index.load(data.index, data.cache, int(data.cache_gib * 2**30))
     if index.size != experiment.model.resolution:
@@ -96,6 +166,7 @@ def load_index(experiment: Experiment) -> Index:
             f"model.resolution = {experiment.model.resolution} but {data.index} holds {index.size} px images; "
             f"set model.resolution={index.size} or write the shards with --size {experiment.model.resolution}"
         )
+    check_present(index, data.max_bad_fraction)
     return index
 
 

@@ -1,6 +1,9 @@
-"""Everything that leaves a run: status lines, metrics, sample grids, snapshots, checkpoints; written by rank 0."""
+"""Everything that leaves a run: status lines, metrics, sample grids, snapshots, checkpoints."""
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -10,11 +13,14 @@ from tqdm import tqdm
 from wavegan_dist import counted
 from wavegan_dist.images import save_grid, to_uint8
 from wavegan_dist.model.snapshot import save_snapshot
-from wavegan_dist.train.checkpoint import prune, save_checkpoint
-from wavegan_dist.train.report import shares, status
+from wavegan_dist.tracking import Tracker
+from wavegan_dist.train.checkpoint import Checkpointer
+from wavegan_dist.train.diagnosis import NonFiniteError
+from wavegan_dist.train.report import grid_report, status
 from wavegan_dist.train.run_folder import RunFolder, label
-from wavegan_dist.train.tracking import Tracker
+from wavegan_dist.train.signals import InterruptedRunError
 from wavegan_dist.train.trainer import Trainer
+from wavegan_dist.train.watch import Watch
 
 GRID = 64  # images in a sample grid
 
@@ -22,50 +28,59 @@ GRID = 64  # images in a sample grid
 class Observer:
     """Writes what a run shows of itself to the terminal, the run folder and MLflow.
 
-    A context: leaving it closes the MLflow run as FINISHED, FAILED or KILLED.
+    A context: leaving it closes the MLflow run and says in exit.json how the run ended. Rank 0 writes; a checkpoint is
+    written by all ranks.
 
     Args:
         folder: the run folder.
         trainer: what is watched.
+        checkpointer: writes its checkpoints.
         environment: what environment.json is to say.
-        main: whether this is rank 0; on other ranks every method does nothing.
     """
 
-    def __init__(self, folder: RunFolder, trainer: Trainer, environment: dict[str, Any], *, main: bool) -> None:
-        self.folder, self.trainer, self.environment, self.main = folder, trainer, environment, main
-        settings = trainer.experiment
+    def __init__(self, folder: RunFolder, trainer: Trainer, checkpointer: Checkpointer, environment: dict[str, Any]) -> None:
+        self.folder, self.trainer, self.checkpointer, self.environment = folder, trainer, checkpointer, environment
+        self.main: bool = trainer.accelerator.is_main_process
+        self.settings = trainer.experiment.train
         self.generator = trainer.ema.module
-        z = counted.normal(settings.seed, "latent/grid", range(GRID), settings.model.z_dim)
+        self.watch = Watch(self.settings.total_kimg)
+        z = counted.normal(trainer.experiment.seed, "latent/grid", range(GRID), trainer.experiment.model.z_dim)
         self.grid_z = z.to(trainer.accelerator.device)
 
     def __enter__(self) -> Self:
         if self.main:
             self.folder.begin(self.trainer.experiment, self.environment, self.trainer.nimg)
-            self.tracker = Tracker.open(self.folder, self.trainer.experiment)
+            self.tracker = Tracker.open(self.folder.path, self.trainer.experiment)
             self.tracker.file(self.folder.config)
             self.tracker.file(self.folder.environment)
             self.bar = self._progress_bar()
-            self._say(
-                f"{self.folder.path}: {'going on' if self.trainer.nimg else 'starting'} at kimg {self.trainer.nimg / 1000:g}"
-            )
+            self._say(f"{self.folder.path}: {'going on' if self.trainer.nimg else 'starting'} at kimg {self._kimg}")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.main:
-            self.bar.close()
-            self.tracker.end("FINISHED" if kind is None else "KILLED" if kind is KeyboardInterrupt else "FAILED")
+        if not self.main:
+            return
+        self.bar.close()
+        with self._writing("how the run ended"):
+            self.folder.prune(self.settings.keep_checkpoints, self.settings.keep_checkpoint_kimg)
+            state = "finished" if error is None else "interrupted" if kind is InterruptedRunError else "failed"
+            self.folder.leave(state, self.trainer.nimg, str(error or ""))
+        self.tracker.end(_mlflow_status(error))
 
     def report(self, point: dict[str, float]) -> None:
         """A status line, a line of metrics.jsonl and a point in MLflow of these values and the generator's state."""
         if not self.main:
             return
         nimg = self.trainer.nimg
-        point |= {"lam": self.trainer.raw_generator.mix().item(), **shares(self.generator, self.grid_z)}
+        point |= grid_report(self.generator, self.trainer.raw_generator, self.grid_z, self.trainer.real)
+        told = {"nimg": nimg, "kimg": nimg / 1000, **point}
+        with self._writing("metrics"):
+            self.folder.append_metrics(told)
         self.tracker.metrics(point, nimg)
-        point = {"nimg": nimg, "kimg": nimg / 1000, **point}
-        self.folder.append_metrics(point)
-        self.bar.update(point["kimg"] - self.bar.n)
-        self._say(status(point, self.trainer.experiment.train.total_kimg))
+        self.bar.update(told["kimg"] - self.bar.n)
+        self._say(status(told, self.settings.total_kimg))
+        for warning in self.watch.warnings(told):
+            self._warn(f"kimg {self._kimg}: {warning}")
 
     def snapshot(self) -> None:
         """The EMA generator, and a grid of its samples from latents that never change."""
@@ -73,23 +88,58 @@ class Observer:
             return
         nimg = self.trainer.nimg
         path = self.folder.snapshot(nimg)
-        save_snapshot(path, self.generator, self.trainer.experiment, nimg, self.environment["index_digest"])
-        with torch.no_grad():
-            save_grid(to_uint8(self.generator(self.grid_z)), self.folder.samples(nimg))
-        self.tracker.picture(self.folder.samples(nimg), "samples", nimg)
-        self.tracker.file(path, f"snapshots/{label(nimg)}")
+        with self._writing("a snapshot"):
+            save_snapshot(path, self.generator, self.trainer.experiment, nimg, self.environment["index_digest"])
+            with torch.no_grad():
+                save_grid(to_uint8(self.generator(self.grid_z)), self.folder.samples(nimg))
+            self.tracker.picture(self.folder.samples(nimg), "samples", nimg)
+            self.tracker.file(path, f"snapshots/{label(nimg)}")
 
     def checkpoint(self) -> None:
-        """All that is needed to go on from here; the oldest beyond `keep_checkpoints` go."""
-        if not self.main:
-            return
-        save_checkpoint(self.folder.checkpoint(self.trainer.nimg), self.trainer)
-        prune(self.folder.checkpoints(), self.trainer.experiment.train.keep_checkpoints)
+        """Begin to save all that is needed to go on from here; those that need not stay go. Every rank calls this."""
+        self.settle_checkpoint()
+        if self.main:
+            self.folder.prune(self.settings.keep_checkpoints, self.settings.keep_checkpoint_kimg)
+        with self._writing("a checkpoint"):
+            self.checkpointer.save(self.folder.checkpoint(self.trainer.nimg))
+
+    def settle_checkpoint(self) -> None:
+        """Wait for the last checkpoint to be on the disk; every rank calls this."""
+        with self._writing("a checkpoint"):
+            self.checkpointer.wait()
+
+    def interrupted(self, number: int) -> InterruptedRunError:
+        """The error to leave with after this signal, once the checkpoint is on the disk; every rank calls this."""
+        self.settle_checkpoint()
+        return InterruptedRunError(
+            number, f"{signal.Signals(number).name}: saved at kimg {self._kimg}; the same command goes on from there"
+        )
+
+    def rolled_back(self, error: NonFiniteError) -> None:
+        """The trainer has gone back to a checkpoint because of this error."""
+        if self.main:
+            self.folder.forget_after(self.trainer.nimg)
+            again = f"{self.trainer.rollbacks} of at most {self.settings.max_rollbacks}"
+            self._warn(f"{error}; rolled back to kimg {self._kimg}, {again}, going on with other latents")
+
+    @property
+    def _kimg(self) -> str:
+        return f"{self.trainer.nimg / 1000:g}"
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """Let an OSError pass, or only warn of it, as `train.on_disk_error` says."""
+        try:
+            yield
+        except OSError as error:
+            if self.settings.on_disk_error == "stop":
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            self._warn(f"cannot write {what} at kimg {self._kimg} ({where}{error.strerror}); training goes on without it")
 
     def _progress_bar(self) -> "tqdm[NoReturn]":
-        settings = self.trainer.experiment.train
         return tqdm(
-            total=settings.total_kimg,
+            total=self.settings.total_kimg,
             initial=self.trainer.nimg / 1000,
             unit="kimg",
             disable=None,  # off where stderr is no terminal
@@ -99,3 +149,15 @@ class Observer:
     def _say(self, line: str) -> None:
         tqdm.write(line, file=sys.stdout)
         sys.stdout.flush()
+
+    def _warn(self, line: str) -> None:
+        if self.main:
+            tqdm.write(f"wavegan: warning: {line}", file=sys.stderr)
+
+
+def _mlflow_status(error: BaseException | None) -> str:
+    if error is None:
+        return "FINISHED"
+    if isinstance(error, InterruptedRunError):
+        return "SCHEDULED" if error.number in (signal.SIGUSR1, signal.SIGUSR2) else "KILLED"
+    return "FAILED"

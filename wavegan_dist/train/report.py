@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from wavegan_dist.model import WaveletGenerator
+from wavegan_dist.train.watch import diversity
 from wavegan_dist.wavelet import dwt, fuse, idwt
 
 LOSSES = ("image", "low", "high")
@@ -54,20 +55,23 @@ def peak_memory() -> int:
 
 
 @torch.no_grad()
-def shares(generator: WaveletGenerator, z: Tensor) -> dict[str, float]:
-    """Standard deviation of the low and high bands of each term of the output: base, idwt of the branches, fused.
+def grid_report(ema: WaveletGenerator, generator: WaveletGenerator, z: Tensor, real: Tensor) -> dict[str, float]:
+    """What the EMA's samples of the fixed latents `z` tell, beside real images: float [B, 3, R, R] in [-1, 1].
 
-    The three are watched apart from the first day, since a blend can lose detail that each of its terms has.
+    `lam`; the standard deviation of the low and high bands of each term of the output: base, idwt of the branches, fused,
+    which are watched apart from the first day, since a blend can lose detail that each of its terms has; and the
+    samples' diversity as a share of the real images'.
     """
-    base, low, high = generator.parts(z)
+    base, low, high = ema.parts(z)
     terms = {"base": base}
     if low is not None and high is not None:
-        terms |= {"branches": idwt(low, high), "fused": fuse(base, low, high, generator.mix())}
-    deviations: dict[str, float] = {}
+        terms |= {"branches": idwt(low, high), "fused": fuse(base, low, high, ema.mix())}
+    told = {"lam": generator.mix().item()}
     for name, image in terms.items():
         low_band, high_bands = dwt(image)
-        deviations |= {f"std_low/{name}": low_band.std().item(), f"std_high/{name}": high_bands.std().item()}
-    return deviations
+        told |= {f"std_low/{name}": low_band.std().item(), f"std_high/{name}": high_bands.std().item()}
+    images = list(terms.values())[-1]
+    return {**told, "watch/diversity": diversity(images) / diversity(real)}
 
 
 def status(point: dict[str, float], total_kimg: float) -> str:

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from wavegan_dist import counted
 from wavegan_dist.config import Experiment
 from wavegan_dist.data import Index, flip
-from wavegan_dist.errors import WaveganError
 from wavegan_dist.images import from_uint8
 from wavegan_dist.model import Ema, WaveletGenerator, hinge_d, hinge_g
 from wavegan_dist.model.build import build_discriminator, build_generator
+from wavegan_dist.model.loss import saturation
 from wavegan_dist.model.norm import synchronised
+from wavegan_dist.train.sums import Sums
 
 Losses = dict[str, Tensor]
 
@@ -29,6 +30,17 @@ class Phase:
     losses: Callable[..., Losses]
 
 
+@dataclass(frozen=True)
+class Move:
+    """A phase that was run: on what, with which losses, and whether anything was not finite by then (float32 0 or 1)."""
+
+    phase: Phase
+    first: int  # image of the run at which the global batch begins
+    inputs: tuple[Tensor, ...]
+    losses: Losses
+    nonfinite: Tensor
+
+
 class Trainer:
     """Two modules, two optimizers, the EMA and `nimg`, the count of real images shown.
 
@@ -41,6 +53,7 @@ class Trainer:
     def __init__(self, experiment: Experiment, index: Index, accelerator: Accelerator) -> None:
         self.experiment, self.accelerator = experiment, accelerator
         self.nimg = 0
+        self.rollbacks = 0
         with torch.random.fork_rng():
             torch.manual_seed(experiment.seed)
             generator, discriminator = build_generator(experiment), build_discriminator(experiment, index.band_std.model_dump())
@@ -54,14 +67,18 @@ class Trainer:
         self.discriminator, optimizer_d = accelerator.prepare(
             self.raw_discriminator, self._adam(discriminator, experiment.optim.lr_d)
         )
-        self.d_phase = Phase("d", self.discriminator, optimizer_d, self._d_losses)
-        self.g_phase = Phase("g", self.generator, optimizer_g, self._g_losses)
-        self._sums: dict[str, Tensor] = {}
-        self._steps = 0
+        self.d_phase = Phase("d", self.discriminator, optimizer_d.optimizer, self._d_losses)
+        self.g_phase = Phase("g", self.generator, optimizer_g.optimizer, self._g_losses)
+        self.moves: list[Move] = []
+        self.sums = Sums(accelerator)
 
     def step(self, batches: Iterator[Tensor]) -> None:
-        """Show `d_steps` local batches (uint8 [b, 3, R, R]) to the discriminators, then move the generators once."""
+        """Show `d_steps` local batches (uint8 [b, 3, R, R]) to the discriminators, then move the generators once.
+
+        From the first loss or gradient on that is not finite, no weight moves any more; `moves` tells.
+        """
         batch_size = self.experiment.train.batch_size
+        self.moves = []
         for _ in range(self.experiment.train.d_steps):
             positions = self._positions()
             self._move(self.d_phase, self._real(next(batches), positions), self._latents("latent/d", positions))
@@ -69,23 +86,28 @@ class Trainer:
         self._move(self.g_phase, self._latents("latent/g", positions))
         self.raw_generator.project_()
         self.ema.update(self.raw_generator, self.nimg, batch_size * self.experiment.train.d_steps)
-        self._steps += 1
+        self.sums.step()
 
-    def drain(self) -> dict[str, float]:
-        """Means since the last call, over all processes, of every loss and gradient norm: a collective call."""
-        names = sorted(self._sums)
-        means = torch.stack([self._sums[name] for name in names]) / self._steps
-        means = self.accelerator.reduce(means, reduction="mean")
-        self._sums, self._steps = {}, 0
-        return dict(zip(names, means.tolist(), strict=True))
+    @property
+    def nonfinite(self) -> Tensor:
+        """float32 0 or 1 on the device: whether the last step met a loss or a gradient that is not finite."""
+        return self.moves[-1].nonfinite
+
+    @property
+    def real(self) -> Tensor:
+        """This rank's last real batch: float32 [b, 3, R, R] in [-1, 1]."""
+        return next(move.inputs[0] for move in reversed(self.moves) if move.phase is self.d_phase)
 
     def modules(self) -> dict[str, nn.Module]:
         """What a checkpoint holds, unwrapped, by name."""
         return {"generator": self.raw_generator, "discriminator": self.raw_discriminator, "ema": self.ema.module}
 
-    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """The optimizers, by name."""
-        return {"optimizer_g": self.g_phase.optimizer, "optimizer_d": self.d_phase.optimizer}
+    def optimizers(self) -> dict[str, tuple[torch.optim.Optimizer, nn.Module]]:
+        """The optimizers by name, each with the module whose parameters it moves."""
+        return {
+            "optimizer_g": (self.g_phase.optimizer, self.raw_generator),
+            "optimizer_d": (self.d_phase.optimizer, self.raw_discriminator),
+        }
 
     def _adam(self, module: nn.Module, lr: float) -> torch.optim.Adam:
         betas = (self.experiment.optim.beta1, self.experiment.optim.beta2)
@@ -98,6 +120,7 @@ class Trainer:
         return range(first, first + local)
 
     def _latents(self, stream: str, positions: range) -> Tensor:
+        stream += f"/{self.rollbacks}" if self.rollbacks else ""
         z = counted.normal(self.experiment.seed, stream, positions, self.experiment.model.z_dim)
         return z.to(self.accelerator.device, non_blocking=True)
 
@@ -110,8 +133,10 @@ class Trainer:
     def _d_losses(self, real: Tensor, z: Tensor) -> Losses:
         with torch.no_grad():
             fake = self.generator(z)
-        logits = self.discriminator(torch.cat((real, fake)))
-        return {name: hinge_d(*both.chunk(2)) for name, both in logits.items()}
+        logits = {name: both.chunk(2) for name, both in self.discriminator(torch.cat((real, fake))).items()}
+        for name, (of_real, of_fake) in logits.items():
+            self.sums.add(f"watch/saturation_{name}", saturation(of_real, of_fake))
+        return {name: hinge_d(*both) for name, both in logits.items()}
 
     def _g_losses(self, z: Tensor) -> Losses:
         logits = self.discriminator(self.generator(z))
@@ -122,36 +147,31 @@ class Trainer:
         for each in (self.d_phase, self.g_phase):
             each.module.requires_grad_(each is phase)
         losses = phase.losses(*inputs)
-        weights = self.experiment.loss.weights
-        self.accelerator.backward(torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum())
-        norm = self._checked_norm(phase, losses)
+        self.accelerator.backward(self.total(losses))
+        norm = self._clipped_norm(phase.module)
+        move = Move(phase, self.nimg, inputs, losses, self._nonfinite_by_now(norm))
+        self.moves.append(move)
+        # Fused Adam looks at this flag on the device and leaves weights and moments alone: the host need not wait for it.
+        phase.optimizer.found_inf = move.nonfinite  # type: ignore[attr-defined]
         phase.optimizer.step()
         phase.optimizer.zero_grad(set_to_none=True)
-        for name, loss in losses.items():
-            self._count(f"loss/{phase.name}_{name}", loss)
-        self._count(f"grad_norm/{phase.name}", norm)
+        for name, value in losses.items():
+            self.sums.add(f"loss/{phase.name}_{name}", value)
+        self.sums.add(f"grad_norm/{phase.name}", norm)
 
-    def _checked_norm(self, phase: Phase, losses: Losses) -> Tensor:
-        """The gradient's norm, clipped if so set. Gradients are equal on all ranks, so all stop or none does."""
-        parameters = [parameter for parameter in phase.module.parameters() if parameter.grad is not None]
+    def total(self, losses: Losses) -> Tensor:
+        """The weighted sum of the networks' losses: the one scalar of a phase."""
+        weights = self.experiment.loss.weights
+        return torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()
+
+    def _clipped_norm(self, module: nn.Module) -> Tensor:
+        parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
         norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-        if not norm.isfinite():
-            raise WaveganError(self._not_finite(phase, losses))
         if (limit := self.experiment.optim.clip_norm) is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
         return norm
 
-    def _not_finite(self, phase: Phase, losses: Losses) -> str:
-        raw = self.raw_discriminator if phase is self.d_phase else self.raw_generator
-        first = next(
-            name for name, value in raw.named_parameters() if value.grad is not None and not value.grad.isfinite().all()
-        )
-        values = ", ".join(f"{name} {loss.item():.4g}" for name, loss in losses.items())
-        return (
-            f"gradient not finite at image {self.nimg} in the {phase.name.upper()} phase, first in parameter {first} "
-            f"(losses: {values}); the last checkpoint is intact: go on from it with a lower learning rate or optim.clip_norm"
-        )
-
-    def _count(self, name: str, value: Tensor) -> None:
-        value = value.detach()
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
+    def _nonfinite_by_now(self, norm: Tensor) -> Tensor:
+        """Gradients are equal on all ranks, and one that is not finite anywhere is so everywhere: all decide alike."""
+        nonfinite = 1 - norm.isfinite().float()
+        return nonfinite if not self.moves else nonfinite.maximum(self.moves[-1].nonfinite)

@@ -1,0 +1,69 @@
+"""Two ranks; on one of them a network is made to produce NaN, each in turn: `inject.py OUT CONFIG FOLDER`."""
+
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from wavegan_dist import config
+from wavegan_dist.train import launch
+from wavegan_dist.train.diagnosis import diagnose
+from wavegan_dist.train.loop import load_index
+from wavegan_dist.train.trainer import Trainer
+
+NETWORKS = [
+    f"{side}.{name}"
+    for side, names in (("generator", "base low high"), ("discriminator", "image low high"))
+    for name in names.split()
+]
+POISON = ("weight", "output", "gradient")
+
+
+def poison(trainer: Trainer, network: str, kind: str) -> None:
+    """From now on this network's second convolution has a NaN in its weight, its output or its weight's gradient."""
+    side, name = network.split(".")
+    root = trainer.raw_generator if side == "generator" else trainer.raw_discriminator
+    convolutions = [m for m in getattr(root, name).modules() if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d)]
+    layer = convolutions[1]
+    weight = layer.parametrizations.weight.original if side == "discriminator" else layer.weight
+    if kind == "weight":
+        weight.data[0, 0, 0, 0] = torch.nan
+    elif kind == "output":
+        layer.register_forward_hook(lambda _module, _inputs, output: output.index_fill(0, torch.tensor([0]), torch.nan))
+    else:
+        weight.requires_grad_().register_hook(lambda gradient: gradient * torch.nan)
+
+
+def flat(module: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([value.detach().nan_to_num().flatten() for value in module.parameters()])
+
+
+def main(out: Path, config_file: Path, folder: Path) -> None:
+    experiment = config.load(config_file)
+    accelerator = launch.start(experiment.train)
+    index, rank = load_index(experiment), accelerator.process_index
+    draws = torch.Generator().manual_seed(rank)
+    batches = (torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8, generator=draws) for _ in itertools.count())
+    seen = []
+    for network, kind in itertools.product(NETWORKS, POISON):
+        trainer = Trainer(experiment, index, accelerator)
+        trainer.step(batches)
+        trainer.step(batches)
+        assert trainer.nonfinite.item() == 0
+        if rank == 1:
+            poison(trainer, network, kind)
+        modules = {"d": trainer.raw_discriminator, "g": trainer.raw_generator}
+        before = {phase: flat(module) for phase, module in modules.items()}
+        trainer.step(batches)
+        moved = {phase: not torch.equal(before[phase], flat(module)) for phase, module in modules.items()}
+        nonfinite = trainer.nonfinite.item()
+        error = diagnose(trainer, folder / f"{network}-{kind}", lambda first: [f"key {first}"])
+        seen.append({"network": network, "kind": kind, "nonfinite": nonfinite, "moved": moved, "error": str(error)})
+    Path(f"{out}.{rank}").write_text(json.dumps(seen))
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

@@ -1,0 +1,146 @@
+"""Checkpoints: exact, whole or not there, never a pickle."""
+
+import hashlib
+import json
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.test_cli import refused
+from wavegan_dist.train.run_folder import RunFolder, label
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, wavegan, config) -> Path:
+    """A run of 10 steps with checkpoints after 5 and 10."""
+    run = tmp_path_factory.mktemp("runs") / "finished"
+    outcome = wavegan("train", "--config", config, "--run-dir", run)
+    assert outcome.returncode == 0, outcome.stderr
+    return run
+
+
+@pytest.fixture
+def run(finished, tmp_path) -> Path:
+    """A copy that a test may damage."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+def test_runs_cut_at_random_end_bit_for_bit_as_the_straight_run():
+    command = [sys.executable, ROOT / "benchmarks" / "resume.py", "--cuts", "5", "--processes", "1,2", "--seed", "1"]
+    outcome = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=ROOT)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert outcome.stdout.count("cuts so far, equal") >= 2
+
+
+def test_a_checkpoint_holds_every_tensor_and_its_manifest_every_file(run):
+    newest = RunFolder(run).checkpoints()[-1]
+    manifest = json.loads((newest / "manifest.json").read_text())
+    assert set(manifest) == {file.name for file in newest.iterdir()} - {"manifest.json"}
+    names = set().union(*(load_file(file) for file in newest.glob("*.safetensors")))
+    assert {"generator.lam", "ema.lam", "optimizer_g.lam.exp_avg_sq", "optimizer_d.image.0.bias.step"} <= names
+    assert any(name.startswith("ema.") and name.endswith("running_mean") for name in names)
+    assert any(name.startswith("discriminator.") and name.endswith("_u") for name in names)  # spectral norm's iterate
+    state = json.loads((newest / "state.json").read_text())
+    assert state["nimg"] == 320
+    assert {"config", "index_digest", "git_commit", "rollbacks"} <= set(state)
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "file gone", "no manifest"])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(run, wavegan, config, damage):
+    newest = RunFolder(run).checkpoints()[-1]
+    weights = next(newest.glob("*.safetensors"))
+    content = bytearray(weights.read_bytes())
+    if damage == "cut":
+        weights.write_bytes(content[: len(content) // 2])
+    elif damage == "bit":
+        content[-1] ^= 1
+        weights.write_bytes(content)
+    elif damage == "file gone":
+        weights.unlink()
+    else:
+        (newest / "manifest.json").unlink()
+    outcome = wavegan("train", "--config", config, "--run-dir", run)
+    assert outcome.returncode == 0, outcome.stderr
+    assert f"{newest} is damaged" in outcome.stderr
+    assert "going on from kimg-000000.160 instead" in outcome.stderr
+    assert "going on at kimg 0.16" in outcome.stdout
+
+
+def test_a_run_without_a_whole_checkpoint_does_not_begin_again_in_silence(run, wavegan, config):
+    for checkpoint in RunFolder(run).checkpoints():
+        (checkpoint / "state.json").write_text("{}")
+    refused(wavegan("train", "--config", config, "--run-dir", run), "no checkpoint", "is whole", "state.json", exit_code=1)
+
+
+def test_a_damaged_checkpoint_that_was_asked_for_is_refused(run, wavegan, config, tmp_path):
+    oldest = RunFolder(run).checkpoints()[0]
+    (oldest / "state.json").write_text("{}")
+    outcome = wavegan("train", "--config", config, "--run-dir", tmp_path / "other", "--resume", oldest)
+    refused(outcome, "is damaged", str(oldest), "state.json", exit_code=1)
+    assert not (tmp_path / "other").exists()
+
+
+def test_other_images_under_the_same_path_are_noticed(run, wavegan, config, shards, tmp_path):
+    other = shutil.copytree(shards, tmp_path / "set")
+    changed = json.loads((other / "index.json").read_text())
+    changed["band_std"]["low"] *= 2
+    (other / "index.json").write_text(json.dumps(changed))
+    (run / "config.yaml").write_text((run / "config.yaml").read_text().replace(f"{shards}/index.json", str(other)))
+    outcome = wavegan("train", "--config", config, "--run-dir", run, f"data.index={other}", "train.total_kimg=1")
+    refused(outcome, "was trained on other images", "data.index")
+
+
+def test_the_newest_and_every_so_many_kimg_stay(tmp_path):
+    folder = RunFolder(tmp_path)
+    for kimg in range(1, 13):
+        folder.checkpoint(kimg * 1000).mkdir(parents=True)
+    folder.prune(2, every_kimg=5)
+    assert [path.name for path in folder.checkpoints()] == [label(kimg * 1000) for kimg in (5, 10, 11, 12)]
+
+
+def test_what_a_killed_writer_left_is_swept_away(run, wavegan, config):
+    left = run / "checkpoints" / ".kimg-000000.480.tmp"
+    left.mkdir()
+    (left / "shard-00001-model-00001-of-00001.safetensors").write_bytes(b"half")
+    outcome = wavegan("train", "--config", config, "--run-dir", run)
+    assert outcome.returncode == 0, outcome.stderr
+    assert not left.exists()
+
+
+def test_no_pickle_is_loaded_from_a_run_folder(run, wavegan, config, tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    hostile = pickle.dumps(Hostile())
+    newest = RunFolder(run).checkpoints()[-1]
+    for name in (".metadata", "__0_0.distcp", "state.pt", "optimizer.bin"):
+        (newest / name).write_bytes(hostile)
+    entry = {"bytes": len(hostile), "sha256": hashlib.sha256(hostile).hexdigest()}
+    for weights in (*newest.glob("*.safetensors"), *run.glob("snapshots/*/model.safetensors")):
+        weights.write_bytes(hostile)
+    manifest = json.loads((newest / "manifest.json").read_text())
+    manifest = {name: entry if name.endswith(".safetensors") else value for name, value in manifest.items()}
+    (newest / "manifest.json").write_text(json.dumps(manifest))
+    outcome = wavegan("train", "--config", config, "--run-dir", run, "train.total_kimg=1")
+    assert outcome.returncode == 1
+    assert f"wavegan: cannot go on from {newest}" in outcome.stderr
+    outcome = wavegan("sample", "--snapshot", run / "snapshots/kimg-000000.320", "--out", tmp_path / "grid.png")
+    assert outcome.returncode == 1
+    assert not (tmp_path / "executed").exists()
+
+
+def test_the_package_calls_no_unpickler():
+    for file in (ROOT / "wavegan_dist").rglob("*.py"):
+        text = file.read_text()
+        assert not re.search(r"import pickle|pickle\.load|allow_pickle=True|joblib|weights_only=False", text), file
+        assert text.count("torch.load(") == text.count("weights_only=True"), file
+        assert len(re.findall(r"np\.load\(", text)) == text.count("allow_pickle=False"), file

@@ -1,0 +1,100 @@
+"""A number that is not finite: found before any weight moves, by all ranks, with the network's name."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import environment
+from tests.train.test_processes import run_ranks
+from tests.train.test_runs import points
+from wavegan_dist.train.run_folder import RunFolder
+from wavegan_dist.train.watch import Watch
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def injected(tmp_path_factory, config) -> tuple[list[dict], list[dict], Path]:
+    """What two ranks saw of each fault on rank 1, and the folder of their reports."""
+    folder = tmp_path_factory.mktemp("injected")
+    run_ranks(2, HERE / "inject.py", folder / "seen", config, folder)
+    return (*(json.loads((folder / f"seen.{rank}").read_text()) for rank in range(2)), folder)
+
+
+@pytest.mark.parametrize("case", range(18))
+def test_a_nan_in_one_network_of_one_rank_stops_both_before_the_step_and_names_it(injected, case):
+    first, second, folder = injected
+    mine, other = first[case], second[case]
+    network, kind = mine["network"], mine["kind"]
+    for seen in (mine, other):
+        assert seen["nonfinite"] == 1
+        # A fault in the generators' gradient shows after the discriminators have moved.
+        assert seen["moved"] == {"d": network.startswith("generator") and kind == "gradient", "g": False}
+        assert f"phase: {network}, " in seen["error"], seen["error"]
+        assert "on rank 1" in seen["error"]
+    report = json.loads((folder / f"{network}-{kind}" / "report.json").read_text())
+    assert report["phase"] == ("g" if network.startswith("generator") and kind == "gradient" else "d")
+    bad = {"weight": "weights", "output": "outputs", "gradient": "weight_gradients"}[kind]
+    assert any(each["name"].startswith(network) and not each["finite"] for each in report["ranks"][1][bad])
+    assert all(each["finite"] for each in report["ranks"][0]["weights"])
+    assert report["ranks"][0]["keys"] == ["key 64"]
+
+
+def poisoned(first: int, last_attempt: int, run: Path, config: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+    train = ["train", "--config", config, "--run-dir", run, *overrides]
+    command = [sys.executable, HERE / "poisoned.py", str(first), str(last_attempt), *train]
+    return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120)
+
+
+def test_a_run_stops_with_one_line_a_report_and_its_last_good_checkpoint(tmp_path, config, wavegan):
+    outcome = poisoned(224, 0, tmp_path / "run", config)
+    assert outcome.returncode == 1
+    (line,) = [line for line in outcome.stderr.splitlines() if "not finite" in line]
+    assert "at image 224 in the D phase: generator.high, weight generator.high.1.weight" in line
+    folder = RunFolder(tmp_path / "run")
+    report = json.loads((folder.diagnostics(224) / "report.json").read_text())
+    assert len(report["ranks"][0]["keys"]) == 32
+    assert all(key.startswith("shard") or "tar: " in key for key in report["ranks"][0]["keys"])
+    assert [path.name for path in folder.checkpoints()] == ["kimg-000000.160"]
+    assert json.loads((folder.path / "exit.json").read_text())["state"] == "failed"
+    outcome = wavegan("train", "--config", config, "--run-dir", folder.path)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "going on at kimg 0.16" in outcome.stdout
+
+
+def test_rollback_goes_on_from_the_last_checkpoint_with_other_latents(tmp_path, config, wavegan):
+    run = tmp_path / "run"
+    outcome = poisoned(224, 0, run, config, "train.on_nonfinite=rollback")
+    assert outcome.returncode == 0, outcome.stderr
+    assert "rolled back to kimg 0.16, 1 of at most 3" in outcome.stderr
+    assert [point["nimg"] for point in points(run)] == [64, 128, 192, 256, 320]
+    straight = tmp_path / "straight"
+    assert wavegan("train", "--config", config, "--run-dir", straight).returncode == 0
+    losses = [[point["loss/d_image"] for point in points(each)] for each in (run, straight)]
+    assert losses[0][:2] == losses[1][:2]
+    assert losses[0][3] != losses[1][3]
+    assert json.loads((RunFolder(run).checkpoints()[-1] / "state.json").read_text())["rollbacks"] == 1
+
+
+def test_rollbacks_are_bounded(tmp_path, config):
+    outcome = poisoned(224, 9, tmp_path / "run", config, "train.on_nonfinite=rollback", "train.max_rollbacks=2")
+    assert outcome.returncode == 1
+    assert outcome.stderr.count("rolled back to kimg 0.16") == 2
+    assert outcome.stderr.splitlines()[-1].startswith("wavegan: not finite at image 224")
+
+
+def test_a_dying_gan_is_warned_of_once_until_it_was_well_again():
+    watch = Watch(total_kimg=100)
+    dead = {"kimg": 50, "watch/diversity": 0.05, "watch/saturation_low": 1.0, "watch/saturation_high": 0.5}
+    well = {"kimg": 50, "watch/diversity": 0.8, "watch/saturation_low": 0.7}
+    assert watch.warnings({**dead, "kimg": 1}) == []  # fresh networks look dead too
+    first = watch.warnings(dead)
+    assert len(first) == 2
+    assert "mode collapse" in first[0]
+    assert "discriminator.low" in first[1]
+    assert watch.warnings(dead) == []
+    assert watch.warnings(well) == []
+    assert watch.warnings(dead) == first

@@ -1,0 +1,78 @@
+"""Delivery without a sidecar: by hand, and at the end of an evaluation."""
+
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from wavegan_dist.errors import UsageError, WaveganError
+from wavegan_dist.tracking.record import Record
+from wavegan_dist.tracking.sender import Sender
+from wavegan_dist.tracking.spool import Spool, told
+from wavegan_dist.tracking.store import AwayError
+
+BY_HAND, IN_PASSING = 60, 5  # seconds for a request
+
+log = logging.getLogger("wavegan")
+
+
+def sync(run: Path) -> Counter[str]:
+    """Deliver what is left in all spools of the run folder `run`; returns how many events of each kind there were.
+
+    Raises:
+        UsageError: no tracked run is there.
+        WaveganError: MLflow cannot be reached or no longer has the run; what is left stays.
+    """
+    run = run.resolve()
+    record = Record.of(run)
+    if record is None:
+        raise UsageError(f"{run} holds no tracked run; give a run folder such as runs/demo")
+    sent: Counter[str] = Counter()
+    for path in sorted(run.glob("tracking/*.jsonl")):
+        sent += _deliver(Spool(path), record, BY_HAND)
+    return sent
+
+
+def log_evaluation(run: Path, snapshot: str, result: dict[str, Any]) -> None:
+    """Log an evaluation's metrics to the MLflow run of the run folder `run`, at the snapshot's own image number.
+
+    So are the result's file and the picture of its spectrum, if they lie in the run's folder `evaluations`.
+
+    What cannot be sent now stays for `wavegan track sync`; never raises.
+    """
+    run = run.resolve()
+    record = Record.of(run)
+    if record is None:
+        return
+    spool = Spool(run / "tracking" / f"{snapshot}-{uuid4().hex[:8]}.jsonl")
+    nimg = result["protocol"]["nimg"]
+    values = {f"eval/{name.replace('@', '_at_')}": value for name, value in result["metrics"].items()}
+    try:
+        spool.open()
+        spool.append({"kind": "metrics", "nimg": nimg, "values": values})
+        if (run / (path := f"evaluations/{snapshot}.json")).is_file():
+            spool.append({"kind": "file", "path": path, "under": "evaluations"})
+        if (run / (path := f"evaluations/{snapshot}.png")).is_file():
+            spool.append({"kind": "picture", "path": path, "name": "spectrum", "nimg": nimg})
+        _deliver(spool, record, IN_PASSING)
+    except (OSError, WaveganError) as error:
+        log.warning("wavegan: %s", error)
+
+
+def _deliver(spool: Spool, record: Record, patience: int) -> Counter[str]:
+    left = spool.left()
+    if not left:
+        return left
+    try:
+        with spool.sending(wait=False):
+            Sender(spool, patience).deliver()
+    except BlockingIOError as error:
+        raise WaveganError(f"{spool.path} is being delivered by a run that goes on; nothing to do") from error
+    except AwayError as error:
+        left = spool.left()
+        reason = " ".join(str(error).split())[:200]
+        raise WaveganError(
+            f"{record.uri} does not take {told(left)} ({reason}); try again when it does: wavegan track sync {spool.run}"
+        ) from error
+    return left
