@@ -1,6 +1,6 @@
 """`wavegan evaluate` against torch-fidelity's own command on the same extractor and images; floors; memory.
 
-    make bench-evaluation           or: python benchmarks/evaluation.py --count 1300
+    make bench-evaluation           or: python benchmarks/evaluation.py --count 1800
     python benchmarks/evaluation.py --floors        distances between disjoint real sets, by count
     python benchmarks/evaluation.py --memory        peak memory of FWD, by count
 
@@ -193,7 +193,7 @@ def fwd(count: int) -> dict[str, Any]:
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=1300, metavar="N", help="images a side (default: 1300; at least 1281)")
+    parser.add_argument("--count", type=int, default=1800, metavar="N", help="images a side (default: 1800; at least 1281)")
     parser.add_argument("--floors", action="store_true", help="distances between disjoint real sets instead")
     parser.add_argument("--memory", action="store_true", help="peak memory of FWD instead")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
