@@ -1,6 +1,7 @@
 """What all tests share: small real shards, and commands run as a user runs them."""
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -68,3 +69,10 @@ def environment(**more: str) -> dict[str, str]:
     launcher = ("RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "ACCELERATE_", "MLFLOW_TRACKING")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(launcher)}
     return {**kept, "OMP_NUM_THREADS": "1", **more}
+
+
+def free_port() -> str:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])

@@ -37,6 +37,8 @@ def sync(run: Path) -> Counter[str]:
 def log_evaluation(run: Path, snapshot: str, result: dict[str, Any]) -> None:
     """Log an evaluation's metrics to the MLflow run of the run folder `run`, at the snapshot's own image number.
 
+    So are the result's file and the picture of its spectrum, if they lie in the run's folder `evaluations`.
+
     What cannot be sent now stays for `wavegan track sync`; never raises.
     """
     run = run.resolve()
@@ -44,10 +46,15 @@ def log_evaluation(run: Path, snapshot: str, result: dict[str, Any]) -> None:
     if record is None:
         return
     spool = Spool(run / "tracking" / f"{snapshot}-{uuid4().hex[:8]}.jsonl")
+    nimg = result["protocol"]["nimg"]
     values = {f"eval/{name.replace('@', '_at_')}": value for name, value in result["metrics"].items()}
     try:
         spool.open()
-        spool.append({"kind": "metrics", "nimg": result["protocol"]["nimg"], "values": values})
+        spool.append({"kind": "metrics", "nimg": nimg, "values": values})
+        if (run / (path := f"evaluations/{snapshot}.json")).is_file():
+            spool.append({"kind": "file", "path": path, "under": "evaluations"})
+        if (run / (path := f"evaluations/{snapshot}.png")).is_file():
+            spool.append({"kind": "picture", "path": path, "name": "spectrum", "nimg": nimg})
         _deliver(spool, record, IN_PASSING)
     except (OSError, WaveganError) as error:
         log.warning("wavegan: %s", error)
