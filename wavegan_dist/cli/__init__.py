@@ -15,7 +15,7 @@ COMMANDS = (train, sample, evaluate, compare, shards, track, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns 0 (done), 1 (failed), 2 (wrong use) or 130 (Ctrl-C). Errors are one line on stderr."""
+    """Run one command; returns 0 (done), 1 (failed), 2 (wrong use), 75 (saved, start again) or 130 (Ctrl-C). Errors are one line on stderr."""
     try:
         options = parse(arguments)
         options.run(options)
