@@ -15,7 +15,10 @@ COMMANDS = (train, sample, evaluate, compare, shards, track, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns 0 (done), 1 (failed), 2 (wrong use), 75 (saved, start again) or 130 (Ctrl-C). Errors are one line on stderr."""
+    """Run one command. Errors are one line on stderr.
+
+    Returns 0 (done), 1 (failed), 2 (wrong use), 75 (a run that saved itself and wants to be started again) or 130 (Ctrl-C).
+    """
     try:
         options = parse(arguments)
         options.run(options)
