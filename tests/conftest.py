@@ -12,7 +12,9 @@ import pytest
 from PIL import Image
 
 from wavegan_dist.data import Index, write_shards
+from wavegan_dist.wavelet.cpu.build import library
 
+KERNELS = library().parent  # of this user, whatever a test makes of XDG_CACHE_HOME
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -76,3 +78,12 @@ def free_port() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return str(free.getsockname()[1])
+
+
+def fresh_cache(folder: Path) -> str:
+    """An XDG_CACHE_HOME with the compiled kernels, which take half a minute to build, and nothing else."""
+    (folder / "wavegan").mkdir(parents=True, exist_ok=True)
+    KERNELS.mkdir(parents=True, exist_ok=True)
+    if not (folder / "wavegan" / "kernels").exists():
+        (folder / "wavegan" / "kernels").symlink_to(KERNELS)
+    return str(folder)

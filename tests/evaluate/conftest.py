@@ -12,6 +12,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from tests.conftest import fresh_cache
 from wavegan_dist.evaluate.metric import Metric, Outcome
 from wavegan_dist.evaluate.quantity import Kept
 
@@ -19,7 +20,7 @@ from wavegan_dist.evaluate.quantity import Kept
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", fresh_cache(tmp_path_factory.mktemp("cache")))
         yield
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.conftest import fresh_cache
 from tests.evaluate.conftest import keep
 from wavegan_dist.evaluate import cache
 from wavegan_dist.evaluate.moments import Moments
@@ -15,7 +16,7 @@ from wavegan_dist.evaluate.wavelet_distance import WaveletDistance
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", fresh_cache(tmp_path))
     return tmp_path / "wavegan" / "evaluate"
 
 

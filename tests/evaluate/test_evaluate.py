@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.conftest import Command, environment, free_port
+from tests.conftest import Command, environment, free_port, fresh_cache
 from wavegan_dist.config import Experiment
 from wavegan_dist.data import Index, write_shards
 from wavegan_dist.errors import UsageError, WaveganError
@@ -96,7 +96,7 @@ def test_the_real_side_is_read_once_and_the_result_is_the_same(
 
 def run_processes(processes: int, *arguments: object, cache: Path) -> list[tuple[int, str]]:
     sizes = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-    group = {**sizes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "XDG_CACHE_HOME": str(cache)}
+    group = {**sizes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "XDG_CACHE_HOME": fresh_cache(cache)}
     command = [sys.executable, *map(str, arguments)]
     running = [
         subprocess.Popen(
