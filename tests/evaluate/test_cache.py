@@ -65,7 +65,7 @@ def _write_and_read(number: int) -> bool:
 
 
 def test_jobs_that_write_the_same_entry_at_once_never_see_half_of_it(folder: Path) -> None:
-    with multiprocessing.get_context("fork").Pool(3) as pool:
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
         assert all(pool.map(_write_and_read, range(3)))
     assert len(list(folder.iterdir())) == 1
 
