@@ -16,7 +16,8 @@ MAY_USE = {
     "tracking": FOUNDATION,
     "train": FOUNDATION | {"wavelet", "model", "data", "tracking"},
     "evaluate": FOUNDATION | {"wavelet", "model", "data"},
-    "cli": FOUNDATION | {"wavelet", "model", "data", "tracking", "train", "evaluate"},
+    "cluster": FOUNDATION | {"tracking"},  # train and evaluate through their command lines only
+    "cli": FOUNDATION | {"wavelet", "model", "data", "tracking", "train", "evaluate", "cluster"},
     "__main__": {"cli"},
     "__init__": set(),
     **dict.fromkeys(FOUNDATION, FOUNDATION),
