@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-data bench-tracking clean
+.PHONY: help demo test check bench bench-data bench-tracking slurm-up slurm-down clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -14,14 +14,15 @@ help: ## this list
 # pip, not uv: here and in CI pip takes torch from the disk, where others download 3 GB.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,eval,embedded]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,eval,embedded,slurm]'
 	@touch $@
 
 demo: $(READY) ## shards, a run in 2 processes, evaluation: data/demo and runs/demo, under a quarter of an hour
 	@BIN=$(BIN) launchers/demo.sh
 
 test: $(READY) ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_FLAGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/cluster $(TEST_FLAGS)
+	$(BIN)/python -m pytest tests/cluster $(TEST_FLAGS)
 
 check: $(READY) ## format, lint, types
 	$(BIN)/ruff format --check .
@@ -36,6 +37,12 @@ bench-data: $(READY) ## the loader alone
 
 bench-tracking: $(READY) ## what tracking costs, also while its server is away
 	$(BIN)/python benchmarks/tracking.py
+
+slurm-up: ## a real Slurm of two nodes on this machine, as root; slurm/local/install.sh has its packages
+	@slurm/local/up.sh
+
+slurm-down: ## ends it and leaves nothing behind
+	@slurm/local/down.sh
 
 clean: ## what the front doors made; the environment stays
 	rm -rf data/demo runs/demo
