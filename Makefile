@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench bench-data bench-tracking slurm-up slurm-down clean
+.PHONY: help demo test test-reference check bench bench-data bench-haar bench-checkpoint bench-resume bench-tracking slurm-up slurm-down clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -15,6 +15,7 @@ help: ## this list
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,eval,embedded,slurm]'
+	-$(BIN)/wavegan doctor --build
 	@touch $@
 
 demo: $(READY) ## shards, a run in 2 processes, evaluation: data/demo and runs/demo, under a quarter of an hour
@@ -24,12 +25,15 @@ test: $(READY) ## all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/cluster $(TEST_FLAGS)
 	$(BIN)/python -m pytest tests/cluster $(TEST_FLAGS)
 
+test-reference: $(READY) ## all tests with the transform in plain PyTorch
+	WAVEGAN_KERNELS=reference $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/cluster $(TEST_FLAGS)
+
 check: $(READY) ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(READY) bench-data bench-tracking ## all benchmarks: tables, and JSON in benchmarks/results
+bench: $(READY) bench-data bench-tracking bench-checkpoint ## all benchmarks: tables, and JSON in benchmarks/results
 	$(BIN)/python benchmarks/step.py
 
 bench-data: $(READY) ## the loader alone
@@ -37,6 +41,15 @@ bench-data: $(READY) ## the loader alone
 
 bench-tracking: $(READY) ## what tracking costs, also while its server is away
 	$(BIN)/python benchmarks/tracking.py
+
+bench-checkpoint: $(READY) ## how long a checkpoint keeps training waiting
+	$(BIN)/python benchmarks/checkpoint.py
+
+bench-resume: $(READY) ## 200 kills at random moments; every run must end as the straight one, bit for bit
+	$(BIN)/python benchmarks/resume.py
+
+bench-haar: $(READY) ## the wavelet transform alone, with a roofline picture
+	$(BIN)/python benchmarks/haar.py
 
 slurm-up: ## a real Slurm of two nodes on this machine, as root; slurm/local/install.sh has its packages
 	@slurm/local/up.sh

@@ -143,14 +143,19 @@ def start(experiment: Experiment, run: Path, processes: int, cut: Cut) -> bool:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     group, pids = 0, []
+    waiting, all_there = os.pipe()
     for rank in range(processes):
         pid = os.fork()
         if not pid:
             os.setpgid(0, group)
+            os.close(all_there)
+            os.read(waiting, 1)  # until the group is whole: a kill shall meet all of it
             process(experiment, run, rank, processes, port, cut)
         os.setpgid(pid, group or pid)
         group = group or pid
         pids.append(pid)
+    os.close(all_there)
+    os.close(waiting)
     codes = {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids}
     if codes == {0}:
         return True

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 import pytest
 
@@ -141,3 +142,12 @@ def test_output_into_a_closed_pipe_is_no_error(shards):
         f"{sys.executable} -m wavegan_dist shards info {shards} | true", shell=True, capture_output=True, text=True
     )
     assert outcome.stderr == ""
+
+
+def test_doctor_says_which_kernel_is_in_use_and_why(wavegan):
+    found = json.loads(wavegan("doctor", "--json").stdout)
+    assert found["kernels"]["cpu"]["kernel"] in ("C++", "reference")
+    assert found["kernels"]["cpu"]["why"]
+    assert found["versions"]["torch"] == version("torch")
+    lines = wavegan("doctor").stdout.splitlines()
+    assert f"wavelet on cpu   {found['kernels']['cpu']['kernel']}: {found['kernels']['cpu']['why']}" in lines

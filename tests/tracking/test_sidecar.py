@@ -62,7 +62,7 @@ def test_a_server_that_hangs_costs_neither_points_nor_time(tmp_path, experiment,
     assert time.monotonic() - began < 1
     began = time.monotonic()
     tracker.end("SCHEDULED")  # a preempted run has no time
-    assert time.monotonic() - began < 7
+    assert time.monotonic() - began < 12
     assert tracker.sidecar.poll() is not None
     warning = f"1000 points and 3 other entries could not be sent to {proxy.uri}; `wavegan track sync {tmp_path}` sends them"
     assert warning in capfd.readouterr().err

@@ -68,8 +68,12 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path, config, override
         assert apart / travelled < 1e-2, module
 
 
+def accelerate_command(*arguments: object) -> list[str]:
+    return [str(Path(sys.executable).with_name("accelerate")), "launch", *map(str, arguments)]
+
+
 def accelerate_launch(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = [Path(sys.executable).with_name("accelerate"), "launch", *map(str, arguments)]
+    command = accelerate_command(*arguments)
     return subprocess.run(command, env=environment(**variables), capture_output=True, text=True, timeout=120)
 
 

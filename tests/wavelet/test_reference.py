@@ -1,5 +1,6 @@
-"""The Haar transform against PyWavelets and pytorch_wavelets."""
+"""The Haar transform against PyWavelets, ptwt and pytorch_wavelets, with each kernel."""
 
+import ptwt
 import pytest
 import pywt
 import torch
@@ -9,6 +10,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from wavegan_dist.errors import UsageError
 from wavegan_dist.wavelet import dwt, fuse, idwt
 
+pytestmark = pytest.mark.usefixtures("kernel")
 SHAPES = [(1, 1, 2, 2), (2, 3, 4, 6), (3, 2, 32, 32), (1, 5, 10, 2), (2, 3, 64, 34)]
 
 
@@ -37,6 +39,27 @@ def test_both_directions_equal_pytorch_wavelets(shape):
     torch.testing.assert_close(low, expected_low, rtol=0, atol=1e-12)
     torch.testing.assert_close(high, expected_high.transpose(1, 2).flatten(1, 2), rtol=0, atol=1e-12)
     torch.testing.assert_close(idwt(low, high), inverse((expected_low, [expected_high])), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_both_directions_equal_ptwt(shape):
+    x = images(*shape)
+    low, high = dwt(x)
+    expected_low, expected_high = ptwt.wavedec2(x, "haar", mode="zero", level=1)
+    torch.testing.assert_close(low, expected_low, rtol=0, atol=1e-12)
+    torch.testing.assert_close(high, torch.cat(tuple(expected_high), dim=1), rtol=0, atol=1e-12)
+    torch.testing.assert_close(idwt(low, high), ptwt.waverec2((expected_low, expected_high), "haar"), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_single_and_half_precision_are_within_rounding_of_pywavelets(shape, dtype):
+    x = images(*shape).to(dtype)
+    relative, absolute = (0, 1e-6) if dtype == torch.float32 else (2**-7, 2**-6)  # the reference rounds after each step
+    low, high = dwt(x)
+    expected_low, expected_high = pywt.dwt2(x.double().numpy(), "haar")
+    for actual, expected in zip((low, *high.chunk(3, dim=1)), (expected_low, *expected_high), strict=True):
+        torch.testing.assert_close(actual.double(), torch.from_numpy(expected), rtol=relative, atol=absolute)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

@@ -45,6 +45,7 @@ class WaveletDiscriminator(nn.Module):
         check_resolution(resolution)
         if not networks or set(networks) - set(NETWORKS):
             raise UsageError(f"discriminators {list(networks)}: name at least one of {', '.join(NETWORKS)}, and no others")
+        self.scales = band_std is not None
         std = dict.fromkeys(BANDS, 1.0) if band_std is None else band_std
         if missing := set(BANDS) - set(std):
             raise UsageError(f"band_std lacks {', '.join(sorted(missing))}; write the shards again to measure it")
@@ -62,10 +63,12 @@ class WaveletDiscriminator(nn.Module):
             logits["image"] = self.image(image_bchw)
         if self.low is not None or self.high is not None:
             low, high = dwt(image_bchw)
+            if self.scales:
+                low, high = low / self.low_std, high / self.high_std
             if self.low is not None:
-                logits["low"] = self.low(low / self.low_std)
+                logits["low"] = self.low(low)
             if self.high is not None:
-                logits["high"] = self.high(high / self.high_std)
+                logits["high"] = self.high(high)
         return logits
 
 

@@ -12,7 +12,7 @@ from wavegan_dist.tracking.record import Record
 from wavegan_dist.tracking.spool import Event, Spool, told
 
 PATIENCE = 30  # seconds that the end of a run waits for its last points to be delivered
-HURRY = 5  # the same for a run that was interrupted or failed
+HURRY = 10  # the same for a run that was interrupted or failed
 FOR_THE_RUN = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -60,7 +60,7 @@ class Tracker:
     def end(self, status: str) -> None:
         """Close the MLflow run as FINISHED, FAILED, KILLED or SCHEDULED (it was preempted and will go on).
 
-        Waits for what is not delivered, 30 s at most if FINISHED, else 5 s, and says on stderr what could not be.
+        Waits for what is not delivered, 30 s at most if FINISHED, else 10 s, and says on stderr what could not be.
         """
         self._say({"kind": "status", "status": status})
         seconds = PATIENCE if status == "FINISHED" else HURRY

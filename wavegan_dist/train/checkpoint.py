@@ -69,6 +69,11 @@ class Checkpointer:
         storage = _Storage(path, state)
         self._saving = self._thread.submit(save, self._copy, storage_writer=storage, process_group=self._group)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being written."""
+        return self._saving is None or self._saving.done()
+
     def failed(self) -> bool:
         """Whether the last save has ended in an error; `wait` raises it."""
         return self._saving is not None and self._saving.done() and self._saving.exception() is not None

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from wavegan_dist.config import Experiment
-from wavegan_dist.data import Index, batch_keys, training_batches
+from wavegan_dist.data import Index, batch_keys, check_present, training_batches
 from wavegan_dist.errors import UsageError
 from wavegan_dist.provenance import provenance
 from wavegan_dist.train import launch
@@ -76,9 +76,11 @@ def run(parts: Run) -> None:
         parts.observer.snapshot()
     while True:
         try:
-            return train_on(parts)
+            train_on(parts)
         except NonFiniteError as error:
             roll_back(parts, error)
+        else:
+            return parts.observer.settle_checkpoint()
 
 
 def train_on(parts: Run) -> None:
@@ -156,7 +158,7 @@ def crossed(kimg: float, before: int, trainer: Trainer) -> bool:
 
 
 def load_index(experiment: Experiment) -> Index:
-    """The data's index, checked against the model's resolution; UsageError where they differ."""
+    """The data's index; UsageError where it does not fit the model's resolution or too many of its shards are missing."""
     data = experiment.data
     index = Index.load(data.index, data.cache, int(data.cache_gib * 2**30))
     if index.size != experiment.model.resolution:
@@ -164,6 +166,7 @@ def load_index(experiment: Experiment) -> Index:
             f"model.resolution = {experiment.model.resolution} but {data.index} holds {index.size} px images; "
             f"set model.resolution={index.size} or write the shards with --size {experiment.model.resolution}"
         )
+    check_present(index, data.max_bad_fraction)
     return index
 
 

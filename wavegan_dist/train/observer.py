@@ -58,8 +58,6 @@ class Observer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if error is None:
-            self.settle_checkpoint()
         if not self.main:
             return
         self.bar.close()

@@ -64,6 +64,11 @@ class RunFolder:
         """All whole checkpoints, oldest first."""
         return sorted(self.path.glob("checkpoints/kimg-*"))
 
+    @property
+    def exit(self) -> Path:
+        """How the run ended; not there while it runs, or if it was killed."""
+        return self.path / "exit.json"
+
     def diagnostics(self, nimg: int) -> Path:
         """What was found when the run met a number that is not finite at that image."""
         return self.path / "diagnostics" / label(nimg)
@@ -104,6 +109,7 @@ class RunFolder:
             file.write(experiment.to_yaml())
         with atomic_file(self.environment) as file:
             json.dump(environment, file, indent=2)
+        self.exit.unlink(missing_ok=True)
         self.forget_after(nimg)
 
     def forget_after(self, nimg: int) -> None:
@@ -130,7 +136,7 @@ class RunFolder:
 
     def leave(self, state: str, nimg: int, reason: str = "") -> None:
         """Say in exit.json how a run ended: `finished`, `interrupted` or `failed`, at which image and why."""
-        with atomic_file(self.path / "exit.json") as file:
+        with atomic_file(self.exit) as file:
             json.dump({"state": state, "nimg": nimg, "reason": reason, "time": time.time()}, file)
 
 

@@ -1,5 +1,9 @@
-"""The orthonormal 2D Haar transform and the generator's mix; other rooms use these three names only."""
+"""The orthonormal 2D Haar transform and the generator's mix; other rooms use these names only.
 
-from wavegan_dist.wavelet.reference import dwt, fuse, idwt
+`dwt`, `idwt`, `fuse` and `analyse` compute; `choose` says which kernel does it, `build` compiles the CPU's again.
+"""
 
-__all__ = ["dwt", "fuse", "idwt"]
+from wavegan_dist.wavelet.choice import build, choose
+from wavegan_dist.wavelet.ops import analyse, dwt, fuse, idwt
+
+__all__ = ["analyse", "build", "choose", "dwt", "fuse", "idwt"]

@@ -1,0 +1,190 @@
+"""The Haar transform beside a copy of the same bytes, and beside what else computes it.
+
+    make bench-haar        or: python benchmarks/haar.py --rounds 30
+
+One thread, one process; each round times every method once on one shape, so that a busy neighbour slows all; medians. Ratios
+are to `copy_` of an image into one that is there already: the floor of dwt and idwt. fuse's floor is 1.5 copies (it reads two
+images' worth of bytes and writes one), that of its backward 2.5; forward + backward of dwt and idwt 2 copies. The process
+starts itself again with an allocator that keeps its pages (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_): else page faults
+of fresh memory are most of what is measured. Where there is a GPU all runs there, beside a device copy.
+
+Prints tables, writes benchmarks/results/haar.json and the roofline picture benchmarks/results/haar.png.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from haar_methods import METHODS, Method
+from torch import Tensor
+
+from wavegan_dist.files import atomic_file
+from wavegan_dist.provenance import provenance
+from wavegan_dist.wavelet import choose, dwt, fuse, idwt
+
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+SHAPES = [(64, 3, 32, 32), (64, 3, 64, 64), (32, 3, 128, 128), (16, 3, 256, 256), (4, 3, 512, 512), (16, 64, 32, 32)]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+FLOORS = {"dwt": 1, "idwt": 1, "dwt+backward": 2, "idwt+backward": 2, "fuse": 1.5, "fuse backward": 2.5}
+WARM_UP = 3
+
+Times = dict[str, float]
+
+
+def main() -> None:
+    """Measure, print tables, write JSON and the picture."""
+    options = parse()
+    if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALLOCATOR})
+    torch.set_num_threads(1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    print_header()
+    rows = []
+    for dtype in DTYPES:
+        for shape in SHAPES:
+            rows += measured(shape, dtype, device, options.rounds)
+            print_rows(rows[-len(FLOORS) :])
+    overhead = call_overhead()
+    print("call at 8 px, forward + backward, microseconds:", ", ".join(f"{k} {v:.0f}" for k, v in overhead.items()))
+    if device == "cpu":
+        print("no GPU here: the Triton kernels did not run")
+    results = Path(__file__).parent / "results"
+    found = {"device": device, "threads": 1, "kernel": choose(device), "rounds": options.rounds, "allocator": ALLOCATOR}
+    with atomic_file(results / "haar.json") as file:
+        json.dump(found | {"rows": rows, "call_us": overhead} | provenance(), file, indent=2)
+    draw(rows, results / "haar.png")
+    print(results / "haar.json", results / "haar.png")
+
+
+def measured(shape: tuple[int, ...], dtype: str, device: str, rounds: int) -> list[dict[str, object]]:
+    """A row for every operation: ratios of each method to the operation's floor, and ours in GB/s."""
+    torch.manual_seed(0)
+    x = torch.randn(shape, device=device).to(DTYPES[dtype])
+    low, high = dwt(x)
+    out = torch.empty_like(x)
+    rows = []
+    for operation, floor in FLOORS.items():
+        calls = {"copy": lambda: out.copy_(x)}
+        tasks = {
+            name: task(method, operation, x, low, high) for name, method in METHODS.items() if dtype == "fp32" or method.bf16
+        }
+        calls |= {name: call for name, call in tasks.items() if call is not None}
+        seconds = interleaved(calls, rounds, device)
+        copy = seconds.pop("copy")
+        ratios = {name: each / (floor * copy) for name, each in seconds.items()}
+        moved = floor * 2 * x.nbytes
+        rows.append(
+            {"operation": operation, "dtype": dtype, "shape": list(shape), "copy_us": copy * 1e6, "ratios": ratios}
+            | {"gb_per_s": moved / seconds["ours"] / 1e9, "copy_gb_per_s": 2 * x.nbytes / copy / 1e9}
+        )
+    return rows
+
+
+def task(method: Method, operation: str, x: Tensor, low: Tensor, high: Tensor) -> Callable[[], object] | None:
+    """What is timed; None where the method has no such operation."""
+    leaf, leaf_low, leaf_high = (tensor.clone().requires_grad_() for tensor in (x, low, high))
+    bands = method.bands(x)  # in its own layout
+    if operation == "dwt":
+        return lambda: method.dwt(x)
+    if operation == "idwt":
+        return lambda: method.idwt(bands)
+    if operation == "dwt+backward":
+        return lambda: torch.autograd.grad(method.dwt(leaf), leaf, bands)
+    if operation == "idwt+backward":
+        leaves = [band.clone().requires_grad_() for band in bands]
+        return lambda: torch.autograd.grad(method.idwt(leaves), leaves, x)
+    lam = torch.tensor(0.3, device=x.device, requires_grad=True)
+    if method.name != "ours" and method.name != "slicing":
+        return None
+    mix = fuse if method.name == "ours" else lambda b, lo, hi, w: (1 - w) * b + w * method.idwt((lo, hi))
+    if operation == "fuse":
+        plain = lam.detach()
+        return lambda: mix(x, low, high, plain)
+    fused = mix(leaf, leaf_low, leaf_high, lam)
+    return lambda: torch.autograd.grad(fused, (leaf, leaf_low, leaf_high, lam), x, retain_graph=True)
+
+
+def interleaved(calls: dict[str, Callable[[], object]], rounds: int, device: str) -> Times:
+    """Median seconds of each."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(WARM_UP + rounds):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(seconds[WARM_UP:]) for name, seconds in times.items()}
+
+
+def call_overhead() -> Times:
+    """Microseconds of forward + backward on 8 px, where memory costs nothing."""
+    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    bands = [band.detach().requires_grad_() for band in dwt(x)]
+    ones, lam = torch.ones_like(x), torch.tensor(0.3, requires_grad=True)
+    calls: dict[str, Callable[[], object]] = {
+        "x * 2": lambda: torch.autograd.grad(x * 2, x, ones),
+        "dwt": lambda: torch.autograd.grad(dwt(x), x, [band.detach() for band in bands]),
+        "idwt": lambda: torch.autograd.grad(idwt(*bands), bands, ones),
+        "fuse": lambda: torch.autograd.grad(fuse(x, *bands, lam), (x, *bands, lam), ones),
+    }
+    for name in ("slicing", "pytorch_wavelets"):
+        if name in METHODS:
+            method = METHODS[name]
+            target = method.bands(x.detach())
+            calls[f"dwt by {name}"] = lambda method=method, target=target: torch.autograd.grad(method.dwt(x), x, target)
+    return {name: 1e6 * seconds for name, seconds in interleaved(calls, 1000, "cpu").items()}
+
+
+def print_header() -> None:
+    """Of the table."""
+    print(f"{'operation':<14} {'dtype':<5} {'shape':<15} {'copy us':>8} " + " ".join(f"{name[:9]:>9}" for name in METHODS))
+
+
+def print_rows(rows: list[dict[str, object]]) -> None:
+    """Ratios to the floor; a dash where a method lacks the operation or dtype."""
+    for row in rows:
+        ratios = row["ratios"]
+        assert isinstance(ratios, dict)
+        cells = " ".join(f"{ratios[name]:>9.2f}" if name in ratios else f"{'-':>9}" for name in METHODS)
+        shape = "x".join(map(str, row["shape"]))  # type: ignore[call-overload]
+        print(f"{row['operation']:<14} {row['dtype']:<5} {shape:<15} {row['copy_us']:>8.0f} {cells}", flush=True)
+
+
+def draw(rows: list[dict[str, object]], path: Path) -> None:
+    """Memory traffic reached by each operation against that of a copy, by image size."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4), sharey=True)
+    for axis, dtype in zip(axes, DTYPES, strict=True):
+        mine = [row for row in rows if row["dtype"] == dtype]
+        labels = ["x".join(map(str, shape)) for shape in SHAPES]
+        for operation in FLOORS:
+            axis.plot(labels, [row["gb_per_s"] for row in mine if row["operation"] == operation], marker="o", label=operation)
+        axis.plot(labels, [row["copy_gb_per_s"] for row in mine if row["operation"] == "dwt"], "k--", label="copy_ (roof)")
+        axis.set(title=dtype, ylabel="GB/s of the bytes that must move", ylim=(0, None))
+        axis.tick_params(axis="x", rotation=30)
+    axes[0].legend(fontsize=8)
+    figure.tight_layout()
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="timed calls of each (default: 20)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""The ways to compute one level of the Haar transform that `haar.py` compares."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import ptwt
+import torch
+import torch.nn.functional as F
+from pytorch_wavelets import DWTForward, DWTInverse
+from torch import Tensor
+
+from wavegan_dist.wavelet import dwt, idwt, reference
+
+SIGNS = torch.tensor([[1.0, 1, 1, 1], [1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]]) / 2  # LL, LH, HL, HH of a, b, c, d
+FORWARD, INVERSE = DWTForward(wave="haar", mode="zero"), DWTInverse(wave="haar", mode="zero")
+
+Bands = Sequence[Tensor]
+
+
+@dataclass(frozen=True)
+class Method:
+    """Forward to bands in its own layout, and back; `bf16` where it takes bfloat16."""
+
+    name: str
+    dwt: Callable[[Tensor], Bands]
+    idwt: Callable[[Bands], Tensor]
+    bf16: bool = True
+
+    def bands(self, x: Tensor) -> Bands:
+        """Of an image, detached."""
+        return [band.detach() for band in self.dwt(x)]
+
+
+def _convolved(x: Tensor) -> Bands:
+    """Grouped convolution with stride 2."""
+    filters = SIGNS.to(x).view(4, 1, 2, 2).repeat(x.shape[1], 1, 1, 1)
+    return (F.conv2d(x, filters, stride=2, groups=x.shape[1]),)
+
+
+def _deconvolved(bands: Bands) -> Tensor:
+    channels = bands[0].shape[1] // 4
+    filters = SIGNS.to(bands[0]).view(4, 1, 2, 2).repeat(channels, 1, 1, 1)
+    return F.conv_transpose2d(bands[0], filters, stride=2, groups=channels)
+
+
+def _unshuffled(x: Tensor) -> Bands:
+    """pixel_unshuffle, then the 4x4 matrix."""
+    blocks = F.pixel_unshuffle(x, 2).unflatten(1, (x.shape[1], 4))
+    return (torch.einsum("kp,bcphw->bkchw", SIGNS.to(x), blocks),)
+
+
+def _shuffled(bands: Bands) -> Tensor:
+    return F.pixel_shuffle(torch.einsum("kp,bkchw->bcphw", SIGNS.to(bands[0]), bands[0]).flatten(1, 2), 2)
+
+
+def _six_convolutions(x: Tensor) -> Bands:
+    """Two along the rows, four along the columns, each a grouped convolution: separable code as often written."""
+    low = torch.full((x.shape[1], 1, 1, 2), 0.5**0.5).to(x)
+    high = low * torch.tensor([1.0, -1.0]).to(x)
+    groups = x.shape[1]
+    rows = [F.conv2d(x, taps, stride=(1, 2), groups=groups) for taps in (low, high)]
+    columns = [taps.transpose(2, 3) for taps in (low, high)]
+    return [F.conv2d(half, taps, stride=(2, 1), groups=groups) for half in rows for taps in columns]  # LL, LH, HL, HH
+
+
+def _six_transposed(bands: Bands) -> Tensor:
+    groups = bands[0].shape[1]
+    low = torch.full((groups, 1, 1, 2), 0.5**0.5).to(bands[0])
+    high = low * torch.tensor([1.0, -1.0]).to(bands[0])
+    columns = [taps.transpose(2, 3) for taps in (low, high)]
+    halves = [
+        sum(F.conv_transpose2d(band, taps, stride=(2, 1), groups=groups) for band, taps in zip(pair, columns, strict=True))
+        for pair in (bands[:2], bands[2:])
+    ]
+    return sum(
+        F.conv_transpose2d(half, taps, stride=(1, 2), groups=groups) for half, taps in zip(halves, (low, high), strict=True)
+    )
+
+
+def _matrix(side: int, like: Tensor) -> Tensor:
+    taps = torch.eye(side // 2, dtype=like.dtype, device=like.device).repeat_interleave(2, dim=1) * 0.5**0.5
+    signs = torch.tensor([1.0, -1.0]).to(like).repeat(side // 2)
+    return torch.cat((taps, taps * signs))
+
+
+def _dense(x: Tensor) -> Bands:
+    """Dense matrices from the left and the right, as in WaveCNets; all bands in one image."""
+    return (_matrix(x.shape[-2], x) @ x @ _matrix(x.shape[-1], x).T,)
+
+
+def _dense_back(bands: Bands) -> Tensor:
+    return _matrix(bands[0].shape[-2], bands[0]).T @ bands[0] @ _matrix(bands[0].shape[-1], bands[0])
+
+
+def _ptwt(x: Tensor) -> Bands:
+    low, high = ptwt.wavedec2(x, "haar", mode="zero", level=1)
+    return (low, *high)
+
+
+torch._dynamo.config.recompile_limit = 64  # else the ninth shape would quietly run uncompiled
+compiled_dwt = torch.compile(reference.dwt)
+compiled_idwt = torch.compile(reference.idwt)
+METHODS = {
+    method.name: method
+    for method in (
+        Method("ours", dwt, lambda bands: idwt(*bands)),
+        Method("compiled slicing", compiled_dwt, lambda bands: compiled_idwt(*bands)),
+        Method("slicing", reference.dwt, lambda bands: reference.idwt(*bands)),
+        Method("grouped conv", _convolved, _deconvolved),
+        Method("unshuffle", _unshuffled, _shuffled),
+        Method("six convs", _six_convolutions, _six_transposed),
+        Method("dense", _dense, _dense_back),
+        Method("ptwt", _ptwt, lambda bands: ptwt.waverec2((bands[0], tuple(bands[1:])), "haar"), bf16=False),
+        Method(
+            "pytorch_wavelets",
+            lambda x: (lambda low, high: (low, high[0]))(*FORWARD(x)),
+            lambda bands: INVERSE((bands[0], [bands[1]])),
+            bf16=False,
+        ),
+    )
+}

@@ -1,0 +1,228 @@
+"""Signals, locks, full disks, dead ranks: a run ends in order, with one line, and goes on where it was."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.conftest import environment
+from tests.test_cli import refused
+from tests.train.test_processes import PROFILES, accelerate_command, free_port
+from tests.train.test_runs import points
+from wavegan_dist.data import training_batches
+from wavegan_dist.train.checkpoint import damage
+from wavegan_dist.train.run_folder import RunFolder
+
+LONG = ("train.total_kimg=1000", "train.snapshot_kimg=1000", "train.checkpoint_kimg=1000", "train.report_kimg=0.032")
+
+
+@contextmanager
+def running(*command: object, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """A command in a process group of its own, killed at the end of the block if it still lives."""
+    words = list(map(str, command))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    process = subprocess.Popen(words, env=environment(**variables), **pipes)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+def wait_for_points(run: Path, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < count:
+        assert time.monotonic() < deadline, "the run makes no progress"
+        time.sleep(0.02)
+
+
+def train(run: Path, config: Path, *overrides: str) -> list[object]:
+    return ["-m", "wavegan_dist", "train", "--config", config, "--run-dir", run, *overrides]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGUSR2, 75), (signal.SIGINT, 130)],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_a_signal_saves_the_run_and_leaves_with_a_code_of_its_own(tmp_path, config, number, code):
+    run = tmp_path / "run"
+    with running(sys.executable, *train(run, config, *LONG, "data.workers=1")) as process:
+        wait_for_points(run, 2)
+        os.killpg(process.pid, number)  # the loader's worker gets it too, as from a terminal or Slurm
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert re.search(rf"^wavegan: {number.name}: saved at kimg [\d.]+; the same command goes on from there$", errors, re.M)
+    assert "Traceback" not in errors
+    (checkpoint,) = RunFolder(run).checkpoints()
+    nimg = json.loads((checkpoint / "state.json").read_text())["nimg"]
+    assert nimg == points(run)[-1]["nimg"]
+    assert json.loads((run / "exit.json").read_text())["state"] == "interrupted"
+
+
+def tensors(run: Path) -> dict[str, bytes]:
+    files = RunFolder(run).checkpoints()[-1].glob("*.safetensors")
+    return {name: value.numpy().tobytes() for file in files for name, value in load_file(file).items()}
+
+
+def test_two_processes_agree_on_one_s_signal_and_another_number_goes_on(tmp_path, config, index):
+    """2 -> 1 -> 2 processes in one epoch, each leg ended by a signal to one rank: every image is seen, none twice."""
+    run, seen = tmp_path / "run", tmp_path / "seen"
+    seeing = Path(__file__).parent / "seeing.py"
+    arguments = [seen, "train", "--config", config, "--run-dir", run, "train.total_kimg=0.512", *LONG[1:]]
+    positions = []
+    for processes, stop_at in ((2, 160), (1, 320), (2, 0)):
+        sizes = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+        group = {**sizes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "SIGNAL_AT": str(stop_at)}
+        ranks = [
+            subprocess.Popen(
+                [sys.executable, seeing, *map(str, arguments)],
+                env=environment(**group, RANK=str(rank), LOCAL_RANK=str(rank)),
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for rank in range(processes)
+        ]
+        ended = [(rank.communicate(timeout=120)[1], rank.returncode) for rank in ranks]
+        assert {code for _, code in ended} == {75 if stop_at else 0}, ended
+        newest = RunFolder(run).checkpoints()[-1]
+        positions.append(json.loads((newest / "state.json").read_text())["nimg"])
+    assert positions[0] < positions[1] < positions[2] == 512
+    images = [line for file in tmp_path.glob("seen.*") for line in file.read_text().split()]
+    straight = next(training_batches(index, batch_size=512, seed=0, start_nimg=0, rank=0, world_size=1, workers=0))
+    assert sorted(images) == sorted(hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest() for image in straight)
+    assert len(set(images)) == 512 < index.count
+    losses = [point["loss/d_image"] for point in points(run)]
+    assert [point["nimg"] for point in points(run)] == list(range(32, 513, 32))
+    assert max(abs(a - b) for a, b in pairwise(losses)) < 0.2  # no jump where the processes changed
+
+
+def test_a_second_signal_leaves_at_once_and_the_old_checkpoint_stays(tmp_path, config, wavegan):
+    run = tmp_path / "run"
+    assert wavegan("train", "--config", config, "--run-dir", run).returncode == 0
+    before = tensors(run)
+    stuck = [sys.executable, Path(__file__).parent / "stuck.py", *train(run, config, "train.total_kimg=1")[2:]]
+    with running(*stuck) as process:
+        assert process.stdout is not None
+        while process.stdout.readline().strip() != "stuck":  # a step that does not end, outside the interpreter
+            pass
+        os.kill(process.pid, signal.SIGTERM)
+        time.sleep(0.5)
+        os.kill(process.pid, signal.SIGTERM)  # what a launcher passes on: the same signal still
+        time.sleep(3)
+        assert process.poll() is None
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(timeout=5) == 128 + signal.SIGTERM
+    assert tensors(run) == before
+
+
+def test_accelerate_launch_passes_the_signal_on_and_the_run_saves_itself(tmp_path, config):
+    run = tmp_path / "run"
+    profile = ["--config_file", PROFILES / "cpu2.yaml", "--main_process_port", free_port()]
+    with running(*accelerate_command(*profile, *train(run, config, *LONG))) as process:
+        wait_for_points(run, 2)
+        os.kill(process.pid, signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "wavegan: SIGTERM: saved at kimg" in errors
+    assert json.loads((run / "exit.json").read_text())["state"] == "interrupted"
+    assert len(RunFolder(run).checkpoints()) == 1
+
+
+def test_a_rank_that_dies_ends_the_others_in_seconds_with_one_line(tmp_path, config):
+    run = tmp_path / "run"
+    sizes = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    command = [sys.executable, *train(run, config, *LONG)]
+    with (
+        running(*command, **sizes, RANK="0", LOCAL_RANK="0") as first,
+        running(*command, **sizes, RANK="1", LOCAL_RANK="1") as second,
+    ):
+        wait_for_points(run, 2)
+        os.kill(second.pid, signal.SIGKILL)
+        died = time.monotonic()
+        _, errors = first.communicate(timeout=60)
+        assert time.monotonic() - died < 15
+    assert first.returncode == 1
+    assert errors.splitlines()[-1] == (
+        "wavegan: another process of this run has ended or stopped answering; its own error tells why"
+    )
+    assert "Traceback" not in errors
+
+
+def test_a_run_folder_in_use_is_refused_until_its_run_is_gone(tmp_path, config, wavegan):
+    run = tmp_path / "run"
+    with running(sys.executable, *train(run, config, *LONG)) as process:
+        wait_for_points(run, 1)
+        refused(wavegan("train", "--config", config, "--run-dir", run, *LONG), "is in use by process", str(process.pid))
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    outcome = wavegan("train", "--config", config, "--run-dir", run, "train.total_kimg=0.064")
+    assert outcome.returncode == 0, outcome.stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system of 3 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", place]).returncode:
+        pytest.skip("mounting a tmpfs takes root")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def filled(run: Path) -> None:
+    """Use up the disk under a run."""
+    with (run.parent / "ballast").open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+
+
+@pytest.mark.parametrize("policy", ["stop", "continue"])
+def test_a_full_disk_leaves_the_old_checkpoint_and_stops_or_goes_on_as_set(small_disk, config, wavegan, policy):
+    run = small_disk / "run"
+    lengths = ("train.total_kimg=1.6", "train.report_kimg=0.032", "train.snapshot_kimg=100")
+    with running(sys.executable, *train(run, config, *lengths, f"train.on_disk_error={policy}")) as process:
+        wait_for_points(run, 12)
+        filled(run)
+        before = RunFolder(run).checkpoints()[-1]
+        out, errors = process.communicate(timeout=100)
+    if policy == "stop":
+        assert process.returncode == 1
+        assert f"wavegan: {run}" in errors
+        assert "no space left on device" in errors.splitlines()[-1]
+    else:
+        assert process.returncode == 0, errors
+        assert "cannot write a checkpoint" in errors
+        assert "kimg 1.6/1.6" in out
+    assert "Traceback" not in errors
+    assert damage(RunFolder(run).checkpoints()[-1]) is None
+    assert RunFolder(run).checkpoints()[-1] >= before
+    (small_disk / "ballast").unlink()
+    outcome = wavegan("train", "--config", config, "--run-dir", run, *lengths)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "going on at kimg 0." in outcome.stdout
+
+
+def test_a_run_folder_that_vanishes_ends_the_run_with_one_line(tmp_path, config):
+    run = tmp_path / "run"
+    with running(sys.executable, *train(run, config, *LONG)) as process:
+        wait_for_points(run, 2)
+        shutil.rmtree(run)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.splitlines()[-1].startswith(f"wavegan: {run}")
+    assert "Traceback" not in errors

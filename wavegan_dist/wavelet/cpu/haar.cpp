@@ -1,0 +1,353 @@
+// One pass over memory for each operation. The same source is compiled for AVX2 and for the plain target; the processor decides.
+#include "haar.h"
+
+#include "vectors.h"
+
+namespace haar {
+namespace {
+
+constexpr int64_t AHEAD = 2048;          // bytes from a load to the prefetch beside it, at least: never a row that is being read
+constexpr int64_t STREAMED = 4 << 20;    // image bytes from which results go past the caches (benchmarks/README.md)
+
+template <class T>
+struct ImageRow {
+  T *top, *bottom;
+  INLINE bool aligned() const { return !((uintptr_t(top) | uintptr_t(bottom)) & 15); }
+};
+
+template <class T>
+struct BandsRow {
+  T *ll, *lh, *hl, *hh;
+  INLINE bool aligned() const { return !((uintptr_t(ll) | uintptr_t(lh) | uintptr_t(hl) | uintptr_t(hh)) & 15); }
+};
+
+struct At {  // offsets within a row, in elements; `step` from a left pixel to its right neighbour when interleaved
+  int64_t image, low, high, step;
+};
+
+template <class T>
+INLINE ImageRow<T> row_of(const Image& image, int64_t b, int64_t c, int64_t y) {
+  T* top = static_cast<T*>(image.data) + b * image.strides.batch + c * image.strides.channel + 2 * y * image.strides.row;
+  return {top, top + image.strides.row};
+}
+
+template <class T>
+INLINE BandsRow<T> row_of(const Bands& bands, const Shape& shape, int64_t b, int64_t c, int64_t y) {
+  const Strides &low = bands.low_strides, &high = bands.high_strides;
+  T* ll = static_cast<T*>(bands.low) + b * low.batch + c * low.channel + y * low.row;
+  T* lh = static_cast<T*>(bands.high) + b * high.batch + c * high.channel + y * high.row;
+  const int64_t next = shape.channels * high.channel;
+  return {ll, lh, lh + next, lh + 2 * next};
+}
+
+template <bool streamed>
+struct Planar {
+  template <int N>
+  static constexpr bool streams = streamed && N > 1;
+  template <int N>
+  static constexpr int valid = N;
+  template <int N, class T>
+  static INLINE void load(const T* p, int64_t, Vector<Real<T>, N>& left, Vector<Real<T>, N>& right) {
+    load_pairs<N>(p, left, right);
+  }
+  template <int N, class T>
+  static INLINE void store(T* p, int64_t, Vector<Real<T>, N> left, Vector<Real<T>, N> right) {
+    store_pairs<N, streams<N>>(p, left, right);
+  }
+};
+
+struct Interleaved {
+  template <int N>
+  static constexpr bool streams = false;
+  template <int N>
+  static constexpr int valid = N;
+  template <int N, class T>
+  static INLINE void load(const T* p, int64_t step, Vector<Real<T>, N>& left, Vector<Real<T>, N>& right) {
+    left = load_lanes<N>(p), right = load_lanes<N>(p + step);
+  }
+  template <int N, class T>
+  static INLINE void store(T* p, int64_t step, Vector<Real<T>, N> left, Vector<Real<T>, N> right) {
+    store_lanes<N>(p, left), store_lanes<N>(p + step, right);
+  }
+};
+
+// Three colours in four lanes: the fourth belongs to what the next store writes over.
+struct Colours : Interleaved {
+  template <int N>
+  static constexpr int valid = 3;
+};
+
+template <class V>
+struct Four {  // of a 2x2 block, or of its bands
+  V a, b, c, d;
+};
+
+// A block's (LL, LH, HL, HH), where b is the right neighbour and c the one below; and of these the block again.
+template <class V>
+INLINE Four<V> transform(const Four<V>& block) {
+  V top = block.a + block.b, top_difference = block.a - block.b;
+  V bottom = block.c + block.d, bottom_difference = block.c - block.d;
+  return {(top + bottom) / 2, (top - bottom) / 2, (top_difference + bottom_difference) / 2,
+          (top_difference - bottom_difference) / 2};
+}
+
+template <class Layout, int N, class T>
+INLINE Four<Vector<Real<T>, N>> load(const ImageRow<T>& row, const At& at) {
+  if constexpr (N > 1) {
+    const int64_t next = 2 * (row.bottom - row.top) * int64_t(sizeof(T)), ahead = next > AHEAD ? next : AHEAD;
+    __builtin_prefetch(reinterpret_cast<const char*>(row.top + at.image) + ahead);
+    __builtin_prefetch(reinterpret_cast<const char*>(row.bottom + at.image) + ahead);
+  }
+  Four<Vector<Real<T>, N>> block;
+  Layout::template load<N>(row.top + at.image, at.step, block.a, block.b);
+  Layout::template load<N>(row.bottom + at.image, at.step, block.c, block.d);
+  return block;
+}
+
+template <class Layout, int N, class T>
+INLINE void store(const ImageRow<T>& row, const At& at, const Four<Vector<Real<T>, N>>& block) {
+  Layout::template store<N>(row.top + at.image, at.step, block.a, block.b);
+  Layout::template store<N>(row.bottom + at.image, at.step, block.c, block.d);
+}
+
+template <int N, class T>
+INLINE Four<Vector<Real<T>, N>> load(const BandsRow<T>& row, const At& at) {
+  return {load_lanes<N>(row.ll + at.low), load_lanes<N>(row.lh + at.high), load_lanes<N>(row.hl + at.high),
+          load_lanes<N>(row.hh + at.high)};
+}
+
+template <class Layout, int N, class T>
+INLINE void store(const BandsRow<T>& row, const At& at, const Four<Vector<Real<T>, N>>& bands) {
+  constexpr bool streams = Layout::template streams<N>;
+  store_lanes<N, streams>(row.ll + at.low, bands.a), store_lanes<N, streams>(row.lh + at.high, bands.b);
+  store_lanes<N, streams>(row.hl + at.high, bands.c), store_lanes<N, streams>(row.hh + at.high, bands.d);
+}
+
+template <class T>
+struct Dwt {
+  Shape shape;
+  Image x;
+  Bands out;
+  struct Row {
+    ImageRow<const T> x;
+    BandsRow<T> out;
+    INLINE bool aligned() const { return out.aligned(); }
+    template <class Layout, int N>
+    INLINE void run(const At& at) {
+      store<Layout, N>(out, at, transform(load<Layout, N>(x, at)));
+    }
+  };
+  INLINE Row row(int64_t b, int64_t c, int64_t y, double*) const {
+    return {row_of<const T>(x, b, c, y), row_of<T>(out, shape, b, c, y)};
+  }
+};
+
+template <class T>
+struct Idwt {
+  Shape shape;
+  Bands bands;
+  Image out;
+  struct Row {
+    BandsRow<const T> bands;
+    ImageRow<T> out;
+    INLINE bool aligned() const { return out.aligned(); }
+    template <class Layout, int N>
+    INLINE void run(const At& at) {
+      store<Layout, N>(out, at, transform(load<N>(bands, at)));
+    }
+  };
+  INLINE Row row(int64_t b, int64_t c, int64_t y, double*) const {
+    return {row_of<const T>(bands, shape, b, c, y), row_of<T>(out, b, c, y)};
+  }
+};
+
+template <class T>
+struct Fuse {
+  Shape shape;
+  Image base;
+  Bands bands;
+  Image out;
+  Real<T> lam, rest;
+  struct Row {
+    ImageRow<const T> base;
+    BandsRow<const T> bands;
+    ImageRow<T> out;
+    Real<T> lam, rest;
+    INLINE bool aligned() const { return out.aligned(); }
+    template <class Layout, int N>
+    INLINE void run(const At& at) {
+      auto detail = transform(load<N>(bands, at));
+      auto old = load<Layout, N>(base, at);
+      store<Layout, N>(out, at, {rest * old.a + lam * detail.a, rest * old.b + lam * detail.b,
+                                 rest * old.c + lam * detail.c, rest * old.d + lam * detail.d});
+    }
+  };
+  INLINE Row row(int64_t b, int64_t c, int64_t y, double*) const {
+    return {row_of<const T>(base, b, c, y), row_of<const T>(bands, shape, b, c, y), row_of<T>(out, b, c, y), lam, rest};
+  }
+};
+
+template <class T>
+struct FuseGradients {
+  Shape shape;
+  FuseBackward of;
+  Real<T> lam, rest;
+  struct Row {
+    ImageRow<const T> grad, base;
+    BandsRow<const T> bands;
+    ImageRow<T> grad_base;
+    BandsRow<T> grad_bands;
+    Real<T> lam, rest;
+    double* sums;
+    INLINE bool aligned() const { return grad_base.aligned() && grad_bands.aligned(); }
+    template <class Layout, int N>
+    INLINE void run(const At& at) {
+      auto g = load<Layout, N>(grad, at), old = load<Layout, N>(base, at);
+      auto band = load<N>(bands, at), g_band = transform(g);
+      store<Layout, N>(grad_base, at, {rest * g.a, rest * g.b, rest * g.c, rest * g.d});
+      store<Layout, N>(grad_bands, at, {lam * g_band.a, lam * g_band.b, lam * g_band.c, lam * g_band.d});
+      auto detail = g_band.a * band.a + g_band.b * band.b + (g_band.c * band.c + g_band.d * band.d);
+      auto image = g.a * old.a + g.b * old.b + (g.c * old.c + g.d * old.d);
+      accumulate<N, Layout::template valid<N>, Real<T>>(sums, detail - image);
+    }
+  };
+  INLINE Row row(int64_t b, int64_t c, int64_t y, double* sums) const {
+    return {row_of<const T>(of.grad, b, c, y), row_of<const T>(of.base, b, c, y), row_of<const T>(of.bands, shape, b, c, y),
+            row_of<T>(of.grad_base, b, c, y), row_of<T>(of.grad_bands, shape, b, c, y), lam, rest, sums};
+  }
+};
+
+struct Analyse {
+  Shape shape;
+  Image x, image;
+  Bands out;
+  const float* scale;
+  struct Row {
+    ImageRow<const uint8_t> x;
+    ImageRow<float> image;
+    BandsRow<float> out;
+    const float* scale;
+    INLINE bool aligned() const { return image.aligned() && out.aligned(); }
+    template <class Layout, int N>
+    INLINE void run(const At& at) {
+      auto byte = load<Layout, N>(x, at);
+      store<Layout, N>(image, at, {byte.a / 127.5f - 1, byte.b / 127.5f - 1, byte.c / 127.5f - 1, byte.d / 127.5f - 1});
+      auto band = transform(byte);  // exact; only the low one keeps the shift by 1 of each pixel, 2 in all
+      store<Layout, N>(out, at, {(band.a - 255) * scale[0], band.b * scale[1], band.c * scale[2], band.d * scale[3]});
+    }
+  };
+  INLINE Row row(int64_t b, int64_t c, int64_t y, double*) const {
+    return {row_of<const uint8_t>(x, b, c, y), row_of<float>(image, b, c, y), row_of<float>(out, shape, b, c, y), scale};
+  }
+};
+
+template <int N, bool streams, class Row>
+INLINE void planar_row(Row row, int64_t width) {
+  using Layout = Planar<streams>;
+  int64_t x = 0;
+  for (; x + 2 * N <= width; x += 2 * N) {
+    row.template run<Layout, N>({2 * x, x, x, 0});
+    row.template run<Layout, N>({2 * (x + N), x + N, x + N, 0});
+  }
+  for (; x + N <= width; x += N) row.template run<Layout, N>({2 * x, x, x, 0});
+  for (; x < width; ++x) row.template run<Layout, 1>({2 * x, x, x, 0});
+}
+
+template <int N, class Row>
+INLINE void interleaved_row(Row row, int64_t width, int64_t channels) {
+  int64_t x = 0;
+  if (channels == 3)
+    for (; x + 1 < width; ++x) row.template run<Colours, 4>({6 * x, 3 * x, 9 * x, 3});
+  for (; x < width; ++x) {
+    int64_t c = 0;
+    for (; c + N <= channels; c += N)
+      row.template run<Interleaved, N>({2 * x * channels + c, x * channels + c, 3 * x * channels + c, channels});
+    for (; c < channels; ++c)
+      row.template run<Interleaved, 1>({2 * x * channels + c, x * channels + c, 3 * x * channels + c, channels});
+  }
+}
+
+template <int N, class Operation>
+INLINE double rows(const Operation& operation, int64_t first, int64_t last) {
+  const Shape& shape = operation.shape;
+  const bool streams = shape.bytes >= STREAMED;
+  double sums[8] = {};
+  for (int64_t at = first; at < last; ++at) {
+    const int64_t y = at % shape.height, plane = at / shape.height;
+    if (shape.interleaved) {
+      interleaved_row<N>(operation.row(plane, 0, y, sums), shape.width, shape.channels);
+    } else {
+      auto row = operation.row(plane / shape.channels, plane % shape.channels, y, sums);
+      if (streams && row.aligned()) planar_row<N, true>(row, shape.width);
+      else planar_row<N, false>(row, shape.width);
+    }
+  }
+  if (streams) flush();
+  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+}
+
+#if defined(__x86_64__)
+template <int N, class Operation>
+__attribute__((target("avx2"))) double rows_avx2(const Operation& operation, int64_t first, int64_t last) {
+  return rows<N>(operation, first, last);
+}
+#endif
+bool avx2 = false;
+
+template <class T, class Operation>
+double run(const Operation& operation, int64_t first, int64_t last) {
+#if defined(__x86_64__)
+  if (avx2) return rows_avx2<lanes<T>>(operation, first, last);
+#endif
+  return rows<lanes<T>>(operation, first, last);
+}
+
+template <template <class> class Operation, class... Parts>
+double by_type(Type type, int64_t first, int64_t last, const Parts&... parts) {
+  switch (type) {
+    case Type::f32: return run<float>(Operation<float>{parts...}, first, last);
+    case Type::f64: return run<double>(Operation<double>{parts...}, first, last);
+    default: return run<BFloat16>(Operation<BFloat16>{parts...}, first, last);
+  }
+}
+
+template <template <class> class Operation, class... Parts>
+double by_type_with(double lam, Type type, int64_t first, int64_t last, const Parts&... parts) {
+  const float lam_f32 = float(lam), rest_f32 = float(1 - lam);
+  switch (type) {
+    case Type::f32: return run<float>(Operation<float>{parts..., lam_f32, rest_f32}, first, last);
+    case Type::f64: return run<double>(Operation<double>{parts..., lam, 1 - lam}, first, last);
+    default: return run<BFloat16>(Operation<BFloat16>{parts..., lam_f32, rest_f32}, first, last);
+  }
+}
+
+}  // namespace
+
+void dwt(Type type, const Shape& shape, const Image& x, const Bands& out, int64_t first, int64_t last) {
+  by_type<Dwt>(type, first, last, shape, x, out);
+}
+
+void idwt(Type type, const Shape& shape, const Bands& bands, const Image& out, int64_t first, int64_t last) {
+  by_type<Idwt>(type, first, last, shape, bands, out);
+}
+
+void fuse(Type type, const Shape& shape, const Image& base, const Bands& bands, double lam, const Image& out, int64_t first, int64_t last) {
+  by_type_with<Fuse>(lam, type, first, last, shape, base, bands, out);
+}
+
+double fuse_backward(Type type, const Shape& shape, const FuseBackward& of, int64_t first, int64_t last) {
+  return by_type_with<FuseGradients>(of.lam, type, first, last, shape, of);
+}
+
+void analyse(const Shape& shape, const Image& x, const float* scale, const Image& image, const Bands& out, int64_t first, int64_t last) {
+  run<float>(Analyse{shape, x, image, out, scale}, first, last);
+}
+
+const char* select([[maybe_unused]] bool has_avx2) {
+#if defined(__x86_64__)
+  avx2 = has_avx2;
+#endif
+  return avx2 ? "AVX2" : "baseline";
+}
+
+}  // namespace haar

@@ -1,0 +1,90 @@
+// From tensors to the kernels' plain pointers, after every check that keeps them inside memory.
+#pragma once
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+
+#include "haar.h"
+
+namespace haar {
+
+using at::Tensor;
+
+inline bool is_interleaved(const Tensor& x) {
+  return x.is_contiguous(at::MemoryFormat::ChannelsLast) && !x.is_contiguous();
+}
+
+// The tensor itself where rows are dense in memory, else a contiguous copy.
+inline Tensor laid_out(const Tensor& x, bool interleaved) {
+  if (interleaved) return x.contiguous(at::MemoryFormat::ChannelsLast);
+  return x.size(3) <= 1 || x.stride(3) == 1 ? x : x.contiguous();
+}
+
+inline void check(const char* name, const Tensor& x, at::ScalarType dtype) {
+  TORCH_CHECK_VALUE(x.dim() == 4 && x.layout() == at::kStrided && x.is_cpu(), name, ": wants a dense [B, C, H, W] tensor on the CPU");
+  TORCH_CHECK_VALUE(x.scalar_type() == dtype, name, ": wants ", dtype, ", got ", x.scalar_type());
+}
+
+inline void check_even(const char* name, const Tensor& x) {
+  TORCH_CHECK_VALUE(x.size(2) % 2 == 0 && x.size(3) % 2 == 0, name, ": height and width must be even, got ", x.sizes());
+}
+
+inline void check_bands(const char* name, const Tensor& low, const Tensor& high, at::ScalarType dtype) {
+  check(name, low, dtype), check(name, high, dtype);
+  const auto s = low.sizes();
+  TORCH_CHECK_VALUE(high.sizes() == at::IntArrayRef({s[0], 3 * s[1], s[2], s[3]}), name, ": low ", s, " does not go with high ", high.sizes());
+}
+
+inline void check_image(const char* name, const Tensor& image, const Tensor& low, at::ScalarType dtype) {
+  check(name, image, dtype);
+  const auto s = low.sizes();
+  TORCH_CHECK_VALUE(image.sizes() == at::IntArrayRef({s[0], s[1], 2 * s[2], 2 * s[3]}), name, ": image ", image.sizes(),
+                    " does not go with low ", s);
+}
+
+inline Type type_of(const char* name, const Tensor& x) {
+  switch (x.scalar_type()) {
+    case at::kFloat: return Type::f32;
+    case at::kDouble: return Type::f64;
+    case at::kBFloat16: return Type::bf16;
+    default: TORCH_CHECK_VALUE(false, name, ": wants float32, float64 or bfloat16, got ", x.scalar_type());
+  }
+}
+
+inline Strides strides_of(const Tensor& x, bool interleaved) {
+  return {x.stride(0), interleaved ? 1 : x.stride(1), x.stride(2)};
+}
+
+inline Image image_of(const Tensor& x, bool interleaved) {
+  return {const_cast<void*>(x.const_data_ptr()), strides_of(x, interleaved)};
+}
+
+inline Bands bands_of(const Tensor& low, const Tensor& high, bool interleaved) {
+  return {const_cast<void*>(low.const_data_ptr()), const_cast<void*>(high.const_data_ptr()), strides_of(low, interleaved),
+          strides_of(high, interleaved)};
+}
+
+inline at::MemoryFormat format(bool interleaved) {
+  return interleaved ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+}
+
+inline Tensor empty(const Shape& s, int64_t channels, int64_t scale, at::ScalarType dtype) {
+  return at::empty({s.batch, channels, scale * s.height, scale * s.width}, dtype, at::kStrided, at::kCPU, false, format(s.interleaved));
+}
+
+inline Tensor empty_image(const Shape& s, at::ScalarType dtype) { return empty(s, s.channels, 2, dtype); }
+
+inline std::pair<Tensor, Tensor> empty_bands(const Shape& s, at::ScalarType dtype) {
+  return {empty(s, s.channels, 1, dtype), empty(s, 3 * s.channels, 1, dtype)};
+}
+
+// `work(first, last)` over all rows, shared among PyTorch's threads where they are worth it.
+template <class Work>
+void over_rows(const Shape& s, const Work& work) {
+  const int64_t rows = s.width && s.channels ? s.rows() : 0;
+  if (!rows) return;
+  const int64_t row = 4 * s.width * (s.interleaved ? s.channels : 1);
+  at::parallel_for(0, rows, std::max<int64_t>(1, 32768 / row), work);
+}
+
+}  // namespace haar

@@ -1,0 +1,99 @@
+"""The functions that the other rooms call: checked here, done by the kernel for the device.
+
+Derivatives of every order come from the kernels themselves, in eager mode and under `torch.compile(fullgraph=True)`. Under
+`torch.func`'s transforms the reference works; `torch.autograd.forward_ad` raises NotImplementedError with the kernels.
+Results are contiguous, or channels last where the first argument is; arguments of other strides than these two, or dense
+rows, are copied first. Nothing is cast, by autocast neither.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from wavegan_dist.wavelet import checks
+from wavegan_dist.wavelet.choice import KERNELS, REFERENCE, Kernel, choose
+
+
+def dwt(x_bchw: Tensor) -> tuple[Tensor, Tensor]:
+    """One level of the orthonormal 2D Haar transform.
+
+    Args:
+        x_bchw: floating [B, C, H, W] with H and W even.
+
+    Returns:
+        `low` [B, C, H/2, W/2] and `high` [B, 3C, H/2, W/2], stacked by band, then colour: [LH of all C, HL of all C,
+        HH of all C]. Same dtype as the input.
+
+    Raises:
+        UsageError: the input is not a floating 4D tensor or H or W is odd.
+    """
+    checks.check_dwt(x_bchw)
+    return _kernel(x_bchw).dwt(x_bchw)
+
+
+def idwt(low: Tensor, high: Tensor) -> Tensor:
+    """The inverse (and transpose) of `dwt`: `idwt(*dwt(x)) == x`.
+
+    Args:
+        low: floating [B, C, h, w].
+        high: [B, 3C, h, w] of the same dtype and device.
+
+    Returns:
+        [B, C, 2h, 2w].
+
+    Raises:
+        UsageError: shapes, dtypes or devices do not go together.
+    """
+    checks.check_idwt(low, high)
+    return _kernel(low).idwt(low, high)
+
+
+def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
+    """The generator's output, `(1 - lam) * base + lam * idwt(low, high)` (patent CN 111275640 B).
+
+    The gradient of lam is a sum that does not depend on the number of threads.
+
+    Args:
+        base: floating [B, C, H, W].
+        low: [B, C, H/2, W/2] of the same dtype and device.
+        high: [B, 3C, H/2, W/2] of the same dtype and device.
+        lam: 0-dimensional, of any floating dtype; float32 keeps `1 - lam` exact where base is bfloat16.
+
+    Returns:
+        [B, C, H, W] in base's dtype.
+
+    Raises:
+        UsageError: the bands do not rebuild an image like base.
+    """
+    checks.check_fuse(base, low, high, lam)
+    return _kernel(base).fuse(base, low, high, lam)
+
+
+def analyse(images_bchw: Tensor, band_std: Sequence[float] = (1, 1, 1, 1)) -> tuple[Tensor, Tensor, Tensor]:
+    """A real batch on its way to the discriminators: `from_uint8`, `dwt` and the bands' scale in one pass, no gradient.
+
+    Args:
+        images_bchw: uint8 [B, C, H, W] with H and W even.
+        band_std: what to divide low, LH, HL and HH by.
+
+    Returns:
+        float32 image [B, C, H, W] in [-1, 1], low [B, C, H/2, W/2], high [B, 3C, H/2, W/2] as `dwt`'s.
+
+    Raises:
+        UsageError: not such images, or not four positive deviations.
+    """
+    checks.check_analyse(images_bchw, band_std)
+    return _kernel(images_bchw).analyse(images_bchw, list(band_std))
+
+
+def _kernel(x: Tensor) -> Kernel:
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        return REFERENCE
+    return KERNELS[_name(x.device.type, x.dtype)]
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _name(device: str, dtype: torch.dtype) -> str:
+    name, _ = choose(device)
+    return name if dtype in KERNELS[name].dtypes else REFERENCE.name
