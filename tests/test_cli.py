@@ -36,6 +36,9 @@ def test_help_is_instant_and_shows_every_command(wavegan):
         ("sample",),
         ("evaluate",),
         ("track", "sync"),
+        ("submit", "train"),
+        ("submit", "evaluate"),
+        ("watch",),
         *(("shards", kind) for kind in ("write", "index", "order", "verify", "info")),
     ],
 )

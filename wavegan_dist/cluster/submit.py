@@ -1,7 +1,6 @@
 """Submission through submitit: everything is checked and frozen first, and what Slurm refuses is one line."""
 
 import io
-import os
 import re
 import shlex
 import shutil
@@ -123,7 +122,6 @@ def _submit(executor: "SlurmExecutor", submit: Callable[[], Sequence[Any]]) -> l
     try:
         # submitit repeats sbatch's words on stderr.
         with slurm.own_environment(), redirect_stderr(said):
-            os.environ["SBATCH_EXPORT"] = "ALL"
             return [str(job.job_id) for job in submit()]
     except (FailedJobError, FailedSubmissionError) as error:
         reasons = re.findall(r"error: (.*)", str(error)) or str(error).splitlines()
