@@ -27,6 +27,12 @@ def test_a_time_that_yaml_would_take_for_a_number_stays_a_time(tmp_path):
     assert (profile.time, profile.exclusive, profile.world_size) == (720, True, 12)
 
 
+def test_a_warning_leaves_time_to_work(tmp_path):
+    (tmp_path / "p.yaml").write_text("time: 5\nwarn_seconds: 151\n")
+    with pytest.raises(UsageError, match="more than half of the time limit, 5 min"):
+        load_profile(str(tmp_path / "p.yaml"))
+
+
 def test_every_profile_of_the_checkout_is_whole():
     for name in ("local", "local1", "gpu1", "gpu8"):
         assert load_profile(name).time > 0

@@ -63,6 +63,7 @@ def interrupted(tmp_path_factory, submit, training, profile, straight):
     halted(run, "warning of the time limit", lambda: log_of(run, job).count("Slurm says that the job will end") == 2)
     until("end of the start at its limit", lambda: left(run)["time"] > seen.preempted["time"], 60)
     seen.limited = left(run)
+    slurm("scontrol", "update", f"JobId={job}", "TimeLimit=60")
 
     until("report after the time limit", lambda: nimg(run) > seen.limited["nimg"], 90)
     subprocess.run([LOCAL / "node.sh", "kill-slurmd", "2"], check=True)

@@ -3,10 +3,10 @@
 import math
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 import wavegan_dist
 from wavegan_dist.config import Section
@@ -51,6 +51,12 @@ class Profile(Section):
     python: str | None = Field(None, description="interpreter; null: the one that submits")
     srun: list[str] = Field(default_factory=list, description="further options of srun")
     sbatch: dict[str, str] = Field(default_factory=dict, description="further options of sbatch, without dashes")
+
+    @model_validator(mode="after")
+    def _time_to_work(self) -> Self:
+        if self.warn_seconds > self.time * 30:
+            raise ValueError(f"warn_seconds = {self.warn_seconds} is more than half of the time limit, {self.time} min")
+        return self
 
     @property
     def processes(self) -> int:
@@ -99,6 +105,8 @@ def _find(name: str) -> Path:
 
 def _explain(detail: Any) -> str:
     key = ".".join(map(str, detail["loc"]))
+    if not key:
+        return str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
         return f"unknown setting '{key}'; there are {', '.join(Profile.model_fields)}"
     if detail["type"] == "missing":

@@ -13,16 +13,7 @@ from wavegan_dist.errors import UsageError, WaveganError
 # What a launcher or an outer job puts into the environment, and a new job must not inherit. SLURM_CONF says which cluster.
 OF_OTHERS = (
     *("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "ACCELERATE_", "FORK_LAUNCHED"),
-    *(
-        "SLURM_",
-        "SLURMD_",
-        "SBATCH_",
-        "SRUN_",
-        "SUBMITIT_",
-        "CUDA_VISIBLE_DEVICES",
-        "GPU_DEVICE_ORDINAL",
-        "ROCR_VISIBLE_DEVICES",
-    ),
+    *("SLURM_", "SLURMD_", "SUBMITIT_", "CUDA_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "ROCR_VISIBLE_DEVICES"),
 )
 
 
