@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-reference check bench bench-data bench-haar bench-checkpoint bench-resume bench-tracking slurm-up slurm-down clean
+.PHONY: help demo test test-reference check bench bench-data bench-haar bench-checkpoint bench-resume bench-tracking bench-evaluation slurm-up slurm-down clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -33,11 +33,16 @@ check: $(READY) ## format, lint, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(READY) bench-data bench-tracking bench-checkpoint ## all benchmarks: tables, and JSON in benchmarks/results
+bench: $(READY) bench-data bench-tracking bench-checkpoint bench-evaluation ## all benchmarks: tables, and JSON in benchmarks/results
 	$(BIN)/python benchmarks/step.py
 
 bench-data: $(READY) ## the loader alone
 	$(BIN)/python benchmarks/data.py
+
+bench-evaluation: $(READY) ## evaluation against torch-fidelity alone, its floors and its memory
+	$(BIN)/python benchmarks/evaluation.py
+	$(BIN)/python benchmarks/evaluation.py --floors
+	$(BIN)/python benchmarks/evaluation.py --memory
 
 bench-tracking: $(READY) ## what tracking costs, also while its server is away
 	$(BIN)/python benchmarks/tracking.py

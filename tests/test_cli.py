@@ -25,7 +25,7 @@ def test_help_is_instant_and_shows_every_command(wavegan):
     outcome = wavegan("--help")
     assert time.perf_counter() - began < 1
     assert outcome.returncode == 0
-    for command in ("train", "sample", "evaluate", "shards", "track"):
+    for command in ("train", "sample", "evaluate", "compare", "shards", "track"):
         assert command in outcome.stdout
 
 
@@ -35,6 +35,7 @@ def test_help_is_instant_and_shows_every_command(wavegan):
         ("train",),
         ("sample",),
         ("evaluate",),
+        ("compare",),
         ("track", "sync"),
         ("submit", "train"),
         ("submit", "evaluate"),

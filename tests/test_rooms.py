@@ -8,7 +8,7 @@ import pytest
 import wavegan_dist
 
 HOUSE = Path(wavegan_dist.__file__).parent
-FOUNDATION = {"errors", "files", "counted", "config", "images", "provenance"}
+FOUNDATION = {"errors", "files", "counted", "config", "images", "processes", "provenance"}
 MAY_USE = {
     "wavelet": FOUNDATION,
     "model": FOUNDATION | {"wavelet"},

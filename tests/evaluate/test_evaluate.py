@@ -1,14 +1,20 @@
 import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from tests.conftest import Command, environment, free_port, fresh_cache
 from wavegan_dist.config import Experiment
 from wavegan_dist.data import Index, write_shards
-from wavegan_dist.errors import UsageError
-from wavegan_dist.evaluate import evaluate_snapshot, format_table, save_result
+from wavegan_dist.errors import UsageError, WaveganError
+from wavegan_dist.evaluate import EXTRACTORS, METRICS, Weights, evaluate_snapshot, format_table, save_result
 from wavegan_dist.images import save_png
 from wavegan_dist.model.build import build_generator
 from wavegan_dist.model.snapshot import save_snapshot
@@ -17,7 +23,7 @@ from wavegan_dist.model.snapshot import save_snapshot
 @pytest.fixture(scope="module")
 def data(photos: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    for number, photo in enumerate(photos[:220]):
+    for number, photo in enumerate(photos):
         save_png(photo.permute(1, 2, 0), folder / "photos" / f"{number:06d}.png")
     write_shards(folder / "photos", folder / "shards", 32, progress=False)
     return folder / "shards" / "index.json"
@@ -36,13 +42,21 @@ def make_snapshot(path: Path, resolution: int) -> Path:
     return path
 
 
-def test_result_holds_metrics_tables_and_the_whole_protocol(snapshot: Path, data: Path, tmp_path: Path) -> None:
-    result = evaluate_snapshot(snapshot, data, ("fwd", "spectrum", "kid"), count=200, seed=3)
+def test_result_holds_metrics_floors_intervals_tables_and_the_whole_protocol(
+    snapshot: Path, data: Path, tmp_path: Path
+) -> None:
+    result = evaluate_snapshot(snapshot, data, ("fwd", "spectrum", "bands", "kid"), count=200, seed=3)
+    assert result is not None
     save_result(result, tmp_path / "result.json")
     assert json.loads((tmp_path / "result.json").read_text()) == result
     metrics, protocol = result["metrics"], result["protocol"]
-    assert {"fwd", "fwd_low", "fwd_high", "spectrum_db", "spectrum_db_top_half_signed", "kid_efflite0@128"} <= set(metrics)
-    assert set(result["tables"]) == {"fwd_packets", "spectrum"}
+    expected = {"fwd", "fwd_low", "fwd_high", "spectrum_db", "spectrum_db_top_half_signed", "bands_db", "kid_efflite0@128"}
+    assert expected <= set(metrics)
+    assert set(result["floors"]) == set(metrics) == set(protocol["metrics"])
+    assert result["floors"]["fwd"] < 0.2 * metrics["fwd"]
+    low, high = result["intervals"]["spectrum_db"]
+    assert low < metrics["spectrum_db"] < high
+    assert set(result["tables"]) == {"fwd_packets", "spectrum", "bands"}
     assert (protocol["images_real"], protocol["images_generated"], protocol["image_size"]) == (200, 200, 32)
     assert (protocol["seed"], protocol["ema"], protocol["nimg"]) == (3, True, 2000)
     assert protocol["index_digest"] == Index.load(data).digest
@@ -52,25 +66,89 @@ def test_result_holds_metrics_tables_and_the_whole_protocol(snapshot: Path, data
     table = format_table(result)
     assert all(name in table for name in metrics)
     assert "200 real and 200 generated images of 32 px, seed 3, EMA weights at 2 kimg" in table
+    assert "floor: the same between two disjoint sets of 200 real images" in table
 
 
-def test_result_does_not_depend_on_the_batch_size(snapshot: Path, data: Path) -> None:
-    one, other = (evaluate_snapshot(snapshot, data, ("fwd", "spectrum"), batch_size=size)["metrics"] for size in (16, 50))
-    assert one == pytest.approx(other, rel=1e-6)
+def test_half_of_the_real_images_is_the_default_and_more_have_no_floor(snapshot: Path, data: Path) -> None:
+    result = evaluate_snapshot(snapshot, data, ("spectrum",))
+    assert result is not None
+    assert result["protocol"]["images_real"] == 300
+    assert result["floors"]
+    result = evaluate_snapshot(snapshot, data, ("spectrum",), count=301)
+    assert result is not None
+    assert result["floors"] == {}
+    assert "no floors: they take 602 real images" in format_table(result)
 
 
-def test_all_images_are_used_where_there_are_fewer_than_the_default(snapshot: Path, data: Path) -> None:
-    assert evaluate_snapshot(snapshot, data, ("spectrum",))["protocol"]["images_real"] == 220
+def test_the_real_side_is_read_once_and_the_result_is_the_same(
+    snapshot: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = evaluate_snapshot(snapshot, data, ("fwd", "spectrum"), count=250)
+
+    def unread(*_: object) -> Iterator[Tensor]:
+        raise AssertionError("the real images were read again")
+
+    monkeypatch.setattr("wavegan_dist.evaluate.real.images_at", unread)
+    assert evaluate_snapshot(snapshot, data, ("fwd", "spectrum"), count=250) == first
+    with pytest.raises(AssertionError):
+        evaluate_snapshot(snapshot, data, ("fwd",), count=251)
+
+
+def run_processes(processes: int, *arguments: object, cache: Path) -> list[tuple[int, str]]:
+    sizes = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    group = {**sizes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "XDG_CACHE_HOME": fresh_cache(cache)}
+    command = [sys.executable, *map(str, arguments)]
+    running = [
+        subprocess.Popen(
+            command, env=environment(**group, RANK=str(rank), LOCAL_RANK=str(rank)), stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(processes)
+    ]
+    errors = [process.communicate(timeout=240)[1] for process in running]
+    return [(process.returncode, text) for process, text in zip(running, errors, strict=True)]
+
+
+def test_one_two_and_four_processes_give_the_same_numbers(snapshot: Path, data: Path, tmp_path: Path) -> None:
+    results = []
+    for processes in (1, 2, 4):
+        out = tmp_path / f"{processes}.json"
+        steps = Path(__file__).with_name("steps.py")
+        for code, errors in run_processes(processes, steps, out, snapshot, data, cache=tmp_path / f"cache-{processes}"):
+            assert code == 0, errors
+        results.append(json.loads(out.read_text()))
+    for other in results[1:]:
+        assert other["metrics"] == pytest.approx(results[0]["metrics"], rel=1e-9, abs=0)
+        assert other["tables"]["fwd_packets"] == pytest.approx(results[0]["tables"]["fwd_packets"], rel=1e-9, abs=0)
+        assert other["protocol"] == results[0]["protocol"]
+
+
+def test_when_one_process_fails_all_say_why_and_stop(snapshot: Path, data: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "set"
+    shutil.copytree(data.parent, broken)
+    for tar in sorted(broken.glob("*.tar"))[-1:]:
+        tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 3])
+    arguments = ("-m", "wavegan_dist", "evaluate", "--snapshot", snapshot, "--data", broken, "--metrics", "spectrum")
+    for rank, (code, errors) in enumerate(run_processes(2, *arguments, "--count", 600, cache=tmp_path / "cache")):
+        assert code == 1
+        (line,) = [line for line in errors.splitlines() if line.startswith("wavegan:")]
+        assert "cut short" in line or "beyond the end" in line
+        assert ("[rank 1]" in line) == (rank == 1)
 
 
 @pytest.mark.parametrize(
     ("metrics", "count", "message"),
     [
-        (("spektrum",), None, r"unknown metric 'spektrum'; did you mean 'spectrum'\? there are fwd, spectrum, fd, kid, fid"),
+        (
+            ("spektrum",),
+            None,
+            r"unknown metric 'spektrum'; did you mean 'spectrum'\? there are fwd, fwd_db2, spectrum, bands, fd",
+        ),
         ((), None, "no metric named"),
-        (("spectrum",), 221, r"--count 221 is more than the 220 images of .*index\.json"),
+        (("spectrum",), 601, r"--count 601 is more than the 600 images of .*index\.json"),
         (("fwd",), 192, "fwd needs at least 193 images, got 192"),
-        (("fd",), 220, "fd_efflite0@128 needs at least 1281 images, got 220"),
+        (("fwd_db2",), 300, "fwd_db2 needs at least 301 images, got 300"),
+        (("fd",), 600, "fd_efflite0@128 needs at least 1281 images, got 600"),
+        (("prc",), 3, "prc needs at least 4 images, got 3"),
         (("spectrum",), 0, "spectrum needs at least 1 images, got 0"),
     ],
 )
@@ -82,11 +160,35 @@ def test_what_cannot_be_measured_is_one_line(
     assert "\n" not in str(error.value)
 
 
-def test_missing_inception_weights_stop_before_any_image_is_made(snapshot: Path, data: Path, tmp_path: Path) -> None:
+def test_missing_weights_stop_before_any_image_is_made(snapshot: Path, data: Path, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere.pth"
     with pytest.raises(UsageError, match=r"the Inception weights .*nowhere\.pth are missing"):
-        evaluate_snapshot(snapshot, data, ("fid",), inception_weights=tmp_path / "nowhere.pth")
+        evaluate_snapshot(snapshot, data, ("fid",), weights=Weights(inception=nowhere))
+    with pytest.raises(UsageError, match=r"dinov2: the weights .*nowhere\.pth are missing"):
+        evaluate_snapshot(snapshot, data, ("kid",), weights=Weights("dinov2", dinov2=nowhere))
 
 
 def test_a_snapshot_of_another_size_is_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"makes images of 64 px but .*index\.json holds 32 px"):
         evaluate_snapshot(make_snapshot(tmp_path / "snapshot", 64), data, ("spectrum",))
+
+
+def test_a_half_written_or_damaged_snapshot_is_one_line(snapshot: Path, data: Path, tmp_path: Path) -> None:
+    files = ("model.safetensors", "config.yaml", "snapshot.json")
+    for name in files:
+        whole = (snapshot / name).read_bytes()
+        for kind, content in {"gone": None, "empty": b"", "cut": whole[: len(whole) // 2]}.items():
+            damaged = tmp_path / f"{kind}-{name}"
+            shutil.copytree(snapshot, damaged)
+            (damaged / name).unlink()
+            if content is not None:
+                (damaged / name).write_bytes(content)
+            with pytest.raises(WaveganError, match=re.escape(name)) as error:
+                evaluate_snapshot(damaged, data, ("spectrum",))
+            assert "\n" not in str(error.value)
+
+
+def test_the_command_line_offers_what_there_is(wavegan: Command) -> None:
+    shown = wavegan("evaluate", "--help").stdout
+    for name in (*METRICS, *EXTRACTORS):
+        assert name in shown

@@ -4,16 +4,24 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import PartialState
+from timm import create_model
 from torch import Tensor
-from torch_fidelity import FeatureExtractorInceptionV3, calculate_metrics
+from torch_fidelity import FeatureExtractorBase, FeatureExtractorInceptionV3, calculate_metrics, register_feature_extractor
 from torch_fidelity.utils import create_feature_extractor
 
-from tests.evaluate.conftest import blurred, compare
+from tests.evaluate.conftest import blurred, keep
+from wavegan_dist.data import Index, images_at, write_shards
 from wavegan_dist.errors import UsageError
-from wavegan_dist.evaluate import features
-from wavegan_dist.evaluate.features import Extractor, FeatureDistance, efflite0, inception
-from wavegan_dist.evaluate.metric import Outcome
+from wavegan_dist.evaluate import extractors
+from wavegan_dist.evaluate.collect import Source, collect
+from wavegan_dist.evaluate.extractors import Extractor, dinov2, efflite0, inception
+from wavegan_dist.evaluate.features import FrechetFeatures, KernelDistance, PrecisionRecall
+from wavegan_dist.evaluate.metric import Metric
+from wavegan_dist.evaluate.quantity import Kept, Rows
+from wavegan_dist.evaluate.real import halves
 from wavegan_dist.files import sha256
+from wavegan_dist.images import save_png
 
 
 @pytest.fixture(scope="module")
@@ -21,39 +29,88 @@ def extractor() -> Extractor:
     return efflite0()
 
 
-def distances(extractor: Extractor, real: Tensor, generated: Tensor) -> Outcome:
-    return compare(FeatureDistance(extractor, "fd", "kid"), real.split(64), generated.split(64))
-
-
 def test_fd_and_kid_rise_with_blur(extractor: Extractor, photos: Tensor) -> None:
-    outcomes = [distances(extractor, photos[:64], blurred(photos[:64], sigma)).metrics for sigma in (0.0, 0.7, 1.5)]
-    assert abs(outcomes[0]["fd"]) < 1e-2
-    assert outcomes[0]["fd"] < outcomes[1]["fd"] < outcomes[2]["fd"]
-    assert outcomes[0]["kid"] < outcomes[1]["kid"] < outcomes[2]["kid"]
+    real = keep(FrechetFeatures(extractor, "fd"), photos[:64])
+    soft = [keep(FrechetFeatures(extractor, "fd"), blurred(photos[:64], sigma)) for sigma in (0.0, 0.7, 1.5)]
+    fd = [FrechetFeatures(extractor, "fd").compare(real, side).metrics["fd"] for side in soft]
+    kid = [KernelDistance(extractor, 64).compare(real, side).metrics["kid_efflite0@128"] for side in soft]
+    assert abs(fd[0]) < 1e-2
+    assert fd == sorted(fd)
+    assert kid == sorted(kid)
 
 
-class Tensors(torch.utils.data.Dataset[Tensor]):
-    """Images as torch-fidelity reads them."""
+class Tiny(FeatureExtractorBase):  # type: ignore[misc]
+    """16 features: few enough for a covariance of full rank from few images."""
 
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
+    def __init__(self, name: str, features_list: list[str], **_: Any) -> None:
+        super().__init__(name, features_list)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.network = torch.nn.Conv2d(3, 16, 7, 4)
 
-    def __len__(self) -> int:
-        return len(self.images)
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (self.network(images.float() / 32).relu().mean(dim=(-2, -1)),)
 
-    def __getitem__(self, index: int) -> Tensor:
-        return self.images[index]
+    @staticmethod
+    def get_provided_features_list() -> tuple[str]:
+        return ("16",)
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        return "16"
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        return False
+
+    @staticmethod
+    def get_dummy_input_for_compile() -> Tensor:
+        return torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
 
 
-def test_fd_and_kid_equal_torch_fidelity_run_alone(extractor: Extractor, photos: Tensor) -> None:
-    real, soft = photos[:48], blurred(photos[48:96], 1.0)
-    ours = compare(FeatureDistance(extractor, "fd", "kid", seed=7), real.split(16), soft.split(16)).metrics
-    theirs: dict[str, Any] = calculate_metrics(
-        input1=Tensors(real), input2=Tensors(soft), cuda=False, fid=True, kid=True, kid_subset_size=48, rng_seed=7,
-        feature_extractor=extractor.name, verbose=False, cache=False, batch_size=8,
+register_feature_extractor("tiny", Tiny)
+
+
+def tiny() -> Extractor:
+    return Extractor("tiny", create_feature_extractor("tiny", ["16"], cuda=False, verbose=False), 16, {})
+
+
+def through_shards(images: Tensor, folder: Path, network: Extractor) -> Kept:
+    """Features of images by way of shards and segments; the same images as PNG files, in that order, in `folder`."""
+    for number, image in enumerate(images):
+        save_png(image.permute(1, 2, 0), folder / "source" / f"{number:04d}.png")
+    write_shards(folder / "source", folder / "set", 32, progress=False)
+    index = Index.load(folder / "set")
+    (rows,) = halves(index, len(images), 0)
+    for number, image in enumerate(next(images_at(index, rows, len(images)))):
+        save_png(image.permute(1, 2, 0), folder / "png" / f"{number:04d}.png")
+    source: Source = lambda numbers: images_at(index, rows[numbers.start : numbers.stop], 64)  # noqa: E731
+    (kept,) = collect(source, len(images), [network.quantity()], PartialState(cpu=True), "")
+    return kept
+
+
+@pytest.mark.parametrize(("name", "count"), [("tiny", 200), ("efflite0@128", 48)])
+def test_fd_kid_and_prc_equal_torch_fidelity_run_alone_on_the_same_png_files(
+    name: str, count: int, photos: Tensor, tmp_path: Path
+) -> None:
+    """FD only where its covariances have full rank: elsewhere nobody's digits hold."""
+    network = tiny() if name == "tiny" else efflite0()
+    full_rank = count > network.dims
+    real = through_shards(photos[:count], tmp_path / "real", network)
+    made = through_shards(blurred(photos[count : 2 * count], 2.0) // 2, tmp_path / "made", network)
+    metrics: list[Metric] = [KernelDistance(network, 40, seed=7), PrecisionRecall(network)]
+    metrics += [FrechetFeatures(network, "fd")] if full_rank else []
+    ours = {key: value for metric in metrics for key, value in metric.compare(real, made).metrics.items()}
+    theirs = calculate_metrics(
+        input1=str(tmp_path / "made" / "png"), input2=str(tmp_path / "real" / "png"), cuda=False, fid=full_rank, kid=True,
+        prc=True, kid_subset_size=40, rng_seed=7, feature_extractor=name, verbose=False, cache=False, batch_size=8,
     )  # fmt: skip
-    assert ours["fd"] == pytest.approx(theirs["frechet_inception_distance"], rel=1e-5)
-    assert ours["kid"] == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-4)
+    expected = {
+        f"kid_{name}": theirs["kernel_inception_distance_mean"],
+        f"precision_{name}": theirs["precision"],
+        f"recall_{name}": theirs["recall"],
+    } | ({"fd": theirs["frechet_inception_distance"]} if full_rank else {})
+    assert ours == pytest.approx(expected, rel=1e-6)
 
 
 def test_efflite0_gives_1280_features_that_do_not_depend_on_the_batch(extractor: Extractor, photos: Tensor) -> None:
@@ -64,8 +121,8 @@ def test_efflite0_gives_1280_features_that_do_not_depend_on_the_batch(extractor:
     torch.testing.assert_close(together[5:], alone, rtol=1e-4, atol=1e-4)
 
 
-def test_protocol_names_extractor_weights_resizer_and_subsets(extractor: Extractor, photos: Tensor) -> None:
-    protocol = distances(extractor, photos[:8], photos[8:16]).protocol
+def test_protocol_names_extractor_weights_resizer_and_subsets(extractor: Extractor) -> None:
+    protocol = KernelDistance(extractor, 8).protocol
     assert protocol["extractor"] == "efflite0@128"
     assert protocol["weights_sha256"] == "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
     assert "128 px" in protocol["resizer"]
@@ -96,13 +153,42 @@ def test_fid_is_torch_fidelitys_inception_at_2048(tmp_path: Path, monkeypatch: p
         patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
         stand_in = create_feature_extractor("inception-v3-compat", ["2048"], cuda=False, verbose=False)
     torch.save(stand_in.state_dict(), path)
-    monkeypatch.setattr(features, "INCEPTION_SHA256", sha256(path))
+    monkeypatch.setattr(extractors, "INCEPTION_SHA256", sha256(path))
     extractor = inception(path)
-    metric = FeatureDistance(extractor, "fid", None)
-    metric.real.update(photos[:2])
-    torch.testing.assert_close(metric.real.all(), stand_in(photos[:2])[0])
+    metric = FrechetFeatures(extractor, "fid")
+    kept = keep(metric, photos[:2])
+    assert isinstance(kept, Rows)
+    torch.testing.assert_close(kept.all(), stand_in(photos[:2])[0])
     assert (extractor.dims, metric.minimum) == (2048, 2049)
-    assert extractor.protocol["weights_sha256"] == sha256(path)
+    assert metric.protocol["weights_sha256"] == sha256(path)
+
+
+def test_dinov2_loads_the_authors_form_of_checkpoint_by_path(photos: Tensor, tmp_path: Path) -> None:
+    """Random weights in the file's form: at 518 px, with the mask token that only training used."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = create_model("vit_small_patch14_dinov2", pretrained=False, num_classes=0)
+        state = model.state_dict() | {"mask_token": torch.zeros(1, 384)}
+    torch.save(state, tmp_path / "dinov2_vits14_pretrain.pth")
+    extractor = dinov2(tmp_path / "dinov2_vits14_pretrain.pth")
+    assert (extractor.name, extractor.dims) == ("dinov2_vits14@224", 384)
+    assert extractor.protocol["weights_sha256"] == sha256(tmp_path / "dinov2_vits14_pretrain.pth")
+    with torch.inference_mode():
+        features = extractor.features(photos[:2])
+    assert features.shape == (2, 384)
+    assert features.isfinite().all()
+    assert not torch.equal(features[0], features[1])
+
+
+def test_what_is_no_checkpoint_of_dinov2_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "broken.pth").write_bytes(b"not a checkpoint")
+    torch.save({"cls_token": torch.zeros(1, 1, 7)}, tmp_path / "other.pth")
+    for name in ("broken.pth", "other.pth"):
+        with pytest.raises(UsageError, match=rf"{name} is not a checkpoint of DINOv2") as error:
+            dinov2(tmp_path / name)
+        assert "\n" not in str(error.value)
+    with pytest.raises(UsageError, match="--dinov2-weights"):
+        dinov2(None)
 
 
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

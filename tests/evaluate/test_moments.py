@@ -21,7 +21,7 @@ def gaussian(data: Tensor) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("batch", [1, 7, 100, 1000])
 def test_streamed_moments_equal_numpy_for_every_batch_size(batch: int) -> None:
     data = rows(1000, 5, seed=0)
-    moments = Moments((5,))
+    moments = Moments()
     for part in data.split(batch):
         moments.update(part)
     assert moments.count == 1000
@@ -31,11 +31,11 @@ def test_streamed_moments_equal_numpy_for_every_batch_size(batch: int) -> None:
 
 def test_merged_moments_equal_those_of_one_pass() -> None:
     data = rows(900, 4, seed=1)
-    parts = [Moments((4,)) for _ in range(3)]
+    parts = [Moments() for _ in range(3)]
     for part, share in zip(parts, data.split([500, 399, 1]), strict=True):
         part.update(share)
-    whole = Moments((4,))
-    for part in [*parts, Moments((4,))]:  # an empty one changes nothing
+    whole = Moments()
+    for part in [*parts, Moments()]:  # an empty one changes nothing
         whole.merge(part)
     assert whole.count == 900
     np.testing.assert_allclose(whole.covariance(), np.cov(data.numpy(), rowvar=False), rtol=1e-11)
@@ -43,7 +43,7 @@ def test_merged_moments_equal_those_of_one_pass() -> None:
 
 def test_leading_axes_are_independent_gaussians() -> None:
     data = torch.stack([rows(50, 3, seed=2), rows(50, 3, seed=3)])
-    moments = Moments((2, 3))
+    moments = Moments()
     moments.update(data)
     for i in range(2):
         np.testing.assert_allclose(moments.covariance()[i], np.cov(data[i].numpy(), rowvar=False), rtol=1e-11)

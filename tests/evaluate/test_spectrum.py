@@ -9,11 +9,11 @@ from torch import Tensor
 
 from tests.evaluate.conftest import blurred, compare, noisy
 from wavegan_dist.evaluate.metric import Outcome
-from wavegan_dist.evaluate.spectrum import SpectrumError, plot_spectrum, radial_decibels
+from wavegan_dist.evaluate.spectrum import RadialPower, SpectrumError, plot_spectrum
 
 
 def spectrum(real: Tensor, generated: Tensor) -> Outcome:
-    return compare(SpectrumError(real.shape[-1]), real.split(64), generated.split(50))
+    return compare(SpectrumError(real.shape[-1]), real, generated)
 
 
 def test_equal_sets_differ_by_zero_decibels(photos: Tensor) -> None:
@@ -51,11 +51,33 @@ def test_flat_images_give_finite_numbers(photos: Tensor) -> None:
 
 
 @pytest.mark.parametrize("size", [32, 64])
-def test_radii_run_from_one_to_the_corner(size: int) -> None:
-    frequency = np.fft.fftfreq(size, 1 / size)
-    radius = np.hypot(frequency[:, None], frequency[None, :])
-    curve = radial_decibels(torch.from_numpy(10 ** (np.floor(radius) / 10)))
-    np.testing.assert_allclose(curve, np.arange(1, int(radius.max()) + 1), atol=1e-9)
+def test_power_at_each_radius_equals_numpy(size: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, size, size), dtype=np.uint8)
+    window = np.outer(np.kaiser(size, 8), np.kaiser(size, 8))
+    centred = images - images.mean(axis=(-2, -1), keepdims=True)
+    power = np.abs(np.fft.fft2(centred * window / np.linalg.norm(window))) ** 2
+    radius = np.hypot(*np.meshgrid(np.fft.fftfreq(size, 1 / size), np.fft.fftfreq(size, 1 / size)))
+    rings = [(r <= radius) & (radius < r + 1) for r in range(1, int(radius.max()) + 1)]
+    expected = np.stack([power.mean(axis=1)[:, ring].mean(axis=1) for ring in rings], axis=1)
+    np.testing.assert_allclose(RadialPower(size)(torch.from_numpy(images)), expected, rtol=1e-9)
+
+
+def test_parts_are_means_over_the_upper_frequencies(photos: Tensor) -> None:
+    outcome = spectrum(photos, blurred(photos, 1.0))
+    table = outcome.tables["spectrum"]
+    error = np.array(table["generated_db"]) - np.array(table["real_db"])
+    for part, least in {"": 0, "_top_half": 0.5, "_top_quarter": 0.75}.items():
+        upper = error[np.array(table["frequency"]) >= least]
+        assert outcome.metrics[f"spectrum_db{part}"] == pytest.approx(np.abs(upper).mean())
+        assert outcome.metrics[f"spectrum_db{part}_signed"] == pytest.approx(upper.mean())
+
+
+def test_the_interval_holds_the_number_and_narrows_with_more_images(photos: Tensor) -> None:
+    few, many = (spectrum(photos[: n // 2], noisy(photos[n // 2 : n], 8.0)) for n in (100, 600))
+    for outcome in (few, many):
+        low, high = outcome.intervals["spectrum_db_top_half_signed"]
+        assert low < outcome.metrics["spectrum_db_top_half_signed"] < high
+    assert np.ptp(many.intervals["spectrum_db_top_half_signed"]) < 0.7 * np.ptp(few.intervals["spectrum_db_top_half_signed"])
 
 
 def test_plot_is_a_png(photos: Tensor, tmp_path: Path) -> None:

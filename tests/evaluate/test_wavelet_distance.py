@@ -1,5 +1,3 @@
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import pywt
@@ -10,58 +8,58 @@ from torch import Tensor
 from tests.evaluate.conftest import blurred, compare, noisy
 from wavegan_dist.errors import UsageError
 from wavegan_dist.evaluate.metric import Outcome
-from wavegan_dist.evaluate.wavelet_distance import WaveletDistance, packet_level, packet_names, packets
+from wavegan_dist.evaluate.wavelet_distance import PACKETS, WaveletDistance, packet_level, packet_names
 
 PYWAVELETS = {"LL": "a", "LH": "h", "HL": "v", "HH": "d"}
 
 
-def fwd(real: Tensor, generated: Tensor) -> Outcome:
-    return compare(WaveletDistance(real.shape[-1]), real.split(64), generated.split(50))
+def fwd(real: Tensor, generated: Tensor, basis: str = "haar") -> Outcome:
+    return compare(WaveletDistance(real.shape[-1], basis), real, generated)
 
 
+def tree(images: np.ndarray, basis: str, level: int) -> pywt.WaveletPacket2D:
+    mode = "periodization" if basis == "haar" else "reflect"
+    return pywt.WaveletPacket2D(images, basis, mode, maxlevel=level, axes=(-2, -1))
+
+
+@pytest.mark.parametrize("basis", ["haar", "db2"])
 @pytest.mark.parametrize("level", [1, 2, 3])
-def test_every_packet_equals_pywavelets_in_sign_and_order(level: int) -> None:
-    images = torch.randn(2, 3, 32, 16, dtype=torch.float64)
-    ours = packets(images, level)
-    tree = pywt.WaveletPacket2D(images.numpy(), "haar", "periodization", maxlevel=level, axes=(-2, -1))
+def test_every_packet_equals_pywavelets_in_sign_and_order(level: int, basis: str) -> None:
+    images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    ours = PACKETS[basis](images, level)
+    theirs = tree(images.numpy(), basis, level)
     names = packet_names(level)
-    assert [node.path for node in tree.get_level(level, "natural")] == [
+    assert [node.path for node in theirs.get_level(level, "natural")] == [
         "".join(PYWAVELETS[band] for band in name.split(".")) for name in names
     ]
     for position, name in enumerate(names):
-        theirs = tree["".join(PYWAVELETS[band] for band in name.split("."))].data
-        np.testing.assert_allclose(ours[:, position], theirs, atol=1e-12, err_msg=name)
+        path = "".join(PYWAVELETS[band] for band in name.split("."))
+        np.testing.assert_allclose(ours[:, position], theirs[path].data, atol=1e-12, err_msg=name)
 
 
-def test_distance_equals_a_direct_computation_with_pywavelets(photos: Tensor) -> None:
-    def packet(images: Tensor, path: str) -> np.ndarray:
-        tree = pywt.WaveletPacket2D(images.numpy() / 255, "haar", "periodization", maxlevel=2, axes=(-2, -1))
-        return np.asarray(tree[path].data).reshape(len(images), -1)
-
-    soft = blurred(photos, 1.0)
-    table = fwd(photos, soft).tables["fwd_packets"]
-    for name, path in {"LL.LL": "aa", "LH.HH": "hd", "HL.LL": "va"}.items():
-        real, generated = packet(photos, path), packet(soft, path)
+@pytest.mark.parametrize(("basis", "variables"), [("haar", 192), ("db2", 300)])
+def test_distance_equals_the_published_definition_by_numpy_and_pywavelets(photos: Tensor, basis: str, variables: int) -> None:
+    """In [0, 1], unbiased covariances, |m1 - m2|^2 + tr(C1 + C2 - 2 sqrt(C1 C2)) of each packet, their mean."""
+    soft = noisy(blurred(photos, 1.0), 3.0)
+    outcome = fwd(photos, soft, basis)
+    sides = [tree(images.numpy() / 255, basis, 2) for images in (photos, soft)]
+    expected = []
+    for node in sides[0].get_level(2, "natural"):
+        real, generated = (side[node.path].data.reshape(len(photos), -1) for side in sides)
+        assert real.shape[1] == variables
         covs = np.cov(real, rowvar=False), np.cov(generated, rowvar=False)
         shift = ((real.mean(0) - generated.mean(0)) ** 2).sum()
-        expected = shift + np.trace(covs[0] + covs[1] - 2 * sqrtm(covs[0] @ covs[1]).real)
-        assert table[name] == pytest.approx(expected, rel=1e-6)
+        expected.append(shift + np.trace(covs[0] + covs[1] - 2 * sqrtm(covs[0] @ covs[1]).real))
+    name = "fwd" if basis == "haar" else "fwd_db2"
+    tolerance = 1e-6 if basis == "haar" else 1e-5  # reflected borders make nearly singular covariances: sqrtm loses digits
+    np.testing.assert_allclose(list(outcome.tables[f"{name}_packets"].values()), expected, rtol=tolerance)
+    assert outcome.metrics[name] == pytest.approx(np.mean(expected), rel=1e-6)
 
 
 def test_a_set_is_at_distance_zero_from_itself(photos: Tensor) -> None:
     outcome = fwd(photos, photos.flip(0))
     assert 0 <= outcome.metrics["fwd"] < 1e-6
     assert max(outcome.tables["fwd_packets"].values()) < 1e-6
-
-
-@pytest.mark.parametrize(("degrade", "strengths"), [(blurred, (0.4, 0.7, 1.0, 2.0)), (noisy, (4.0, 8.0, 16.0, 32.0))])
-def test_distance_to_the_originals_rises_with_blur_and_with_noise(
-    photos: Tensor, degrade: Callable[[Tensor, float], Tensor], strengths: tuple[float, ...]
-) -> None:
-    outcomes = [fwd(photos, degrade(photos, strength)).metrics for strength in strengths]
-    for part in ("fwd", "fwd_low", "fwd_high"):
-        values = [outcome[part] for outcome in outcomes]
-        assert 0 < values[0] < values[1] < values[2] < values[3], part
 
 
 def test_parts_average_to_the_whole(photos: Tensor) -> None:

@@ -35,7 +35,12 @@ class Server:
         stores = ["--backend-store-uri", f"sqlite:///{self.folder}/server.db", "--artifacts-destination", self.folder / "files"]
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(
-                [*command, *stores], cwd=self.folder, env=environment(), stdout=log, stderr=log, start_new_session=True
+                [*command, *stores],
+                cwd=self.folder,
+                env=environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         deadline = time.monotonic() + 90
         while not self.answers():

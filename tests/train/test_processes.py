@@ -1,7 +1,6 @@
 """Several real processes: they train as one does, and nobody trains alone."""
 
 import json
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,19 +10,13 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from tests.conftest import environment
+from tests.conftest import environment, free_port
 from wavegan_dist.config import TrainConfig
 from wavegan_dist.errors import UsageError
 from wavegan_dist.train.launch import check_world_size
 
 STEPS = Path(__file__).parent / "steps.py"
 PROFILES = Path(__file__).parents[2] / "launchers" / "accelerate"
-
-
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
 
 
 def run_ranks(processes: int, script: Path, *arguments: object) -> None:

@@ -57,18 +57,18 @@ def test_without_a_compiler_the_reference_runs_and_says_why(tmp_path):
 
 def test_a_compiler_that_fails_is_asked_once_and_its_words_are_kept(tmp_path):
     first = in_a_process(tmp_path, CXX="false")
-    log = next((tmp_path / "wavegan-dist").glob("*.log"))
+    log = next((tmp_path / "wavegan" / "kernels").glob("*.log"))
     assert first.stdout.startswith("reference: the CPU kernels do not compile: see ")
     assert str(log) in first.stdout
     assert "false -std" in log.read_text()
     assert "did not compile before" in in_a_process(tmp_path, CXX="false").stdout
     assert "compiling" in in_a_process(tmp_path, "from wavegan_dist.wavelet import build; build()", CXX="false").stderr
-    assert [path.suffix for path in (tmp_path / "wavegan-dist").iterdir() if path.suffix not in (".log", ".lock")] == []
+    assert [path.suffix for path in (tmp_path / "wavegan" / "kernels").iterdir() if path.suffix not in (".log", ".lock")] == []
 
 
 def test_a_library_that_does_not_load_is_named(tmp_path, compiler):
     in_a_process(tmp_path, CXX=compiler)
-    path = next((tmp_path / "wavegan-dist").glob("*.so"))
+    path = next((tmp_path / "wavegan" / "kernels").glob("*.so"))
     path.write_bytes(b"not a library")
     ran = in_a_process(tmp_path, CXX=compiler)
     assert ran.stdout.startswith(f"reference: {path} does not load")
@@ -77,7 +77,7 @@ def test_a_library_that_does_not_load_is_named(tmp_path, compiler):
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/self").exists(), reason="needs a folder that nobody can write to")
 def test_a_cache_that_cannot_be_written_leaves_the_reference():
     ran = in_a_process(Path("/proc/self"))
-    assert ran.stdout.startswith("reference: cannot keep the CPU kernels in /proc/self/wavegan-dist")
+    assert ran.stdout.startswith("reference: cannot keep the CPU kernels in /proc/self/wavegan/kernels")
 
 
 def test_the_variable_forces_the_reference_and_takes_no_other_value(tmp_path):

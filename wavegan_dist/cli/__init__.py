@@ -6,16 +6,19 @@ import os
 import sys
 from collections.abc import Sequence
 
-from wavegan_dist.cli import doctor, evaluate, sample, shards, submit, track, train, watch
+from wavegan_dist.cli import compare, doctor, evaluate, sample, shards, submit, track, train, watch
 from wavegan_dist.cli.parsing import Parser
 from wavegan_dist.errors import WaveganError
 
 # Each command imports what it needs when it runs: `wavegan --help` stays instant.
-COMMANDS = (train, sample, evaluate, shards, track, doctor, submit, watch)
+COMMANDS = (train, sample, evaluate, compare, shards, track, doctor, submit, watch)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns 0 (done), 1 (failed), 2 (wrong use) or 130 (Ctrl-C). Errors are one line on stderr."""
+    """Run one command. Errors are one line on stderr.
+
+    Returns 0 (done), 1 (failed), 2 (wrong use), 75 (a run that saved itself and wants to be started again) or 130 (Ctrl-C).
+    """
     try:
         options = parse(arguments)
         options.run(options)

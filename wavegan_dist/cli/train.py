@@ -10,7 +10,8 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "train",
         help="train a model",
-        description="Train a model. Run it under `accelerate launch -m wavegan_dist train ...` for several processes.",
+        description="Train a model. Run it under `accelerate launch -m wavegan_dist train ...` for several processes.\n"
+        "Exit code 75 after SIGTERM, SIGUSR1 or SIGUSR2: the run has saved itself, the same command goes on.",
         epilog="example: wavegan train --config configs/cifar10.yaml train.batch_size=128 --run-dir runs/big-batch",
     )
     command.add_argument("--config", type=Path, required=True, metavar="FILE", help="experiment, YAML")

@@ -5,7 +5,7 @@ from wavegan_dist.data.augment import flip
 from wavegan_dist.data.index import Index
 from wavegan_dist.data.indexing import index_shards
 from wavegan_dist.data.keys import batch_keys
-from wavegan_dist.data.loader import epoch_keys, real_images, training_batches
+from wavegan_dist.data.loader import epoch_keys, images_at, real_images, training_batches
 from wavegan_dist.data.read import check_present
 from wavegan_dist.data.verify import info, info_table, save_sheet, verify_shards
 from wavegan_dist.data.write import write_shards
@@ -18,6 +18,7 @@ __all__ = [
     "check_present",
     "epoch_keys",
     "flip",
+    "images_at",
     "index_shards",
     "info",
     "info_table",

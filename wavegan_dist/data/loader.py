@@ -83,10 +83,13 @@ def real_images(index: Index, count: int, seed: int, batch_size: int) -> Iterato
         raise UsageError(
             f"{count} real images were asked for but {index.storage.base} holds {index.count}; ask for at most those"
         )
+    return images_at(index, np.sort(generator(seed, "real", 0).choice(index.count, count, replace=False)), batch_size)
+
+
+def images_at(index: Index, rows: Rows, batch_size: int) -> Iterator[Tensor]:
+    """The images of these rows of the index, in their order; yields and raises as `real_images` does."""
     check_present(index, 0.0)
-    rows = np.sort(generator(seed, "real", 0).choice(index.count, count, replace=False))
-    parts = (rows[first : first + batch_size] for first in range(0, count, batch_size))
-    return _told(_read(parts, index), None)
+    return _told(_read((rows[first : first + batch_size] for first in range(0, len(rows), batch_size)), index), None)
 
 
 def epoch_keys(

@@ -1,142 +1,113 @@
-"""Fréchet distance and KID on the features of a trained network, through torch-fidelity.
+"""Fréchet distance, KID, precision and recall on the features of a trained network, by torch-fidelity's own functions.
 
 The distance is named FID only with the Inception weights that define it; with EfficientNet-Lite0 it is
-`fd_efflite0@128`. Both depend strongly on the number of images: never compare across counts.
+`fd_efflite0@128`. All depend strongly on the number of images: never compare across counts.
 """
 
-import contextlib
-from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
-from typing import Any
+from torch import Tensor
 
-import torch
-from torch import Tensor, nn
-
-from wavegan_dist.errors import UsageError
+from wavegan_dist.evaluate.extractors import Extractor
 from wavegan_dist.evaluate.metric import Outcome
-from wavegan_dist.files import sha256
+from wavegan_dist.evaluate.quantity import Kept, Rows
+from wavegan_dist.evaluate.require import require
 
-INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
-INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000
-CPU_CHUNK = 8  # twice as fast as 64: activations stay in the cache and below malloc's threshold for fresh pages
+NEIGHBOURS = 3
+PRC_BATCH = 1000  # rows of a matrix of distances: 200 MB at 50,000 images
 
 
-@dataclass(frozen=True)
-class Extractor:
-    """A frozen network: uint8 [B, 3, H, W] -> features [B, dims]."""
-
-    name: str
-    module: nn.Module
-    dims: int
-    protocol: dict[str, Any]
-
-
-class Features:
-    """The features of the images seen, float32 on the CPU."""
-
-    def __init__(self, extractor: Extractor) -> None:
-        self.extractor = extractor
-        self.chunks: list[Tensor] = []
-
-    def update(self, images: Tensor) -> None:
-        """Look at uint8 images [B, 3, H, W] on the extractor's device."""
-        with torch.inference_mode():
-            for chunk in images.split(CPU_CHUNK if images.device.type == "cpu" else len(images)):
-                (features,) = self.extractor.module(chunk)
-                self.chunks.append(features.float().cpu())
-
-    def all(self) -> Tensor:
-        """float32 [N, dims] in the order of arrival."""
-        return torch.cat(self.chunks)
-
-
-class FeatureDistance:
-    """Fréchet distance and/or KID (Heusel et al. 2017; Binkowski et al. 2018) by torch-fidelity's own functions.
+class FrechetFeatures:
+    """Fréchet distance between Gaussians fitted to the features (Heusel et al. 2017).
 
     Args:
         extractor: gives the features.
-        frechet: the name under which the Fréchet distance is reported; None: not wanted.
-        kernel: the same for KID.
-        seed: of KID's subsets.
+        name: under which it is reported.
     """
 
-    def __init__(self, extractor: Extractor, frechet: str | None, kernel: str | None, seed: int = 0) -> None:
-        self.extractor, self.frechet, self.kernel, self.seed = extractor, frechet, kernel, seed
-        self.name = frechet or kernel or extractor.name
-        self.minimum = extractor.dims + 1 if frechet else 2  # a covariance of fewer images than features is singular
-        self.real = Features(extractor)
-        self.generated = Features(extractor)
+    def __init__(self, extractor: Extractor, name: str) -> None:
+        self.name = name
+        self.minimum = extractor.dims + 1  # a covariance of fewer images than features is singular
+        self.quantity = extractor.quantity()
+        self.protocol = {"extractor": extractor.name, **extractor.protocol}
 
-    def result(self) -> Outcome:
-        """Compare by the measures that were asked for."""
-        real, generated = self.real.all(), self.generated.all()
-        metrics, protocol = {}, {"extractor": self.extractor.name, **self.extractor.protocol}
-        if self.frechet:
-            metrics[self.frechet] = frechet_distance(real, generated)
-        if self.kernel:
-            subset = min(KID_SUBSET_SIZE, len(real), len(generated))
-            metrics[self.kernel] = kernel_distance(real, generated, subset, self.seed)
-            protocol |= {"kid_subsets": KID_SUBSETS, "kid_subset_size": subset}
-        return Outcome(metrics, protocol=protocol)
+    def compare(self, real: Kept, generated: Kept) -> Outcome:
+        """One number."""
+        return Outcome({self.name: frechet_distance(*_features(real, generated))})
+
+
+class KernelDistance:
+    """KID (Binkowski et al. 2018).
+
+    Args:
+        extractor: gives the features.
+        count: images of each kind: a subset is not larger.
+        seed: of the subsets.
+    """
+
+    minimum = 2
+
+    def __init__(self, extractor: Extractor, count: int, seed: int = 0) -> None:
+        self.name = f"kid_{extractor.name}"
+        self.subset, self.seed = min(KID_SUBSET_SIZE, count), seed
+        self.quantity = extractor.quantity()
+        self.protocol = {
+            "extractor": extractor.name, **extractor.protocol, "kid_subsets": KID_SUBSETS, "kid_subset_size": self.subset,
+        }  # fmt: skip
+
+    def compare(self, real: Kept, generated: Kept) -> Outcome:
+        """One number."""
+        return Outcome({self.name: kernel_distance(*_features(real, generated), self.subset, self.seed)})
+
+
+class PrecisionRecall:
+    """Improved precision and recall (Kynkäänniemi et al. 2019): which share of the generated features lies within the real
+    ones' third-neighbour balls, and the reverse. 1 is best. Recall falls when modes are missing.
+
+    Args:
+        extractor: gives the features.
+    """
+
+    minimum = NEIGHBOURS + 1
+
+    def __init__(self, extractor: Extractor) -> None:
+        self.name = "prc"
+        self.suffix = extractor.name
+        self.quantity = extractor.quantity()
+        self.protocol = {"extractor": extractor.name, **extractor.protocol, "neighbours": NEIGHBOURS}
+
+    def compare(self, real: Kept, generated: Kept) -> Outcome:
+        """Two numbers."""
+        precision, recall = precision_recall(*_features(real, generated))
+        return Outcome({f"precision_{self.suffix}": precision, f"recall_{self.suffix}": recall})
 
 
 def frechet_distance(real: Tensor, generated: Tensor) -> float:
-    """torch-fidelity's Fréchet distance between features [N, D] and [M, D]."""
-    fid = _require("torch_fidelity.metric_fid")
-    statistics = [fid.fid_features_to_statistics(features) for features in (real, generated)]
+    """torch-fidelity's Fréchet distance between features [N, D] and [M, D], in float64 throughout."""
+    fid = require("torch_fidelity.metric_fid", "fd and fid")
+    statistics = [fid.fid_features_to_statistics(features.double()) for features in (real, generated)]
     return float(fid.fid_statistics_to_metric(*statistics, verbose=False)[fid.KEY_METRIC_FID])
 
 
 def kernel_distance(real: Tensor, generated: Tensor, subset: int, seed: int) -> float:
-    """torch-fidelity's KID between features [N, D] and [M, D], mean over 100 random subsets of that size."""
-    kid = _require("torch_fidelity.metric_kid")
-    options = {"kid_subsets": KID_SUBSETS, "kid_subset_size": subset, "rng_seed": seed, "verbose": False}
-    return float(kid.kid_features_to_metric(real, generated, **options)[kid.KEY_METRIC_KID_MEAN])
+    """torch-fidelity's KID between features [N, D] and [M, D], mean over 100 random subsets of that size.
 
-
-def efflite0(device: torch.device | str = "cpu") -> Extractor:
-    """EfficientNet-Lite0 at 128 px, whose ImageNet weights come in a package. Raises UsageError without the extra `eval`."""
-    module = _require("wavegan_dist.evaluate.efflite0")
-    protocol = _protocol(module.weights_path(), f"bilinear, antialiased, float32, to {module.SIDE} px")
-    return Extractor(module.NAME, _create(module.NAME, module.LAYER, device), int(module.LAYER), protocol)
-
-
-def inception(weights: Path | None = None, device: torch.device | str = "cpu") -> Extractor:
-    """FID's Inception-v3, from a file that is never downloaded.
-
-    torch-fidelity unpickles it, so its hash is checked before.
-
-    Raises:
-        UsageError: the file is missing or is another one, or the extra `eval` is not installed.
+    In float32, as its own: float64 would move it by about 4e-6 of its value.
     """
-    path = weights or Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
-    if not path.is_file():
-        raise UsageError(
-            f"fid: the Inception weights {path} are missing; get {INCEPTION_FILE} from torch-fidelity's release v0.2.0 "
-            "and put it there, or give its path with --inception-weights"
-        )
-    if (found := sha256(path)) != INCEPTION_SHA256:
-        raise UsageError(f"fid: {path} is not {INCEPTION_FILE}: its sha256 is {found}, not {INCEPTION_SHA256}; get it again")
-    module = _create("inception-v3-compat", "2048", device, feature_extractor_weights_path=str(path))
-    return Extractor("inception-v3-compat", module, 2048, _protocol(path, "bilinear as TensorFlow 1, to 299 px"))
+    kid = require("torch_fidelity.metric_kid", "kid")
+    options = {"kid_subsets": KID_SUBSETS, "kid_subset_size": subset, "rng_seed": seed, "verbose": False}
+    return float(kid.kid_features_to_metric(generated, real, **options)[kid.KEY_METRIC_KID_MEAN])
 
 
-def _create(name: str, layer: str, device: torch.device | str, **options: str) -> nn.Module:
-    module: nn.Module = _require("torch_fidelity.utils").create_feature_extractor(
-        name, [layer], cuda=False, verbose=False, **options
-    )
-    return module.to(device)
+def precision_recall(real: Tensor, generated: Tensor) -> tuple[float, float]:
+    """torch-fidelity's precision and recall between features [N, D] and [M, D], each from 0 to 1."""
+    prc = require("torch_fidelity.metric_prc", "prc")
+    options = {"prc_neighborhood": NEIGHBOURS, "prc_batch_size": PRC_BATCH, "save_cpu_ram": True, "verbose": False}
+    found = prc.prc_features_to_metric(generated, real, **options)
+    return float(found[prc.KEY_METRIC_PRECISION]), float(found[prc.KEY_METRIC_RECALL])
 
 
-def _protocol(weights: Path, resizer: str) -> dict[str, Any]:
-    version = _require("torch_fidelity").__version__
-    return {"weights_sha256": sha256(weights), "resizer": resizer, "torch_fidelity": version}
-
-
-def _require(name: str) -> ModuleType:
-    with contextlib.suppress(ImportError):
-        return __import__(name, fromlist=["_"])
-    raise UsageError("fd, kid and fid need torch-fidelity: pip install 'wavegan-dist[eval]'")
+def _features(real: Kept, generated: Kept) -> tuple[Tensor, Tensor]:
+    assert isinstance(real, Rows)
+    assert isinstance(generated, Rows)
+    return real.all(), generated.all()

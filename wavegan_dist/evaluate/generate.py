@@ -18,17 +18,17 @@ CHUNK = 16  # the last bit of a convolution depends on how many images are in th
 
 def generated_images(
     generator: nn.Module,
-    count: int,
+    numbers: range,
     seed: int,
     batch_size: int,
     z_dim: int,
     device: torch.device | str = "cpu",
 ) -> Iterator[Tensor]:
-    """Yield `count` images in batches: uint8 [B, 3, R, R] on `device`. Image i depends on (seed, i) only, to the bit.
+    """Yield images by their numbers in batches: uint8 [B, 3, R, R] on `device`. Image i depends on (seed, i) only, to the bit.
 
     Args:
         generator: latents [B, z_dim] -> images in [-1, 1]; in eval mode and on `device`.
-        count: how many images.
+        numbers: which images.
         seed: of the latents' stream.
         batch_size: the last batch may be smaller; a multiple of 16 wastes nothing.
         z_dim: size of a latent.
@@ -37,8 +37,8 @@ def generated_images(
     Raises:
         WaveganError: an image is not finite.
     """
-    for first in range(0, count, batch_size):
-        last = min(first + batch_size, count)
+    for first in numbers[::batch_size]:
+        last = min(first + batch_size, numbers.stop)
         start = first - first % CHUNK
         chunks = (range(position, position + CHUNK) for position in range(start, last, CHUNK))
         with torch.no_grad():
@@ -62,7 +62,7 @@ def sample(snapshot: Snapshot, count: int, seed: int, out: Path) -> None:
         raise UsageError(f"--count {count}: ask for at least one image")
     if out.exists() and out.is_dir() == grid:
         raise UsageError(f"--out {out} is a {'folder' if grid else 'file'}; name a path that ends in .png, or a folder")
-    batches = generated_images(snapshot.generator, count, seed, 4 * CHUNK, snapshot.config.model.z_dim)
+    batches = generated_images(snapshot.generator, range(count), seed, 4 * CHUNK, snapshot.config.model.z_dim)
     if grid:
         save_grid(torch.cat(list(batches)), out, columns=math.ceil(math.sqrt(count)))
         return

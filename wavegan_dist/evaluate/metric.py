@@ -1,43 +1,34 @@
-"""What a metric is: it looks at real and at generated images batch by batch and then reports."""
+"""What a metric is: it compares what was kept of two sets of images."""
 
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from torch import Tensor
+from wavegan_dist.evaluate.quantity import Kept, Quantity
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A metric's share of the result; everything in it can be written as JSON."""
+    """A metric's share of the result; everything in it can be written as JSON.
+
+    `intervals` has the 95% bootstrap interval of those numbers for which it is cheap.
+    """
 
     metrics: dict[str, float]
     tables: dict[str, Any] = field(default_factory=dict)
-    protocol: dict[str, Any] = field(default_factory=dict)
-
-
-class Accumulator(Protocol):
-    """What a metric keeps of one set of images."""
-
-    def update(self, images: Tensor) -> None:
-        """Look at uint8 images [B, 3, H, W]."""
+    intervals: dict[str, list[float]] = field(default_factory=dict)
 
 
 class Metric(Protocol):
     """A distance between two sets of images.
 
-    `name` is what errors call it, `minimum` the fewest images a side that give it a meaning.
+    `name` is what errors call it, `minimum` the fewest images a side that give it a meaning, `quantity` what it needs of
+    each side, `protocol` all that its numbers depend on besides the images.
     """
 
     name: str
     minimum: int
+    quantity: Quantity
+    protocol: dict[str, Any]
 
-    @property
-    def real(self) -> Accumulator:
-        """Takes the real images."""
-
-    @property
-    def generated(self) -> Accumulator:
-        """Takes the generated images."""
-
-    def result(self) -> Outcome:
-        """Compare what both sides have seen."""
+    def compare(self, real: Kept, generated: Kept) -> Outcome:
+        """What `quantity` keeps of both sides -> the numbers."""

@@ -1,5 +1,7 @@
 """Mean and covariance of rows that arrive in batches, and the Fréchet distance between two such Gaussians."""
 
+from typing import Self
+
 import torch
 from torch import Tensor
 
@@ -8,24 +10,19 @@ class Moments:
     """Exact mean and covariance in float64; the memory does not depend on how many rows are seen.
 
     Batches are merged by the pairwise update of Chan, Golub and LeVeque ("Updating formulae and a pairwise algorithm
-    for computing sample variances", 1979), so the result does not depend on how the rows were cut into batches.
-
-    Args:
-        shape: [..., D]; independent Gaussians along the leading axes, D variables each.
-        device: where the sums are kept; rows must come from there.
+    for computing sample variances", 1979), so the result depends on how the rows were cut into batches by rounding only.
     """
 
-    def __init__(self, shape: tuple[int, ...], device: torch.device | str = "cpu") -> None:
+    def __init__(self) -> None:
         self.count = 0
-        self.mean = torch.zeros(shape, dtype=torch.float64, device=device)
-        self.scatter = torch.zeros((*shape, shape[-1]), dtype=torch.float64, device=device)
+        self.mean = self.scatter = torch.zeros(0, dtype=torch.float64)
 
     def update(self, rows: Tensor) -> None:
-        """Add rows [..., N, D] of any floating dtype."""
+        """Add rows [..., N, D] of any floating dtype: independent Gaussians along the leading axes, D variables each."""
         rows = rows.double()
         mean = rows.mean(dim=-2)
         centred = rows - mean.unsqueeze(-2)
-        self._add(rows.shape[-2], mean, centred.mT @ centred)
+        self._add(rows.shape[-2], mean.cpu(), (centred.mT @ centred).cpu())
 
     def merge(self, other: "Moments") -> None:
         """Add all the rows that `other`, of the same shape, has seen."""
@@ -36,7 +33,21 @@ class Moments:
         """The unbiased estimate (over count - 1), float64 [..., D, D]."""
         return self.scatter / (self.count - 1)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """For a file."""
+        return {"count": torch.tensor(self.count), "mean": self.mean, "scatter": self.scatter}
+
+    @classmethod
+    def of_tensors(cls, tensors: dict[str, Tensor]) -> Self:
+        """What `tensors` gave."""
+        moments = cls()
+        moments.count, moments.mean, moments.scatter = int(tensors["count"]), tensors["mean"], tensors["scatter"]
+        return moments
+
     def _add(self, count: int, mean: Tensor, scatter: Tensor) -> None:
+        if not self.count:
+            self.count, self.mean, self.scatter = count, mean.clone(), scatter.clone()
+            return
         total = self.count + count
         shift = mean - self.mean
         self.scatter += scatter

@@ -12,89 +12,91 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wavegan_dist.evaluate.bootstrap import RESAMPLES, intervals
 from wavegan_dist.evaluate.metric import Outcome
+from wavegan_dist.evaluate.quantity import Kept, Quantity, Rows
 from wavegan_dist.files import atomic_file
 
 KAISER_BETA = 8.0
 ROUNDING_NOISE = 1 / 12  # power of rounding to 8 bits: below it nothing is meant, and a flat image stays finite
-
-
-class PowerSpectrum:
-    """The mean power at every 2D frequency of the images seen."""
-
-    def __init__(self, size: int, device: torch.device | str = "cpu") -> None:
-        window = torch.kaiser_window(size, periodic=False, beta=KAISER_BETA, device=device)
-        window /= window.norm()
-        self.window = window.outer(window)
-        self.total = torch.zeros(size, size, dtype=torch.float64, device=device)
-        self.count = 0
-
-    def update(self, images: Tensor) -> None:
-        """Look at uint8 images [B, 3, H, W]."""
-        grey_levels = images.float()
-        centred = grey_levels - grey_levels.mean(dim=(-2, -1), keepdim=True)
-        power = torch.fft.fft2(centred * self.window).abs().square()
-        self.total += power.double().mean(dim=1).sum(dim=0)
-        self.count += len(images)
-
-    def decibels(self) -> Tensor:
-        """Power of the radii 1, 2, ... up to the corner of the frequency plane: float64 [R] on the CPU."""
-        return radial_decibels(self.total.cpu() / self.count)
+PARTS = {"": 0.0, "_top_half": 0.5, "_top_quarter": 0.75}  # from this frequency up, in units of Nyquist
 
 
 class SpectrumError:
-    """`spectrum_db`: mean absolute difference to the data in dB over all radii; `spectrum_db_top_half`: over those from
-    half the Nyquist frequency up, which one Haar level calls high. `..._signed`: below 0 there is too little detail.
+    """`spectrum_db`: mean absolute difference to the data in dB over all radii; `..._top_half`, `..._top_quarter`: over those
+    from 1/2 and 3/4 of the Nyquist frequency up (one Haar level calls the upper half high). `..._signed`: below 0 there is
+    too little detail.
 
     Args:
         size: side of the images in pixels.
-        device: where the images are.
+        seed: of the bootstrap.
     """
 
     name = "spectrum"
     minimum = 1
 
-    def __init__(self, size: int, device: torch.device | str = "cpu") -> None:
-        self.size = size
-        self.real = PowerSpectrum(size, device)
-        self.generated = PowerSpectrum(size, device)
+    def __init__(self, size: int, seed: int = 0) -> None:
+        self.seed = seed
+        self.frequency = torch.arange(1, radii(size) + 1, dtype=torch.float64) / (size / 2)
+        rows: dict[str, Any] = {"window": f"kaiser {KAISER_BETA:g}", "colours": "mean power", "mean": "removed"}
+        self.quantity = Quantity("spectrum", RadialPower(size), rows)
+        self.protocol = {**rows, "bootstrap": RESAMPLES}
+        self.names = [f"spectrum_db{part}{signed}" for part in PARTS for signed in ("", "_signed")]
 
-    def result(self) -> Outcome:
-        """Compare; the table `spectrum` has both curves in dB over the frequency in units of Nyquist."""
-        real, generated = self.real.decibels(), self.generated.decibels()
-        frequency = torch.arange(1, len(real) + 1, dtype=torch.float64) / (self.size / 2)
-        error = generated - real
-        top = error[frequency >= 0.5]
+    def compare(self, real: Kept, generated: Kept) -> Outcome:
+        """The table `spectrum` has both curves in dB over the frequency in units of Nyquist."""
+        assert isinstance(real, Rows)
+        assert isinstance(generated, Rows)
+        sides = real.all(), generated.all()
+        curves = [decibels(side.mean(dim=0)) for side in sides]
+        table = {"frequency": self.frequency, "real_db": curves[0], "generated_db": curves[1]}
         return Outcome(
-            metrics={
-                "spectrum_db": error.abs().mean().item(),
-                "spectrum_db_signed": error.mean().item(),
-                "spectrum_db_top_half": top.abs().mean().item(),
-                "spectrum_db_top_half_signed": top.mean().item(),
-            },
-            tables={
-                "spectrum": {
-                    "frequency": frequency.tolist(),
-                    "real_db": real.tolist(),
-                    "generated_db": generated.tolist(),
-                }
-            },
-            protocol={"window": f"kaiser {KAISER_BETA:g}", "colours": "mean power", "mean": "removed"},
+            dict(zip(self.names, self._numbers(*(side.mean(dim=0) for side in sides)).tolist(), strict=True)),
+            {"spectrum": {name: curve.tolist() for name, curve in table.items()}},
+            intervals(self.names, self._numbers, *sides, self.seed),
         )
 
+    def _numbers(self, real: Tensor, generated: Tensor) -> Tensor:
+        """Mean powers [..., R] -> the six numbers [..., 6]."""
+        error = decibels(generated) - decibels(real)
+        parts = [error[..., self.frequency >= least] for least in PARTS.values()]
+        return torch.stack([mean for part in parts for mean in (part.abs().mean(dim=-1), part.mean(dim=-1))], dim=-1)
 
-def radial_decibels(power: Tensor) -> Tensor:
-    """Mean over the angle of a power spectrum [N, N] (zero frequency first), in dB for each whole radius from 1 on."""
-    size = len(power)
-    frequency = torch.fft.fftfreq(size, d=1 / size, dtype=torch.float64)
-    radius = torch.hypot(frequency[:, None], frequency[None, :]).floor().long().flatten()
-    mean = torch.bincount(radius, power.flatten()) / torch.bincount(radius)
-    return 10 * mean[1 : math.isqrt(size * size // 2) + 1].clamp(min=ROUNDING_NOISE).log10()
+
+class RadialPower:
+    """Power at the radii 1, 2, ... up to the corner of the frequency plane, mean over angle and colours, of each image."""
+
+    def __init__(self, size: int) -> None:
+        window = torch.kaiser_window(size, periodic=False, beta=KAISER_BETA, dtype=torch.float64)
+        window /= window.norm()
+        self.window = window.outer(window)
+        frequency = torch.fft.fftfreq(size, d=1 / size, dtype=torch.float64)
+        self.radius = torch.hypot(frequency[:, None], frequency[None, :]).floor().long().flatten()
+        self.share = 1 / torch.bincount(self.radius).double()
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, S, S] -> float64 [B, R]."""
+        grey_levels = images.double()
+        centred = grey_levels - grey_levels.mean(dim=(-2, -1), keepdim=True)
+        power = torch.fft.fft2(centred * self.window.to(images.device)).abs().square().mean(dim=1).flatten(1)
+        sums = power.new_zeros(len(images), len(self.share)).index_add_(1, self.radius.to(images.device), power)
+        means: Tensor = sums * self.share.to(images.device)
+        return means[:, 1:]
+
+
+def radii(size: int) -> int:
+    """Whole radii from 1 to the corner of the frequency plane of images of `size` pixels."""
+    return math.isqrt(size * size // 2)
+
+
+def decibels(power: Tensor) -> Tensor:
+    """Power in squared grey levels, any shape -> dB, from that of rounding to 8 bits up."""
+    return 10 * power.clamp(min=ROUNDING_NOISE).log10()
 
 
 def plot_spectrum(table: dict[str, Any], path: Path) -> None:
     """Draw the table `spectrum` of a result as a PNG: power of real and generated images over the frequency."""
-    from matplotlib.figure import Figure  # comes with MLflow; slow to import
+    from matplotlib.figure import Figure  # slow to import
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="frequency / Nyquist", ylabel="power, dB (1 squared grey level = 0)")

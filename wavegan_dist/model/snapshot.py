@@ -8,6 +8,7 @@ snapshot.json       nimg, sha256 of the weights, digest of the data index, versi
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -48,14 +49,14 @@ def load_snapshot(path: Path) -> Snapshot:
 
     Raises:
         UsageError: `path` is no snapshot.
-        WaveganError: its weights are not those that were written.
+        WaveganError: its files are not those that were written.
     """
     for name in (WEIGHTS, CONFIG, META):
         if not (path / name).is_file():
             raise UsageError(
                 f"{path} is not a snapshot: {name} is not there; give a folder such as runs/demo/snapshots/kimg-000100"
             )
-    meta = json.loads((path / META).read_text())
+    meta = _meta(path / META)
     if sha256(path / WEIGHTS) != meta["weights_sha256"]:
         raise WaveganError(f"{path / WEIGHTS} is damaged: its sha256 is not the one in {META}; use another snapshot")
     config = load(path / CONFIG)
@@ -67,3 +68,13 @@ def load_snapshot(path: Path) -> Snapshot:
     return Snapshot(
         path, generator.eval().requires_grad_(False), config, meta["nimg"], meta["weights_sha256"], meta["index_digest"]
     )
+
+
+def _meta(path: Path) -> dict[str, Any]:
+    try:
+        meta: dict[str, Any] = json.loads(path.read_text())
+        if {"nimg", "weights_sha256", "index_digest"} <= meta.keys():
+            return meta
+    except (ValueError, AttributeError):
+        pass
+    raise WaveganError(f"{path} is damaged: it does not say what a snapshot is; use another snapshot")

@@ -37,10 +37,18 @@ def sync(run: Path) -> Counter[str]:
 def log_evaluation(run: Path, snapshot: str, result: dict[str, Any]) -> None:
     """Log an evaluation's metrics to the MLflow run of the run folder `run`, at the snapshot's own image number.
 
+    So are the result's file and the picture of its spectrum, if they lie in the run's folder `evaluations`.
+
     What cannot be sent now stays for `wavegan track sync`; never raises.
     """
+    nimg = result["protocol"]["nimg"]
     values = {f"eval/{name.replace('@', '_at_')}": value for name, value in result["metrics"].items()}
-    _log(run, snapshot, {"kind": "metrics", "nimg": result["protocol"]["nimg"], "values": values})
+    events: list[Event] = [{"kind": "metrics", "nimg": nimg, "values": values}]
+    if (run / (path := f"evaluations/{snapshot}.json")).is_file():
+        events.append({"kind": "file", "path": path, "under": "evaluations"})
+    if (run / (path := f"evaluations/{snapshot}.png")).is_file():
+        events.append({"kind": "picture", "path": path, "name": "spectrum", "nimg": nimg})
+    _log(run, snapshot, *events)
 
 
 def log_tags(run: Path, values: dict[str, str]) -> None:
@@ -51,7 +59,7 @@ def log_tags(run: Path, values: dict[str, str]) -> None:
     _log(run, "tags", {"kind": "tags", "values": values})
 
 
-def _log(run: Path, name: str, event: Event) -> None:
+def _log(run: Path, name: str, *events: Event) -> None:
     run = run.resolve()
     record = Record.of(run)
     if record is None:
@@ -59,7 +67,8 @@ def _log(run: Path, name: str, event: Event) -> None:
     spool = Spool(run / "tracking" / f"{name}-{uuid4().hex[:8]}.jsonl")
     try:
         spool.open()
-        spool.append(event)
+        for event in events:
+            spool.append(event)
         _deliver(spool, record, IN_PASSING)
     except (OSError, WaveganError) as error:
         log.warning("wavegan: %s", error)

@@ -1,5 +1,6 @@
 """The compiled CPU kernels: `torch.ops.wavegan_cpu`, for float32, float64 and bfloat16."""
 
+import functools
 from multiprocessing import parent_process
 
 import torch
@@ -11,6 +12,7 @@ from wavegan_dist.wavelet.fakes import layout_of, register_fakes
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.uint8})
 
 
+@functools.cache  # operators can be registered but once in a process, from whichever file
 def load() -> str:
     """Load the operators, built first where they must be; worker processes do not build.
 

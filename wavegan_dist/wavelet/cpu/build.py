@@ -108,7 +108,7 @@ def _cache() -> Path:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError as error:
         raise WaveganError("no home folder to keep the CPU kernels in; set XDG_CACHE_HOME") from error
-    return Path(home) / "wavegan-dist"
+    return Path(home) / "wavegan" / "kernels"
 
 
 @contextmanager

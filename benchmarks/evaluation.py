@@ -1,0 +1,212 @@
+"""`wavegan evaluate` against torch-fidelity's own command on the same extractor and images; floors; memory.
+
+    make bench-evaluation           or: python benchmarks/evaluation.py --count 1800
+    python benchmarks/evaluation.py --floors        distances between disjoint real sets, by count
+    python benchmarks/evaluation.py --memory        peak memory of FWD, by count
+
+One thread a process, no caches, whole commands: start, decoding, features, distance. Real images are the demo's, generated ones
+those of an untrained snapshot. `wavegan evaluate` draws them itself and looks at twice as many real ones, for the floor;
+torch-fidelity finds PNGs. An image counts once for each side on which its features are taken.
+Writes benchmarks/results/evaluation*.json.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from wavegan_dist import config
+from wavegan_dist.data import Index, images_at, write_shards
+from wavegan_dist.evaluate.collect import BATCH, collect
+from wavegan_dist.evaluate.real import halves
+from wavegan_dist.evaluate.spectrum import SpectrumError
+from wavegan_dist.evaluate.wavelet_distance import WaveletDistance
+from wavegan_dist.files import atomic_file
+from wavegan_dist.images import save_png
+from wavegan_dist.model.build import build_generator
+from wavegan_dist.model.snapshot import save_snapshot
+from wavegan_dist.provenance import provenance
+from wavegan_dist.wavelet.cpu.build import library
+
+DATA = Path("data/demo")
+FIDELITY = "import wavegan_dist.evaluate.efflite0; from torch_fidelity.fidelity import main; main()"
+LAUNCH = ("-m", "accelerate.commands.launch", "--config_file", "launchers/accelerate/cpu2.yaml", "--main_process_port", "0")
+FLOOR_COUNTS = (300, 1000, 2000, 5000)
+MEMORY_COUNTS = (2_000, 50_000)
+MEMORY_SIZE = 64
+
+
+def main() -> None:
+    """Measure, print a table, write JSON."""
+    options = parse()
+    torch.set_num_threads(1)
+    if options.memory_of:
+        print(json.dumps(fwd(options.memory_of)))
+        return
+    name, result = (
+        ("evaluation-floors", floors()) if options.floors
+        else ("evaluation-memory", memory()) if options.memory
+        else ("evaluation", speed(options.count))
+    )  # fmt: skip
+    out = Path(__file__).parent / "results" / f"{name}.json"
+    with atomic_file(out) as file:
+        json.dump({**result, "cores": os.cpu_count(), **provenance()}, file, indent=2)
+    print(out)
+
+
+def speed(count: int) -> dict[str, Any]:
+    """Images per second of whole commands, and how far their distances lie apart."""
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        index = prepare(scratch, count)
+        evaluate = ("-m", "wavegan_dist", "evaluate", "--snapshot", scratch / "snapshot", "--data", index, "--metrics", "fd")
+        evaluate += ("--count", count, "--json")
+        fidelity = ("-c", FIDELITY, "--fid", "--cpu", "--json", "--silent", "--no-cache", "--feature-extractor", "efflite0@128")
+        commands: dict[str, tuple[int, tuple[object, ...]]] = {
+            "torch-fidelity": (2, (*fidelity, "--input1", scratch / "made", "--input2", scratch / "real")),
+            "1 process": (3, (*evaluate, scratch / "1.json")),
+            "2 processes": (3, (*LAUNCH, *evaluate, scratch / "2.json")),
+        }
+        rows, texts = [], {}
+        for name, (sides, command) in commands.items():
+            seconds, texts[name] = timed(command, scratch / f"cache {name}")
+            rows.append(
+                {"command": name, "images": sides * count, "seconds": seconds, "images_per_second": sides * count / seconds}
+            )
+        theirs = json.loads(texts["torch-fidelity"])["frechet_inception_distance"]
+        ours = [json.loads((scratch / f"{n}.json").read_text())["metrics"]["fd_efflite0@128"] for n in (1, 2)]
+    for row in rows:
+        row["ratio"] = row["images_per_second"] / rows[0]["images_per_second"]
+        print(
+            "{command:<16} {images:>6} images {seconds:>7.1f} s {images_per_second:>7.1f} images/s {ratio:>6.2f}".format(**row)
+        )
+    apart = [abs(value - theirs) / theirs for value in ours]
+    print(f"distance {theirs:.6f}; ours apart by {apart[0]:.1e} (1 process) and {apart[1]:.1e} (2) of it")
+    return {"count": count, "rows": rows, "distance": theirs, "ours": ours, "relative_difference": apart}
+
+
+def prepare(scratch: Path, count: int) -> Path:
+    """An untrained snapshot and PNGs of what `wavegan evaluate` will look at; returns the index's path."""
+    if not (DATA / "index.json").exists():
+        write_shards("embedded", DATA, 32)
+    index = Index.load(DATA)
+    experiment = config.load(Path("configs/demo.yaml"))
+    torch.manual_seed(0)
+    save_snapshot(scratch / "snapshot", build_generator(experiment), experiment, 0, index.digest)
+    number = 0
+    for batch in images_at(index, halves(index, count, 0)[0], BATCH):
+        for image in batch:
+            save_png(image.permute(1, 2, 0), scratch / "real" / f"{number:06d}.png")
+            number += 1
+    timed(
+        ("-m", "wavegan_dist", "sample", "--snapshot", scratch / "snapshot", "--count", count, "--out", scratch / "made"),
+        scratch,
+    )
+    return DATA / "index.json"
+
+
+def timed(arguments: tuple[object, ...], cache: Path) -> tuple[float, str]:
+    """Seconds and standard output of a Python command, one thread a process, with a cache folder of its own.
+
+    The compiled kernels alone are shared: building them is not what is measured.
+    """
+    kernels = cache / "wavegan" / "kernels"
+    if not kernels.exists():
+        kernels.parent.mkdir(parents=True, exist_ok=True)
+        kernels.symlink_to(library().parent)
+    variables = {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(cache)}
+    began = time.perf_counter()
+    outcome = subprocess.run(
+        [sys.executable, *map(str, arguments)], env=os.environ | variables, capture_output=True, text=True, check=False
+    )
+    if outcome.returncode:
+        sys.exit(outcome.stderr)
+    return time.perf_counter() - began, outcome.stdout
+
+
+def floors() -> dict[str, Any]:
+    """FWD and the spectrum's error between disjoint sets of real 32 px patches: what the number of images alone costs."""
+    if not (DATA / "index.json").exists():
+        write_shards("embedded", DATA, 32)
+    index = Index.load(DATA)
+    metrics = [WaveletDistance(32), WaveletDistance(32, "db2"), SpectrumError(32)]
+    group = PartialState(cpu=True)
+    rows = []
+    for count in FLOOR_COUNTS:
+        sides = [
+            collect(
+                lambda numbers, rows=half: images_at(index, rows[numbers.start : numbers.stop], BATCH),
+                count,
+                quantities,
+                group,
+                "",
+            )
+            for quantities in [[metric.quantity for metric in metrics]]
+            for half in halves(index, count, 0)
+        ]
+        values = {
+            name: value
+            for metric, real, other in zip(metrics, *sides, strict=True)
+            if count >= metric.minimum
+            for name, value in metric.compare(real, other).metrics.items()
+        }
+        rows.append({"count": count, **values})
+        shown = "  ".join(f"{name} {values[name]:.3g}" for name in ("fwd", "fwd_db2", "spectrum_db") if name in values)
+        print(f"{count:>6} images: {shown}")
+    return {"rows": rows}
+
+
+def memory() -> dict[str, Any]:
+    """Peak resident memory of a process that takes the FWD of so many 64 px images, made as they are needed."""
+    rows = []
+    for count in MEMORY_COUNTS:
+        command = [sys.executable, __file__, "--memory-of", str(count)]
+        outcome = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True)
+        rows.append(json.loads(outcome.stdout))
+        print("{count:>6} images of {size} px: peak {peak_gib:.2f} GiB, {images_per_second:.0f} images/s".format(**rows[-1]))
+    return {"rows": rows}
+
+
+def fwd(count: int) -> dict[str, Any]:
+    """FWD between two sets of noise, `count` images each, and what it took."""
+
+    def images(seed: int) -> Callable[[range], Any]:
+        def source(numbers: range) -> Any:
+            for first in numbers[::BATCH]:
+                draws = torch.Generator().manual_seed(seed + first)
+                shape = (min(BATCH, numbers.stop - first), 3, MEMORY_SIZE, MEMORY_SIZE)
+                yield torch.randint(0, 256, shape, dtype=torch.uint8, generator=draws)
+
+        return source
+
+    metric, group = WaveletDistance(MEMORY_SIZE), PartialState(cpu=True)
+    began = time.perf_counter()
+    (real,), (made,) = (collect(images(seed), count, [metric.quantity], group, "") for seed in (0, 10**6))
+    value = metric.compare(real, made).metrics["fwd"]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    rate = 2 * count / (time.perf_counter() - began)
+    return {"count": count, "size": MEMORY_SIZE, "fwd": value, "peak_gib": peak, "images_per_second": rate}
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=1800, metavar="N", help="images a side (default: 1800; at least 1281)")
+    parser.add_argument("--floors", action="store_true", help="distances between disjoint real sets instead")
+    parser.add_argument("--memory", action="store_true", help="peak memory of FWD instead")
+    parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

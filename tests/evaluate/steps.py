@@ -1,0 +1,11 @@
+"""One process of a group that evaluates; the result of rank 0 goes to a file: steps.py OUT SNAPSHOT INDEX."""
+
+import sys
+from pathlib import Path
+
+from wavegan_dist.evaluate import evaluate_snapshot, save_result
+
+out, snapshot, index = map(Path, sys.argv[1:])
+result = evaluate_snapshot(snapshot, index, ("fwd", "spectrum", "bands", "kid"), count=310)
+if result is not None:
+    save_result(result, out)

@@ -1,0 +1,244 @@
+"""The page of `wavegan compare`: of runs that were trained, evaluated and, at last, opened in a browser."""
+
+import csv
+import itertools
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+from PIL import Image
+
+from tests.conftest import Command
+from wavegan_dist.errors import UsageError, WaveganError
+from wavegan_dist.evaluate import evaluate_snapshot, plot_spectrum, save_result
+from wavegan_dist.evaluate.comparison import compare
+from wavegan_dist.evaluate.comparison.columns import find_columns, mean_and_std, why_apart
+from wavegan_dist.evaluate.comparison.groups import differences, group_runs
+from wavegan_dist.evaluate.comparison.heat_map import frequency_map
+from wavegan_dist.evaluate.comparison.runs import Run, read_run
+from wavegan_dist.evaluate.wavelet_distance import haar_packets, packet_names
+from wavegan_dist.tracking import log_evaluation
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)
+BASE_ONLY = ("model.base_only=true", "loss.weights.low=0", "loss.weights.high=0")
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory, wavegan: Command, config: Path, shards: Path) -> dict[str, Path]:
+    """Two seeds of one configuration and one of another, trained for ten steps, evaluated at two snapshots."""
+    folder = tmp_path_factory.mktemp("runs")
+    settings = {"full-0": ("seed=0",), "full-1": ("seed=1",), "base": BASE_ONLY}
+    for name, overrides in settings.items():
+        outcome = wavegan("train", "--config", config, "--run-dir", folder / name, *overrides)
+        assert outcome.returncode == 0, outcome.stderr
+        for snapshot in sorted((folder / name / "snapshots").iterdir())[-2:]:
+            result = evaluate_snapshot(snapshot, shards / "index.json", ("fwd", "spectrum", "bands"), count=200)
+            assert result is not None
+            save_result(result, folder / name / "evaluations" / f"{snapshot.name}.json")
+            plot_spectrum(result["tables"]["spectrum"], folder / name / "evaluations" / f"{snapshot.name}.png")
+            log_evaluation(folder / name, snapshot.name, result)
+    return {name: folder / name for name in settings}
+
+
+@pytest.fixture(scope="session")
+def page(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compare([str(path) for path in runs.values()], tmp_path_factory.mktemp("comparison") / "out")
+
+
+def read(runs: dict[str, Path], scratch: Path) -> list[Run]:
+    return [read_run(str(path), scratch) for path in runs.values()]
+
+
+def test_seeds_of_one_configuration_are_one_group_and_only_differences_are_shown(runs: dict[str, Path], tmp_path: Path) -> None:
+    groups = group_runs(read(runs, tmp_path))
+    assert [[run.name for run in group.runs] for group in groups] == [["full-0", "full-1"], ["base"]]
+    assert [group.label for group in groups] == ["full-0 (2 runs)", "base"]
+    assert differences(groups) == {
+        "model.base_only": [False, True],
+        "loss.weights.low": [1.0, 0.0],
+        "loss.weights.high": [1.0, 0.0],
+    }
+
+
+def test_the_page_holds_mean_deviation_and_floor_of_every_metric(runs: dict[str, Path], page: Path) -> None:
+    text = page.read_text()
+    newest = [json.loads(sorted(path.glob("evaluations/*.json"))[-1].read_text()) for path in runs.values()]
+    for metric, floor in newest[0]["floors"].items():
+        mean, std = mean_and_std([result["metrics"][metric] for result in newest[:2]])
+        row = f"<td>{metric}</td><td>{mean:.4g} ± {std:.2g}</td><td>{newest[2]['metrics'][metric]:.4g}</td><td>{floor:.4g}</td>"
+        assert row in text
+    assert "model.base_only" in text
+    assert "model.width" not in text
+
+
+def test_the_page_needs_nothing_from_outside(page: Path) -> None:
+    text = page.read_text()
+    assert all(source.startswith("data:") for source in re.findall(r'(?:src|href)="([^"]*)"', text))
+    assert "<script" not in text
+    assert "url(" not in text
+
+
+def test_the_csv_has_every_number_of_every_result(runs: dict[str, Path], page: Path) -> None:
+    with page.with_name("comparison.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    expected = 0
+    for path in runs.values():
+        for result in map(json.loads, (each.read_text() for each in path.glob("evaluations/*.json"))):
+            expected += len(result["metrics"])
+            of_result = [
+                line for line in lines if (line["run"], float(line["kimg"])) == (path.name, result["protocol"]["nimg"] / 1000)
+            ]
+            assert {line["metric"]: float(line["value"]) for line in of_result} == result["metrics"]
+            assert {line["metric"]: float(line["floor"]) for line in of_result} == result["floors"]
+    assert len(lines) == expected
+
+
+def test_pictures_lie_beside_the_page(page: Path) -> None:
+    names = {path.name for path in page.parent.glob("*.png")}
+    curves = {"metrics-over-training.png", "training.png", "spectrum.png", "packets-of-fwd.png"}
+    assert names == curves | {"samples-0.png", "samples-1.png"}
+    for path in page.parent.glob("*.png"):
+        with Image.open(path) as picture:
+            picture.load()
+    with Image.open(page.with_name("samples-0.png")) as picture:
+        assert picture.size == (8 * 32, 4 * 32)
+
+
+def edited(source: Path, target: Path, edit: Callable[[dict[str, Any]], None]) -> Path:
+    """A copy of a run whose results are changed."""
+    shutil.copytree(source, target)
+    for path in target.glob("evaluations/*.json"):
+        result = json.loads(path.read_text())
+        edit(result)
+        path.write_text(json.dumps(result))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("images_real", 1000, "images_real: 200 / 1000"),
+        ("seed", 1, "seed: 0 / 1"),
+        ("index_digest", "another", "index_digest: "),
+        ("git_commit", "another", "git_commit: "),
+    ],
+)
+def test_numbers_of_another_protocol_get_a_column_of_their_own_and_a_reason(
+    runs: dict[str, Path], tmp_path: Path, field: str, value: object, reason: str
+) -> None:
+    other = edited(runs["base"], tmp_path / "other", lambda result: result["protocol"].update({field: value}))
+    both = [read_run(str(path), tmp_path) for path in (runs["full-0"], other)]
+    columns = find_columns(both)
+    assert [column.label for column in columns if column.metric == "fwd"] == ["fwd [1]", "fwd [2]"]
+    first, second = (column for column in columns if column.metric == "fwd")
+    assert (bool(first.curve(both[0])), bool(first.curve(both[1]))) == (True, False)
+    assert (bool(second.curve(both[0])), bool(second.curve(both[1]))) == (False, True)
+    (why,) = why_apart(columns)
+    assert why.startswith(reason)
+
+
+def test_the_page_says_why_columns_are_apart(runs: dict[str, Path], tmp_path: Path) -> None:
+    other = edited(runs["base"], tmp_path / "other", lambda result: result["protocol"].update(images_real=1000))
+    text = compare([str(runs["full-0"]), str(other)], tmp_path / "out").read_text()
+    assert "Why columns are apart" in text
+    assert "<td>fwd [1]</td>" in text
+    assert re.search(r"<li>fwd \[2\], [^<]*: images_real: 200 / 1000</li>", text)
+
+
+def test_a_protocol_of_one_metric_sets_that_metric_apart_only(runs: dict[str, Path], tmp_path: Path) -> None:
+    other = edited(runs["base"], tmp_path / "other", lambda result: result["protocol"]["metrics"]["fwd"].update(level=3))
+    labels = [column.label for column in find_columns([read_run(str(path), tmp_path) for path in (runs["full-0"], other)])]
+    assert {"fwd [1]", "fwd [2]", "spectrum_db", "fwd_low"} <= set(labels)
+
+
+def test_a_run_in_mlflow_reads_like_its_folder_and_has_its_spectra_step_by_step(
+    runs: dict[str, Path], tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = MlflowClient(store)
+    experiment = client.get_experiment_by_name("wavegan")
+    assert experiment is not None
+    (tracked,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'full-0'")
+    folder = read_run(str(runs["full-0"]), tmp_path)
+    with pytest.raises(UsageError, match="say in which store"):
+        read_run(f"mlflow:{tracked.info.run_id}", tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    again = read_run(f"mlflow:{tracked.info.run_id}", tmp_path)
+    assert again.snapshot is not None
+    assert folder.snapshot is not None
+    assert again.snapshot.weights_sha256 == folder.snapshot.weights_sha256
+    for part in ("name", "settings", "environment", "points", "evaluations", "hours"):
+        assert getattr(again, part) == getattr(folder, part), part
+    pictures = [Path(each.path).name for each in client.list_artifacts(tracked.info.run_id, "images")]
+    for result in folder.evaluations:
+        step = rf"spectrum\Wstep\W{result['protocol']['nimg']}\W"
+        assert any(re.match(step, name) for name in pictures), pictures
+    with pytest.raises(UsageError, match="has no such run"):
+        read_run("mlflow:none", tmp_path)
+
+
+def test_what_is_no_run_or_damaged_is_one_line(runs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"is not a run: config\.yaml is not there"):
+        compare([str(tmp_path)], tmp_path / "out")
+    damaged = edited(runs["base"], tmp_path / "damaged", lambda result: result.pop("protocol"))
+    with pytest.raises(WaveganError, match=r"evaluations/kimg-.* is damaged") as error:
+        compare([str(damaged)], tmp_path / "out")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_that_were_not_evaluated_and_a_line_half_written_do_no_harm(runs: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(runs["base"], tmp_path / "going-on", ignore=shutil.ignore_patterns("evaluations", "snapshots"))
+    with (tmp_path / "going-on" / "metrics.jsonl").open("a") as file:
+        file.write('{"nimg": 99')
+    text = compare([str(tmp_path / "going-on")], tmp_path / "out").read_text()
+    assert "None of these runs has been evaluated" in text
+    with (tmp_path / "going-on" / "metrics.jsonl").open("a") as file:
+        file.write("\n{}\n")
+    with pytest.raises(WaveganError, match=r"metrics\.jsonl: line \d+ is not JSON"):
+        compare([str(tmp_path / "going-on")], tmp_path / "out")
+
+
+def test_packets_lie_where_their_frequencies_are() -> None:
+    """The packet that takes most of a wave's energy is at the place of its frequency."""
+    at = torch.arange(32.0)
+    for row, column in itertools.product(range(4), repeat=2):
+        waves = [torch.cos(torch.pi * (at + 0.5) * (8 * place + 4) / 32) for place in (row, column)]
+        energy = haar_packets(waves[0].outer(waves[1]).expand(1, 3, 32, 32), 2).square().sum(dim=(0, 2, 3, 4))
+        plane = frequency_map(dict(zip(packet_names(2), energy.tolist(), strict=True)))
+        assert np.unravel_index(plane.argmax(), plane.shape) == (row, column)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium-headless-shell")
+def test_the_page_opens_in_a_browser_without_a_complaint_and_every_picture_loads(page: Path, tmp_path: Path) -> None:
+    """A script that only the test adds asks each picture for its width."""
+    probe = tmp_path / "probe.html"
+    text = page.read_text()
+    asks = (
+        "<script>addEventListener('load', () => { document.body.dataset.pictures = JSON.stringify("
+        "[...document.images].map(image => image.complete ? image.naturalWidth : 0)) })</script></body>"
+    )
+    probe.write_text(text.replace("</body>", asks))
+    command = [
+        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0",
+        f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={tmp_path / 'page.png'}", "--window-size=1300,1600",
+        "--host-resolver-rules=MAP * ~NOTFOUND", "--dump-dom", probe.as_uri(),
+    ]  # fmt: skip
+    outcome = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert outcome.returncode == 0, outcome.stderr
+    assert "CONSOLE" not in outcome.stderr, outcome.stderr
+    found = re.search(r'data-pictures="(\[[^"]*\])"', outcome.stdout)
+    assert found, outcome.stdout[-500:]
+    widths = json.loads(found[1])
+    assert len(widths) == text.count("<img ") == 6
+    assert min(widths) > 100
+    with Image.open(tmp_path / "page.png") as picture:
+        assert picture.size == (1300, 1600)
+        assert len(picture.convert("L").histogram()) == 256

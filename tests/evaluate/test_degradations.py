@@ -1,0 +1,72 @@
+"""A metric that cannot fail is none: what is done to real photographs, the more of it, the farther they are."""
+
+from collections.abc import Callable
+
+import pytest
+from torch import Tensor
+
+from tests.evaluate.conftest import blurred, checkered, collapsed, compare, compressed, keep, noisy, patches, sharpened
+from wavegan_dist.evaluate.extractors import efflite0
+from wavegan_dist.evaluate.features import PrecisionRecall, frechet_distance, precision_recall
+from wavegan_dist.evaluate.quantity import Kept, Rows
+from wavegan_dist.evaluate.spectrum import SpectrumError
+from wavegan_dist.evaluate.wavelet_distance import WaveletDistance
+
+Degrade = Callable[[Tensor, float], Tensor]
+STRENGTHS: dict[Degrade, tuple[float, ...]] = {
+    blurred: (0.5, 0.7, 1.0, 2.0),
+    sharpened: (0.5, 1.0, 2.0, 4.0),
+    checkered: (4.0, 8.0, 16.0, 32.0),
+    noisy: (6.0, 12.0, 24.0, 48.0),
+    compressed: (50.0, 80.0, 90.0, 97.0),
+    collapsed: (800.0, 200.0, 50.0, 10.0),
+}
+
+
+JUDGES = (WaveletDistance(32), WaveletDistance(32, "db2"), SpectrumError(32))
+RISING = ("fwd", "fwd_high", "fwd_db2", "spectrum_db")
+
+
+@pytest.fixture(scope="module")
+def others() -> Tensor:
+    """2,000 patches."""
+    return patches(stride=16)[2000:4000]
+
+
+@pytest.fixture(scope="module")
+def real() -> list[Kept]:
+    """What each judge keeps of 2,000 patches that are not those."""
+    return [keep(judge, patches(stride=16)[:2000]) for judge in JUDGES]
+
+
+@pytest.mark.parametrize("degrade", STRENGTHS, ids=lambda degrade: degrade.__name__)
+def test_the_worse_the_images_the_farther_they_are(real: list[Kept], others: Tensor, degrade: Degrade) -> None:
+    levels = [others, *(degrade(others, strength) for strength in STRENGTHS[degrade])]
+    found: dict[str, list[float]] = {name: [] for name in RISING}
+    for images in levels:
+        for judge, kept in zip(JUDGES, real, strict=True):
+            metrics = judge.compare(kept, keep(judge, images)).metrics
+            for name in found.keys() & metrics.keys():
+                found[name].append(metrics[name])
+    for name, values in found.items():
+        assert values == sorted(values), (name, values)
+        assert values[-1] > 2 * values[0], (name, values)
+
+
+def test_mode_collapse_raises_the_distance_of_features_and_lowers_recall(photos: Tensor) -> None:
+    metric = PrecisionRecall(efflite0())
+    real, others = (keep(metric, part) for part in photos[:400].split(200))
+    assert isinstance(real, Rows)
+    assert isinstance(others, Rows)
+    sides = [collapsed(others.all(), modes) for modes in (200, 50, 15, 5)]
+    distances = [frechet_distance(real.all(), side) for side in sides]
+    recalls = [precision_recall(real.all(), side)[1] for side in sides]
+    assert distances == sorted(distances)
+    assert distances[-1] > 1.5 * distances[0]
+    assert recalls == sorted(recalls, reverse=True)
+    assert recalls[0] > 0.5 > 0.2 > recalls[-1]
+
+
+def test_a_set_has_precision_and_recall_of_one_to_itself(photos: Tensor) -> None:
+    outcome = compare(PrecisionRecall(efflite0()), photos[:32], photos[:32].flip(0))
+    assert list(outcome.metrics.values()) == [1, 1]

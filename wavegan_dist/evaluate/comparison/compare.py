@@ -1,0 +1,35 @@
+"""`wavegan compare`: reads runs, draws, writes one page that needs no network."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from wavegan_dist.evaluate.comparison.columns import find_columns, write_csv
+from wavegan_dist.evaluate.comparison.groups import group_runs
+from wavegan_dist.evaluate.comparison.page import page
+from wavegan_dist.evaluate.comparison.pictures import draw_all
+from wavegan_dist.evaluate.comparison.runs import read_run
+from wavegan_dist.evaluate.comparison.samples import draw_samples
+from wavegan_dist.files import atomic_file
+
+
+def compare(sources: Sequence[str], out: Path) -> Path:
+    """Write `index.html`, its pictures as PNGs and `comparison.csv` into the folder `out`; returns the page's path.
+
+    Args:
+        sources: run folders, or mlflow:RUN_ID of runs in the store that MLFLOW_TRACKING_URI names.
+        out: is made if it is not there.
+
+    Raises:
+        UsageError: a source is no run.
+        WaveganError: a file of a run is damaged.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        runs = [read_run(source, Path(scratch)) for source in sources]
+        groups, columns = group_runs(runs), find_columns(runs)
+        samples = draw_samples(groups, out)
+    pictures = draw_all(groups, columns, out)
+    write_csv(groups, columns, out / "comparison.csv")
+    with atomic_file(out / "index.html") as file:
+        file.write(page(groups, columns, pictures, samples))
+    return out / "index.html"

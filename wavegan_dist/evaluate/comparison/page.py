@@ -1,0 +1,119 @@
+"""The page: one HTML file, pictures inside it, no script, nothing from the network."""
+
+import base64
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+from wavegan_dist.evaluate.comparison.columns import Column, mean_and_std, why_apart
+from wavegan_dist.evaluate.comparison.groups import RunGroup, differences
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1300px; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+tr.floor td { color: #777; font-style: italic; }
+.wide { overflow-x: auto; }
+.samples { display: flex; flex-wrap: wrap; gap: 1rem; }
+.samples img { image-rendering: pixelated; width: 400px; }
+figure { margin: 0; } figcaption { font-size: 13px; color: #555; }
+img { max-width: 100%; }
+"""
+
+
+def page(groups: Sequence[RunGroup], columns: Sequence[Column], pictures: dict[str, Path], samples: dict[str, Path]) -> str:
+    """The whole HTML document."""
+    sections = [
+        ("Results", _results(groups, columns)),
+        ("Why columns are apart", _apart(columns)),
+        ("Configurations", _configurations(groups)),
+        ("Cost", _cost(groups)),
+        ("Samples from equal latents", _samples(samples)),
+        *((heading, _picture(path, heading)) for heading, path in pictures.items()),
+    ]
+    body = "\n".join(f"<section><h2>{escape(heading)}</h2>\n{content}</section>" for heading, content in sections if content)
+    title = escape(" / ".join(group.label for group in groups))
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
+        f'<link rel="icon" href="data:,"><style>{STYLE}</style></head>\n'
+        f"<body><h1>{title}</h1>\n{body}\n</body></html>\n"
+    )
+
+
+def _results(groups: Sequence[RunGroup], columns: Sequence[Column]) -> str:
+    """A row a metric, a column a configuration: mean and standard deviation over its runs; then the floor."""
+    if not columns:
+        return "<p>None of these runs has been evaluated: run <code>wavegan evaluate</code>.</p>"
+    head = ["metric", *(f"{group.label}, {_measured(group)}" for group in groups), "floor"]
+    rows = []
+    for column in columns:
+        cells = [_cell(column.final(group)) for group in groups]
+        floor = column.floor(groups)
+        rows.append([column.label, *cells, "-" if floor is None else f"{floor:.4g}"])
+    note = (
+        "<p>Newest evaluation of each run; &plusmn; is the standard deviation over runs. Floor: the same metric between two "
+        "disjoint sets of as many real images, which is what a perfect generator would get.</p>"
+    )
+    return _table(head, rows) + note
+
+
+def _measured(group: RunGroup) -> str:
+    newest = [run.evaluations[-1]["protocol"]["nimg"] / 1000 for run in group.runs if run.evaluations]
+    if not newest:
+        return "not evaluated"
+    return f"{min(newest):g} kimg" if min(newest) == max(newest) else f"{min(newest):g} to {max(newest):g} kimg"
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    mean, std = mean_and_std(values)
+    return f"{mean:.4g}" if std is None else f"{mean:.4g} ± {std:.2g}"
+
+
+def _apart(columns: Sequence[Column]) -> str:
+    reasons = why_apart(columns)
+    lines = [f"<li>{escape(', '.join(labels))}: {escape(reason)}</li>" for reason, labels in reasons.items()]
+    if not lines:
+        return ""
+    return f"<p>Numbers of different protocols cannot be compared. Against the protocol [1]:</p><ul>{''.join(lines)}</ul>"
+
+
+def _configurations(groups: Sequence[RunGroup]) -> str:
+    if len(groups) == 1:
+        return ""
+    changed = differences(groups)
+    return _table(["setting", *(group.label for group in groups)], [[key, *map(str, row)] for key, row in changed.items()])
+
+
+def _cost(groups: Sequence[RunGroup]) -> str:
+    head = ["run", "seed", "kimg", "hours", "images/s", "processes", "device"]
+    rows = [
+        [
+            run.name, str(run.settings["seed"]), f"{run.kimg:g}", f"{run.hours:.3g}",
+            f"{run.kimg * 1000 / (run.hours * 3600):.4g}" if run.hours else "-",
+            str(run.environment.get("world_size", "-")), str(run.environment.get("device", "-")),
+        ]
+        for group in groups
+        for run in group.runs
+    ]  # fmt: skip
+    return _table(head, rows)
+
+
+def _samples(samples: dict[str, Path]) -> str:
+    figures = [
+        f"<figure>{_picture(path, text)}<figcaption>{escape(text)}</figcaption></figure>" for text, path in samples.items()
+    ]
+    return f'<div class="samples">{"".join(figures)}</div>' if figures else ""
+
+
+def _picture(path: Path, text: str) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<img alt="{escape(text)}" src="data:image/png;base64,{data}">'
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    header = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{header}</tr></thead>\n<tbody>{body}</tbody></table></div>\n'

@@ -1,0 +1,94 @@
+"""Trained networks that turn images into features, each pinned by the sha256 of its weights; nothing is downloaded."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from wavegan_dist.errors import UsageError
+from wavegan_dist.evaluate.quantity import Quantity
+from wavegan_dist.evaluate.require import require
+from wavegan_dist.files import sha256
+
+INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+CPU_CHUNK = 8  # twice as fast as 64: activations stay in the cache and below malloc's threshold for fresh pages
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A frozen network: uint8 [B, 3, H, W] -> (features [B, dims],)."""
+
+    name: str
+    module: nn.Module
+    dims: int
+    protocol: dict[str, Any]
+
+    def quantity(self) -> Quantity:
+        """Its features, as what metrics keep."""
+        return Quantity(self.name, self.features, self.protocol)
+
+    def features(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, H, W] on the network's device -> float32 [B, dims]."""
+        chunks = images.split(CPU_CHUNK if images.device.type == "cpu" else len(images))
+        return torch.cat([self.module(chunk)[0] for chunk in chunks]).float()
+
+
+def efflite0(device: torch.device | str = "cpu") -> Extractor:
+    """EfficientNet-Lite0 at 128 px, whose ImageNet weights come in a package. Raises UsageError without the extra `eval`."""
+    module = require("wavegan_dist.evaluate.efflite0", "fd, kid and prc")
+    resizer = f"bilinear, antialiased, float32, to {module.SIDE} px"
+    return Extractor(
+        module.NAME, _create(module.NAME, module.LAYER, device), int(module.LAYER), _protocol(module.weights_path(), resizer)
+    )
+
+
+def inception(weights: Path | None = None, device: torch.device | str = "cpu") -> Extractor:
+    """FID's Inception-v3, from a file or from torch.hub's folder.
+
+    torch-fidelity unpickles it, so its hash is checked before.
+
+    Raises:
+        UsageError: the file is missing or is another one, or the extra `eval` is not installed.
+    """
+    path = weights or Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
+    if not path.is_file():
+        raise UsageError(
+            f"fid: the Inception weights {path} are missing; get {INCEPTION_FILE} from torch-fidelity's release v0.2.0 "
+            "and put it there, or give its path with --inception-weights"
+        )
+    if (found := sha256(path)) != INCEPTION_SHA256:
+        raise UsageError(f"fid: {path} is not {INCEPTION_FILE}: its sha256 is {found}, not {INCEPTION_SHA256}; get it again")
+    module = _create("inception-v3-compat", "2048", device, feature_extractor_weights_path=str(path))
+    return Extractor("inception-v3-compat", module, 2048, _protocol(path, "bilinear as TensorFlow 1, to 299 px"))
+
+
+def dinov2(weights: Path | None, device: torch.device | str = "cpu") -> Extractor:
+    """DINOv2 (Oquab et al. 2023) from a checkpoint file; `wavegan_dist/evaluate/dinov2.py` says of which form.
+
+    Raises:
+        UsageError: no file is named, it is missing or no checkpoint of DINOv2, or the extra `eval` is not installed.
+    """
+    if weights is None or not weights.is_file():
+        raise UsageError(
+            f"dinov2: the weights {weights or ''} are missing; get dinov2_vits14_pretrain.pth (or vitb14, vitl14) and give "
+            "its path with --dinov2-weights"
+        )
+    module = require("wavegan_dist.evaluate.dinov2", "dinov2")
+    name, network = module.load(weights)
+    resizer = f"bicubic, antialiased, float32, to {module.SIDE} px"
+    return Extractor(name, network.to(device), network.dims, _protocol(weights, resizer) | {"timm": module.VERSION})
+
+
+def _create(name: str, layer: str, device: torch.device | str, **options: str) -> nn.Module:
+    module: nn.Module = require("torch_fidelity.utils", "fd, kid, prc and fid").create_feature_extractor(
+        name, [layer], cuda=False, verbose=False, **options
+    )
+    return module.to(device)
+
+
+def _protocol(weights: Path, resizer: str) -> dict[str, Any]:
+    version = require("torch_fidelity", "fd, kid, prc and fid").__version__
+    return {"weights_sha256": sha256(weights), "resizer": resizer, "torch_fidelity": version}

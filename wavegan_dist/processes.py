@@ -1,0 +1,117 @@
+"""The processes of a launch: joined through Accelerate, counted before work begins, stopped together."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+import psutil
+import torch
+import torch.distributed as dist
+import yaml
+from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+
+from wavegan_dist.errors import UsageError, WaveganError
+
+Result = TypeVar("Result")
+Group: TypeAlias = PartialState | Accelerator  # both know the rank, how many there are and the device
+
+
+def join() -> PartialState:
+    """Join the process group that the launcher made, if any; UsageError where not everyone is there who was asked for."""
+    # Without cpu=True, ranks that find no GPU would each work alone (accelerate 1.15).
+    group = PartialState(cpu=not torch.accelerator.is_available())
+    check_all_here(group.num_processes, *asked_of_launcher())
+    return group
+
+
+def asked_of_launcher() -> tuple[int, str]:
+    """How many processes the launcher was asked for, and who says so."""
+    if "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"]), "WORLD_SIZE"
+    return _asked_of_accelerate(), "accelerate launch"
+
+
+def check_all_here(world_size: int, asked: int, by: str) -> None:
+    """Raise UsageError unless `world_size` processes were asked for."""
+    if world_size != asked:
+        raise UsageError(
+            f"{by} asked for {asked} processes but {world_size} take part; on CPUs start them with "
+            "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N (or launchers/accelerate/cpu2.yaml)"
+        )
+
+
+def on_main(group: Group, work: Callable[[], Result]) -> Result:
+    """Do `work` on rank 0 and hand its result, or its error, to all ranks: they go on or stop together."""
+    outcome: list[Result | WaveganError | None] = [None]
+    if group.is_main_process:
+        try:
+            outcome = [work()]
+        except WaveganError as error:
+            outcome = [error]
+        except OSError as error:
+            outcome = [WaveganError(str(error))]
+    if group.num_processes > 1:
+        broadcast_object_list(outcome)
+    result = outcome[0]
+    if isinstance(result, WaveganError):
+        raise result
+    return result  # type: ignore[return-value]
+
+
+def on_each(group: Group, work: Callable[[], Result]) -> Result:
+    """Do `work` on every rank; where it fails on any of them, all raise the error of the first: none is left waiting."""
+    error: WaveganError | None = None
+    try:
+        result = work()
+    except WaveganError as raised:
+        error = raised
+    except OSError as raised:
+        error = WaveganError(str(raised))
+    errors = [error] if group.num_processes == 1 else gather_object([error])
+    for found in errors:
+        if found is not None:
+            raise found
+    return result
+
+
+def gather_to_main(group: Group, item: Result) -> Sequence[Result]:
+    """Every rank's item, in the order of the ranks, on rank 0; nothing elsewhere."""
+    if group.num_processes == 1:
+        return [item]
+    items: list[Result] | None = [item] * group.num_processes if group.is_main_process else None
+    dist.gather_object(item, items)
+    return items or []
+
+
+@contextmanager
+def together(group: Group) -> Iterator[None]:
+    """Say in one line when a collective breaks because another process is gone, in place of the library's trace."""
+    try:
+        yield
+    except RuntimeError as error:
+        of_the_group = isinstance(error, dist.DistError) or "gloo" in str(error)
+        if group.num_processes == 1 or not of_the_group:
+            raise
+        raise WaveganError("another process of this run has ended or stopped answering; its own error tells why") from error
+
+
+def _asked_of_accelerate() -> int:
+    """The process count on the command line or in the file of a parent `accelerate launch`; 1 where there is none.
+
+    `accelerate launch --cpu --num_processes 2` and MULTI_CPU profiles start one process with nothing in its environment
+    that says so (accelerate 1.15): the parent's command line is the only witness.
+    """
+    command = psutil.Process().parent()
+    words = command.cmdline() if command is not None else []
+    if "launch" not in words:
+        return 1
+    options = dict(pairwise(words)) | dict(word.split("=", 1) for word in words if "=" in word)
+    if count := options.get("--num_processes", options.get("--num-processes")):
+        return int(count)
+    if file := options.get("--config_file", options.get("--config-file")):
+        return int(yaml.safe_load(Path(file).read_text()).get("num_processes", 1))
+    return 1
