@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-reference check bench bench-data bench-haar bench-checkpoint bench-resume bench-tracking bench-evaluation slurm-up slurm-down clean
+.PHONY: help demo test test-cluster test-reference check bench bench-data bench-haar bench-checkpoint bench-resume bench-tracking bench-evaluation slurm-up slurm-down clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -21,9 +21,11 @@ $(READY): pyproject.toml
 demo: $(READY) ## shards, a run in 2 processes, evaluation: data/demo and runs/demo, under a quarter of an hour
 	@BIN=$(BIN) launchers/demo.sh
 
-test: $(READY) ## all tests
+test: $(READY) ## all tests but those that need a Slurm
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/cluster $(TEST_FLAGS)
-	$(BIN)/python -m pytest tests/cluster $(TEST_FLAGS)
+
+test-cluster: $(READY) ## those on a real Slurm on this machine, as root; slurm/local/install.sh has its packages
+	WAVEGAN_NEEDS_SLURM=1 $(BIN)/python -m pytest tests/cluster $(TEST_FLAGS)
 
 test-reference: $(READY) ## all tests with the transform in plain PyTorch
 	WAVEGAN_KERNELS=reference $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/cluster $(TEST_FLAGS)
