@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-reference check bench bench-data bench-haar bench-checkpoint bench-resume bench-tracking bench-evaluation clean
+.PHONY: help demo test test-cluster test-reference check bench bench-data bench-haar bench-checkpoint bench-resume bench-tracking bench-evaluation slurm-up slurm-down clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -14,18 +14,21 @@ help: ## this list
 # pip, not uv: here and in CI pip takes torch from the disk, where others download 3 GB.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,eval,embedded]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,eval,embedded,slurm]'
 	-$(BIN)/wavegan doctor --build
 	@touch $@
 
 demo: $(READY) ## shards, a run in 2 processes, evaluation: data/demo and runs/demo, under a quarter of an hour
 	@BIN=$(BIN) launchers/demo.sh
 
-test: $(READY) ## all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_FLAGS)
+test: $(READY) ## all tests but those that need a Slurm
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/cluster $(TEST_FLAGS)
+
+test-cluster: $(READY) ## those on a real Slurm on this machine, as root; slurm/local/install.sh has its packages
+	WAVEGAN_NEEDS_SLURM=1 $(BIN)/python -m pytest tests/cluster $(TEST_FLAGS)
 
 test-reference: $(READY) ## all tests with the transform in plain PyTorch
-	WAVEGAN_KERNELS=reference $(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_FLAGS)
+	WAVEGAN_KERNELS=reference $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/cluster $(TEST_FLAGS)
 
 check: $(READY) ## format, lint, types
 	$(BIN)/ruff format --check .
@@ -54,6 +57,12 @@ bench-resume: $(READY) ## 200 kills at random moments; every run must end as the
 
 bench-haar: $(READY) ## the wavelet transform alone, with a roofline picture
 	$(BIN)/python benchmarks/haar.py
+
+slurm-up: ## a real Slurm of two nodes on this machine, as root; slurm/local/install.sh has its packages
+	@slurm/local/up.sh
+
+slurm-down: ## ends it and leaves nothing behind
+	@slurm/local/down.sh
 
 clean: ## what the front doors made; the environment stays
 	rm -rf data/demo runs/demo

@@ -37,6 +37,9 @@ def test_help_is_instant_and_shows_every_command(wavegan):
         ("evaluate",),
         ("compare",),
         ("track", "sync"),
+        ("submit", "train"),
+        ("submit", "evaluate"),
+        ("watch",),
         *(("shards", kind) for kind in ("write", "index", "order", "verify", "info")),
     ],
 )

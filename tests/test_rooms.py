@@ -16,8 +16,9 @@ MAY_USE = {
     "tracking": FOUNDATION,
     "train": FOUNDATION | {"wavelet", "model", "data", "tracking"},
     "evaluate": FOUNDATION | {"wavelet", "model", "data"},
+    "cluster": FOUNDATION | {"tracking"},  # train and evaluate through their command lines only
     "doctor": FOUNDATION | {"wavelet"},
-    "cli": FOUNDATION | {"doctor", "wavelet", "model", "data", "tracking", "train", "evaluate"},
+    "cli": FOUNDATION | {"doctor", "wavelet", "model", "data", "tracking", "train", "evaluate", "cluster"},
     "__main__": {"cli"},
     "__init__": set(),
     **dict.fromkeys(FOUNDATION, FOUNDATION),

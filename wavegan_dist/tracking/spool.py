@@ -13,8 +13,8 @@ from typing import Any
 
 from wavegan_dist.files import atomic_file
 
-# `kind` is metrics (nimg, time, values), picture (path, name, nimg, time), file (path, under), params (values) or status
-# (status, time); times are in milliseconds since 1970, paths inside the run folder.
+# `kind` is metrics (nimg, time, values), picture (path, name, nimg, time), file (path, under), params or tags (values) or
+# status (status, time); times are in milliseconds since 1970, paths inside the run folder.
 Event = dict[str, Any]
 
 

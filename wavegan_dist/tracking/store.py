@@ -112,6 +112,9 @@ class Store:
                 path = self.run / event["path"]
                 log_file = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
                 log_file(self.run_id, str(path), event["under"])
+            case "tags":
+                for name, value in event["values"].items():
+                    self.client.set_tag(self.run_id, name, value)
             case "status" if event["status"] in ("RUNNING", "SCHEDULED"):
                 self.client.update_run(self.run_id, status=event["status"])
             case "status":

@@ -9,7 +9,7 @@ from uuid import uuid4
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.tracking.record import Record
 from wavegan_dist.tracking.sender import Sender
-from wavegan_dist.tracking.spool import Spool, told
+from wavegan_dist.tracking.spool import Event, Spool, told
 from wavegan_dist.tracking.store import AwayError
 
 BY_HAND, IN_PASSING = 60, 5  # seconds for a request
@@ -41,20 +41,34 @@ def log_evaluation(run: Path, snapshot: str, result: dict[str, Any]) -> None:
 
     What cannot be sent now stays for `wavegan track sync`; never raises.
     """
+    nimg = result["protocol"]["nimg"]
+    values = {f"eval/{name.replace('@', '_at_')}": value for name, value in result["metrics"].items()}
+    events: list[Event] = [{"kind": "metrics", "nimg": nimg, "values": values}]
+    if (run / (path := f"evaluations/{snapshot}.json")).is_file():
+        events.append({"kind": "file", "path": path, "under": "evaluations"})
+    if (run / (path := f"evaluations/{snapshot}.png")).is_file():
+        events.append({"kind": "picture", "path": path, "name": "spectrum", "nimg": nimg})
+    _log(run, snapshot, *events)
+
+
+def log_tags(run: Path, values: dict[str, str]) -> None:
+    """Tag the MLflow run of the run folder `run`.
+
+    What cannot be sent now stays for `wavegan track sync`; never raises.
+    """
+    _log(run, "tags", {"kind": "tags", "values": values})
+
+
+def _log(run: Path, name: str, *events: Event) -> None:
     run = run.resolve()
     record = Record.of(run)
     if record is None:
         return
-    spool = Spool(run / "tracking" / f"{snapshot}-{uuid4().hex[:8]}.jsonl")
-    nimg = result["protocol"]["nimg"]
-    values = {f"eval/{name.replace('@', '_at_')}": value for name, value in result["metrics"].items()}
+    spool = Spool(run / "tracking" / f"{name}-{uuid4().hex[:8]}.jsonl")
     try:
         spool.open()
-        spool.append({"kind": "metrics", "nimg": nimg, "values": values})
-        if (run / (path := f"evaluations/{snapshot}.json")).is_file():
-            spool.append({"kind": "file", "path": path, "under": "evaluations"})
-        if (run / (path := f"evaluations/{snapshot}.png")).is_file():
-            spool.append({"kind": "picture", "path": path, "name": "spectrum", "nimg": nimg})
+        for event in events:
+            spool.append(event)
         _deliver(spool, record, IN_PASSING)
     except (OSError, WaveganError) as error:
         log.warning("wavegan: %s", error)

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# End what up.sh started: jobs, daemons, namespaces, files. Nothing to do is no error.
+set -uo pipefail
+. "$(dirname "$0")/settings.sh"
+if [ -e "$ROOT/up" ]; then
+    timeout 5 scancel --user=root --quiet
+    for _ in $(seq 50); do [ -z "$(timeout 5 squeue -h)" ] && break; sleep 0.1; done
+fi
+for keeper in "$ROOT"/run/node*.pid; do  # with a node's first process all others of it end
+    [ -e "$keeper" ] && ! gone "$(cat "$keeper")" && kill -9 "$(cat "$keeper")"
+done
+for daemon in slurmctld slurmdbd mariadbd munged; do stop "$ROOT/run/$daemon.pid"; done
+for k in $(seq "$NODES"); do [ -e "/run/netns/$PREFIX-$k" ] && ip netns del "$PREFIX-$k"; done
+command -v ip >/dev/null && ip link show "$BRIDGE" >/dev/null 2>&1 && ip link del "$BRIDGE"
+rm -rf "$ROOT"

@@ -1,0 +1,47 @@
+"""Profiles without a cluster."""
+
+import pytest
+
+from wavegan_dist.cluster.outcome import Crashes, Outcome
+from wavegan_dist.cluster.profile import load_profile, minutes
+from wavegan_dist.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("90", 90), ("1:30", 2), ("1:30:00", 90), ("1:30:01", 91), ("1-12", 2160), ("1-12:30", 2190), ("2-0:0:1", 2881), (5, 5)],
+)
+def test_times_are_those_of_slurm(text, expected):
+    assert minutes(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "soon", "1:2:3:4", "-5", "1-", "1.5"])
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(ValueError, match="is no time"):
+        minutes(text)
+
+
+def test_a_time_that_yaml_would_take_for_a_number_stays_a_time(tmp_path):
+    (tmp_path / "p.yaml").write_text("time: 12:00:00\nexclusive: true\ngpus_per_node: 4\nnodes: 2\n")
+    profile = load_profile(str(tmp_path / "p.yaml"), nodes=3, time=None)
+    assert (profile.time, profile.exclusive, profile.world_size) == (720, True, 12)
+
+
+def test_a_warning_leaves_time_to_work(tmp_path):
+    (tmp_path / "p.yaml").write_text("time: 5\nwarn_seconds: 151\n")
+    with pytest.raises(UsageError, match="more than half of the time limit, 5 min"):
+        load_profile(str(tmp_path / "p.yaml"))
+
+
+def test_every_profile_of_the_checkout_is_whole():
+    for name in ("local", "local1", "gpu1", "gpu8"):
+        assert load_profile(name).time > 0
+    with pytest.raises(UsageError, match=r"no profile is called 'x'; there are gpu1, gpu8, local, local1"):
+        load_profile("x")
+
+
+def test_a_job_may_crash_only_further_on_than_ever_before(tmp_path):
+    crashes = Crashes(tmp_path, "7")
+    steps = [100, 200, 150, 200, 201]
+    assert [crashes.add(Outcome("failed", nimg, "nan")) for nimg in steps] == [True, True, False, False, True]
+    assert Crashes(tmp_path, "8").add(Outcome("failed", 100, "nan"))

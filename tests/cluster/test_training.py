@@ -1,0 +1,147 @@
+"""One run over two nodes, and the same run preempted, at its time limit and without a node: they end bit for bit the same."""
+
+import json
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from mlflow import MlflowClient
+from safetensors.torch import load_file
+
+from tests.cluster.conftest import LOCAL, ended, job_of, log_of, slurm, states, trainers, until
+
+
+def nimg(run: Path) -> int:
+    """The image of the last report."""
+    lines = (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").exists() else []
+    return json.loads(lines[-1])["nimg"] if lines else 0
+
+
+def reported(run: Path) -> list[int]:
+    return [json.loads(line)["nimg"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def left(run: Path) -> dict:
+    """exit.json of the last trainer that ended."""
+    return json.loads((run / "exit.json").read_text()) if (run / "exit.json").exists() else {"nimg": 0, "time": 0}
+
+
+def halted(run: Path, what: str, happens) -> None:
+    """Hold the trainers still until something has happened, so that they are not done before."""
+    processes = trainers(run)
+    assert len(processes) >= 2  # the loader workers are among them
+    for process in processes:
+        process.suspend()
+    until(what, happens, 90)
+    for process in processes:
+        if process.is_running():
+            process.resume()
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory, submit, training, profile, straight):
+    """The run of `straight` with three interruptions; what each left."""
+    run = tmp_path_factory.mktemp("runs") / "interrupted"
+    job = job_of(submit("submit", "train", "--config", training, "--profile", "local", "--run-dir", run))
+    seen = SimpleNamespace(run=run, job=job)
+
+    until("report", lambda: nimg(run) >= 960, 90)
+    asked = time.time()
+    urgent = slurm("sbatch", "--parsable", "-p", "high", "-w", "node2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
+    until("end of the preempted start", lambda: left(run)["time"] > asked, 60)
+    seen.preempted, seen.seconds = left(run), left(run)["time"] - asked
+    until("end of the urgent job", lambda: ended(urgent.strip()), 60)
+    seen.urgent = states(urgent.strip())
+
+    until("report after the preemption", lambda: nimg(run) > seen.preempted["nimg"], 90)
+    minutes = int(slurm("squeue", "--noheader", "--jobs", job, "-o", "%M").split(":")[0]) + 1
+    slurm("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
+    halted(run, "warning of the time limit", lambda: log_of(run, job).count("Slurm says that the job will end") == 2)
+    until("end of the start at its limit", lambda: left(run)["time"] > seen.preempted["time"], 60)
+    seen.limited = left(run)
+    slurm("scontrol", "update", f"JobId={job}", "TimeLimit=60")
+
+    until("report after the time limit", lambda: nimg(run) > seen.limited["nimg"], 90)
+    subprocess.run([LOCAL / "node.sh", "kill-slurmd", "2"], check=True)
+    halted(run, "requeue after the node's loss", lambda: states(job)[-1] == "PENDING")
+    for process in trainers(run):
+        process.send_signal(signal.SIGCONT)
+    subprocess.run([LOCAL / "node.sh", "start", "2"], check=True)
+    until("end of the training", lambda: ended(job), 180)
+    seen.states = states(job)
+    return seen
+
+
+def final(run: Path) -> dict:
+    (newest,) = run.glob("checkpoints/kimg-000006.400")
+    return {name: tensor for file in sorted(newest.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+
+
+def mlflow_run(run: Path, store: str):
+    """The one MLflow run of this run folder, and the steps of one of its metrics."""
+    client, tracking = MlflowClient(store), json.loads((run / "tracking.json").read_text())
+    experiment = client.get_experiment_by_name("wavegan").experiment_id
+    (only,) = client.search_runs([experiment], f"tags.`wavegan.key` = '{tracking['key']}'")
+    return only, [metric.step for metric in client.get_metric_history(only.info.run_id, "lam")]
+
+
+def test_two_nodes_train_one_run(straight, store):
+    assert states(straight.job) == ["COMPLETED"], log_of(straight.run, straight.job)
+    assert json.loads((straight.run / "environment.json").read_text())["world_size"] == 2
+    steps = slurm("sacct", "--noheader", "--parsable2", "-o", "JobID,NNodes,NTasks", "-j", straight.job)
+    assert f"{straight.job}.0|2|2" in steps.splitlines()
+    only, steps = mlflow_run(straight.run, store)
+    assert only.info.status == "FINISHED"
+    assert steps == list(range(160, 6401, 160))
+
+
+def test_gradients_cross_the_network_at_every_step(straight):
+    newest = final(straight.run)
+    gradients = sum(
+        tensor.numel() * 4
+        for name, tensor in newest.items()
+        if name.startswith(("optimizer_g.", "optimizer_d.")) and name.endswith(".exp_avg")
+    )
+    assert gradients > 10_000
+    assert straight.crossed > 200 * gradients  # 200 steps; a ring of two sends each gradient once to each
+
+
+def test_a_job_runs_the_code_and_the_config_of_its_submission(straight):
+    assert (straight.run / "exit.json").exists()  # `straight` breaks the checkout and the config before the job starts
+    (code,) = (straight.run / "cluster" / "code").iterdir()
+    assert f"PYTHONPATH={code}" in next((straight.run / "cluster" / "jobs").glob("*submission.sh")).read_text()
+
+
+def test_a_preempted_run_saves_itself_in_mid_epoch_within_the_grace_period(interrupted, index):
+    assert interrupted.preempted["state"] == "interrupted"
+    assert interrupted.preempted["nimg"] % index.count
+    assert interrupted.seconds < 30, "GraceTime"
+    assert interrupted.urgent == ["COMPLETED"]
+    assert f"going on at kimg {interrupted.preempted['nimg'] / 1000:g}" in log_of(interrupted.run, interrupted.job)
+
+
+def test_a_run_at_its_time_limit_saves_itself_and_goes_on(interrupted):
+    assert interrupted.limited["state"] == "interrupted"
+    assert interrupted.limited["nimg"] > interrupted.preempted["nimg"]
+    assert f"going on at kimg {interrupted.limited['nimg'] / 1000:g}" in log_of(interrupted.run, interrupted.job)
+
+
+def test_a_run_that_lost_a_node_goes_on_from_its_last_checkpoint(interrupted):
+    starts = re.findall(r"(?:starting|going on) at kimg ([\d.]+)", log_of(interrupted.run, interrupted.job))
+    assert len(starts) == 4
+    assert float(starts[3]) >= interrupted.limited["nimg"] / 1000
+    assert len(interrupted.states) == 4, interrupted.states
+    assert interrupted.states[2:] == ["NODE_FAIL", "COMPLETED"]
+
+
+def test_interruptions_change_no_bit_and_neither_lose_nor_repeat_an_image(interrupted, straight, store):
+    expected, got = final(straight.run), final(interrupted.run)
+    assert expected.keys() == got.keys()
+    assert [name for name in expected if not expected[name].equal(got[name])] == []
+    assert reported(interrupted.run) == reported(straight.run) == list(range(160, 6401, 160))
+    only, steps = mlflow_run(interrupted.run, store)
+    assert (only.info.status, steps) == ("FINISHED", reported(straight.run))
