@@ -51,7 +51,7 @@ def test_distance_equals_the_published_definition_by_numpy_and_pywavelets(photos
         shift = ((real.mean(0) - generated.mean(0)) ** 2).sum()
         expected.append(shift + np.trace(covs[0] + covs[1] - 2 * sqrtm(covs[0] @ covs[1]).real))
     name = "fwd" if basis == "haar" else "fwd_db2"
-    tolerance = 1e-6 if basis == "haar" else 1e-5  # reflected borders make nearly singular covariances: sqrtm loses digits
+    tolerance = 1e-6 if basis == "haar" else 1e-4  # reflected borders make nearly singular covariances: sqrtm loses digits
     np.testing.assert_allclose(list(outcome.tables[f"{name}_packets"].values()), expected, rtol=tolerance)
     assert outcome.metrics[name] == pytest.approx(np.mean(expected), rel=1e-6)
 
