@@ -53,7 +53,7 @@ def test_distance_equals_the_published_definition_by_numpy_and_pywavelets(photos
     name = "fwd" if basis == "haar" else "fwd_db2"
     tolerance = 1e-6 if basis == "haar" else 1e-4  # reflected borders make nearly singular covariances: sqrtm loses digits
     np.testing.assert_allclose(list(outcome.tables[f"{name}_packets"].values()), expected, rtol=tolerance)
-    assert outcome.metrics[name] == pytest.approx(np.mean(expected), rel=1e-6)
+    assert outcome.metrics[name] == pytest.approx(np.mean(expected), rel=tolerance / 10 if basis == "db2" else tolerance)
 
 
 def test_a_set_is_at_distance_zero_from_itself(photos: Tensor) -> None:
