@@ -156,9 +156,7 @@ class TrackingConfig(Section):
     @field_validator("uri")
     @classmethod
     def _known_scheme(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(
-            ("sqlite:///", "http://", "https://", "postgresql", "mysql", "databricks")
-        ):
+        if value is not None and not value.startswith(MLFLOW_SCHEMES):
             raise ValueError(f"{value} is no MLflow store; give sqlite:///FILE or http://HOST:PORT")
         return value
 

@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
         if "spectrum" in result["tables"]:
             evaluate.plot_spectrum(result["tables"]["spectrum"], out.with_suffix(".png"))
     if of_run:
-        log_evaluation(run, options.snapshot.resolve().name, result)
+        log_evaluation(run, snapshot.name, result)
     print(evaluate.format_table(result))
     if out is not None:
         print(out)

@@ -36,21 +36,7 @@ def add(commands: Any) -> None:
     )
     index.add_argument("folder", type=Path, metavar="DIR")
     index.set_defaults(run=_index)
-    order = kinds.add_parser(
-        "order",
-        help="the order in which training would see an epoch",
-        description="Print an epoch's image keys in the order of training: a line for each global batch, a list for each rank.",
-        epilog="example: wavegan shards order data/demo --epoch 1 --world-size 4 --batch-size 64 --json",
-    )
-    order.add_argument("folder", metavar="DIR")
-    order.add_argument("--seed", type=seed, default=0, metavar="S")
-    order.add_argument("--epoch", type=seed, default=0, metavar="E", help="counted from 0")
-    order.add_argument("--world-size", type=positive, default=1, metavar="W", help="ranks")
-    order.add_argument("--workers", type=seed, default=0, metavar="K", help="loader processes of each rank")
-    order.add_argument("--batch-size", type=positive, default=64, metavar="B", help="of all ranks together")
-    order.add_argument("--start", type=seed, default=0, metavar="NIMG", help="images of the epoch that were seen before")
-    order.add_argument("--json", action="store_true", help="print JSON: [[keys of rank 0], [keys of rank 1], ...]")
-    order.set_defaults(run=_order)
+    _add_order(kinds)
     verify = kinds.add_parser(
         "verify",
         help="check every shard against the index",
@@ -72,6 +58,24 @@ def add(commands: Any) -> None:
     info.add_argument("--json", action="store_true", help="print JSON")
     info.add_argument("--sheet", type=Path, metavar="FILE.png", help="also draw 64 random images as one grid")
     info.set_defaults(run=_info)
+
+
+def _add_order(kinds: Any) -> None:
+    order = kinds.add_parser(
+        "order",
+        help="the order in which training would see an epoch",
+        description="Print an epoch's image keys in the order of training: a line for each global batch, a list for each rank.",
+        epilog="example: wavegan shards order data/demo --epoch 1 --world-size 4 --batch-size 64 --json",
+    )
+    order.add_argument("folder", metavar="DIR")
+    order.add_argument("--seed", type=seed, default=0, metavar="S")
+    order.add_argument("--epoch", type=seed, default=0, metavar="E", help="counted from 0")
+    order.add_argument("--world-size", type=positive, default=1, metavar="W", help="ranks")
+    order.add_argument("--workers", type=seed, default=0, metavar="K", help="loader processes of each rank")
+    order.add_argument("--batch-size", type=positive, default=64, metavar="B", help="of all ranks together")
+    order.add_argument("--start", type=seed, default=0, metavar="NIMG", help="images of the epoch that were seen before")
+    order.add_argument("--json", action="store_true", help="print JSON: [[keys of rank 0], [keys of rank 1], ...]")
+    order.set_defaults(run=_order)
 
 
 def _write(options: argparse.Namespace) -> None:
