@@ -14,7 +14,7 @@ help: ## this list
 # pip, not uv: here and in CI pip takes torch from the disk, where others download 3 GB.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,eval,embedded,slurm]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,eval,embedded,slurm,deepspeed]'
 	-$(BIN)/wavegan doctor --build
 	@touch $@
 

@@ -38,7 +38,8 @@ def make_snapshot(path: Path, resolution: int) -> Path:
     torch.manual_seed(0)
     model = {"width": 8, "z_dim": 16, "resolution": resolution}
     config = Experiment.model_validate({"data": {"index": "x"}, "model": model})
-    save_snapshot(path, build_generator(config), config, 2000, "1" * 64)
+    weights = build_generator(config).state_dict()
+    save_snapshot(path, weights, weights.items(), config, 2000, "1" * 64)
     return path
 
 

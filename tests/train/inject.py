@@ -24,7 +24,7 @@ POISON = ("weight", "output", "gradient")
 def poison(trainer: Trainer, network: str, kind: str) -> None:
     """From now on this network's second convolution has a NaN in its weight, its output or its weight's gradient."""
     side, name = network.split(".")
-    root = trainer.raw_generator if side == "generator" else trainer.raw_discriminator
+    root = trainer.generator.module if side == "generator" else trainer.discriminator.module
     convolutions = [m for m in getattr(root, name).modules() if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d)]
     layer = convolutions[1]
     weight = layer.parametrizations.weight.original if side == "discriminator" else layer.weight
@@ -54,7 +54,7 @@ def main(out: Path, config_file: Path, folder: Path) -> None:
         assert trainer.nonfinite.item() == 0
         if rank == 1:
             poison(trainer, network, kind)
-        modules = {"d": trainer.raw_discriminator, "g": trainer.raw_generator}
+        modules = {"d": trainer.discriminator.module, "g": trainer.generator.module}
         before = {phase: flat(module) for phase, module in modules.items()}
         trainer.step(batches)
         moved = {phase: not torch.equal(before[phase], flat(module)) for phase, module in modules.items()}
