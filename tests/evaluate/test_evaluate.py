@@ -178,7 +178,7 @@ def test_a_half_written_or_damaged_snapshot_is_one_line(snapshot: Path, data: Pa
     files = ("model.safetensors", "config.yaml", "snapshot.json")
     for name in files:
         whole = (snapshot / name).read_bytes()
-        for kind, content in {"gone": None, "empty": b"", "cut": whole[: len(whole) // 2]}.items():
+        for kind, content in {"gone": None, "empty": b"", "cut": whole[: len(whole) // 2 + 1]}.items():
             damaged = tmp_path / f"{kind}-{name}"
             shutil.copytree(snapshot, damaged)
             (damaged / name).unlink()
