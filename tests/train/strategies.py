@@ -1,6 +1,7 @@
-"""Twenty steps under each of several settings in one launch: `strategies.py OUT CONFIG NAME:key=value,... NAME:...`.
+"""Legs of training in one launch, each with its settings: `strategies.py OUT CONFIG NAME:key=value,... NAME<FROM:...`.
 
-A name that begins with a mutation's makes that mistake. Rank 0 writes OUT/NAME.safetensors: weights and average by name.
+A leg goes on from the checkpoint OUT/FROM, or starts, runs to `train.total_kimg` and leaves the checkpoint OUT/NAME. A leg
+with the name of a mutation makes that mistake.
 """
 
 import sys
@@ -8,31 +9,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from accelerate import Accelerator
 
 from wavegan_dist import config
 from wavegan_dist.train import launch
+from wavegan_dist.train.checkpoint import Checkpointer, load_checkpoint
 from wavegan_dist.train.loop import load_index
 from wavegan_dist.train.trainer import Trainer
 
-STEPS = 20
 
-
-def batches(trainer: Trainer, first: int = 0) -> Iterator[torch.Tensor]:
+def batches(trainer: Trainer) -> Iterator[torch.Tensor]:
     """This rank's share of global batches that do not depend on the number of processes."""
-    accelerator = trainer.accelerator
-    for number in range(first, 1000):
-        draws = torch.Generator().manual_seed(number)
-        size = (trainer.experiment.train.batch_size, 3, 32, 32)
-        batch = torch.randint(0, 256, size, dtype=torch.uint8, generator=draws)
+    accelerator, size = trainer.accelerator, trainer.experiment.train.batch_size
+    while True:
+        draws = torch.Generator().manual_seed(trainer.nimg)
+        batch = torch.randint(0, 256, (size, 3, 32, 32), dtype=torch.uint8, generator=draws)
         yield batch.chunk(accelerator.num_processes)[accelerator.process_index]
-
-
-def tensors(trainer: Trainer) -> dict[str, torch.Tensor]:
-    """Weights and average, whole: a collective call."""
-    named = [(f"{engine.name}.{name}", value) for engine in trainer.engines for name, value in engine.weights()]
-    named += [(f"average.{name}", value) for name, value in trainer.average.in_turn()]
-    return {name: value.detach().clone().contiguous() for name, value in named}
 
 
 def stale_gradient(trainer: Trainer) -> None:
@@ -57,21 +49,28 @@ def wrong_order(trainer: Trainer) -> None:
 MUTATIONS = {"stale": stale_gradient, "order": wrong_order}
 
 
-def main(out: Path, config_file: Path, variants: list[str]) -> None:
-    accelerator = None
-    for variant in variants:
-        name, _, overrides = variant.partition(":")
-        experiment = config.load(config_file, overrides.split(",") if overrides else [])
-        accelerator = launch.start(experiment.train)
-        trainer = Trainer(experiment, load_index(experiment), accelerator)
-        MUTATIONS.get(name, lambda _: None)(trainer)
-        source = batches(trainer)
-        for _ in range(STEPS):
-            trainer.step(source)
-        assert trainer.nonfinite.item() == 0
-        saved = tensors(trainer)
-        if accelerator.is_main_process:
-            save_file(saved, out / f"{name}.safetensors")
+def run(leg: str, out: Path, config_file: Path) -> Accelerator:
+    names, _, overrides = leg.partition(":")
+    name, _, source = names.partition("<")
+    experiment = config.load(config_file, overrides.split(","))
+    accelerator = launch.start(experiment.train)
+    trainer = Trainer(experiment, load_index(experiment), accelerator)
+    if source:
+        load_checkpoint(out / source, trainer)
+    MUTATIONS.get(name, lambda _: None)(trainer)
+    images = batches(trainer)
+    while trainer.nimg < experiment.train.total_kimg * 1000:
+        trainer.step(images)
+    assert trainer.nonfinite.item() == 0
+    checkpointer = Checkpointer(trainer, dict)
+    checkpointer.save(out / name)
+    checkpointer.wait()
+    return accelerator
+
+
+def main(out: Path, config_file: Path, legs: list[str]) -> None:
+    for leg in legs:
+        accelerator = run(leg, out, config_file)
     accelerator.end_training()
 
 
