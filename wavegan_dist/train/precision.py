@@ -5,11 +5,11 @@ in the type of their input. Always in float32: losses, `lam`, spectral norm's po
 and their exchange, clipping, Adam and its moments, the EMA and all that is drawn from it.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from wavegan_dist.config import TrainConfig
 
@@ -24,16 +24,24 @@ def choose_matmul(train: TrainConfig) -> None:
 
 
 def compute_in(module: nn.Module, precision: str, device: torch.device) -> None:
-    """Make a module's forward run in this precision while it trains; in eval mode it stays as it is."""
+    """Make a module's forward run in this precision while it trains; in eval mode it stays as it is.
+
+    Floating inputs are rounded to that precision at once, so that real images have no finer bands than generated ones.
+    """
     if precision == "fp32":
         return
-    forward: Callable[..., Any] = module.forward
+    dtype, forward = COMPUTE[precision], module.forward
 
-    def in_fewer_bits(*inputs: Any) -> Any:
-        with torch.autocast(device.type, COMPUTE[precision], enabled=module.training):
-            return forward(*inputs)
+    def in_fewer_bits(x: Tensor) -> Any:
+        if not module.training:
+            return forward(x)
+        with torch.autocast(device.type, dtype):
+            return forward(x.to(dtype))
 
-    module.forward = in_fewer_bits
+    module.forward = in_fewer_bits  # type: ignore[method-assign]
+    for part in module.modules():
+        if isinstance(part, ParametrizationList):
+            part.forward = torch.autocast(device.type, enabled=False)(part.forward)  # spectral norm
 
 
 class LossScale:

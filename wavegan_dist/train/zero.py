@@ -215,7 +215,7 @@ def deepspeed(device: torch.device) -> Any:
     warnings.filterwarnings("ignore", "`torch.distributed.*` is deprecated", FutureWarning)
     import deepspeed
 
-    deepspeed.utils.logger.setLevel(logging.WARNING)
+    deepspeed.utils.logger.setLevel(logging.ERROR)  # what it warns of, such as a skipped step, is said by the run itself
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # gloo does: no two minutes of compiling
     deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
     return deepspeed
