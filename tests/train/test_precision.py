@@ -36,7 +36,7 @@ def batches():
 @pytest.fixture(scope="module", params=["bf16", "fp16"])
 def seen(request):
     """A trainer after two steps and the types of what passed through it: kernels, networks, spectral norm, losses."""
-    trainer, types = trainer_of(request.param), {}
+    trainer, types, autocast = trainer_of(request.param), {}, set()
     names = {name: getattr(wavelet, name) for name in ("dwt", "fuse")}
 
     def note(key, tensors):
@@ -62,6 +62,7 @@ def seen(request):
         for module in engine.module.modules():
             if isinstance(module, _SpectralNorm):
                 module.register_forward_hook(lambda _module, inputs, out: note("spectral norm", [*inputs, out]))
+                module.register_forward_hook(lambda *_: autocast.add(torch.is_autocast_enabled("cpu")))
             if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
                 module.register_forward_hook(lambda _module, _inputs, out: note("convolution", [out]))
     with (
@@ -73,7 +74,8 @@ def seen(request):
         source = batches()
         trainer.step(source)
         trainer.step(source)
-    return SimpleNamespace(trainer=trainer, types=types, compute={"bf16": torch.bfloat16, "fp16": torch.float16}[request.param])
+    compute = {"bf16": torch.bfloat16, "fp16": torch.float16}[request.param]
+    return SimpleNamespace(trainer=trainer, types=types, autocast=autocast, compute=compute)
 
 
 def test_networks_and_fused_kernels_run_in_the_compute_type(seen):
@@ -82,6 +84,7 @@ def test_networks_and_fused_kernels_run_in_the_compute_type(seen):
 
 def test_lam_losses_and_spectral_norm_stay_float32(seen):
     assert seen.types["fuse lam"] == seen.types["loss"] == seen.types["spectral norm"] == {torch.float32}
+    assert seen.autocast == {False}  # GPUs' autocast has matrix times vector, the power iteration, in its list
 
 
 def test_weights_moments_statistics_average_and_gradients_stay_float32(seen):
@@ -97,14 +100,6 @@ def test_weights_moments_statistics_average_and_gradients_stay_float32(seen):
     losses = trainer.g_phase.losses(trainer.generator.module, trainer.discriminator.module, torch.zeros(4, 8))
     trainer.total(losses).backward()
     assert {p.grad.dtype for p in trainer.generator.module.parameters() if p.grad is not None} == {torch.float32}
-
-
-def test_spectral_norm_is_as_exact_as_in_float32():
-    """The norm of a weight in bf16 training is 1 to float32's rounding, not to bf16's."""
-    exact, coarse = trainer_of("fp32"), trainer_of("bf16")
-    weights = [next(iter(each.discriminator.module.image.modules())) for each in (exact, coarse)]
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(weights[0][0].eval().weight, weights[1][0].eval().weight)
 
 
 def test_few_bits_train_nearly_as_float32_does():

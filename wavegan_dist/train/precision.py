@@ -38,10 +38,10 @@ def compute_in(module: nn.Module, precision: str, device: torch.device) -> None:
         with torch.autocast(device.type, dtype):
             return forward(x.to(dtype))
 
-    module.forward = in_fewer_bits  # type: ignore[method-assign]
+    module.forward = in_fewer_bits
     for part in module.modules():
         if isinstance(part, ParametrizationList):
-            part.forward = torch.autocast(device.type, enabled=False)(part.forward)  # spectral norm
+            part.forward = torch.autocast(device.type, enabled=False)(part.forward)  # type: ignore[method-assign]  # spectral norm
 
 
 class LossScale:
