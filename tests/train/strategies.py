@@ -1,7 +1,7 @@
 """Legs of training in one launch, each with its settings: `strategies.py OUT CONFIG NAME:key=value,... NAME<FROM:...`.
 
-A leg goes on from the checkpoint OUT/FROM, or starts, runs to `train.total_kimg` and leaves the checkpoint OUT/NAME. A leg
-with the name of a mutation makes that mistake.
+A leg goes on from the checkpoint OUT/FROM, or starts, runs to `train.total_kimg` and leaves the checkpoint OUT/NAME and
+samples. A leg with the name of a mutation makes that mistake.
 """
 
 import sys
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from safetensors.torch import save_file
 
 from wavegan_dist import config
 from wavegan_dist.train import launch
@@ -65,7 +66,18 @@ def run(leg: str, out: Path, config_file: Path) -> Accelerator:
     checkpointer = Checkpointer(trainer, dict)
     checkpointer.save(out / name)
     checkpointer.wait()
+    save_samples(trainer, out / f"{name}.samples")
     return accelerator
+
+
+def save_samples(trainer: Trainer, path: Path) -> None:
+    """What the average makes of fixed latents, lam, and the average as a snapshot has it."""
+    lam = torch.tensor(trainer.lam())
+    with trainer.average.sampling() as generator:
+        images = generator(torch.randn(4, 8, generator=torch.Generator().manual_seed(0)))
+    average = {f"average.{name}": value.contiguous() for name, value in trainer.average.in_turn()}
+    if trainer.accelerator.is_main_process:
+        save_file({"lam": lam, "images": images.contiguous(), **average}, path)
 
 
 def main(out: Path, config_file: Path, legs: list[str]) -> None:
