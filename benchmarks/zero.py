@@ -1,10 +1,11 @@
 """What each process holds of a training state under DDP and ZeRO 1, 2, 3: bytes of weights, gradients, moments, average.
 
-    python benchmarks/zero.py [--width 128] [--processes 2]
+    python benchmarks/zero.py [--width 64] [--processes 2]
 
 Real processes with gloo, one thread each, a 64 px model. Counted are all living tensors of rank 0, storage by storage, at
 the moments when the gradients of one module, then of the other are complete and its step begins, each storage once; gradients
-are what is neither weight, moment nor average, so DeepSpeed's buffers count as gradients. Writes benchmarks/results/zero.json.
+are what is neither weight, moment nor average, so DeepSpeed's buffers count as gradients; messages and what stage 3 keeps gathered are cut to 4 MiB, as the model is small.
+Writes benchmarks/results/zero.json.
 """
 
 import argparse
@@ -34,6 +35,8 @@ from wavegan_dist.train.trainer import Trainer
 RESULTS = Path(__file__).parent / "results"
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3")
 BATCH = 4  # a process
+MESSAGES = ("reduce_bucket_size", "allgather_bucket_size", "stage3_prefetch_bucket_size")
+GATHERED = ("stage3_max_live_parameters", "stage3_max_reuse_distance")
 
 
 def main() -> None:
@@ -59,7 +62,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     """The command line."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--width", type=int, default=128)
+    options.add_argument("--width", type=int, default=64)
     options.add_argument("--processes", type=int, default=2)
     options.add_argument("--rank-of", help=argparse.SUPPRESS)
     options.add_argument("--out", type=Path, help=argparse.SUPPRESS)
@@ -68,11 +71,12 @@ def arguments() -> argparse.Namespace:
 
 def measured(strategy: str, options: argparse.Namespace) -> dict[str, float]:
     """What rank 0 of so many fresh processes says."""
-    with tempfile.NamedTemporaryFile() as out:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "row.json"
         command = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={options.processes}", __file__]
-        command += ["--rank-of", strategy, "--width", str(options.width), "--out", out.name]
+        command += ["--rank-of", strategy, "--width", str(options.width), "--out", str(out)]
         subprocess.run([sys.executable, *command], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        row: dict[str, float] = json.loads(Path(out.name).read_text())
+        row: dict[str, float] = json.loads(out.read_text())
     return row
 
 
@@ -80,6 +84,10 @@ def report(strategy: str, width: int, out: Path) -> None:
     """Three steps in this process; rank 0 writes what it held in the last."""
     processes = int(os.environ["WORLD_SIZE"])
     train = {"batch_size": BATCH * processes, "strategy": strategy}
+    if strategy != "ddp":
+        messages = out.with_suffix(f".{os.environ['RANK']}.json")
+        messages.write_text(json.dumps({"zero_optimization": dict.fromkeys((*MESSAGES, *GATHERED), 2**20)}))
+        train["deepspeed"] = str(messages)
     tree = {"data": {"index": "none"}, "model": {"resolution": 64, "width": width}, "train": train}
     experiment = parse(tree, "benchmarks/zero.py")
     accelerator = launch.start(experiment.train)

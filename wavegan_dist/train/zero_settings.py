@@ -26,6 +26,7 @@ OWNED = {
     "zero_force_ds_cpu_optimizer": "nothing: it is always false",
 }
 BUCKET = 2**22  # numbers in a message: 16 MiB, as large as DDP's; DeepSpeed's own 5e8 would take 2 GB
+GATHERED = 2**24  # weights that stage 3 may keep whole; with DeepSpeed's own 1e9 it would let go of none of such a model
 
 
 def check(train: TrainConfig, processes: int) -> None:
@@ -47,6 +48,7 @@ def settings(experiment: Experiment, processes: int) -> dict[str, Any]:
     train = experiment.train
     file = _from_file(train)
     zero = {"reduce_bucket_size": BUCKET, "allgather_bucket_size": BUCKET, "stage3_prefetch_bucket_size": BUCKET}
+    zero |= {"stage3_max_live_parameters": GATHERED, "stage3_max_reuse_distance": GATHERED}
     return {
         "steps_per_print": None,
         **file,
