@@ -2,10 +2,10 @@
 
     python benchmarks/zero.py [--width 64] [--processes 2]
 
-Real processes with gloo, one thread each, a 64 px model. Counted are all living tensors of rank 0, storage by storage, at
-the moments when the gradients of one module, then of the other are complete and its step begins, each storage once; gradients
-are what is neither weight, moment nor average, so DeepSpeed's buffers count as gradients; messages and what stage 3 keeps gathered are cut to 4 MiB, as the model is small.
-Writes benchmarks/results/zero.json.
+Real processes with gloo, one thread each, a 64 px model. Counted are all living tensors of rank 0, each storage once, at the
+moments when the gradients of one module, then of the other are complete and its step begins; gradients are what is neither
+weight, moment nor average, so DeepSpeed's buffers count as gradients. Messages and what stage 3 keeps gathered are cut to
+4 MiB, as the model is small. Writes benchmarks/results/zero.json.
 """
 
 import argparse
