@@ -155,7 +155,7 @@ class Trainer:
         self.moves.append(Move(phase, self.nimg, micro_batches, losses, self._nonfinite_by_now(phase.engine, losses, norm)))
         for name, value in losses.items():
             self.sums.add(f"loss/{phase.name}_{name}", value)
-        self.sums.add(f"grad_norm/{phase.name}", norm)
+        self.sums.add(f"grad_norm/{phase.name}", norm.nan_to_num(0, 0, 0))  # a step that fp16 skips counts as 0
 
     def total(self, losses: Losses) -> Tensor:
         """The weighted sum of the networks' losses: the one scalar of a phase."""
