@@ -4,6 +4,7 @@ One DeepSpeed engine a module, made here and not by Accelerate. DeepSpeed itself
 norm of the gradient is not finite.
 """
 
+import functools
 import logging
 import os
 import warnings
@@ -168,8 +169,10 @@ class PartitionedAverage(Average):
         assert isinstance(module, WaveletGenerator)
         with torch.no_grad(), self._in_place(), self.engine.at_hand():
             module.eval()
-            yield module
-            module.train()
+            try:
+                yield module
+            finally:
+                module.train()
 
     def in_turn(self) -> Iterator[tuple[str, Tensor]]:
         """Put together on rank 0."""
@@ -209,6 +212,7 @@ class PartitionedAverage(Average):
                 live.copy_(value)
 
 
+@functools.cache
 def deepspeed(device: torch.device) -> Any:
     """The library, imported when it is asked for: that takes seconds. It joins the process group that is there."""
     os.environ.setdefault("DS_ACCELERATOR", device.type)
