@@ -2,11 +2,12 @@
 
     make bench-haar        or: python benchmarks/haar.py --rounds 30
 
-One thread, one process; each round times every method once on one shape, so that a busy neighbour slows all; medians. Ratios
-are to `copy_` of an image into one that is there already: the floor of dwt and idwt. fuse's floor is 1.5 copies (it reads two
-images' worth of bytes and writes one), that of its backward 2.5; forward + backward of dwt and idwt 2 copies. The process
-starts itself again with an allocator that keeps its pages (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_): else page faults
-of fresh memory are most of what is measured. Where there is a GPU all runs there, beside a device copy.
+One thread, one process; each round times every method on one shape, after calls that bring it to its steady state, so that a
+busy neighbour slows all; medians. Ratios are to `clone` of an image, a copy whose memory comes from the allocator like that of
+the others: the floor of dwt and idwt. fuse's floor is 1.5 copies (it reads two images' worth of bytes and writes one), that of
+its backward 2.5; forward + backward of dwt and idwt 2 copies. The process starts itself again with an allocator that keeps its
+pages (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_): else page faults of fresh memory are most of what is measured. Where
+there is a GPU all runs there, beside a device copy.
 
 Prints tables, writes benchmarks/results/haar.json and the roofline picture benchmarks/results/haar.png.
 """
@@ -32,7 +33,7 @@ ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str
 SHAPES = [(64, 3, 32, 32), (64, 3, 64, 64), (32, 3, 128, 128), (16, 3, 256, 256), (4, 3, 512, 512), (16, 64, 32, 32)]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 FLOORS = {"dwt": 1, "idwt": 1, "dwt+backward": 2, "idwt+backward": 2, "fuse": 1.5, "fuse backward": 2.5}
-WARM_UP = 3
+SETTLED_CALLS, SETTLED_SECONDS = 8, 0.004  # before the one that is timed: whichever is reached first
 
 Times = dict[str, float]
 
@@ -67,21 +68,20 @@ def measured(shape: tuple[int, ...], dtype: str, device: str, rounds: int) -> li
     torch.manual_seed(0)
     x = torch.randn(shape, device=device).to(DTYPES[dtype])
     low, high = dwt(x)
-    out = torch.empty_like(x)
     rows = []
     for operation, floor in FLOORS.items():
-        calls = {"copy": lambda: out.copy_(x)}
+        calls: dict[str, Callable[[], object]] = {"copy": x.clone}
         tasks = {
             name: task(method, operation, x, low, high) for name, method in METHODS.items() if dtype == "fp32" or method.bf16
         }
         calls |= {name: call for name, call in tasks.items() if call is not None}
-        seconds = interleaved(calls, rounds, device)
-        copy = seconds.pop("copy")
-        ratios = {name: each / (floor * copy) for name, each in seconds.items()}
+        medians = interleaved(calls, rounds, device)
+        copy = medians.pop("copy")
+        ratios = {name: each / (floor * copy) for name, each in medians.items()}
         moved = floor * 2 * x.nbytes
         rows.append(
             {"operation": operation, "dtype": dtype, "shape": list(shape), "copy_us": copy * 1e6, "ratios": ratios}
-            | {"gb_per_s": moved / seconds["ours"] / 1e9, "copy_gb_per_s": 2 * x.nbytes / copy / 1e9}
+            | {"gb_per_s": moved / medians["ours"] / 1e9, "copy_gb_per_s": 2 * x.nbytes / copy / 1e9}
         )
     return rows
 
@@ -111,16 +111,26 @@ def task(method: Method, operation: str, x: Tensor, low: Tensor, high: Tensor) -
 
 
 def interleaved(calls: dict[str, Callable[[], object]], rounds: int, device: str) -> Times:
-    """Median seconds of each."""
+    """Median seconds of each in its steady state: timed after calls that are not, so that none finds the caches of another."""
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(WARM_UP + rounds):
+    for _ in range(1 + rounds):
         for name, call in calls.items():
-            began = time.perf_counter()
-            call()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            times[name].append(time.perf_counter() - began)
-    return {name: statistics.median(seconds[WARM_UP:]) for name, seconds in times.items()}
+            until = time.perf_counter() + SETTLED_SECONDS
+            for _ in range(SETTLED_CALLS):
+                seconds(call, device)
+                if time.perf_counter() > until:
+                    break
+            times[name].append(seconds(call, device))
+    return {name: statistics.median(each[1:]) for name, each in times.items()}
+
+
+def seconds(call: Callable[[], object], device: str) -> float:
+    """One call."""
+    began = time.perf_counter()
+    call()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
 
 
 def call_overhead() -> Times:
@@ -139,7 +149,7 @@ def call_overhead() -> Times:
             method = METHODS[name]
             target = method.bands(x.detach())
             calls[f"dwt by {name}"] = lambda method=method, target=target: torch.autograd.grad(method.dwt(x), x, target)
-    return {name: 1e6 * seconds for name, seconds in interleaved(calls, 1000, "cpu").items()}
+    return {name: 1e6 * each for name, each in interleaved(calls, 200, "cpu").items()}
 
 
 def print_header() -> None:
@@ -170,7 +180,7 @@ def draw(rows: list[dict[str, object]], path: Path) -> None:
         labels = ["x".join(map(str, shape)) for shape in SHAPES]
         for operation in FLOORS:
             axis.plot(labels, [row["gb_per_s"] for row in mine if row["operation"] == operation], marker="o", label=operation)
-        axis.plot(labels, [row["copy_gb_per_s"] for row in mine if row["operation"] == "dwt"], "k--", label="copy_ (roof)")
+        axis.plot(labels, [row["copy_gb_per_s"] for row in mine if row["operation"] == "dwt"], "k--", label="clone (roof)")
         axis.set(title=dtype, ylabel="GB/s of the bytes that must move", ylim=(0, None))
         axis.tick_params(axis="x", rotation=30)
     axes[0].legend(fontsize=8)

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import yaml
 
 from tests.conftest import environment
 
@@ -115,26 +116,32 @@ def profile(tmp_path_factory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def training(tmp_path_factory, shards, store) -> Path:
-    """A config of 200 steps, a minute or less on two nodes of this machine."""
+def demo(tmp_path_factory) -> Path:
+    """The demo's shards."""
+    out = tmp_path_factory.mktemp("shards") / "demo"
+    subprocess.run([sys.executable, "-m", "wavegan_dist", "shards", "write", "embedded", out, "--size", "32"], check=True)
+    return out
+
+
+@pytest.fixture(scope="session")
+def training(tmp_path_factory, demo, store) -> Path:
+    """The demo's config for 100 steps of it, a minute or less on two nodes of this machine."""
+    settings = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
+    settings["data"]["index"] = str(demo / "index.json")
+    settings["train"] |= {"total_kimg": 6.4, "snapshot_kimg": 6.4, "checkpoint_kimg": 1.6, "report_kimg": 0.128}
     path = tmp_path_factory.mktemp("config") / "training.yaml"
-    path.write_text(
-        f"data: {{index: {shards}/index.json, workers: 1}}\n"
-        "model: {resolution: 32, z_dim: 8, width: 4}\n"
-        "train: {batch_size: 32, total_kimg: 6.4, snapshot_kimg: 6.4, checkpoint_kimg: 0.8, report_kimg: 0.16}\n"
-        f"tracking: {{uri: '{store}'}}\n"
-    )
+    path.write_text(yaml.safe_dump(settings | {"tracking": {"uri": store}}))
     return path
 
 
 @pytest.fixture(scope="session")
 def short() -> list[str]:
-    """Settings for a run of ten steps."""
+    """Settings for a run of five steps."""
     return ["train.total_kimg=0.32", "train.snapshot_kimg=0.32", "train.checkpoint_kimg=0.32"]
 
 
 @pytest.fixture(scope="session")
-def straight(tmp_path_factory, submit, training, profile, shards):
+def straight(tmp_path_factory, submit, training, profile):
     """A run over two nodes that nobody disturbs, and its evaluations. Submitted from a checkout that is broken at once."""
     checkout = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "wavegan_dist", checkout / "wavegan_dist", ignore=shutil.ignore_patterns("__pycache__"))

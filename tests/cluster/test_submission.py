@@ -31,7 +31,7 @@ def test_wrong_profiles_are_refused(train, profile, tmp_path):
     refused(train("--profile", "nosuch"), "no profile is called 'nosuch'", "local")
     refused(train("--profile", profile("partitoin: low")), "unknown setting 'partitoin'", "partition")
     refused(train("--time", "soon"), "'soon' is no time")
-    refused(train("--nodes", 3), "train.batch_size = 32 does not divide among 3 processes")
+    refused(train("--nodes", 3), "train.batch_size = 64 does not divide among 3 processes")
     assert list(tmp_path.iterdir()) == []
 
 

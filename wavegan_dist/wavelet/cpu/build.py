@@ -19,8 +19,16 @@ from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import atomic_file
 
 HERE = Path(__file__).parent
-OPTIMISED = {"haar.cpp": "-O3", "operators.cpp": "-O1", "autograd.cpp": "-O1"}  # only the first has loops over pixels
 FLAGS = ("-std=c++20", "-fPIC", "-fopenmp", "-ffp-contract=off", "-Wno-psabi")
+INSTRUCTIONS: dict[str, tuple[str, ...]] = {"baseline": ()}  # of the kernels, which are compiled once for each
+if platform.machine() == "x86_64":
+    AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16")
+    INSTRUCTIONS |= {"avx2": ("-mavx2",), "avx512": AVX512}
+OBJECTS = {  # and what they are compiled from
+    "operators": ("-O1", "operators.cpp"),
+    "autograd": ("-O1", "autograd.cpp"),
+    **{name: ("-O3", f"-DINSTRUCTIONS={name}", *flags, "haar.cpp") for name, flags in INSTRUCTIONS.items()},
+}
 PATIENCE = 600  # seconds for one file
 
 
@@ -30,7 +38,7 @@ def library() -> Path:
     Raises:
         WaveganError: no home folder to keep it in.
     """
-    key = hashlib.sha256(repr((torch.__version__, platform.machine(), FLAGS, OPTIMISED, _abi())).encode())
+    key = hashlib.sha256(repr((torch.__version__, platform.machine(), FLAGS, OBJECTS, _abi())).encode())
     for file in sorted((*HERE.glob("*.cpp"), *HERE.glob("*.h"))):
         key.update(file.read_bytes())
     return _cache() / f"haar-{key.hexdigest()[:16]}.so"
@@ -68,12 +76,12 @@ def _compile_to(target: Path, again: bool) -> None:
         raise WaveganError(f"no C++ compiler ({compiler[0]}); install g++ or set CXX, then `wavegan doctor --build`")
     print("wavegan: compiling the CPU kernels, once (about 20 s)", file=sys.stderr)
     with TemporaryDirectory(dir=target.parent) as scratch:
-        objects = [f"{scratch}/{name}.o" for name in OPTIMISED]
+        objects = [f"{scratch}/{name}.o" for name in OBJECTS]
         include = f"-isystem{Path(torch.__file__).parent / 'include'}"
         errors = _run(
             *[
-                [*compiler, *FLAGS, _abi(), level, include, "-c", str(HERE / name), "-o", out]
-                for (name, level), out in zip(OPTIMISED.items(), objects, strict=True)
+                [*compiler, *FLAGS, _abi(), *flags, include, "-c", str(HERE / source), "-o", out]
+                for (*flags, source), out in zip(OBJECTS.values(), objects, strict=True)
             ]
         )
         errors = errors or _run([*compiler, "-shared", "-o", f"{scratch}/library", *objects, *_link()])

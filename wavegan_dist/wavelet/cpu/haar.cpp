@@ -1,34 +1,56 @@
-// One pass over memory for each operation. The same source is compiled for AVX2 and for the plain target; the processor decides.
+// One pass over memory for each operation. Compiled once for each of INSTRUCTIONS (build.py); the processor decides at run time.
+// No templates of the standard library: the linker may keep the copy that was compiled for the newest processor.
 #include "haar.h"
-
 #include "vectors.h"
 
 namespace haar {
 namespace {
 
 constexpr int64_t AHEAD = 2048;          // bytes from a load to the prefetch beside it, at least: never a row that is being read
-constexpr int64_t STREAMED = 4 << 20;    // image bytes from which results go past the caches (benchmarks/README.md)
+constexpr int64_t STREAMED = 16 << 20;   // bytes moved from which results go past the caches (benchmarks/README.md)
 
 template <class T>
-struct ImageRow {
+struct ImageRow {  // two rows of pixels; `next`: elements to those below
   T *top, *bottom;
-  INLINE bool aligned() const { return !((uintptr_t(top) | uintptr_t(bottom)) & 15); }
+  int64_t next;
+  INLINE void advance() { top += next, bottom += next; }
 };
 
 template <class T>
 struct BandsRow {
   T *ll, *lh, *hl, *hh;
-  INLINE bool aligned() const { return !((uintptr_t(ll) | uintptr_t(lh) | uintptr_t(hl) | uintptr_t(hh)) & 15); }
+  int64_t low_next, high_next;
+  INLINE void advance() { ll += low_next, lh += high_next, hl += high_next, hh += high_next; }
+};
+
+// Whether every row can be written in pieces of 16 bytes.
+template <class T>
+bool aligned(const void* data, const Strides& strides) {
+  return !((uintptr_t(data) | uintptr_t((strides.batch | strides.channel | strides.row) * int64_t(sizeof(T)))) & 15);
+}
+
+template <class T>
+bool aligned(const Image& image) { return aligned<T>(image.data, image.strides); }
+
+template <class T>
+bool aligned(const Bands& bands) { return aligned<T>(bands.low, bands.low_strides) && aligned<T>(bands.high, bands.high_strides); }
+
+INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+struct Sumless {
+  double total() const { return 0; }
 };
 
 struct At {  // offsets within a row, in elements; `step` from a left pixel to its right neighbour when interleaved
   int64_t image, low, high, step;
+  INLINE At plus(int64_t n) const { return {image + n, low + n, high + n, step}; }
 };
 
 template <class T>
 INLINE ImageRow<T> row_of(const Image& image, int64_t b, int64_t c, int64_t y) {
   T* top = static_cast<T*>(image.data) + b * image.strides.batch + c * image.strides.channel + 2 * y * image.strides.row;
-  return {top, top + image.strides.row};
+  return {top, top + image.strides.row, 2 * image.strides.row};
 }
 
 template <class T>
@@ -37,7 +59,7 @@ INLINE BandsRow<T> row_of(const Bands& bands, const Shape& shape, int64_t b, int
   T* ll = static_cast<T*>(bands.low) + b * low.batch + c * low.channel + y * low.row;
   T* lh = static_cast<T*>(bands.high) + b * high.batch + c * high.channel + y * high.row;
   const int64_t next = shape.channels * high.channel;
-  return {ll, lh, lh + next, lh + 2 * next};
+  return {ll, lh, lh + next, lh + 2 * next, low.row, high.row};
 }
 
 template <bool streamed>
@@ -94,9 +116,9 @@ INLINE Four<V> transform(const Four<V>& block) {
 template <class Layout, int N, class T>
 INLINE Four<Vector<Real<T>, N>> load(const ImageRow<T>& row, const At& at) {
   if constexpr (N > 1) {
-    const int64_t next = 2 * (row.bottom - row.top) * int64_t(sizeof(T)), ahead = next > AHEAD ? next : AHEAD;
-    __builtin_prefetch(reinterpret_cast<const char*>(row.top + at.image) + ahead);
-    __builtin_prefetch(reinterpret_cast<const char*>(row.bottom + at.image) + ahead);
+    const int64_t ahead = larger(AHEAD, row.next * int64_t(sizeof(T)));
+    const char *top = reinterpret_cast<const char*>(row.top + at.image) + ahead, *bottom = reinterpret_cast<const char*>(row.bottom + at.image) + ahead;
+    for (unsigned line = 0; line < 2 * N * sizeof(T); line += 64) __builtin_prefetch(top + line), __builtin_prefetch(bottom + line);
   }
   Four<Vector<Real<T>, N>> block;
   Layout::template load<N>(row.top + at.image, at.step, block.a, block.b);
@@ -125,55 +147,59 @@ INLINE void store(const BandsRow<T>& row, const At& at, const Four<Vector<Real<T
 
 template <class T>
 struct Dwt {
+  static constexpr int images = 2;  // read and written
   Shape shape;
   Image x;
   Bands out;
-  struct Row {
+  struct Row : Sumless {
     ImageRow<const T> x;
     BandsRow<T> out;
-    INLINE bool aligned() const { return out.aligned(); }
     template <class Layout, int N>
     INLINE void run(const At& at) {
       store<Layout, N>(out, at, transform(load<Layout, N>(x, at)));
     }
+    INLINE void advance() { x.advance(), out.advance(); }
   };
-  INLINE Row row(int64_t b, int64_t c, int64_t y, double*) const {
-    return {row_of<const T>(x, b, c, y), row_of<T>(out, shape, b, c, y)};
+  INLINE bool aligned() const { return haar::aligned<T>(out); }
+  INLINE Row row(int64_t b, int64_t c, int64_t y) const {
+    return {{}, row_of<const T>(x, b, c, y), row_of<T>(out, shape, b, c, y)};
   }
 };
 
 template <class T>
 struct Idwt {
+  static constexpr int images = 2;  // read and written
   Shape shape;
   Bands bands;
   Image out;
-  struct Row {
+  struct Row : Sumless {
     BandsRow<const T> bands;
     ImageRow<T> out;
-    INLINE bool aligned() const { return out.aligned(); }
     template <class Layout, int N>
     INLINE void run(const At& at) {
       store<Layout, N>(out, at, transform(load<N>(bands, at)));
     }
+    INLINE void advance() { bands.advance(), out.advance(); }
   };
-  INLINE Row row(int64_t b, int64_t c, int64_t y, double*) const {
-    return {row_of<const T>(bands, shape, b, c, y), row_of<T>(out, b, c, y)};
+  INLINE bool aligned() const { return haar::aligned<T>(out); }
+  INLINE Row row(int64_t b, int64_t c, int64_t y) const {
+    return {{}, row_of<const T>(bands, shape, b, c, y), row_of<T>(out, b, c, y)};
   }
 };
 
 template <class T>
 struct Fuse {
+  static constexpr int images = 3;  // read and written
   Shape shape;
   Image base;
   Bands bands;
   Image out;
   Real<T> lam, rest;
-  struct Row {
+  struct Row : Sumless {
     ImageRow<const T> base;
     BandsRow<const T> bands;
     ImageRow<T> out;
     Real<T> lam, rest;
-    INLINE bool aligned() const { return out.aligned(); }
     template <class Layout, int N>
     INLINE void run(const At& at) {
       auto detail = transform(load<N>(bands, at));
@@ -181,25 +207,26 @@ struct Fuse {
       store<Layout, N>(out, at, {rest * old.a + lam * detail.a, rest * old.b + lam * detail.b,
                                  rest * old.c + lam * detail.c, rest * old.d + lam * detail.d});
     }
+    INLINE void advance() { base.advance(), bands.advance(), out.advance(); }
   };
-  INLINE Row row(int64_t b, int64_t c, int64_t y, double*) const {
-    return {row_of<const T>(base, b, c, y), row_of<const T>(bands, shape, b, c, y), row_of<T>(out, b, c, y), lam, rest};
+  INLINE bool aligned() const { return haar::aligned<T>(out); }
+  INLINE Row row(int64_t b, int64_t c, int64_t y) const {
+    return {{}, row_of<const T>(base, b, c, y), row_of<const T>(bands, shape, b, c, y), row_of<T>(out, b, c, y), lam, rest};
   }
 };
 
 template <class T>
 struct FuseGradients {
+  static constexpr int images = 5;  // read and written
   Shape shape;
   FuseBackward of;
   Real<T> lam, rest;
-  struct Row {
+  struct Row : Summing<Real<T>> {
     ImageRow<const T> grad, base;
     BandsRow<const T> bands;
     ImageRow<T> grad_base;
     BandsRow<T> grad_bands;
     Real<T> lam, rest;
-    double* sums;
-    INLINE bool aligned() const { return grad_base.aligned() && grad_bands.aligned(); }
     template <class Layout, int N>
     INLINE void run(const At& at) {
       auto g = load<Layout, N>(grad, at), old = load<Layout, N>(base, at);
@@ -208,26 +235,28 @@ struct FuseGradients {
       store<Layout, N>(grad_bands, at, {lam * g_band.a, lam * g_band.b, lam * g_band.c, lam * g_band.d});
       auto detail = g_band.a * band.a + g_band.b * band.b + (g_band.c * band.c + g_band.d * band.d);
       auto image = g.a * old.a + g.b * old.b + (g.c * old.c + g.d * old.d);
-      accumulate<N, Layout::template valid<N>, Real<T>>(sums, detail - image);
+      this->template add<N, Layout::template valid<N>>(detail - image);
     }
+    INLINE void advance() { this->end_row(), grad.advance(), base.advance(), bands.advance(), grad_base.advance(), grad_bands.advance(); }
   };
-  INLINE Row row(int64_t b, int64_t c, int64_t y, double* sums) const {
-    return {row_of<const T>(of.grad, b, c, y), row_of<const T>(of.base, b, c, y), row_of<const T>(of.bands, shape, b, c, y),
-            row_of<T>(of.grad_base, b, c, y), row_of<T>(of.grad_bands, shape, b, c, y), lam, rest, sums};
+  INLINE bool aligned() const { return haar::aligned<T>(of.grad_base) && haar::aligned<T>(of.grad_bands); }
+  INLINE Row row(int64_t b, int64_t c, int64_t y) const {
+    return {{}, row_of<const T>(of.grad, b, c, y), row_of<const T>(of.base, b, c, y), row_of<const T>(of.bands, shape, b, c, y),
+            row_of<T>(of.grad_base, b, c, y), row_of<T>(of.grad_bands, shape, b, c, y), lam, rest};
   }
 };
 
 struct Analyse {
+  static constexpr int images = 2;  // read and written
   Shape shape;
   Image x, image;
   Bands out;
   const float* scale;
-  struct Row {
+  struct Row : Sumless {
     ImageRow<const uint8_t> x;
     ImageRow<float> image;
     BandsRow<float> out;
     const float* scale;
-    INLINE bool aligned() const { return image.aligned() && out.aligned(); }
     template <class Layout, int N>
     INLINE void run(const At& at) {
       auto byte = load<Layout, N>(x, at);
@@ -235,71 +264,69 @@ struct Analyse {
       auto band = transform(byte);  // exact; only the low one keeps the shift by 1 of each pixel, 2 in all
       store<Layout, N>(out, at, {(band.a - 255) * scale[0], band.b * scale[1], band.c * scale[2], band.d * scale[3]});
     }
+    INLINE void advance() { x.advance(), image.advance(), out.advance(); }
   };
-  INLINE Row row(int64_t b, int64_t c, int64_t y, double*) const {
-    return {row_of<const uint8_t>(x, b, c, y), row_of<float>(image, b, c, y), row_of<float>(out, shape, b, c, y), scale};
+  INLINE bool aligned() const { return haar::aligned<float>(image) && haar::aligned<float>(out); }
+  INLINE Row row(int64_t b, int64_t c, int64_t y) const {
+    return {{}, row_of<const uint8_t>(x, b, c, y), row_of<float>(image, b, c, y), row_of<float>(out, shape, b, c, y), scale};
   }
 };
 
-template <int N, bool streams, class Row>
-INLINE void planar_row(Row row, int64_t width) {
+// Widest is what the processor has; what is left goes through vectors of `narrow` lanes, then one by one, in one order everywhere.
+template <int widest, int narrow, bool streams, class Row>
+INLINE void planar_row(Row& row, int64_t width) {
   using Layout = Planar<streams>;
   int64_t x = 0;
-  for (; x + 2 * N <= width; x += 2 * N) {
-    row.template run<Layout, N>({2 * x, x, x, 0});
-    row.template run<Layout, N>({2 * (x + N), x + N, x + N, 0});
+  for (; x + 2 * widest <= width; x += 2 * widest) {
+    row.template run<Layout, widest>({2 * x, x, x, 0});
+    row.template run<Layout, widest>({2 * (x + widest), x + widest, x + widest, 0});
   }
-  for (; x + N <= width; x += N) row.template run<Layout, N>({2 * x, x, x, 0});
+  if (x + widest <= width) row.template run<Layout, widest>({2 * x, x, x, 0}), x += widest;
+  if constexpr (widest > narrow)
+    if (x + narrow <= width) row.template run<Layout, narrow>({2 * x, x, x, 0}), x += narrow;
   for (; x < width; ++x) row.template run<Layout, 1>({2 * x, x, x, 0});
 }
 
-template <int N, class Row>
-INLINE void interleaved_row(Row row, int64_t width, int64_t channels) {
+template <int widest, int narrow, class Row>
+INLINE void interleaved_row(Row& row, int64_t width, int64_t channels) {
   int64_t x = 0;
   if (channels == 3)
     for (; x + 1 < width; ++x) row.template run<Colours, 4>({6 * x, 3 * x, 9 * x, 3});
   for (; x < width; ++x) {
+    const At at = {2 * x * channels, x * channels, 3 * x * channels, channels};
     int64_t c = 0;
-    for (; c + N <= channels; c += N)
-      row.template run<Interleaved, N>({2 * x * channels + c, x * channels + c, 3 * x * channels + c, channels});
-    for (; c < channels; ++c)
-      row.template run<Interleaved, 1>({2 * x * channels + c, x * channels + c, 3 * x * channels + c, channels});
+    for (; c + widest <= channels; c += widest) row.template run<Interleaved, widest>(at.plus(c));
+    if constexpr (widest > narrow)
+      if (c + narrow <= channels) row.template run<Interleaved, narrow>(at.plus(c)), c += narrow;
+    for (; c < channels; ++c) row.template run<Interleaved, 1>(at.plus(c));
   }
 }
 
-template <int N, class Operation>
-INLINE double rows(const Operation& operation, int64_t first, int64_t last) {
+enum class Path { planar, streamed, interleaved };
+
+template <class T, Path path, class Operation>
+double rows(const Operation& operation, int64_t first, int64_t last) {
   const Shape& shape = operation.shape;
-  const bool streams = shape.bytes >= STREAMED;
-  double sums[8] = {};
-  for (int64_t at = first; at < last; ++at) {
-    const int64_t y = at % shape.height, plane = at / shape.height;
-    if (shape.interleaved) {
-      interleaved_row<N>(operation.row(plane, 0, y, sums), shape.width, shape.channels);
-    } else {
-      auto row = operation.row(plane / shape.channels, plane % shape.channels, y, sums);
-      if (streams && row.aligned()) planar_row<N, true>(row, shape.width);
-      else planar_row<N, false>(row, shape.width);
+  double sum = 0;
+  for (int64_t at = first; at < last;) {
+    const int64_t plane = at / shape.height, y = at % shape.height, next = smaller(last, at + shape.height - y);
+    const int64_t channels = path == Path::interleaved ? 1 : shape.channels;
+    auto row = operation.row(plane / channels, plane % channels, y);
+    for (; at < next; ++at, row.advance()) {
+      if constexpr (path == Path::interleaved) interleaved_row<widest<T>, narrow<T>>(row, shape.width, shape.channels);
+      else planar_row<widest<T>, narrow<T>, path == Path::streamed>(row, shape.width);
     }
+    sum += row.total();
   }
-  if (streams) flush();
-  return ((sums[0] + sums[1]) + (sums[2] + sums[3])) + ((sums[4] + sums[5]) + (sums[6] + sums[7]));
+  if (path == Path::streamed) flush();
+  return sum;
 }
-
-#if defined(__x86_64__)
-template <int N, class Operation>
-__attribute__((target("avx2"))) double rows_avx2(const Operation& operation, int64_t first, int64_t last) {
-  return rows<N>(operation, first, last);
-}
-#endif
-bool avx2 = false;
 
 template <class T, class Operation>
 double run(const Operation& operation, int64_t first, int64_t last) {
-#if defined(__x86_64__)
-  if (avx2) return rows_avx2<lanes<T>>(operation, first, last);
-#endif
-  return rows<lanes<T>>(operation, first, last);
+  if (operation.shape.interleaved) return rows<T, Path::interleaved>(operation, first, last);
+  if (Operation::images * operation.shape.bytes >= STREAMED && operation.aligned()) return rows<T, Path::streamed>(operation, first, last);
+  return rows<T, Path::planar>(operation, first, last);
 }
 
 template <template <class> class Operation, class... Parts>
@@ -321,8 +348,6 @@ double by_type_with(double lam, Type type, int64_t first, int64_t last, const Pa
   }
 }
 
-}  // namespace
-
 void dwt(Type type, const Shape& shape, const Image& x, const Bands& out, int64_t first, int64_t last) {
   by_type<Dwt>(type, first, last, shape, x, out);
 }
@@ -343,11 +368,8 @@ void analyse(const Shape& shape, const Image& x, const float* scale, const Image
   run<float>(Analyse{shape, x, image, out, scale}, first, last);
 }
 
-const char* select([[maybe_unused]] bool has_avx2) {
-#if defined(__x86_64__)
-  avx2 = has_avx2;
-#endif
-  return avx2 ? "AVX2" : "baseline";
-}
+}  // namespace
+
+const Kernels INSTRUCTIONS = {dwt, idwt, fuse, fuse_backward, analyse};
 
 }  // namespace haar

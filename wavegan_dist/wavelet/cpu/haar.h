@@ -28,11 +28,6 @@ struct Bands {  // high: [LH of all channels, HL of all, HH of all]
   Strides low_strides, high_strides;
 };
 
-// Each works on rows [first, last) of `shape.rows()`, so that threads share them.
-void dwt(Type, const Shape&, const Image& x, const Bands& out, int64_t first, int64_t last);
-void idwt(Type, const Shape&, const Bands& bands, const Image& out, int64_t first, int64_t last);
-void fuse(Type, const Shape&, const Image& base, const Bands& bands, double lam, const Image& out, int64_t first, int64_t last);
-
 struct FuseBackward {
   Image grad, base;
   Bands bands;
@@ -40,13 +35,22 @@ struct FuseBackward {
   Image grad_base;
   Bands grad_bands;
 };
-// Returns these rows' share of the gradient of lam, <dwt(grad), bands> - <grad, base>, summed in double.
-double fuse_backward(Type, const Shape&, const FuseBackward&, int64_t first, int64_t last);
 
-// uint8 x -> float32 image = x / 127.5 - 1 and its bands; `scale` is 1 / 127.5 over the standard deviation of each.
-void analyse(const Shape&, const Image& x, const float* scale, const Image& image, const Bands& out, int64_t first, int64_t last);
+// Each works on rows [first, last) of `shape.rows()`, so that threads share them.
+struct Kernels {
+  void (*dwt)(Type, const Shape&, const Image& x, const Bands& out, int64_t first, int64_t last);
+  void (*idwt)(Type, const Shape&, const Bands& bands, const Image& out, int64_t first, int64_t last);
+  void (*fuse)(Type, const Shape&, const Image& base, const Bands& bands, double lam, const Image& out, int64_t first, int64_t last);
+  // Returns these rows' share of the gradient of lam, <dwt(grad), bands> - <grad, base>, summed in double.
+  double (*fuse_backward)(Type, const Shape&, const FuseBackward&, int64_t first, int64_t last);
+  // uint8 x -> float32 image = x / 127.5 - 1 and its bands; `scale` is 1 / 127.5 over the standard deviation of each.
+  void (*analyse)(const Shape&, const Image& x, const float* scale, const Image& image, const Bands& out, int64_t first, int64_t last);
+};
 
-// Chooses the instructions of all of them, from what the processor has; returns their name.
-const char* select(bool has_avx2);
+// By the instructions that they use.
+extern const Kernels baseline;
+#if defined(__x86_64__)
+extern const Kernels avx2, avx512;
+#endif
 
 }  // namespace haar

@@ -11,6 +11,18 @@
 namespace haar {
 namespace {
 
+const Kernels* kernels = &baseline;
+
+// The processor's best, but for what PyTorch does not use either: ATEN_CPU_CAPABILITY lowers it.
+std::string select_instruction_set() {
+#if defined(__x86_64__)
+  const std::string level = at::get_cpu_capability();
+  if (level == "AVX512" && __builtin_cpu_supports("avx512bf16")) return kernels = &avx512, "AVX-512";
+  if (level == "AVX512" || level == "AVX2") return kernels = &avx2, "AVX2";
+#endif
+  return kernels = &baseline, "baseline";
+}
+
 Shape shape_of_image(const Tensor& x, int64_t item_size) {
   return {x.size(0), x.size(1), x.size(2) / 2, x.size(3) / 2, is_interleaved(x), x.numel() * item_size};
 }
@@ -36,7 +48,7 @@ std::tuple<Tensor, Tensor> dwt_cpu(const Tensor& x) {
   auto [low, high] = empty_bands(shape, x.scalar_type());
   const Image image = image_of(in, shape.interleaved);
   const Bands out = bands_of(low, high, shape.interleaved);
-  over_rows(shape, [&](int64_t first, int64_t last) { dwt(type, shape, image, out, first, last); });
+  over_rows(shape, [&](int64_t first, int64_t last) { kernels->dwt(type, shape, image, out, first, last); });
   return {low, high};
 }
 
@@ -49,7 +61,7 @@ Tensor idwt_cpu(const Tensor& low, const Tensor& high) {
   Tensor x = empty_image(shape, low.scalar_type());
   const Bands bands = bands_of(low_in, high_in, shape.interleaved);
   const Image out = image_of(x, shape.interleaved);
-  over_rows(shape, [&](int64_t first, int64_t last) { idwt(type, shape, bands, out, first, last); });
+  over_rows(shape, [&](int64_t first, int64_t last) { kernels->idwt(type, shape, bands, out, first, last); });
   return x;
 }
 
@@ -64,7 +76,7 @@ Tensor fuse_cpu(const Tensor& base, const Tensor& low, const Tensor& high, const
   Tensor x = empty_image(shape, base.scalar_type());
   const Image image = image_of(base_in, interleaved), out = image_of(x, interleaved);
   const Bands bands = bands_of(low_in, high_in, interleaved);
-  over_rows(shape, [&](int64_t first, int64_t last) { fuse(type, shape, image, bands, mix, out, first, last); });
+  over_rows(shape, [&](int64_t first, int64_t last) { kernels->fuse(type, shape, image, bands, mix, out, first, last); });
   return x;
 }
 
@@ -99,7 +111,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> fuse_backward_cpu(const Tensor& grad,
   const FuseBackward of = {image_of(grad_in, interleaved),    image_of(base_in, interleaved),
                            bands_of(low_in, high_in, interleaved), value_of(lam),
                            image_of(grad_base, interleaved),  bands_of(grad_low, grad_high, interleaved)};
-  const double sum = sum_over_rows(shape, [&](int64_t first, int64_t last) { return fuse_backward(type, shape, of, first, last); });
+  const double sum = sum_over_rows(shape, [&](int64_t first, int64_t last) { return kernels->fuse_backward(type, shape, of, first, last); });
   Tensor grad_lam = at::empty({}, lam.options());
   grad_lam.fill_(sum);
   return {grad_base, grad_low, grad_high, grad_lam};
@@ -117,7 +129,7 @@ std::tuple<Tensor, Tensor, Tensor> analyse_cpu(const Tensor& x, at::ArrayRef<dou
   auto [low, high] = empty_bands(shape, at::kFloat);
   const Image bytes = image_of(in, shape.interleaved), pixels = image_of(image, shape.interleaved);
   const Bands out = bands_of(low, high, shape.interleaved);
-  over_rows(shape, [&](int64_t first, int64_t last) { analyse(shape, bytes, scale, pixels, out, first, last); });
+  over_rows(shape, [&](int64_t first, int64_t last) { kernels->analyse(shape, bytes, scale, pixels, out, first, last); });
   return {image, low, high};
 }
 
@@ -142,10 +154,7 @@ TORCH_LIBRARY_IMPL(wavegan_cpu, CPU, library) {
 }
 
 TORCH_LIBRARY_IMPL(wavegan_cpu, CompositeExplicitAutograd, library) {
-  library.impl("select_instruction_set", [] {
-    const std::string level = at::get_cpu_capability();  // PyTorch's own choice, which ATEN_CPU_CAPABILITY lowers
-    return std::string(select(level == "AVX2" || level == "AVX512"));
-  });
+  library.impl("select_instruction_set", select_instruction_set);
 }
 
 }  // namespace haar

@@ -1,15 +1,18 @@
-// Short vectors of any element type through the compiler's own (GCC, Clang): AVX2, SSE, NEON or plain code by target.
+// Short vectors of any element type through the compiler's own (GCC, Clang): AVX-512, AVX2, SSE, NEON or plain code by target;
+// intrinsics where the compiler's code for a conversion or a shuffle is far from the best.
 #pragma once
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 #if defined(__SSE2__)
-#include <emmintrin.h>
+#include <immintrin.h>
 #endif
 
 #define INLINE inline __attribute__((always_inline))
 
 namespace haar {
+namespace {
 
 struct BFloat16 {
   uint16_t bits;
@@ -42,7 +45,14 @@ template <class T, int N>
 using Vector = typename VectorOf<std::remove_const_t<T>, N>::type;
 
 template <class T>
-constexpr int lanes = 32 / sizeof(Real<T>);  // of one AVX2 register
+constexpr int narrow = 32 / sizeof(Real<T>);
+#if defined(__AVX512F__)
+template <class T>
+constexpr int widest = 2 * narrow<T>;
+#else
+template <class T>
+constexpr int widest = narrow<T>;
+#endif
 
 template <class To, class From>
 INLINE To bit_cast(const From& from) {
@@ -80,6 +90,55 @@ INLINE Vector<uint32_t, N> rounded(Vector<float, N> v) {
   return bits + 0x7fffu + ((bits >> 16) & 1u);
 }
 
+// To bfloat16; AVX-512's own instruction takes numbers below 2^-126 for 0.
+template <int N>
+INLINE Vector<uint16_t, N> narrowed(Vector<float, N> v) {
+#if defined(__AVX512BF16__)
+  if constexpr (N == 16) return bit_cast<Vector<uint16_t, N>>(_mm512_cvtneps_pbh(bit_cast<__m512>(v)));
+  if constexpr (N == 8) return bit_cast<Vector<uint16_t, N>>(_mm256_cvtneps_pbh(bit_cast<__m256>(v)));
+#endif
+#if defined(__AVX2__)
+  if constexpr (N == 8) {  // GCC 12 makes a dozen instructions of the conversion below
+    auto bits = bit_cast<__m256i>(rounded<N>(v) >> 16);
+    auto packed = _mm256_permute4x64_epi64(_mm256_packus_epi32(bits, bits), 0x08);
+    return bit_cast<Vector<uint16_t, N>>(_mm256_castsi256_si128(packed));
+  }
+#endif
+  return convert<Vector<uint16_t, N>>(rounded<N>(v) >> 16);
+}
+
+template <int... lane>
+INLINE Vector<uint16_t, 32> numbered(int (*number)(int), std::integer_sequence<int, lane...>) {
+  return Vector<uint16_t, 32>{uint16_t(number(lane))...};
+}
+
+// From bfloat16.
+template <int N>
+INLINE Vector<float, N> widened(Vector<uint16_t, N> v) {
+#if defined(__AVX512BF16__)
+  if constexpr (N == 16) {  // each into the upper half of its lane, in one instruction
+    const auto places = bit_cast<__m512i>(numbered([](int lane) { return lane / 2; }, std::make_integer_sequence<int, 32>()));
+    return bit_cast<Vector<float, N>>(_mm512_maskz_permutexvar_epi16(0xaaaaaaaa, places, _mm512_castsi256_si512(bit_cast<__m256i>(v))));
+  }
+#endif
+#if defined(__AVX2__)
+  if constexpr (N == 8) return bit_cast<Vector<float, N>>(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bit_cast<__m128i>(v)), 16));
+#endif
+  return bit_cast<Vector<float, N>>(convert<Vector<uint32_t, N>>(v) << 16);
+}
+
+// To bfloat16, neighbours in one lane of 32 bits.
+template <int N>
+INLINE Vector<uint32_t, N> narrowed_pairs(Vector<float, N> even, Vector<float, N> odd) {
+#if defined(__AVX512BF16__)
+  if constexpr (N == 16) {
+    const auto places = bit_cast<__m512i>(numbered([](int lane) { return lane / 2 + lane % 2 * 16; }, std::make_integer_sequence<int, 32>()));
+    return bit_cast<Vector<uint32_t, N>>(_mm512_permutexvar_epi16(places, bit_cast<__m512i>(_mm512_cvtne2ps_pbh(bit_cast<__m512>(odd), bit_cast<__m512>(even)))));
+  }
+#endif
+  return rounded<N>(even) >> 16 | (rounded<N>(odd) & 0xffff0000u);
+}
+
 // `streams`: past the caches, to memory that is aligned to 16 bytes.
 template <bool streams, class V>
 INLINE void write(void* p, V v) {
@@ -104,7 +163,7 @@ INLINE void flush() {
 template <int N, class T>
 INLINE Vector<Real<T>, N> load_lanes(const T* p) {
   if constexpr (std::is_same_v<std::remove_const_t<T>, BFloat16>)
-    return bit_cast<Vector<float, N>>(convert<Vector<uint32_t, N>>(load_raw<Vector<uint16_t, N>>(p)) << 16);
+    return widened<N>(load_raw<Vector<uint16_t, N>>(p));
   else if constexpr (std::is_same_v<std::remove_const_t<T>, uint8_t>)
     return convert<Vector<float, N>>(convert<Vector<int32_t, N>>(load_raw<Vector<uint8_t, N>>(p)));
   else
@@ -114,9 +173,43 @@ INLINE Vector<Real<T>, N> load_lanes(const T* p) {
 template <int N, bool streams = false, class T>
 INLINE void store_lanes(T* p, Vector<Real<T>, N> v) {
   if constexpr (std::is_same_v<T, BFloat16>)
-    write<streams>(p, convert<Vector<uint16_t, N>>(rounded<N>(v) >> 16));
+    write<streams>(p, narrowed<N>(v));
   else
     write<streams>(p, v);
+}
+
+template <class V>
+INLINE auto lower_half(V v) {
+  using Half = Vector<std::remove_reference_t<decltype(v[0])>, sizeof(V) / sizeof(v[0]) / 2>;
+  Half half;
+  std::memcpy(&half, &v, sizeof half);
+  return half;
+}
+
+template <class V>
+INLINE auto upper_half(V v) {
+  decltype(lower_half(v)) half;
+  std::memcpy(&half, reinterpret_cast<const char*>(&v) + sizeof half, sizeof half);
+  return half;
+}
+
+template <class V, int... lane>
+INLINE void every_other(V left, V right, V& even, V& odd, std::integer_sequence<int, lane...>) {
+#if defined(__AVX2__)
+  if constexpr (std::is_same_v<V, Vector<float, 8>>) {  // GCC 12 needs six instructions for what takes four
+    const auto l = bit_cast<__m256>(left), r = bit_cast<__m256>(right);
+    even = bit_cast<V>(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(l, r, 0x88)), 0xd8));
+    odd = bit_cast<V>(_mm256_permute4x64_pd(_mm256_castps_pd(_mm256_shuffle_ps(l, r, 0xdd)), 0xd8));
+    return;
+  }
+#endif
+  even = LANES(left, right, 2 * lane...), odd = LANES(left, right, 2 * lane + 1 ...);
+}
+
+template <class V, int... lane>
+INLINE void alternating(V even, V odd, V& left, V& right, std::integer_sequence<int, lane...>) {
+  constexpr int N = sizeof...(lane);
+  left = LANES(even, odd, lane / 2 + lane % 2 * N...), right = LANES(even, odd, (lane + N) / 2 + lane % 2 * N...);
 }
 
 // N pairs of neighbours: p[0], p[2], ... and p[1], p[3], ...
@@ -134,13 +227,7 @@ INLINE void load_pairs(const T* p, Vector<Real<T>, N>& even, Vector<Real<T>, N>&
     odd = convert<Vector<float, N>>(convert<Vector<int32_t, N>>(both >> 8));
   } else {
     auto left = load_lanes<N>(p), right = load_lanes<N>(p + N);
-    if constexpr (N == 8) {
-      even = LANES(left, right, 0, 2, 4, 6, 8, 10, 12, 14);
-      odd = LANES(left, right, 1, 3, 5, 7, 9, 11, 13, 15);
-    } else {
-      static_assert(N == 4);
-      even = LANES(left, right, 0, 2, 4, 6), odd = LANES(left, right, 1, 3, 5, 7);
-    }
+    every_other(left, right, even, odd, std::make_integer_sequence<int, N>());
   }
 }
 
@@ -149,28 +236,49 @@ INLINE void store_pairs(T* p, Vector<Real<T>, N> even, Vector<Real<T>, N> odd) {
   if constexpr (N == 1) {
     store_lanes<1>(p, even), store_lanes<1>(p + 1, odd);
   } else if constexpr (std::is_same_v<T, BFloat16>) {
-    write<streams>(p, rounded<N>(even) >> 16 | (rounded<N>(odd) & 0xffff0000u));
-  } else if constexpr (N == 8) {
-    write<streams>(p, LANES(even, odd, 0, 8, 1, 9, 2, 10, 3, 11));
-    write<streams>(p + N, LANES(even, odd, 4, 12, 5, 13, 6, 14, 7, 15));
+    write<streams>(p, narrowed_pairs<N>(even, odd));
   } else {
-    static_assert(N == 4);
-    write<streams>(p, LANES(even, odd, 0, 4, 1, 5));
-    write<streams>(p + N, LANES(even, odd, 2, 6, 3, 7));
+    Vector<T, N> left, right;
+    alternating(even, odd, left, right, std::make_integer_sequence<int, N>());
+    write<streams>(p, left), write<streams>(p + N, right);
   }
 }
 
-// sums[lane] += v[lane] for the first `valid` lanes.
-template <int N, int valid, class R>
-INLINE void accumulate(double* sums, Vector<R, N> v) {
-  if constexpr (N == 1) {
-    sums[0] += v;
-  } else {
-    auto wide = convert<Vector<double, N>>(v);
-    for (int lane = valid; lane < N; ++lane) wide[lane] = 0;
-    auto sum = load_raw<Vector<double, N>>(sums) + wide;
-    std::memcpy(sums, &sum, sizeof sum);
-  }
-}
+// Sums over rows: in R by lane within one, in double over all, in an order that does not depend on how wide the vectors are.
+template <class R>
+struct Summing {
+  Vector<double, 4> sums[2] = {};  // of the rows before this one
+  Vector<R, narrow<R>> wide = {};
+  Vector<R, 4> four = {};
+  R one = 0;
 
+  // The first `valid` lanes of v.
+  template <int N, int valid>
+  INLINE void add(Vector<R, N> v) {
+    if constexpr (N > 1)
+      for (int lane = valid; lane < N; ++lane) v[lane] = 0;
+    if constexpr (N == 1) {
+      one += v;
+    } else if constexpr (N > narrow<R>) {
+      wide += lower_half(v), wide += upper_half(v);
+    } else if constexpr (N == narrow<R>) {
+      wide += v;
+    } else {
+      static_assert(N == 4);
+      four += v;
+    }
+  }
+  INLINE void end_row() {
+    sums[0][0] += one, sums[0] += convert<Vector<double, 4>>(four);
+    if constexpr (narrow<R> == 4) sums[1] += convert<Vector<double, 4>>(wide);
+    else sums[0] += convert<Vector<double, 4>>(lower_half(wide)), sums[1] += convert<Vector<double, 4>>(upper_half(wide));
+    wide = Vector<R, narrow<R>>{}, four = Vector<R, 4>{}, one = 0;
+  }
+  INLINE double total() const {
+    const auto sum = sums[0] + sums[1];
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+  }
+};
+
+}  // namespace
 }  // namespace haar
