@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-reference check bench bench-data bench-haar bench-checkpoint bench-resume bench-tracking bench-evaluation slurm-up slurm-down clean
+.PHONY: help demo test test-cluster test-reference check bench bench-data bench-haar bench-checkpoint bench-zero bench-resume bench-tracking bench-evaluation slurm-up slurm-down clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -14,7 +14,7 @@ help: ## this list
 # pip, not uv: here and in CI pip takes torch from the disk, where others download 3 GB.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,eval,embedded,slurm]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,eval,embedded,slurm,deepspeed]'
 	-$(BIN)/wavegan doctor --build
 	@touch $@
 
@@ -51,6 +51,9 @@ bench-tracking: $(READY) ## what tracking costs, also while its server is away
 
 bench-checkpoint: $(READY) ## how long a checkpoint keeps training waiting
 	$(BIN)/python benchmarks/checkpoint.py
+
+bench-zero: $(READY) ## what each process holds under DDP and ZeRO
+	$(BIN)/python benchmarks/zero.py
 
 bench-resume: $(READY) ## 200 kills at random moments; every run must end as the straight one, bit for bit
 	$(BIN)/python benchmarks/resume.py

@@ -78,7 +78,7 @@ def main() -> None:
     trainer = trainer_of(chosen.width)
     with tempfile.TemporaryDirectory(dir=chosen.out) as folder:
         row = measure(trainer, Path(folder), chosen.rounds)
-    state = sum(value.nbytes for value in tensors(trainer).values())
+    state = sum(value.nbytes for _, value in tensors(trainer))
     print(f"state {state / 2**20:.0f} MiB; medians of {chosen.rounds} rounds, one thread, seconds")
     for name, value in row.items():
         print(f"{name:>18} {value:8.3f}")

@@ -102,7 +102,8 @@ def prepare(scratch: Path, count: int) -> Path:
     index = Index.load(DATA)
     experiment = config.load(Path("configs/demo.yaml"))
     torch.manual_seed(0)
-    save_snapshot(scratch / "snapshot", build_generator(experiment), experiment, 0, index.digest)
+    weights = build_generator(experiment).state_dict()
+    save_snapshot(scratch / "snapshot", weights, weights.items(), experiment, 0, index.digest)
     number = 0
     for batch in images_at(index, halves(index, count, 0)[0], BATCH):
         for image in batch:

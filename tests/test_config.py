@@ -58,7 +58,7 @@ def test_overrides_win_and_the_resolved_yaml_reads_back_equal(minimal, tmp_path)
         ("loss.weights={image: 0, low: 0, high: 0}", "loss.weights: all three weights are 0"),
         ("loss.weights.low=-1", "loss.weights.low = -1: input should be greater than or equal to 0"),
         ("data.index=null", "data.index = None: input should be a valid string"),
-        ("train.strategy=zero3", "train.strategy = 'zero3' is not one of ddp"),
+        ("train.strategy=zero4", "train.strategy = 'zero4' is not one of ddp, zero1, zero2, zero3; did you mean 'zero"),
         ("optim.lr_g.x=1", "'lr_g' is a value, not a section"),
         ("tracking.uri=runs/mlflow", "tracking.uri: runs/mlflow is no MLflow store; give sqlite:///FILE"),
         ("justakey", "not of the form key=value"),

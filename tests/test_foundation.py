@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from wavegan_dist import counted
-from wavegan_dist.files import atomic_dir, atomic_file
+from wavegan_dist.files import atomic_dir, atomic_file, save_tensors
 from wavegan_dist.images import from_uint8, save_grid, to_uint8
 
 
@@ -39,6 +40,23 @@ def test_a_full_disk_is_named(tmp_path):
     with pytest.raises(OSError, match="No space left") as failure, atomic_file(tmp_path / "x"):
         Path("/dev/full").write_text("x")
     assert failure.value.filename == str(tmp_path / "x")
+
+
+def test_tensors_written_one_by_one_in_any_order_are_a_safetensors_file(tmp_path):
+    tensors = {
+        "weight": torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last),
+        "count": torch.tensor(7),
+        "lam": torch.tensor(0.25),
+        "part": torch.arange(12.0)[::3],
+        "none": torch.zeros(0, 3),
+    }
+    layout = {name: value.to("meta") for name, value in tensors.items()}
+    save_tensors(layout, reversed(tensors.items()), tmp_path / "file.safetensors")
+    read = load_file(tmp_path / "file.safetensors")
+    assert read.keys() == tensors.keys()
+    for name, value in tensors.items():
+        assert torch.equal(read[name], value)
+        assert read[name].dtype == value.dtype
 
 
 def test_draws_depend_on_seed_stream_and_position_only():

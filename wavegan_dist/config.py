@@ -130,14 +130,27 @@ class TrainConfig(Section):
     keep_checkpoints: PositiveInt = Field(3, description="the newest so many stay on disk")
     keep_checkpoint_kimg: PositiveFloat | None = Field(None, description="one every so often stays for good; null: none")
     report_kimg: PositiveFloat = Field(1.0, description="a status line and a point in MLflow every so often")
-    strategy: Literal["ddp"] = "ddp"
-    precision: Literal["fp32", "bf16"] = "fp32"
+    strategy: Literal["ddp", "zero1", "zero2", "zero3"] = Field(
+        "ddp",
+        description="what each process holds of the state: all of it, or DeepSpeed's share of moments, gradients, weights",
+    )
+    deepspeed: Path | None = Field(None, description="JSON with what a zero strategy leaves open: bucket sizes, offload")
+    accumulation: PositiveInt = Field(1, description="micro-batches to an optimizer step; batch statistics are of each")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="what the networks compute in; weights are fp32")
+    tf32: bool = Field(False, description="multiply in TF32 where the computation is in fp32")
     world_size: PositiveInt | None = Field(None, description="processes that must take part; null: as the launcher says")
     on_nonfinite: Literal["stop", "rollback"] = Field(
         "stop", description="rollback: go back to the last checkpoint and on from it with other latents"
     )
     max_rollbacks: PositiveInt = Field(3, description="a run that needs more of them stops")
     on_disk_error: Literal["stop", "continue"] = Field("stop", description="when the run folder cannot be written")
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _for_zero(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("strategy") == "ddp":
+            raise ValueError("settings for DeepSpeed, but train.strategy is ddp; choose zero1, zero2 or zero3, or leave it out")
+        return value
 
 
 class EmaConfig(Section):
@@ -182,7 +195,8 @@ class Experiment(Section):
         return dict(_flatten(self.model_dump(mode="json")))
 
 
-# A run may go on with other values of these: they change neither the model nor what it learns from.
+# A run may go on with other values of these: they change neither the model nor what it learns from (but for the batch
+# statistics, which are those of a micro-batch).
 MAY_CHANGE_ON_RESUME = (
     "data.cache",
     "data.cache_gib",
@@ -194,6 +208,9 @@ MAY_CHANGE_ON_RESUME = (
     "train.keep_checkpoints",
     "train.keep_checkpoint_kimg",
     "train.report_kimg",
+    "train.strategy",
+    "train.deepspeed",
+    "train.accumulation",
     "train.world_size",
     "train.on_nonfinite",
     "train.max_rollbacks",

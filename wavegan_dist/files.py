@@ -1,16 +1,18 @@
 """Files that are either whole or not there: write under a temporary name, fsync, rename."""
 
-import errno
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+SAFETENSORS_DTYPES = {"torch.float32": "F32", "torch.int64": "I64"}
 
 
 @contextmanager
@@ -79,17 +81,33 @@ def _blaming(path: Path, temporary: Path) -> Iterator[None]:
         raise
 
 
-def save_tensors(tensors: "Mapping[str, Tensor]", path: Path) -> None:
-    """Write a safetensors file; OSError where the disk is full."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+def save_tensors(layout: "Mapping[str, Tensor]", values: "Iterable[tuple[str, Tensor]]", path: Path) -> None:
+    """Write a safetensors file, one tensor at a time: never more than one of `values` is held.
 
-    try:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, path)
-    except SafetensorError as error:
-        if "os error 28" in str(error):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-        raise
+    Args:
+        layout: what is to come, by name; only shapes and dtypes are looked at.
+        values: the tensors, in any order.
+        path: the file.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    import torch
+
+    places, begins, end = {}, {}, 0
+    for name in sorted(layout, key=lambda name: (-layout[name].element_size(), name)):  # so that all are aligned
+        begin, end = end, end + layout[name].nbytes
+        dtype = SAFETENSORS_DTYPES[str(layout[name].dtype)]
+        places[name] = {"dtype": dtype, "shape": list(layout[name].shape), "data_offsets": [begin, end]}
+        begins[name] = begin
+    header = json.dumps(places).encode()
+    header += b" " * (-len(header) % 8)
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + end)
+        for name, value in values:
+            file.seek(8 + len(header) + begins[name])
+            file.write(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
 
 
 def fsync(path: Path) -> None:

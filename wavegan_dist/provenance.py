@@ -6,7 +6,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("torch", "accelerate", "imagecodecs", "simplejpeg", "mlflow", "safetensors", "numpy", "torch-fidelity")
+PACKAGES = ("torch", "accelerate", "imagecodecs", "simplejpeg", "mlflow", "safetensors", "numpy", "torch-fidelity", "deepspeed")
 
 
 def provenance() -> dict[str, object]:

@@ -38,7 +38,8 @@ def make_snapshot(path: Path, resolution: int) -> Path:
     torch.manual_seed(0)
     model = {"width": 8, "z_dim": 16, "resolution": resolution}
     config = Experiment.model_validate({"data": {"index": "x"}, "model": model})
-    save_snapshot(path, build_generator(config), config, 2000, "1" * 64)
+    weights = build_generator(config).state_dict()
+    save_snapshot(path, weights, weights.items(), config, 2000, "1" * 64)
     return path
 
 
@@ -177,7 +178,7 @@ def test_a_half_written_or_damaged_snapshot_is_one_line(snapshot: Path, data: Pa
     files = ("model.safetensors", "config.yaml", "snapshot.json")
     for name in files:
         whole = (snapshot / name).read_bytes()
-        for kind, content in {"gone": None, "empty": b"", "cut": whole[: len(whole) // 2]}.items():
+        for kind, content in {"gone": None, "empty": b"", "cut": whole[: len(whole) // 2 + 1]}.items():
             damaged = tmp_path / f"{kind}-{name}"
             shutil.copytree(snapshot, damaged)
             (damaged / name).unlink()

@@ -1,4 +1,4 @@
-"""Two ranks; on one of them a network is made to produce NaN, each in turn: `inject.py OUT CONFIG FOLDER`."""
+"""Two ranks; on one of them a network is made to produce NaN, each in turn: `inject.py OUT CONFIG FOLDER STRATEGY KINDS`."""
 
 import itertools
 import json
@@ -18,13 +18,12 @@ NETWORKS = [
     for side, names in (("generator", "base low high"), ("discriminator", "image low high"))
     for name in names.split()
 ]
-POISON = ("weight", "output", "gradient")
 
 
 def poison(trainer: Trainer, network: str, kind: str) -> None:
     """From now on this network's second convolution has a NaN in its weight, its output or its weight's gradient."""
     side, name = network.split(".")
-    root = trainer.raw_generator if side == "generator" else trainer.raw_discriminator
+    root = trainer.generator.module if side == "generator" else trainer.discriminator.module
     convolutions = [m for m in getattr(root, name).modules() if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d)]
     layer = convolutions[1]
     weight = layer.parametrizations.weight.original if side == "discriminator" else layer.weight
@@ -36,34 +35,37 @@ def poison(trainer: Trainer, network: str, kind: str) -> None:
         weight.requires_grad_().register_hook(lambda gradient: gradient * torch.nan)
 
 
-def flat(module: torch.nn.Module) -> torch.Tensor:
-    return torch.cat([value.detach().nan_to_num().flatten() for value in module.parameters()])
+def flat(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """All weights of each module: a collective call."""
+    return {
+        engine.name[0]: torch.cat([value.detach().nan_to_num().flatten() for _, value in engine.weights()])
+        for engine in trainer.engines
+    }
 
 
-def main(out: Path, config_file: Path, folder: Path) -> None:
-    experiment = config.load(config_file)
+def main(out: str, config_file: str, folder: str, strategy: str, kinds: str) -> None:
+    experiment = config.load(Path(config_file), [f"train.strategy={strategy}"])
     accelerator = launch.start(experiment.train)
     index, rank = load_index(experiment), accelerator.process_index
     draws = torch.Generator().manual_seed(rank)
     batches = (torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8, generator=draws) for _ in itertools.count())
     seen = []
-    for network, kind in itertools.product(NETWORKS, POISON):
+    for network, kind in itertools.product(NETWORKS, kinds.split(",")):
         trainer = Trainer(experiment, index, accelerator)
         trainer.step(batches)
         trainer.step(batches)
         assert trainer.nonfinite.item() == 0
         if rank == 1:
             poison(trainer, network, kind)
-        modules = {"d": trainer.raw_discriminator, "g": trainer.raw_generator}
-        before = {phase: flat(module) for phase, module in modules.items()}
+        before = flat(trainer)
         trainer.step(batches)
-        moved = {phase: not torch.equal(before[phase], flat(module)) for phase, module in modules.items()}
+        moved = {phase: not torch.equal(before[phase], weights) for phase, weights in flat(trainer).items()}
         nonfinite = trainer.nonfinite.item()
-        error = diagnose(trainer, folder / f"{network}-{kind}", lambda first: [f"key {first}"])
+        error = diagnose(trainer, Path(folder) / f"{network}-{kind}", lambda first: [f"key {first}"])
         seen.append({"network": network, "kind": kind, "nonfinite": nonfinite, "moved": moved, "error": str(error)})
     Path(f"{out}.{rank}").write_text(json.dumps(seen))
     accelerator.end_training()
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    main(*sys.argv[1:])

@@ -14,7 +14,7 @@ move = Trainer._move
 
 def poisoned(self: Trainer, phase: Phase, *inputs: torch.Tensor) -> None:
     if phase.name == "d" and self.nimg >= first and self.rollbacks <= last_attempt:
-        self.raw_generator.high[1].weight.data.fill_(torch.inf)
+        self.generator.module.high[1].weight.data.fill_(torch.inf)
     move(self, phase, *inputs)
 
 

@@ -14,10 +14,10 @@ from wavegan_dist.train.trainer import Trainer
 
 def weights(trainer: Trainer, moment: str) -> dict[str, torch.Tensor]:
     """Parameters and buffers of each module, flat."""
-    return {
-        f"{moment}/{kind}": torch.cat([value.detach().flatten().float() for value in module.state_dict().values()])
-        for kind, module in trainer.modules().items()
-    }
+    modules = {"generator": trainer.generator.module, "discriminator": trainer.discriminator.module}
+    states = {kind: list(module.state_dict().values()) for kind, module in modules.items()}
+    states["ema"] = [value for _, value in trainer.average.in_turn()]
+    return {f"{moment}/{kind}": torch.cat([v.detach().flatten().float() for v in state]) for kind, state in states.items()}
 
 
 def main(out: Path, config_file: Path, overrides: list[str]) -> None:

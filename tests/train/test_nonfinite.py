@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 def injected(tmp_path_factory, config) -> tuple[list[dict], list[dict], Path]:
     """What two ranks saw of each fault on rank 1, and the folder of their reports."""
     folder = tmp_path_factory.mktemp("injected")
-    run_ranks(2, HERE / "inject.py", folder / "seen", config, folder)
+    run_ranks(2, HERE / "inject.py", folder / "seen", config, folder, "ddp", "weight,output,gradient")
     return (*(json.loads((folder / f"seen.{rank}").read_text()) for rank in range(2)), folder)
 
 
@@ -41,6 +41,19 @@ def test_a_nan_in_one_network_of_one_rank_stops_both_before_the_step_and_names_i
     assert any(each["name"].startswith(network) and not each["finite"] for each in report["ranks"][1][bad])
     assert all(each["finite"] for each in report["ranks"][0]["weights"])
     assert report["ranks"][0]["keys"] == ["key 64"]
+
+
+@pytest.mark.parametrize("strategy", ["zero2", "zero3"])
+def test_under_zero_too_no_weight_moves_and_the_network_is_named(tmp_path, config, strategy):
+    run_ranks(2, HERE / "inject.py", tmp_path / "seen", config, tmp_path, strategy, "gradient")
+    for rank in range(2):
+        seen = json.loads((tmp_path / f"seen.{rank}").read_text())
+        assert len(seen) == 6
+        for each in seen:
+            assert each["nonfinite"] == 1
+            assert each["moved"] == {"d": each["network"].startswith("generator"), "g": False}
+            assert f"phase: {each['network']}, gradient of" in each["error"]
+            assert "on rank 1" in each["error"]
 
 
 def poisoned(first: int, last_attempt: int, run: Path, config: Path, *overrides: str) -> subprocess.CompletedProcess[str]:

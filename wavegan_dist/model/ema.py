@@ -23,14 +23,18 @@ class Ema(Generic[Module]):
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
         self.half_life, self.rampup = half_life, rampup
 
+    def decay(self, nimg: int, batch_size: int) -> float:
+        """What is left of the old mean after the `batch_size` images that end at `nimg`."""
+        half_life = min(self.half_life, nimg * self.rampup) if self.rampup else self.half_life
+        return float(0.5 ** (batch_size / max(half_life, 1e-8)))
+
     @torch.no_grad()
     def update(self, module: Module, nimg: int, batch_size: int) -> None:
         """Take in the weights of `module` after the `batch_size` images that end at `nimg`.
 
         Floating buffers (batch-norm statistics) are averaged too; counters are copied.
         """
-        half_life = min(self.half_life, nimg * self.rampup) if self.rampup else self.half_life
-        decay = 0.5 ** (batch_size / max(half_life, 1e-8))
+        decay = self.decay(nimg, batch_size)
         ours, theirs = self.module.state_dict(), module.state_dict()
         floating = [name for name, value in ours.items() if value.is_floating_point()]
         torch._foreach_lerp_([ours[name] for name in floating], [theirs[name] for name in floating], 1 - decay)

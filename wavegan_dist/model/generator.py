@@ -28,7 +28,7 @@ class WaveletGenerator(nn.Module):
         attention: in the base generator: the patent's `max`, SAGAN's `dot` or `none`.
         attention_at: sides of the feature maps that get it.
         norm: `batch` or `none`.
-        lam: the mixing scalar as it is (`free`), kept in [0, 1] by `project_` (`clamp`) or through a `sigmoid`.
+        lam: the mixing scalar as it is (`free`), kept in [0, 1] by the trainer (`clamp`) or through a `sigmoid`.
         base_only: no low and high generators and no lam: the ablation `image = base(z)`.
 
     Raises:
@@ -82,11 +82,9 @@ class WaveletGenerator(nn.Module):
             return torch.zeros(())
         return self.lam.sigmoid() if self.lam_form == "sigmoid" else self.lam
 
-    @torch.no_grad()
-    def project_(self) -> None:
-        """Bring a clamped lam back into [0, 1]; the trainer calls this after each optimizer step."""
-        if self.lam_form == "clamp" and self.low is not None:
-            self.lam.clamp_(0, 1)
+    def bounded(self) -> list[str]:
+        """Names of the parameters that the trainer brings back into [0, 1] after each optimizer step: a clamped lam."""
+        return ["lam"] if self.lam_form == "clamp" and self.low is not None else []
 
 
 class Deconvolution(nn.Sequential):

@@ -6,12 +6,14 @@ snapshot.json       nimg, sha256 of the weights, digest of the data index, versi
 """
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from wavegan_dist.config import Experiment, load
 from wavegan_dist.errors import UsageError, WaveganError
@@ -35,10 +37,26 @@ class Snapshot:
     index_digest: str
 
 
-def save_snapshot(path: Path, generator: WaveletGenerator, experiment: Experiment, nimg: int, index_digest: str) -> None:
-    """Write the folder `path`, whole or not at all; `generator` is the EMA."""
+def save_snapshot(
+    path: Path,
+    layout: Mapping[str, Tensor],
+    weights: Iterable[tuple[str, Tensor]],
+    experiment: Experiment,
+    nimg: int,
+    index_digest: str,
+) -> None:
+    """Write the folder `path`, whole or not at all.
+
+    Args:
+        path: the snapshot.
+        layout: the generator's state, of which only names, shapes and dtypes are looked at.
+        weights: the same names with the EMA's values, taken one at a time.
+        experiment: the settings as resolved.
+        nimg: real images shown so far.
+        index_digest: of the data.
+    """
     with atomic_dir(path) as folder:
-        save_tensors(generator.state_dict(), folder / WEIGHTS)
+        save_tensors(layout, weights, folder / WEIGHTS)
         (folder / CONFIG).write_text(experiment.to_yaml())
         meta = {"nimg": nimg, "weights_sha256": sha256(folder / WEIGHTS), "index_digest": index_digest, **provenance()}
         (folder / META).write_text(json.dumps(meta, indent=2))

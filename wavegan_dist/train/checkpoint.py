@@ -1,23 +1,24 @@
 """Checkpoints: all that a run needs to go on, in one folder, swapped in whole, written while training goes on.
 
 shard-*.safetensors   weights, buffers, moments and EMA, each rank its share (torch.distributed.checkpoint)
-state.json            nimg, rollbacks, sums since the last report, config, digest of the data, MLflow run
+state.json            nimg, rollbacks, sums since the last report, loss scales, config, digest of the data, MLflow run
 manifest.json         bytes and sha256 of the files above
 
-A checkpoint holds no random state: randomness is counted (counted.py). It loads at any number of processes.
+A checkpoint holds no random state: randomness is counted (counted.py). It loads under any strategy and at any number of
+processes.
 """
 
 import json
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import Metadata
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from wavegan_dist.train.trainer import Trainer
 
 STATE, MANIFEST = "state.json", "manifest.json"
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")
 
@@ -64,6 +64,7 @@ class Checkpointer:
             "nimg": self.trainer.nimg,
             "rollbacks": self.trainer.rollbacks,
             "sums": self.trainer.sums.state(),
+            "loss_scales": {engine.name: engine.scale.state() for engine in self.trainer.engines},
         }
         self._stage()
         storage = _Storage(path, state)
@@ -94,9 +95,9 @@ class Checkpointer:
             raise reason if isinstance(reason, OSError) else WaveganError(f"cannot save a checkpoint: {reason}") from error
 
     def _stage(self) -> None:
-        """Copy all tensors into buffers on the CPU, made once (pinned beside a GPU)."""
+        """Copy what is this rank's to write into buffers on the CPU, made once (pinned beside a GPU)."""
         pinned = self.trainer.accelerator.device.type == "cuda"
-        for name, value in tensors(self.trainer).items():
+        for name, value in tensors(self.trainer):
             if name not in self._copy:
                 self._copy[name] = torch.empty(value.shape, dtype=value.dtype, pin_memory=pinned)
             self._copy[name].copy_(value, non_blocking=pinned)
@@ -150,52 +151,20 @@ def load_checkpoint(path: Path, trainer: "Trainer") -> None:
     Raises:
         WaveganError: the checkpoint is of another model, or cannot be read.
     """
-    moments = {name: _moments(module) for name, (_, module) in trainer.optimizers().items()}
     try:
-        wanted = {**_weights(trainer), **_flat(moments)}
-        load(wanted, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True)
+        for part in (*trainer.engines, trainer.average):
+            part.load(lambda wanted: load(wanted, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True))
         state = read_state(path)
     except (CheckpointException, OSError, RuntimeError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise WaveganError(f"cannot go on from {path}: {reason}; give an older one with --resume PATH") from error
-    for name, (optimizer, _) in trainer.optimizers().items():
-        by_index = dict(enumerate(moments[name].values()))
-        optimizer.load_state_dict({"state": by_index, "param_groups": optimizer.state_dict()["param_groups"]})
     trainer.nimg, trainer.rollbacks = state["nimg"], state["rollbacks"]
     trainer.sums.restore(state["sums"])
+    for engine in trainer.engines:
+        engine.scale.restore(state["loss_scales"][engine.name])
 
 
-def tensors(trainer: "Trainer") -> dict[str, Tensor]:
-    """All tensors of a trainer by name, as a checkpoint has them."""
-    moments = {}
-    for name, (optimizer, module) in trainer.optimizers().items():
-        moments[name] = {parameter: optimizer.state[value] for parameter, value in module.named_parameters()}
-    return {**_weights(trainer), **_flat(moments)}
-
-
-def _weights(trainer: "Trainer") -> dict[str, Tensor]:
-    return {
-        f"{name}.{key}": value.detach()
-        for name, module in trainer.modules().items()
-        for key, value in module.state_dict().items()
-    }
-
-
-def _moments(module: nn.Module) -> dict[str, dict[str, Tensor]]:
-    """Adam's state before the first step, to be filled; laid out as its parameters are, which fused Adam relies on."""
-    return {
-        name: {
-            key: torch.zeros((), device=value.device) if key == "step" else torch.zeros_like(value, requires_grad=False)
-            for key in MOMENTS
-        }
-        for name, value in module.named_parameters()
-    }
-
-
-def _flat(moments: dict[str, dict[str, dict[str, Tensor]]]) -> dict[str, Tensor]:
-    return {
-        f"{optimizer}.{parameter}.{key}": value
-        for optimizer, parameters in moments.items()
-        for parameter, state in parameters.items()
-        for key, value in state.items()
-    }
+def tensors(trainer: "Trainer") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a trainer that this rank writes, by name, one at a time: a collective call."""
+    for part in (*trainer.engines, trainer.average):
+        yield from part.tensors()

@@ -108,18 +108,27 @@ def _watched(trainer: Trainer, move: Move) -> _Seen:
     with contextlib.ExitStack() as hooks:
         for name, module in _leaves(trainer):
             hooks.callback(module.register_forward_hook(note(name)).remove)
-        for each in (trainer.d_phase, trainer.g_phase):
-            each.module.requires_grad_(each is move.phase)
-        named = list(_parameters(trainer))
-        moved = [(name, value) for name, value in named if value.requires_grad]
-        # Not backward(): that would share the gradients with the other ranks.
-        own = torch.autograd.grad(trainer.total(move.phase.losses(*move.inputs)), [value for _, value in moved])
+        for engine in trainer.engines:
+            engine.module.requires_grad_(engine is move.phase.engine)
+        gradients_of = _own_gradients(trainer, move)
     return _Seen(
-        [_range(name, value) for name, value in named],
+        [_range(f"{engine.name}.{name}", value) for engine in trainer.engines for name, value in engine.weights()],
         outputs,
         gradients,
-        [_range(name, gradient) for (name, _), gradient in zip(moved, own, strict=True)],
+        [_range(f"{move.phase.engine.name}.{name}", gradient) for name, gradient in gradients_of.items()],
     )
+
+
+def _own_gradients(trainer: Trainer, move: Move) -> dict[str, Tensor]:
+    """Not by backward() and not through the engines: those would share the gradients with the other ranks."""
+    named = dict(move.phase.engine.module.named_parameters())
+    nets = [engine.module for engine in trainer.engines]
+    sums: list[Tensor] = []
+    for micro_batch in move.micro_batches:
+        loss = trainer.total(move.phase.losses(*nets, *micro_batch))
+        found = torch.autograd.grad(loss, list(named.values()))
+        sums = [total + each for total, each in zip(sums, found, strict=True)] if sums else list(found)
+    return dict(zip(named, sums, strict=True))
 
 
 def _suspect(seen: _Seen, move: Move, rank: int) -> Suspect:
@@ -144,17 +153,11 @@ def _network(name: str) -> str:
 
 
 def _leaves(trainer: Trainer) -> Iterator[tuple[str, nn.Module]]:
-    for side, root in (("generator", trainer.raw_generator), ("discriminator", trainer.raw_discriminator)):
-        for name, module in root.named_modules():
+    for engine in trainer.engines:
+        for name, module in engine.module.named_modules():
             whole = not list(module.children()) or isinstance(module, nn.Conv2d)  # a spectrally normed one has children
             if whole and "parametrizations" not in name:
-                yield f"{side}.{name}", module
-
-
-def _parameters(trainer: Trainer) -> Iterator[tuple[str, nn.Parameter]]:
-    for side, root in (("generator", trainer.raw_generator), ("discriminator", trainer.raw_discriminator)):
-        for name, value in root.named_parameters():
-            yield f"{side}.{name}", value
+                yield f"{engine.name}.{name}", module
 
 
 def _range(name: str, value: Tensor) -> Range:

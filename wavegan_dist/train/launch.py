@@ -1,5 +1,6 @@
 """The processes of a run: found by Accelerate, counted before the first step."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -11,6 +12,8 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from wavegan_dist.config import TrainConfig
 from wavegan_dist.errors import UsageError
 from wavegan_dist.processes import asked_of_launcher, check_all_here, on_main, together
+from wavegan_dist.train import zero_settings
+from wavegan_dist.train.precision import choose_matmul
 from wavegan_dist.train.run_folder import RunFolder
 
 __all__ = ["check_world_size", "locked", "on_main", "start", "together"]
@@ -24,30 +27,44 @@ def start(train: TrainConfig) -> Accelerator:
     """Join the process group that the launcher made and check that everyone who was asked for is there.
 
     Raises:
-        UsageError: fewer or more processes than asked for, or a batch that they cannot share.
+        UsageError: fewer or more processes than asked for, a batch that they cannot share, a launcher that brings its own
+            strategy, or a strategy that is not possible here.
     """
+    refuse_launchers_strategy()
     # All ranks hold equal buffers (model/norm.py; spectral norm is a function of equal weights), so none are broadcast.
     # (Accelerate knows no other name for this yet than the one that PyTorch 2.14 deprecates.)
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    precision = "no" if train.precision == "fp32" else train.precision
     # Without cpu=True, ranks that find no GPU would each train alone (accelerate 1.15).
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),
-        mixed_precision=precision,
+        mixed_precision="no",  # engine.py has it
         kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=TIMEOUT)],
     )
     check_world_size(accelerator.num_processes, train)
+    zero_settings.check(train, accelerator.num_processes)
+    choose_matmul(train)
     return accelerator
 
 
 def check_world_size(world_size: int, train: TrainConfig) -> None:
     """Raise UsageError unless `world_size` is what was asked for and divides the global batch."""
     check_all_here(world_size, *_asked(train))
-    if train.batch_size % world_size:
+    if train.batch_size % (world_size * train.accumulation):
+        in_parts = f" in {train.accumulation} micro-batches each" if train.accumulation > 1 else ""
         raise UsageError(
-            f"train.batch_size = {train.batch_size} does not divide among {world_size} processes; make it a multiple"
+            f"train.batch_size = {train.batch_size} does not divide among {world_size} processes{in_parts}; make it a multiple"
         )
+
+
+def refuse_launchers_strategy() -> None:
+    """Raise UsageError where `accelerate launch` was told to use DeepSpeed or FSDP: that would become plain DDP here."""
+    for variable in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
+        if os.environ.get(variable, "false").lower() in ("true", "1"):
+            raise UsageError(
+                f"{variable} is set: the launcher's profile brings its own strategy; give it distributed_type: MULTI_GPU "
+                "(launchers/accelerate) and the run train.strategy=zero1, zero2 or zero3"
+            )
 
 
 @contextmanager

@@ -2,12 +2,13 @@
 
 import signal
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from wavegan_dist import counted
@@ -42,7 +43,6 @@ class Observer:
         self.folder, self.trainer, self.checkpointer, self.environment = folder, trainer, checkpointer, environment
         self.main: bool = trainer.accelerator.is_main_process
         self.settings = trainer.experiment.train
-        self.generator = trainer.ema.module
         self.watch = Watch(self.settings.total_kimg)
         z = counted.normal(trainer.experiment.seed, "latent/grid", range(GRID), trainer.experiment.model.z_dim)
         self.grid_z = z.to(trainer.accelerator.device)
@@ -68,11 +68,16 @@ class Observer:
         self.tracker.end(_mlflow_status(error))
 
     def report(self, point: dict[str, float]) -> None:
-        """A status line, a line of metrics.jsonl and a point in MLflow of these values and the generator's state."""
+        """A status line, a line of metrics.jsonl and a point in MLflow of these values and the generator's state.
+
+        Every rank calls this.
+        """
+        point |= {"lam": self.trainer.lam()}
+        with self.trainer.average.sampling() as generator:
+            point |= grid_report(generator, self.grid_z, self.trainer.real)
         if not self.main:
             return
         nimg = self.trainer.nimg
-        point |= grid_report(self.generator, self.trainer.raw_generator, self.grid_z, self.trainer.real)
         told = {"nimg": nimg, "kimg": nimg / 1000, **point}
         with self._writing("metrics"):
             self.folder.append_metrics(told)
@@ -83,15 +88,22 @@ class Observer:
             self._warn(f"kimg {self._kimg}: {warning}")
 
     def snapshot(self) -> None:
-        """The EMA generator, and a grid of its samples from latents that never change."""
-        if not self.main:
-            return
-        nimg = self.trainer.nimg
+        """The average generator, and a grid of its samples from latents that never change. Every rank calls this."""
+        with self.trainer.average.sampling() as generator:
+            images = generator(self.grid_z)
+        weights = self.trainer.average.in_turn()
+        try:
+            if self.main:
+                self._snapshot(images, weights)
+        finally:
+            deque(weights, maxlen=0)  # the others are waiting, whatever happened on the disk
+
+    def _snapshot(self, images: Tensor, weights: Iterator[tuple[str, Tensor]]) -> None:
+        nimg, layout = self.trainer.nimg, self.trainer.average.layout
         path = self.folder.snapshot(nimg)
         with self._writing("a snapshot"):
-            save_snapshot(path, self.generator, self.trainer.experiment, nimg, self.environment["index_digest"])
-            with torch.no_grad():
-                save_grid(to_uint8(self.generator(self.grid_z)), self.folder.samples(nimg))
+            save_snapshot(path, layout, weights, self.trainer.experiment, nimg, self.environment["index_digest"])
+            save_grid(to_uint8(images), self.folder.samples(nimg))
             self.tracker.picture(self.folder.samples(nimg), "samples", nimg)
             self.tracker.file(path, f"snapshots/{label(nimg)}")
 

@@ -55,10 +55,10 @@ def peak_memory() -> int:
 
 
 @torch.no_grad()
-def grid_report(ema: WaveletGenerator, generator: WaveletGenerator, z: Tensor, real: Tensor) -> dict[str, float]:
+def grid_report(ema: WaveletGenerator, z: Tensor, real: Tensor) -> dict[str, float]:
     """What the EMA's samples of the fixed latents `z` tell, beside real images: float [B, 3, R, R] in [-1, 1].
 
-    `lam`; the standard deviation of the low and high bands of each term of the output: base, idwt of the branches, fused,
+    The standard deviation of the low and high bands of each term of the output: base, idwt of the branches, fused,
     which are watched apart from the first day, since a blend can lose detail that each of its terms has; and the
     samples' diversity as a share of the real images'.
     """
@@ -66,7 +66,7 @@ def grid_report(ema: WaveletGenerator, generator: WaveletGenerator, z: Tensor, r
     terms = {"base": base}
     if low is not None and high is not None:
         terms |= {"branches": idwt(low, high), "fused": fuse(base, low, high, ema.mix())}
-    told = {"lam": generator.mix().item()}
+    told: dict[str, float] = {}
     for name, image in terms.items():
         low_band, high_bands = dwt(image)
         told |= {f"std_low/{name}": low_band.std().item(), f"std_high/{name}": high_bands.std().item()}

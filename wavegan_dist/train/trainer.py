@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from wavegan_dist import counted
 from wavegan_dist.config import Experiment
@@ -15,9 +15,13 @@ from wavegan_dist.model import Ema, WaveletGenerator, hinge_d, hinge_g
 from wavegan_dist.model.build import build_discriminator, build_generator
 from wavegan_dist.model.loss import saturation
 from wavegan_dist.model.norm import synchronised
+from wavegan_dist.train.engine import Engine
+from wavegan_dist.train.strategy import engine_class
 from wavegan_dist.train.sums import Sums
 
 Losses = dict[str, Tensor]
+Generator = Callable[[Tensor], Tensor]
+Discriminator = Callable[[Tensor], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -25,9 +29,8 @@ class Phase:
     """One half of a step: whose weights move, and the loss of each discriminator network that moves them."""
 
     name: str
-    module: nn.Module
-    optimizer: torch.optim.Optimizer
-    losses: Callable[..., Losses]
+    engine: Engine
+    losses: Callable[..., Losses]  # of the generator, the discriminator and a micro-batch
 
 
 @dataclass(frozen=True)
@@ -36,18 +39,18 @@ class Move:
 
     phase: Phase
     first: int  # image of the run at which the global batch begins
-    inputs: tuple[Tensor, ...]
+    micro_batches: list[tuple[Tensor, ...]]
     losses: Losses
     nonfinite: Tensor
 
 
 class Trainer:
-    """Two modules, two optimizers, the EMA and `nimg`, the count of real images shown.
+    """Two modules, each in an engine, the generator's average and `nimg`, the count of real images shown.
 
     Args:
         experiment: the settings.
         index: the data's index, for the standard deviations of its bands.
-        accelerator: the processes; the modules live on its device, in DDP where there are several processes.
+        accelerator: the processes; the modules live on its device, shared out among them as `train.strategy` says.
     """
 
     def __init__(self, experiment: Experiment, index: Index, accelerator: Accelerator) -> None:
@@ -59,16 +62,14 @@ class Trainer:
             generator, discriminator = build_generator(experiment), build_discriminator(experiment, index.band_std.model_dump())
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
             generator = synchronised(generator)
-        channels_last = {"device": accelerator.device, "memory_format": torch.channels_last}
-        self.raw_generator: WaveletGenerator = generator.to(**channels_last)
-        self.raw_discriminator = discriminator.to(**channels_last)
-        self.ema = Ema(self.raw_generator, experiment.ema.half_life_kimg * 1000, experiment.ema.rampup)
-        self.generator, optimizer_g = accelerator.prepare(self.raw_generator, self._adam(generator, experiment.optim.lr_g))
-        self.discriminator, optimizer_d = accelerator.prepare(
-            self.raw_discriminator, self._adam(discriminator, experiment.optim.lr_d)
-        )
-        self.d_phase = Phase("d", self.discriminator, optimizer_d.optimizer, self._d_losses)
-        self.g_phase = Phase("g", self.generator, optimizer_g.optimizer, self._g_losses)
+        engine, optim = engine_class(experiment.train), experiment.optim
+        generator.to(accelerator.device).to(memory_format=torch.channels_last)
+        ema = Ema(generator, experiment.ema.half_life_kimg * 1000, experiment.ema.rampup)
+        self.generator = engine(generator, "generator", optim.lr_g, experiment, accelerator)
+        self.discriminator = engine(discriminator, "discriminator", optim.lr_d, experiment, accelerator)
+        self.average = self.generator.average(ema)
+        self.d_phase = Phase("d", self.discriminator, self._d_losses)
+        self.g_phase = Phase("g", self.generator, self._g_losses)
         self.moves: list[Move] = []
         self.sums = Sums(accelerator)
 
@@ -84,8 +85,7 @@ class Trainer:
             self._move(self.d_phase, self._real(next(batches), positions), self._latents("latent/d", positions))
             self.nimg += batch_size
         self._move(self.g_phase, self._latents("latent/g", positions))
-        self.raw_generator.project_()
-        self.ema.update(self.raw_generator, self.nimg, batch_size * self.experiment.train.d_steps)
+        self.average.update(self.nimg, batch_size * self.experiment.train.d_steps)
         self.sums.step()
 
     @property
@@ -96,22 +96,19 @@ class Trainer:
     @property
     def real(self) -> Tensor:
         """This rank's last real batch: float32 [b, 3, R, R] in [-1, 1]."""
-        return next(move.inputs[0] for move in reversed(self.moves) if move.phase is self.d_phase)
+        move = next(move for move in reversed(self.moves) if move.phase is self.d_phase)
+        return torch.cat([real for real, _ in move.micro_batches])
 
-    def modules(self) -> dict[str, nn.Module]:
-        """What a checkpoint holds, unwrapped, by name."""
-        return {"generator": self.raw_generator, "discriminator": self.raw_discriminator, "ema": self.ema.module}
+    def lam(self) -> float:
+        """The generator's effective lam: a collective call."""
+        assert isinstance(self.generator.module, WaveletGenerator)
+        with self.generator.at_hand():
+            return self.generator.module.mix().item()
 
-    def optimizers(self) -> dict[str, tuple[torch.optim.Optimizer, nn.Module]]:
-        """The optimizers by name, each with the module whose parameters it moves."""
-        return {
-            "optimizer_g": (self.g_phase.optimizer, self.raw_generator),
-            "optimizer_d": (self.d_phase.optimizer, self.raw_discriminator),
-        }
-
-    def _adam(self, module: nn.Module, lr: float) -> torch.optim.Adam:
-        betas = (self.experiment.optim.beta1, self.experiment.optim.beta2)
-        return torch.optim.Adam(module.parameters(), lr=lr, betas=betas, fused=True)
+    @property
+    def engines(self) -> tuple[Engine, Engine]:
+        """The generator's and the discriminator's."""
+        return self.generator, self.discriminator
 
     def _positions(self) -> range:
         """The image numbers of this process's share of the global batch that begins at `nimg`."""
@@ -130,48 +127,47 @@ class Trainer:
             images = flip(images, counted.coins(self.experiment.seed, "flip", positions).to(images.device))
         return from_uint8(images)
 
-    def _d_losses(self, real: Tensor, z: Tensor) -> Losses:
+    def _d_losses(self, generator: Generator, discriminator: Discriminator, real: Tensor, z: Tensor) -> Losses:
         with torch.no_grad():
-            fake = self.generator(z)
-        logits = {name: both.chunk(2) for name, both in self.discriminator(torch.cat((real, fake))).items()}
+            fake = generator(z)
+        logits = {name: both.chunk(2) for name, both in discriminator(torch.cat((real, fake))).items()}
         for name, (of_real, of_fake) in logits.items():
-            self.sums.add(f"watch/saturation_{name}", saturation(of_real, of_fake))
+            self.sums.add(f"watch/saturation_{name}", saturation(of_real, of_fake) / self.experiment.train.accumulation)
         return {name: hinge_d(*both) for name, both in logits.items()}
 
-    def _g_losses(self, z: Tensor) -> Losses:
-        logits = self.discriminator(self.generator(z))
-        return {name: hinge_g(fake) for name, fake in logits.items()}
+    def _g_losses(self, generator: Generator, discriminator: Discriminator, z: Tensor) -> Losses:
+        return {name: hinge_g(fake) for name, fake in discriminator(generator(z)).items()}
 
     def _move(self, phase: Phase, *inputs: Tensor) -> None:
-        """One scalar loss, one backward, one optimizer step; the other module's parameters are frozen."""
-        for each in (self.d_phase, self.g_phase):
-            each.module.requires_grad_(each is phase)
-        losses = phase.losses(*inputs)
-        self.accelerator.backward(self.total(losses))
-        norm = self._clipped_norm(phase.module)
-        move = Move(phase, self.nimg, inputs, losses, self._nonfinite_by_now(norm))
-        self.moves.append(move)
-        # Fused Adam looks at this flag on the device and leaves weights and moments alone: the host need not wait for it.
-        phase.optimizer.found_inf = move.nonfinite  # type: ignore[attr-defined]
-        phase.optimizer.step()
-        phase.optimizer.zero_grad(set_to_none=True)
+        """One scalar and one backward for each micro-batch, then one step; the other module's parameters are frozen."""
+        for engine in self.engines:
+            engine.module.requires_grad_(engine is phase.engine)
+        nets = [engine.own if engine is phase.engine else engine.frozen for engine in self.engines]
+        count = self.experiment.train.accumulation
+        micro_batches = list(zip(*(each.chunk(count) for each in inputs), strict=True))
+        losses: Losses = {}
+        for number, micro_batch in enumerate(micro_batches, start=1):
+            with phase.engine.micro_batch(last=number == count):
+                found = phase.losses(*nets, *micro_batch)
+                phase.engine.backward(self.total(found) / count * self._go())
+            losses = {name: losses.get(name, 0) + value.detach() / count for name, value in found.items()}
+        norm = phase.engine.step()
+        self.moves.append(Move(phase, self.nimg, micro_batches, losses, self._nonfinite_by_now(phase.engine, losses, norm)))
         for name, value in losses.items():
             self.sums.add(f"loss/{phase.name}_{name}", value)
-        self.sums.add(f"grad_norm/{phase.name}", norm)
+        self.sums.add(f"grad_norm/{phase.name}", norm.nan_to_num(0, 0, 0))  # a step that fp16 skips counts as 0
 
     def total(self, losses: Losses) -> Tensor:
         """The weighted sum of the networks' losses: the one scalar of a phase."""
         weights = self.experiment.loss.weights
         return torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()
 
-    def _clipped_norm(self, module: nn.Module) -> Tensor:
-        parameters = [parameter for parameter in module.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-        if (limit := self.experiment.optim.clip_norm) is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-        return norm
+    def _go(self) -> Tensor | float:
+        """1, or NaN once anything was not finite: a factor that keeps all that follows from moving, on the device."""
+        return torch.where(self.nonfinite > 0, torch.nan, 1.0) if self.moves else 1.0
 
-    def _nonfinite_by_now(self, norm: Tensor) -> Tensor:
+    def _nonfinite_by_now(self, engine: Engine, losses: Losses, norm: Tensor) -> Tensor:
         """Gradients are equal on all ranks, and one that is not finite anywhere is so everywhere: all decide alike."""
-        nonfinite = 1 - norm.isfinite().float()
-        return nonfinite if not self.moves else nonfinite.maximum(self.moves[-1].nonfinite)
+        fault = engine.scale.settle(1 - norm.isfinite().float())
+        fault = fault.maximum(1 - self.total(losses).isfinite().float())
+        return fault if not self.moves else fault.maximum(self.nonfinite)
