@@ -6,8 +6,8 @@ One thread, one process; each round times every method on one shape, after calls
 busy neighbour slows all; medians. Ratios are to `clone` of an image, a copy whose memory comes from the allocator like that of
 the others: the floor of dwt and idwt. fuse's floor is 1.5 copies (it reads two images' worth of bytes and writes one), that of
 its backward 2.5; forward + backward of dwt and idwt 2 copies. The process starts itself again with an allocator that keeps its
-pages (MALLOC_MMAP_THRESHOLD_, MALLOC_TRIM_THRESHOLD_): else page faults of fresh memory are most of what is measured. Where
-there is a GPU all runs there, beside a device copy.
+pages and gives a freed block out again (ALLOCATOR): else page faults, or a dozen blocks in turn that no cache holds together,
+are most of what is measured. Where there is a GPU all runs there, beside a device copy.
 
 Prints tables, writes benchmarks/results/haar.json and the roofline picture benchmarks/results/haar.png.
 """
@@ -29,7 +29,11 @@ from wavegan_dist.files import atomic_file
 from wavegan_dist.provenance import provenance
 from wavegan_dist.wavelet import choose, dwt, fuse, idwt
 
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**34),
+    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0",
+}
 SHAPES = [(64, 3, 32, 32), (64, 3, 64, 64), (32, 3, 128, 128), (16, 3, 256, 256), (4, 3, 512, 512), (16, 64, 32, 32)]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 FLOORS = {"dwt": 1, "idwt": 1, "dwt+backward": 2, "idwt+backward": 2, "fuse": 1.5, "fuse backward": 2.5}
