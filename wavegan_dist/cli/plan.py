@@ -19,7 +19,9 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--gpus", type=gpus, required=True, metavar="N|N..M", help="one number, or doubled from the first to the last"
     )
-    command.add_argument("--hardware", required=True, metavar="FILE", help="a file of rates, or the name of one in launchers/hardware")
+    command.add_argument(
+        "--hardware", required=True, metavar="FILE", help="a file of rates, or the name of one in launchers/hardware"
+    )
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=run)
 

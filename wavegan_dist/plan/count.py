@@ -56,7 +56,9 @@ class Counts:
     @property
     def flops(self) -> float:
         """Of one D phase and one G phase."""
-        return sum(operator.flops for phase in (self.d, self.g) for part in (phase.forward, phase.backward) for operator in part)
+        return sum(
+            operator.flops for phase in (self.d, self.g) for part in (phase.forward, phase.backward) for operator in part
+        )
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Hardware(Section):
     peak_tflops: Peak
     matmul_fraction: float = Field(gt=0, le=1, description="share of the peak that the convolutions reach")
     memory_gb_per_s: PositiveFloat
-    memory_fraction: float = Field(gt=0, le=1, description="share of it that the other operators reach")
+    memory_fraction: PositiveFloat = Field(description="share of it that the other operators reach; above 1 where caches help")
     operator_us: NonNegativeFloat = Field(description="least time of an operator: its launch, in eager PyTorch")
     sharing: float = Field(1.0, ge=1, description="by how much a device is slower while all others of its node are busy")
     memory_gib: PositiveFloat = Field(description="of a device")
@@ -96,7 +96,10 @@ def _find(name: str) -> Path:
 def _explain(detail: Any) -> str:
     key = ".".join(map(str, detail["loc"]))
     if detail["type"] == "extra_forbidden":
-        known = [*Hardware.model_fields, *(f"{link}.{key}" for link in ("intra_node", "inter_node") for key in Link.model_fields)]
+        known = [
+            *Hardware.model_fields,
+            *(f"{link}.{key}" for link in ("intra_node", "inter_node") for key in Link.model_fields),
+        ]
         close = difflib.get_close_matches(key, known, 1)
         return f"unknown key '{key}'" + (f"; did you mean '{close[0]}'?" if close else "; docs/scaling.md lists them")
     if detail["type"] == "missing":

@@ -127,4 +127,6 @@ def _check(count: int, experiment: Experiment, hardware: Hardware) -> None:
             f"make it a multiple (train.batch_size={math.ceil(batch / count) * count}) or plan for fewer"
         )
     if count > per_node and count % per_node:
-        raise UsageError(f"{count} GPUs are not whole nodes of {per_node}; give a multiple of {per_node}, or at most {per_node}")
+        raise UsageError(
+            f"{count} GPUs are not whole nodes of {per_node}; give a multiple of {per_node}, or at most {per_node}"
+        )
