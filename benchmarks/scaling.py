@@ -2,10 +2,11 @@
 
     make bench-scaling    or: python benchmarks/scaling.py --config configs/demo.yaml --batch 64
 
-Four launches live side by side and take turns: one process alone; two processes at once that know nothing of each other
+Launches live side by side and take turns: one process alone; two processes at once that know nothing of each other
 (what the machine's shared memory and caches allow); 2 processes with the same batch each (weak); 2 with the same global batch
 (strong). Medians. The prediction uses the lone process, the independent ones and all-reduces of several sizes, never the
-steps of 2 processes together. Writes benchmarks/results/scaling-CONFIG.json, and the machine's rates with --write-hardware.
+steps of 2 processes together; a fifth launch with 2 images a step tells what operators cost that do nothing.
+Writes benchmarks/results/scaling-CONFIG.json, and the machine's rates with --write-hardware.
 """
 
 import argparse
@@ -44,7 +45,7 @@ class Launch:
         how = (
             ["--config_file", str(PROFILE), "--num_processes", "2", *port]
             if processes == 2
-            else ["--cpu", "--num_processes", "1"]
+            else ["--cpu", "--num_processes", "1", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
         )
         worker = [str(HERE / "scaling_worker.py"), "--folder", str(folder), "--name", name, *arguments]
         began = time.time()
@@ -99,12 +100,18 @@ def main() -> None:
 
 def measure(options: argparse.Namespace, folder: Path, overrides: list[str]) -> dict[str, Any]:
     """Each launch's steps, its time to the first and its peak memory; the all-reduces; the share of matrix products."""
-    batches = {"alone": options.batch, "beside": options.batch, "weak": 2 * options.batch, "strong": options.batch}
+    batches = {
+        "alone": options.batch,
+        "beside": options.batch,
+        "weak": 2 * options.batch,
+        "strong": options.batch,
+        "tiny": scaling_rates.TINY,
+    }
     launches: dict[str, Launch] = {}
     for name, batch in batches.items():
         arguments = ["--config", str(options.config), *overrides, f"train.batch_size={batch}"]
         launches[name] = Launch(name, 2 if name in ("weak", "strong") else 1, folder, arguments)
-    steps: dict[str, list[dict[str, float]]] = {"alone": [], "independent": [], "weak": [], "strong": []}
+    steps: dict[str, list[dict[str, float]]] = {"alone": [], "independent": [], "weak": [], "strong": [], "tiny": []}
     peaks: dict[str, float] = {}
     for _ in range(options.rounds):
         for name, taking_part in (
@@ -112,6 +119,7 @@ def measure(options: argparse.Namespace, folder: Path, overrides: list[str]) -> 
             ("independent", ["alone", "beside"]),
             ("weak", ["weak"]),
             ("strong", ["strong"]),
+            ("tiny", ["tiny"]),
         ):
             asked = [(launches[each], launches[each].ask("steps", options.steps)) for each in taking_part]
             for told in [told for each, number in asked for told in each.answers(number)]:
@@ -161,8 +169,8 @@ def show(rows: list[dict[str, Any]], measured: dict[str, Any]) -> None:
     for each in rows:
         shares = " ".join(f"{each[name]:>9.1%}" for name in PARTS)
         print(
-            f"{names[each['run']]:<22} {each['images_per_second']:>9.1f} {each['efficiency']:>10.2f} {each['to_ceiling']:>10.2f} "
-            f"{each['seconds_per_step']:>8.4f} {shares}"
+            f"{names[each['run']]:<22} {each['images_per_second']:>9.1f} {each['efficiency']:>10.2f} "
+            f"{each['to_ceiling']:>10.2f} {each['seconds_per_step']:>8.4f} {shares}"
         )
     started = measured["first_step_seconds"]
     print(f"accelerate launch to the first step done: 1 process {started['alone']:.1f} s, 2 processes {started['weak']:.1f} s")

@@ -15,9 +15,12 @@ import yaml
 
 from wavegan_dist.config import Experiment
 from wavegan_dist.files import atomic_file
-from wavegan_dist.plan import Hardware, predict
+from wavegan_dist.plan import Hardware
 from wavegan_dist.plan.count import Model
+from wavegan_dist.plan.network import Network
+from wavegan_dist.plan.step import step_time
 
+TINY = 2  # images of a step that is little but launches of operators
 SIDE = 1024  # of the matrices
 COPIED = 2**26  # bytes
 EVALUATED = 64.3  # images/s of `wavegan evaluate`, one process: benchmarks/README.md
@@ -26,26 +29,25 @@ EVALUATED = 64.3  # images/s of `wavegan evaluate`, one process: benchmarks/READ
 def rates(measured: dict[str, Any], experiment: Experiment) -> Hardware:
     """Peaks by microbenchmarks, fractions by the step of one process; `experiment` is that process's."""
     torch.set_num_threads(1)
-    alone, independent = (
-        statistics.median(step["total"] for step in measured["steps"][name]) for name in ("alone", "independent")
-    )
+    took = {name: statistics.median(step["total"] for step in steps) for name, steps in measured["steps"].items()}
+    alone, model = took["alone"], Model(experiment)
     peak = {
         "fp32": tflops(torch.float32, SIDE),
         "bf16": tflops(torch.bfloat16, SIDE // 4),
         "fp16": tflops(torch.float16, SIDE // 4),
     }
-    counts = Model(experiment).at(experiment.train.batch_size)
+    counts = model.at(experiment.train.batch_size)
     reached = counts.flops / (alone * measured["products_share"]) / 1e12
     alpha, beta = fit(measured["all_reduce_seconds"])
     link = {"alpha_us": alpha * 1e6, "gb_per_s": beta / 1e9}
     known = {
+        "kind": "cpu",
         "name": f"one core of {os.cpu_count()} of this machine",
         "source": "measured by benchmarks/scaling.py (the network by gloo within the machine)",
         "peak_tflops": peak,
         "matmul_fraction": min(reached / peak["fp32"], 1.0),
         "memory_gb_per_s": 2 * COPIED / seconds(torch.zeros(COPIED, dtype=torch.uint8).clone) / 1e9,
-        "operator_us": seconds(torch.zeros(1).neg) * 1e6,
-        "sharing": max(independent / alone, 1.0),
+        "sharing": max(took["independent"] / alone, 1.0),
         "memory_gib": psutil.virtual_memory().total / 2**30 / (os.cpu_count() or 1),
         "reserved_gib": 0.5,
         "gpus_per_node": os.cpu_count() or 1,
@@ -59,17 +61,23 @@ def rates(measured: dict[str, Any], experiment: Experiment) -> Hardware:
         "evaluate_images_per_s": EVALUATED,
         "cost_per_gpu_hour": 0.0,
     }
-    return fitted(known, experiment, alone)
+    steps = {experiment.train.batch_size: alone, TINY: took["tiny"]}
+    return fitted(known, model, steps, experiment.train.d_steps)
 
 
-def fitted(known: dict[str, Any], experiment: Experiment, alone: float) -> Hardware:
-    """With the share of the memory's speed at which the plan's step of one process takes `alone` seconds (by bisection)."""
-    low, high = 1e-3, 1e3
-    for _ in range(40):
-        hardware = Hardware.model_validate(known | {"memory_fraction": (low * high) ** 0.5})
-        slow = predict(experiment, hardware, [1])[0].step.total > alone
-        low, high = (hardware.memory_fraction, high) if slow else (low, hardware.memory_fraction)
-    return hardware
+def fitted(known: dict[str, Any], model: Model, steps: dict[int, float], d_steps: int) -> Hardware:
+    """With the memory's share and the operator's launch at which one process takes `steps`: batch -> seconds a step."""
+    (batch, seconds_of_batch), (tiny, seconds_of_tiny) = steps.items()
+    rates = {**known, "memory_fraction": 1.0, "operator_us": 1.0}
+    for _ in range(12):  # each hardly depends on the other
+        for key, size, goal in (("operator_us", tiny, seconds_of_tiny), ("memory_fraction", batch, seconds_of_batch)):
+            counts, low, high = model.at(size), 1e-3, 1e3
+            for _ in range(30):
+                rates[key] = (low * high) ** 0.5
+                network = Network(Hardware.model_validate(rates), 1)
+                longer = step_time(counts, model.sizes, "ddp", network, d_steps).total > goal
+                low, high = (low, rates[key]) if longer == (key == "operator_us") else (rates[key], high)
+    return Hardware.model_validate(rates)
 
 
 def fit(all_reduces: dict[str, float]) -> tuple[float, float]:

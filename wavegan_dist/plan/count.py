@@ -68,7 +68,7 @@ class Sizes:
     generator: int
     discriminator: int
     average: int  # floating numbers of the EMA: the generator's parameters and batch statistics
-    norms: tuple[int, ...]  # channels of each batch norm
+    norms: tuple[tuple[int, ...], ...]  # channels of the batch norms of each generator network, in order
 
     @property
     def parameters(self) -> int:
@@ -138,7 +138,7 @@ def _phase(moving: nn.Module, frozen: nn.Module, losses: Callable[[], list[Tenso
 
 class _Recorder(TorchDispatchMode):
     def __init__(self, operators: list[Operator]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operators = operators
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -181,7 +181,9 @@ def _autocast(precision: str) -> Any:
 def _sizes(generator: nn.Module, discriminator: nn.Module) -> Sizes:
     g, d = (sum(parameter.numel() for parameter in module.parameters()) for module in (generator, discriminator))
     average = sum(value.numel() for value in generator.state_dict().values() if value.is_floating_point())
-    norms = tuple(module.num_features for module in generator.modules() if isinstance(module, BatchNorm))
+    norms = tuple(
+        tuple(layer.num_features for layer in net.children() if isinstance(layer, BatchNorm)) for net in generator.children()
+    )
     return Sizes(g, d, average, norms)
 
 

@@ -2,7 +2,7 @@
 
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
@@ -37,6 +37,7 @@ class Hardware(Section):
     """A device, and the nodes and the network around it. Peaks are what is possible, fractions what is reached."""
 
     name: str
+    kind: Literal["gpu", "cpu"] = Field(description="cpu: operators do not overlap their launch; batch statistics go packed")
     source: str = Field(description="where the figures come from: measured, by what; or given, by whom")
     peak_tflops: Peak
     matmul_fraction: float = Field(gt=0, le=1, description="share of the peak that the convolutions reach")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from wavegan_dist.plan.count import Counts, Operator, Pass, Sizes
 from wavegan_dist.plan.hardware import Hardware
@@ -48,12 +49,13 @@ def step_time(counts: Counts, sizes: Sizes, strategy: str, network: Network, d_s
 
 
 def seconds(operators: Sequence[Operator], hardware: Hardware) -> float:
-    """One after another, each bound by arithmetic, by memory or by its launch."""
-    peak = hardware.peak_tflops.model_dump()
+    """One after another, each bound by arithmetic, by memory or, on a GPU, by its launch; a CPU's launch comes on top."""
+    peak: dict[str, float] = hardware.peak_tflops.model_dump()
     memory = hardware.memory_gb_per_s * 1e9 * hardware.memory_fraction
     arithmetic = {name: value * 1e12 * hardware.matmul_fraction for name, value in peak.items()}
     launch = hardware.operator_us * 1e-6
-    return sum(max(each.flops / arithmetic[each.precision], each.bytes / memory, launch) for each in operators)
+    works: list[float] = [max(each.flops / arithmetic[each.precision], each.bytes / memory) for each in operators]
+    return sum(works) + launch * len(works) if hardware.kind == "cpu" else sum(max(work, launch) for work in works)
 
 
 def optimizer_seconds(sizes: Sizes, strategy: str, devices: int, hardware: Hardware, d_steps: int) -> float:
@@ -66,12 +68,15 @@ def optimizer_seconds(sizes: Sizes, strategy: str, devices: int, hardware: Hardw
 
 
 def norm_seconds(sizes: Sizes, network: Network, d_steps: int) -> float:
-    """Batch statistics: of each norm, means and variances gathered in each forward, two sums added up in the one backward."""
-    total = 0.0
-    for channels in sizes.norms:
-        gathered = network.all_gather(2 * FLOAT * channels * network.devices)
-        total += (d_steps + 1) * gathered + network.all_reduce(2 * FLOAT * channels)
-    return total
+    """Batch statistics: means and variances gathered in each forward, two sums in the one backward (model/norm.py).
+
+    A message a norm, the backward's an all-reduce; on CPUs one for the norms that the networks reach together, all gathered.
+    """
+    if network.hardware.kind == "cpu":
+        together = [sum(channels) for channels in zip_longest(*sizes.norms, fillvalue=0)]
+        return (d_steps + 2) * sum(network.all_gather(2 * FLOAT * channels * network.devices) for channels in together)
+    alone = [2 * FLOAT * channels for net in sizes.norms for channels in net]
+    return sum((d_steps + 1) * network.all_gather(size * network.devices) + network.all_reduce(size) for size in alone)
 
 
 def exposed(phase: Pass, moving: int, sizes: Sizes, strategy: str, network: Network) -> float:
