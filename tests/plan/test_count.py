@@ -7,6 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wavegan_dist.config import parse
 from wavegan_dist.data import Index
+from wavegan_dist.model import hinge_d
+from wavegan_dist.model.build import build_discriminator
 from wavegan_dist.model.generator import COLOURS
 from wavegan_dist.plan.count import Counts, Model, count
 from wavegan_dist.train.trainer import Trainer
@@ -50,6 +52,11 @@ def test_convolutions_of_a_base_alone_equal_hand_computed_ones():
     assert backward == 2 * 4 * sum(discriminator) - image_gradient
 
 
+# PyTorch's counter does not know the CPU's fused attention: 2 flops for each of 256 x 256 pairs of places and 4 + 4 channels,
+# in both forwards and twice as many in the one backward.
+UNCOUNTED = {"max": 0, "dot": 6 * 2 * 256 * 256 * (4 + 4) * 4}
+
+
 @pytest.mark.parametrize("attention", ["max", "dot"])
 def test_flops_equal_those_of_a_real_training_step(index: Index, attention):
     experiment = parse(tree(attention=attention), "tests")
@@ -57,7 +64,7 @@ def test_flops_equal_those_of_a_real_training_step(index: Index, attention):
     images = torch.zeros(6, COLOURS, 32, 32, dtype=torch.uint8)
     with FlopCounterMode(display=False) as real:
         trainer.step(iter([images]))
-    assert Model(experiment).at(6).flops == pytest.approx(real.get_total_flops())
+    assert Model(experiment).at(6).flops == pytest.approx(real.get_total_flops() + UNCOUNTED[attention])
 
 
 def test_counts_of_any_batch_are_those_of_that_batch():
@@ -74,9 +81,6 @@ def test_saved_bytes_are_what_autograd_keeps_on_real_tensors():
     """The activations of a discriminator's phase, counted on a real one."""
     experiment = parse(tree(), "tests")
     _, counts = count(experiment, 16)
-    from wavegan_dist.model import hinge_d
-    from wavegan_dist.model.build import build_discriminator
-
     discriminator = build_discriminator(experiment, {})
     weights = {parameter.untyped_storage().data_ptr() for parameter in discriminator.parameters()}
     kept: dict[int, int] = {}
