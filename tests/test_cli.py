@@ -40,6 +40,7 @@ def test_help_is_instant_and_shows_every_command(wavegan):
         ("submit", "train"),
         ("submit", "evaluate"),
         ("watch",),
+        ("plan",),
         *(("shards", kind) for kind in ("write", "index", "order", "verify", "info")),
     ],
 )

@@ -16,9 +16,10 @@ MAY_USE = {
     "tracking": FOUNDATION,
     "train": FOUNDATION | {"wavelet", "model", "data", "tracking"},
     "evaluate": FOUNDATION | {"wavelet", "model", "data"},
+    "plan": FOUNDATION | {"model", "data"},
     "cluster": FOUNDATION | {"tracking"},  # train and evaluate through their command lines only
     "doctor": FOUNDATION | {"wavelet"},
-    "cli": FOUNDATION | {"doctor", "wavelet", "model", "data", "tracking", "train", "evaluate", "cluster"},
+    "cli": FOUNDATION | {"doctor", "wavelet", "model", "data", "tracking", "train", "evaluate", "cluster", "plan"},
     "__main__": {"cli"},
     "__init__": set(),
     **dict.fromkeys(FOUNDATION, FOUNDATION),

@@ -6,12 +6,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from wavegan_dist.cli import compare, doctor, evaluate, sample, shards, submit, track, train, watch
+from wavegan_dist.cli import compare, doctor, evaluate, plan, sample, shards, submit, track, train, watch
 from wavegan_dist.cli.parsing import Parser
 from wavegan_dist.errors import WaveganError
 
 # Each command imports what it needs when it runs: `wavegan --help` stays instant.
-COMMANDS = (train, sample, evaluate, compare, shards, track, doctor, submit, watch)
+COMMANDS = (train, sample, evaluate, compare, shards, track, doctor, submit, watch, plan)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

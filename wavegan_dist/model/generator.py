@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from wavegan_dist.errors import UsageError
 from wavegan_dist.model.attention import DotAttention, MaxAttention
-from wavegan_dist.model.norm import BatchNorm
+from wavegan_dist.model.norm import BatchNorm, side_by_side
 from wavegan_dist.wavelet import fuse
 
 COLOURS = 3
@@ -74,7 +74,9 @@ class WaveletGenerator(nn.Module):
             raise UsageError(f"the generator wants latents [B, {self.z_dim}], got {list(z.shape)}")
         if self.low is None or self.high is None:
             return self.base(z), None, None
-        return self.base(z), self.low(z[:, : self.z_low]), self.high(z[:, self.z_low :])
+        nets, inputs = (self.base, self.low, self.high), (z, z[:, : self.z_low], z[:, self.z_low :])
+        base, low, high = side_by_side(nets, inputs)
+        return base, low, high
 
     def mix(self) -> Tensor:
         """The effective lam, a scalar tensor (0 where there is only the base)."""

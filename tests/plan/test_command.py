@@ -1,0 +1,43 @@
+"""`wavegan plan` as a person uses it."""
+
+import json
+
+import yaml
+
+from tests.test_cli import refused
+from wavegan_dist.cli.plan import gpus
+
+
+def test_a_table_of_every_strategy_and_its_json(wavegan, config):
+    command = ("plan", "--config", config, "--hardware", "h100.yaml", "--gpus", "8..32")
+    outcome = wavegan(*command, "train.batch_size=64")
+    assert outcome.returncode == 0, outcome.stderr
+    rows = [line.split()[:3] for line in outcome.stdout.splitlines() if line.split()[1] in ("ddp", "zero1", "zero2", "zero3")]
+    assert [row[0] for row in rows] == [number for number in ("8", "16", "32") for _ in range(4)]
+    assert [row[2] for row in rows[::4]] == ["8", "4", "2"]
+    assert "given, not measured" in outcome.stdout
+    outcome = wavegan(*command, "train.batch_size=64", "--json")
+    assert [row["gpus"] for row in json.loads(outcome.stdout)["rows"]] == [int(row[0]) for row in rows]
+
+
+def test_wrong_use_is_one_line(wavegan, config, tmp_path, rates):
+    def plan(*more: object, hardware: object = "h100", count: str = "8"):
+        return wavegan("plan", "--config", config, "--hardware", hardware, "--gpus", count, *more)
+
+    refused(plan(count="8..24"), "8 doubled does not come to 24", "16")
+    refused(plan(count="0"), "8..1024")
+    refused(plan(count="64"), "train.batch_size = 32 does not divide among 64 GPUs")
+    refused(plan(hardware="a100x"), "no hardware file 'a100x'", "h100")
+    refused(plan("train.batchsize=8"), "train.batch_size")
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(rates | {"memory_gibs": 3}))
+    refused(plan(hardware=path), "mine.yaml", "unknown key 'memory_gibs'", "did you mean 'memory_gib'?")
+    path.write_text(yaml.safe_dump({key: value for key, value in rates.items() if key != "overlap"}))
+    refused(plan(hardware=path), "'overlap' is not set")
+    path.write_text(yaml.safe_dump(rates | {"overlap": 2}))
+    refused(plan(hardware=path), "overlap = 2", "less than or equal to 1")
+
+
+def test_gpus_double_from_the_first_to_the_last():
+    assert gpus("8..1024") == [8, 16, 32, 64, 128, 256, 512, 1024]
+    assert gpus("64") == [64]

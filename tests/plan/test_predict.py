@@ -1,0 +1,124 @@
+"""What must hold of any plan."""
+
+import pytest
+import torch
+
+from wavegan_dist.config import Experiment, parse
+from wavegan_dist.errors import UsageError
+from wavegan_dist.model import Ema
+from wavegan_dist.model.build import build_discriminator, build_generator
+from wavegan_dist.plan import STRATEGIES, Hardware, predict
+from wavegan_dist.plan.count import Model
+from wavegan_dist.plan.strategy import saved_bytes, state
+
+GPUS = [8, 16, 32, 64]
+
+
+def with_train(experiment: Experiment, **changes: object) -> Experiment:
+    tree = experiment.model_dump()
+    return parse({**tree, "train": {**tree["train"], **changes}}, "tests")
+
+
+def test_ddp_state_is_the_bytes_of_the_real_modules_and_their_optimizer(experiment):
+    generator, discriminator = build_generator(experiment), build_discriminator(experiment, {})
+    ema = Ema(generator, 1e3, 0).module
+    held = state(Model(experiment).sizes, "ddp", 8)
+    parameters = [*generator.parameters(), *discriminator.parameters()]
+    adam = torch.optim.Adam(parameters, fused=True)
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    adam.step()
+    moments = [each[key] for each in adam.state.values() for key in ("exp_avg", "exp_avg_sq")]
+    assert held.weights == sum(parameter.nbytes for parameter in parameters)
+    assert held.gradients == sum(parameter.grad.nbytes for parameter in parameters)
+    assert held.moments == sum(moment.nbytes for moment in moments)
+    assert held.average == sum(value.nbytes for value in ema.state_dict().values() if value.is_floating_point())
+    assert saved_bytes(Model(experiment).sizes) == held.weights + held.moments + held.average
+
+
+def test_zero_shares_out_moments_then_gradients_then_weights(experiment):
+    sizes = Model(experiment).sizes
+    ddp, one, two, three = (state(sizes, strategy, 8) for strategy in STRATEGIES)
+    assert one.moments == two.moments == three.moments == ddp.moments / 8
+    assert one.gradients == ddp.gradients
+    assert two.gradients == three.gradients == ddp.gradients / 8
+    assert three.weights == ddp.weights / 8
+    assert three.average == ddp.average / 8
+    assert (two.moments + two.gradients) / (ddp.moments + ddp.gradients) <= 0.6
+
+
+def test_more_gpus_are_faster_and_less_efficient_where_arithmetic_is_the_bound(experiment, rates):
+    slow = Hardware.model_validate(rates | {"matmul_fraction": 1e-4, "memory_fraction": 1e-3})
+    rows = [row for row in predict(experiment, slow, GPUS) if row.strategy == "ddp"]
+    speeds = [row.images_per_second for row in rows]
+    assert speeds == sorted(speeds)
+    efficiencies = [row.strong_efficiency for row in rows]
+    assert efficiencies == sorted(efficiencies, reverse=True)
+    assert all(0 < row.strong_efficiency <= 1 and 0 < row.weak_efficiency <= 1 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("better", "than"),
+    [
+        ({"matmul_fraction": 0.7, "operator_us": 0}, {"matmul_fraction": 0.001, "operator_us": 0}),
+        ({"memory_gb_per_s": 8000}, {"memory_gb_per_s": 800}),
+        ({"operator_us": 1}, {"operator_us": 20}),
+        ({"intra_node": {"alpha_us": 1, "gb_per_s": 400}}, {"intra_node": {"alpha_us": 20, "gb_per_s": 10}}),
+        ({"inter_node": {"alpha_us": 1, "gb_per_s": 50}}, {"inter_node": {"alpha_us": 50, "gb_per_s": 1}}),
+        ({"sharing": 1}, {"sharing": 1.5}),
+    ],
+)
+def test_a_better_rate_never_makes_a_run_slower(experiment, rates, better, than):
+    fast, slow = (predict(experiment, Hardware.model_validate(rates | change), [32]) for change in (better, than))
+    assert all(a.step.total < b.step.total for a, b in zip(fast, slow, strict=True))
+
+
+def test_overlap_hides_gradients_but_the_last_bucket(experiment, hardware):
+    wide = parse({**experiment.model_dump(), "model": {"resolution": 32, "width": 256}}, "tests")
+    hidden, shown = (predict(wide, hardware.model_copy(update={"overlap": share}), [64])[0].step for share in (1.0, 0.0))
+    assert 0 < hidden.gradients < shown.gradients
+    assert hidden.compute == shown.compute
+
+
+def test_one_gpu_has_efficiency_1_and_no_network(experiment, hardware):
+    (row,) = predict(experiment, hardware, [1])
+    assert row.strategy == "ddp"
+    assert row.step.network == 0
+    assert row.weak_efficiency == row.strong_efficiency == 1
+
+
+def test_memory_that_does_not_suffice_is_marked(experiment, hardware):
+    (row,) = predict(experiment, hardware.model_copy(update={"memory_gib": hardware.reserved_gib}), [1])
+    assert not row.fits
+    (row,) = predict(experiment, hardware, [1])
+    assert row.fits
+
+
+def test_a_loader_that_cannot_keep_up_bounds_the_speed(experiment, hardware):
+    starved = hardware.model_copy(update={"decode_megapixels_per_s": 0.1})
+    (row,) = predict(experiment, starved, [1])
+    assert not row.fed
+    assert row.images_per_second == pytest.approx(starved.cores_per_gpu * 1e5 / 32**2)
+    assert row.workers_per_gpu == starved.cores_per_gpu
+
+
+def test_checkpoints_and_evaluations_take_their_share_and_money_is_time(experiment, hardware):
+    often, seldom = (predict(with_train(experiment, checkpoint_kimg=n, snapshot_kimg=n), hardware, [8])[0] for n in (1, 10))
+    assert often.checkpoint_share > seldom.checkpoint_share > 0
+    assert often.evaluation_share == pytest.approx(10 * seldom.evaluation_share)
+    assert seldom.cost_per_million_images == pytest.approx(
+        8 * hardware.cost_per_gpu_hour / 3600 * 1e6 / seldom.images_per_second
+    )
+
+
+def test_numbers_that_do_not_divide_are_refused(experiment, hardware):
+    with pytest.raises(UsageError, match=r"batch_size = 256 does not divide among 512 GPUs.*train\.batch_size=512"):
+        predict(experiment, hardware, [256, 512])
+    with pytest.raises(UsageError, match="12 GPUs are not whole nodes of 8"):
+        predict(with_train(experiment, batch_size=144), hardware, [12])
+
+
+def test_d_steps_multiply_the_discriminators_phase(experiment, hardware):
+    one, two = (predict(with_train(experiment, d_steps=n), hardware, [8])[0] for n in (1, 2))
+    assert one.step.total < two.step.total < 2 * one.step.total
+    assert two.images_per_second > one.images_per_second
