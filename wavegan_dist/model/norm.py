@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 Module = TypeVar("Module", bound=nn.Module)
+PART = 2  # images that PyTorch sums at a time
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -65,8 +66,8 @@ def side_by_side(nets: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[Te
 class NormaliseOverProcesses(Function):
     """Batch norms by the statistics of all processes: one collective forward, one backward (Ioffe and Szegedy 2015).
 
-    The local sums are those of PyTorch's own batch norm: on the CPU `torch.var_mean` and `einsum` over channels last take
-    20 to 70 times as long (docs/LOG.md).
+    The local sums are those of PyTorch's own batch norm, a few images at a time: on the CPU `torch.var_mean` and `einsum` over
+    channels last take 20 to 70 times as long, and over many images its plain float32 sums lose two digits (docs/LOG.md).
     """
 
     @staticmethod
@@ -75,7 +76,7 @@ class NormaliseOverProcesses(Function):
         the (biased) variance [C].
         """
         norms = list(zip(*(arguments[first::3] for first in range(3)), strict=True))
-        local = [torch.cat(torch.batch_norm_update_stats(x, None, None, 0.0)) for x, _, _ in norms]  # means, variances
+        local = [torch.cat(_statistics(x)) for x, _, _ in norms]
         saved, outputs = [], []
         for (x, weight, bias), statistics in zip(norms, _gather(local), strict=True):
             means, variances = statistics.chunk(2, dim=1)  # each [processes, C]
@@ -129,12 +130,26 @@ def _normalise(norms: Sequence[BatchNorm], inputs: Sequence[Tensor]) -> list[Ten
     return outputs
 
 
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance over this process's images, [C] each."""
+    parts = x.split(PART)
+    means, variances = map(
+        torch.stack, zip(*(torch.batch_norm_update_stats(part, None, None, 0.0) for part in parts), strict=True)
+    )
+    share = torch.tensor([[len(part) / len(x)] for part in parts])
+    mean = (share * means).sum(dim=0)
+    return mean, (share * (variances + (means - mean).square())).sum(dim=0)
+
+
 def _sums(gradient: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse_std: Tensor) -> tuple[Tensor, Tensor]:
     """This process's gradients of bias and weight, [C] each."""
-    _, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
-        gradient, x, weight, None, None, mean, inverse_std, True, 0.0, [False, True, True]
-    )
-    return of_bias, of_weight
+    parts = [
+        torch.ops.aten.native_batch_norm_backward(*part, weight, None, None, mean, inverse_std, True, 0.0, [False, True, True])
+        for part in zip(gradient.split(PART), x.split(PART), strict=True)
+    ]
+    return torch.stack([of_bias for _, _, of_bias in parts]).sum(dim=0), torch.stack(
+        [of_weight for _, of_weight, _ in parts]
+    ).sum(dim=0)
 
 
 def _x_gradient(
