@@ -5,7 +5,7 @@
 | ddp | all | all | all | all | all-reduce of gradients |
 | zero1 | all, and 1/n again | all | 1/n | all | reduce-scatter of gradients, all-gather of weights |
 | zero2 | all, and 1/n again | 1/n | 1/n | all | the same |
-| zero3 | 1/n, and all at hand | 1/n | 1/n | 1/n | reduce-scatter of gradients, all-gather of both modules in each phase |
+| zero3 | 1/n, 64 MiB at hand | 1/n | 1/n | 1/n | reduce-scatter of gradients, all-gather of both modules in each phase |
 """
 
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from wavegan_dist.plan.count import Sizes
 
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3")
 FLOAT = 4
-# train/zero_settings.py and DDP's own: bytes of a message of gradients, and of DDP's first.
-ZERO_BUCKET = 64 * 2**20
+# train/zero_settings.py and DDP's own: bytes of a message of gradients, of DDP's first; of what zero3 may keep gathered.
+ZERO_BUCKET, ZERO_GATHERED = 16 * 2**20, 64 * 2**20
 DDP_BUCKET, DDP_FIRST = 25 * 2**20, 2**20
 
 
@@ -46,7 +46,7 @@ def state(sizes: Sizes, strategy: str, devices: int) -> State:
         return State(weights + share, weights, 2 * share, average, bucket)
     if strategy == "zero2":
         return State(weights + share, share, 2 * share, average, 2 * bucket)
-    return State(share, share, 2 * share, average / devices, weights + 2 * bucket)
+    return State(share, share, 2 * share, average / devices, min(weights, ZERO_GATHERED) + 2 * bucket)
 
 
 def saved_bytes(sizes: Sizes) -> float:
