@@ -227,17 +227,32 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         UsageError: no such file, not YAML, an unknown key, a wrong type or an impossible value; the message names the
             key and, for a misspelt one, the nearest that exists.
     """
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UsageError(f"cannot read the config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise UsageError(f"{path} is not a mapping of settings; see configs/demo.yaml for the form")
+    tree = read_mapping(path, "config", "settings; see configs/demo.yaml for the form")
     for override in overrides:
         _apply(tree, override)
     return parse(tree, str(path))
+
+
+def read_mapping(path: Path, what: str, of: str) -> dict[str, Any]:
+    """A YAML file's mapping, not validated.
+
+    Args:
+        path: the file.
+        what: it is called in an error.
+        of: what it should be a mapping of, and where to see one.
+
+    Raises:
+        UsageError: no such file, not YAML, not a mapping.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UsageError(f"cannot read the {what} {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise UsageError(f"{path} is not a mapping of {of}")
+    return tree
 
 
 def parse(tree: dict[str, Any], source: str) -> Experiment:

@@ -4,11 +4,10 @@ import difflib
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
 
 import wavegan_dist
-from wavegan_dist.config import Section
+from wavegan_dist.config import Section, read_mapping
 from wavegan_dist.errors import UsageError
 
 FOLDERS = (Path("launchers/hardware"), Path(wavegan_dist.__file__).parents[1] / "launchers/hardware")
@@ -69,14 +68,7 @@ def load_hardware(name: str) -> Hardware:
         UsageError: no such file, not YAML, an unknown key, one that is missing or an impossible value.
     """
     path = _find(name)
-    try:
-        tree = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise UsageError(f"cannot read the hardware file {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise UsageError(f"{path} is not a mapping of rates; see launchers/hardware/h100.yaml for the form")
+    tree = read_mapping(path, "hardware file", "rates; see launchers/hardware/h100.yaml for the form")
     try:
         return Hardware.model_validate(tree)
     except ValidationError as error:
