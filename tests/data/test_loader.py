@@ -203,10 +203,9 @@ def test_memory_and_open_files_stay_flat_over_twenty_epochs(numbered: Index) -> 
     assert process.memory_info().rss < memory + 8 * 2**20
 
 
-def test_workers_outlive_ctrl_c_and_end_when_the_stream_is_closed(numbered: Index, numbers: Read) -> None:
+def test_workers_outlive_ctrl_c_from_their_start_and_end_when_the_stream_is_closed(numbered: Index, numbers: Read) -> None:
     before = children()
     stream = batches(numbered, workers=2)
-    next(stream)
     workers = children() - before
     assert len(workers) == 2
     for worker in workers:

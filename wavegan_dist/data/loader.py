@@ -16,12 +16,14 @@ from wavegan_dist.data.account import Finding
 from wavegan_dist.data.fill import fill, shared_pixels
 from wavegan_dist.data.index import Index
 from wavegan_dist.data.order import Order, Rows
-from wavegan_dist.data.parallel import end_with_parent
+from wavegan_dist.data.parallel import end_with_parent, unheard
 from wavegan_dist.data.read import Reader, check_present
 from wavegan_dist.data.tars import walk
 from wavegan_dist.errors import UsageError, WaveganError
 
 PREFETCH = 4  # batches that each worker prepares ahead
+# They ask a run to leave and reach the whole process group; the parent alone answers.
+LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 Item = TypeVar("Item")
 Found = Callable[[list[Finding]], object]
@@ -168,7 +170,8 @@ def _stream(batches: Dataset[Item], workers: int) -> Iterator[Item]:
         multiprocessing_context="fork",  # the buffers are memory that only a fork shares
         generator=torch.Generator(),  # of its own: the loader would draw its base seed from the global one
     )
-    return iter(loader)
+    with unheard(*LEAVE):
+        return iter(loader)
 
 
 def _read(parts: Iterator[Rows], index: Index) -> Iterator[tuple[Tensor, list[Finding]]]:
@@ -210,10 +213,5 @@ def _as_it_is(item: Item) -> Item:
 
 
 def _prepare_worker(_worker: int) -> None:
-    """Signals that ask a run to leave reach the whole process group; the parent alone answers.
-
-    Torch itself keeps each worker to one thread, but looks only every 5 seconds whether the parent lives.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
+    """Torch itself keeps each worker to one thread, but looks only every 5 seconds whether the parent lives."""
     end_with_parent()

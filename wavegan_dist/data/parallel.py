@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from typing import TypeVar
@@ -35,16 +36,27 @@ def spread(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int)
         return
     with ProcessPoolExecutor(workers, get_context("fork"), _prepare_worker) as pool:
         try:
-            yield from pool.map(function, jobs)
+            with unheard(signal.SIGINT):
+                results = pool.map(function, jobs)
+            yield from results
         except BrokenProcessPool as error:
             raise WaveganError("a worker process died, perhaps for want of memory; try again with fewer --workers") from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
+@contextmanager
+def unheard(*signals: signal.Signals) -> Iterator[None]:
+    """Processes that start while this lasts never hear these signals, not even before they can say so themselves."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _prepare_worker() -> None:
-    """One thread a worker; Ctrl-C is the parent's to answer; nobody outlives the parent, even a killed one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """One thread a worker; nobody outlives the parent, even a killed one."""
     torch.set_num_threads(1)
     end_with_parent()
 
