@@ -1,25 +1,28 @@
 """The Haar transform beside a copy of the same bytes, and beside what else computes it.
 
-    make bench-haar        or: python benchmarks/haar.py --rounds 30
+    make bench-haar        or: python benchmarks/haar.py --runs 3 --rounds 20
 
-One thread, one process; each round times every method on one shape, after calls that bring it to its steady state, so that a
-busy neighbour slows all; medians. Ratios are to `clone` of an image, a copy whose memory comes from the allocator like that of
-the others: the floor of dwt and idwt. fuse's floor is 1.5 copies (it reads two images' worth of bytes and writes one), that of
-its backward 2.5; forward + backward of dwt and idwt 2 copies. The process starts itself again with an allocator that keeps its
-pages and gives a freed block out again (ALLOCATOR): else page faults, or a dozen blocks in turn that no cache holds together,
-are most of what is measured. Where there is a GPU all runs there, beside a device copy.
+One thread. A run is a process; in it each round times every method on one shape, after calls that bring it to its steady
+state, so that a busy neighbour slows all; medians of the rounds, then of the runs. The floor is `copy_` between two buffers,
+always the same two, that moves as many bytes as the operation must: an image's (dwt, idwt), one and a half (fuse reads two
+images' worth and writes one), two (forward + backward of dwt, idwt) or two and a half (fuse's backward). Processes start with
+an allocator that keeps its pages and gives a freed block out again (ALLOCATOR): else page faults, or a dozen blocks in turn
+that no cache holds together, are most of what is measured. Where there is a GPU all runs there, beside a device copy.
 
 Prints tables, writes benchmarks/results/haar.json and the roofline picture benchmarks/results/haar.png.
 """
 
 import argparse
+import functools
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from haar_methods import METHODS, Method
@@ -40,52 +43,67 @@ FLOORS = {"dwt": 1, "idwt": 1, "dwt+backward": 2, "idwt+backward": 2, "fuse": 1.
 SETTLED_CALLS, SETTLED_SECONDS = 8, 0.004  # before the one that is timed: whichever is reached first
 
 Times = dict[str, float]
+Found = Any  # what JSON holds
 
 
 def main() -> None:
     """Measure, print tables, write JSON and the picture."""
     options = parse()
-    if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ALLOCATOR})
-    torch.set_num_threads(1)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    print_header()
-    rows = []
-    for dtype in DTYPES:
-        for shape in SHAPES:
-            rows += measured(shape, dtype, device, options.rounds)
-            print_rows(rows[-len(FLOORS) :])
-    overhead = call_overhead()
-    print("call at 8 px, forward + backward, microseconds:", ", ".join(f"{k} {v:.0f}" for k, v in overhead.items()))
-    if device == "cpu":
-        print("no GPU here: the Triton kernels did not run")
+    if options.once:
+        return print(json.dumps(measure(options.rounds)))
+    runs = []
+    for number in range(options.runs):
+        print(f"run {number + 1} of {options.runs}", file=sys.stderr)
+        command = [sys.executable, __file__, "--once", "--rounds", str(options.rounds)]
+        ran = subprocess.run(command, env={**os.environ, **ALLOCATOR}, stdout=subprocess.PIPE, text=True, check=True)
+        runs.append(json.loads(ran.stdout.splitlines()[-1]))
+    found = merged(runs)
+    print_tables(found)
     results = Path(__file__).parent / "results"
-    found = {"device": device, "threads": 1, "kernel": choose(device), "rounds": options.rounds, "allocator": ALLOCATOR}
+    settings = {"threads": 1, "kernel": choose("cpu"), "runs": options.runs, "rounds": options.rounds, "allocator": ALLOCATOR}
     with atomic_file(results / "haar.json") as file:
-        json.dump(found | {"rows": rows, "call_us": overhead} | provenance(), file, indent=2)
-    draw(rows, results / "haar.png")
+        json.dump(settings | found | provenance(), file, indent=2)
+    draw(found["rows"], results / "haar.png")
     print(results / "haar.json", results / "haar.png")
 
 
-def measured(shape: tuple[int, ...], dtype: str, device: str, rounds: int) -> list[dict[str, object]]:
+def measure(rounds: int) -> Found:
+    """One run: a row for every operation, shape and dtype, and the time of a call that moves next to nothing."""
+    torch.set_num_threads(1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    rows = [row for dtype in DTYPES for shape in SHAPES for row in measured(shape, dtype, device, rounds)]
+    return {"device": device, "rows": rows, "call_us": call_overhead()}
+
+
+def merged(runs: Sequence[Found]) -> Found:
+    """The same with the median of the runs for every number."""
+    if isinstance(runs[0], dict):
+        return {key: merged([run[key] for run in runs]) for key in runs[0]}
+    if isinstance(runs[0], list):
+        return [merged(each) for each in zip(*runs, strict=True)]
+    return statistics.median(runs) if isinstance(runs[0], float) else runs[0]
+
+
+def measured(shape: tuple[int, ...], dtype: str, device: str, rounds: int) -> list[dict[str, Any]]:
     """A row for every operation: ratios of each method to the operation's floor, and ours in GB/s."""
     torch.manual_seed(0)
     x = torch.randn(shape, device=device).to(DTYPES[dtype])
     low, high = dwt(x)
     rows = []
     for operation, floor in FLOORS.items():
-        calls: dict[str, Callable[[], object]] = {"copy": x.clone}
+        source, target = (torch.zeros(int(floor * x.numel()), dtype=x.dtype, device=device) for _ in range(2))
+        calls: dict[str, Callable[[], object]] = {"copy": functools.partial(target.copy_, source)}
         tasks = {
             name: task(method, operation, x, low, high) for name, method in METHODS.items() if dtype == "fp32" or method.bf16
         }
         calls |= {name: call for name, call in tasks.items() if call is not None}
         medians = interleaved(calls, rounds, device)
         copy = medians.pop("copy")
-        ratios = {name: each / (floor * copy) for name, each in medians.items()}
-        moved = floor * 2 * x.nbytes
+        ratios = {name: each / copy for name, each in medians.items()}
+        moved = 2 * source.nbytes
         rows.append(
             {"operation": operation, "dtype": dtype, "shape": list(shape), "copy_us": copy * 1e6, "ratios": ratios}
-            | {"gb_per_s": moved / medians["ours"] / 1e9, "copy_gb_per_s": 2 * x.nbytes / copy / 1e9}
+            | {"gb_per_s": moved / medians["ours"] / 1e9, "copy_gb_per_s": moved / copy / 1e9}
         )
     return rows
 
@@ -141,10 +159,12 @@ def call_overhead() -> Times:
     """Microseconds of forward + backward on 8 px, where memory costs nothing."""
     x = torch.randn(2, 3, 8, 8, requires_grad=True)
     bands = [band.detach().requires_grad_() for band in dwt(x)]
-    ones, lam = torch.ones_like(x), torch.tensor(0.3, requires_grad=True)
+    ones, grads, lam = torch.ones_like(x), [band.detach() for band in bands], torch.tensor(0.3, requires_grad=True)
+    pieces = [piece.clone() for piece in x.detach().split((2, 6), -1)]
     calls: dict[str, Callable[[], object]] = {
         "x * 2": lambda: torch.autograd.grad(x * 2, x, ones),
-        "dwt": lambda: torch.autograd.grad(dwt(x), x, [band.detach() for band in bands]),
+        "x.split, of two results as dwt": lambda: torch.autograd.grad(x.split((2, 6), -1), x, pieces),
+        "dwt": lambda: torch.autograd.grad(dwt(x), x, grads),
         "idwt": lambda: torch.autograd.grad(idwt(*bands), bands, ones),
         "fuse": lambda: torch.autograd.grad(fuse(x, *bands, lam), (x, *bands, lam), ones),
     }
@@ -156,22 +176,19 @@ def call_overhead() -> Times:
     return {name: 1e6 * each for name, each in interleaved(calls, 200, "cpu").items()}
 
 
-def print_header() -> None:
-    """Of the table."""
-    print(f"{'operation':<14} {'dtype':<5} {'shape':<15} {'copy us':>8} " + " ".join(f"{name[:9]:>9}" for name in METHODS))
-
-
-def print_rows(rows: list[dict[str, object]]) -> None:
+def print_tables(found: Found) -> None:
     """Ratios to the floor; a dash where a method lacks the operation or dtype."""
-    for row in rows:
-        ratios = row["ratios"]
-        assert isinstance(ratios, dict)
-        cells = " ".join(f"{ratios[name]:>9.2f}" if name in ratios else f"{'-':>9}" for name in METHODS)
-        shape = "x".join(map(str, row["shape"]))  # type: ignore[call-overload]
-        print(f"{row['operation']:<14} {row['dtype']:<5} {shape:<15} {row['copy_us']:>8.0f} {cells}", flush=True)
+    print(f"{'operation':<14} {'dtype':<5} {'shape':<15} {'copy us':>8} " + " ".join(f"{name[:9]:>9}" for name in METHODS))
+    for row in found["rows"]:
+        cells = " ".join(f"{row['ratios'][name]:>9.2f}" if name in row["ratios"] else f"{'-':>9}" for name in METHODS)
+        shape = "x".join(map(str, row["shape"]))
+        print(f"{row['operation']:<14} {row['dtype']:<5} {shape:<15} {row['copy_us']:>8.0f} {cells}")
+    print("call at 8 px, forward + backward, us:", ", ".join(f"{k} {v:.0f}" for k, v in found["call_us"].items()))
+    if found["device"] == "cpu":
+        print("no GPU here: the Triton kernels did not run")
 
 
-def draw(rows: list[dict[str, object]], path: Path) -> None:
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Memory traffic reached by each operation against that of a copy, by image size."""
     import matplotlib
 
@@ -184,7 +201,7 @@ def draw(rows: list[dict[str, object]], path: Path) -> None:
         labels = ["x".join(map(str, shape)) for shape in SHAPES]
         for operation in FLOORS:
             axis.plot(labels, [row["gb_per_s"] for row in mine if row["operation"] == operation], marker="o", label=operation)
-        axis.plot(labels, [row["copy_gb_per_s"] for row in mine if row["operation"] == "dwt"], "k--", label="clone (roof)")
+        axis.plot(labels, [row["copy_gb_per_s"] for row in mine if row["operation"] == "dwt"], "k--", label="copy_ (roof)")
         axis.set(title=dtype, ylabel="GB/s of the bytes that must move", ylim=(0, None))
         axis.tick_params(axis="x", rotation=30)
     axes[0].legend(fontsize=8)
@@ -196,7 +213,9 @@ def draw(rows: list[dict[str, object]], path: Path) -> None:
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="timed calls of each (default: 20)")
+    parser.add_argument("--runs", type=int, default=3, metavar="N", help="processes, one after the other (default: 3)")
+    parser.add_argument("--once", action="store_true", help="one run in this process; prints JSON")
+    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="timed calls of each in a run (default: 20)")
     return parser.parse_args()
 
 

@@ -8,7 +8,7 @@ from pytorch_wavelets import DWTForward, DWTInverse
 from torch.autograd import gradcheck, gradgradcheck
 
 from wavegan_dist.errors import UsageError
-from wavegan_dist.wavelet import dwt, fuse, idwt
+from wavegan_dist.wavelet import dwt, fuse, idwt, wavedec, waverec
 
 pytestmark = pytest.mark.usefixtures("kernel")
 SHAPES = [(1, 1, 2, 2), (2, 3, 4, 6), (3, 2, 32, 32), (1, 5, 10, 2), (2, 3, 64, 34)]
@@ -49,6 +49,24 @@ def test_both_directions_equal_ptwt(shape):
     torch.testing.assert_close(low, expected_low, rtol=0, atol=1e-12)
     torch.testing.assert_close(high, torch.cat(tuple(expected_high), dim=1), rtol=0, atol=1e-12)
     torch.testing.assert_close(idwt(low, high), ptwt.waverec2((expected_low, expected_high), "haar"), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("levels", [1, 2, 3])
+def test_several_levels_equal_pywavelets_and_are_their_own_inverse(levels):
+    x = images(2, 3, 24, 40)
+    low, highs = wavedec(x, levels)
+    expected_low, *expected_highs = pywt.wavedec2(x.numpy(), "haar", level=levels)
+    torch.testing.assert_close(low, torch.from_numpy(expected_low), rtol=0, atol=1e-12)
+    for high, expected in zip(highs, expected_highs, strict=True):
+        torch.testing.assert_close(high, torch.cat([torch.from_numpy(band) for band in expected], dim=1), rtol=0, atol=1e-12)
+    torch.testing.assert_close(waverec(low, highs), x, rtol=0, atol=1e-12)
+
+
+def test_derivatives_through_several_levels_are_right():
+    x = images(1, 1, 8, 4).requires_grad_()
+    low, highs = wavedec(x.detach(), 2)
+    assert gradcheck(lambda x: (lambda low, highs: (low, *highs))(*wavedec(x, 2)), x)
+    assert gradcheck(lambda low, *highs: waverec(low, highs), [band.requires_grad_() for band in (low, *highs)])
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -118,6 +136,9 @@ def test_a_small_lam_is_not_lost_in_bfloat16():
         (lambda: dwt(torch.zeros(1, 3, 5, 4)), "must be even, got 5x4"),
         (lambda: dwt(torch.zeros(1, 3, 4, 4, dtype=torch.uint8)), "wants a floating"),
         (lambda: dwt(torch.zeros(3, 4, 4)), "wants a floating"),
+        (lambda: wavedec(torch.zeros(1, 3, 12, 8), 3), "3 levels of an image of 12x8"),
+        (lambda: wavedec(torch.zeros(1, 3, 12, 8), 0), "0 levels"),
+        (lambda: waverec(torch.zeros(1, 3, 2, 2), [torch.zeros(1, 9, 4, 4)]), "needs high"),
         (lambda: idwt(torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)), "needs high"),
         (lambda: idwt(torch.zeros(1, 1, 4, 4), torch.zeros(1, 3, 4, 4).double()), "make them equal"),
         (lambda: fuse(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4), torch.zeros(1, 3, 4, 4), torch.zeros(())), "rebuild"),

@@ -13,7 +13,7 @@ from wavegan_dist.evaluate.bootstrap import RESAMPLES, intervals
 from wavegan_dist.evaluate.metric import Outcome
 from wavegan_dist.evaluate.quantity import Kept, Quantity, Rows
 from wavegan_dist.evaluate.spectrum import ROUNDING_NOISE, decibels
-from wavegan_dist.wavelet import dwt
+from wavegan_dist.wavelet import wavedec
 
 SMALLEST = 8  # side of the coarsest band in pixels
 NAMES = ["bands_db", "bands_db_signed", "bands_kurtosis"]
@@ -61,10 +61,8 @@ class BandStatistics:
         """uint8 [B, 3, S, S] -> mean square of each band, then mean fourth power of each: float64 [B, 2 * bands]."""
         low = images.double()
         low = low - low.mean(dim=(-2, -1), keepdim=True)
-        bands = []
-        for _ in range(self.levels):
-            low, high = dwt(low)
-            bands += high.unflatten(1, (3, -1)).unbind(dim=1)
+        low, highs = wavedec(low, self.levels)
+        bands = [band for high in reversed(highs) for band in high.unflatten(1, (3, -1)).unbind(dim=1)]
         squares = [band.square() for band in (*bands, low)]
         return torch.stack([mean.mean(dim=(1, 2, 3)) for mean in (*squares, *(square.square() for square in squares))], dim=1)
 

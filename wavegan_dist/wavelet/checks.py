@@ -14,6 +14,14 @@ def check_dwt(x_bchw: Tensor) -> None:
     _check_even("dwt", x_bchw)
 
 
+def check_levels(x_bchw: Tensor, levels: int) -> None:
+    """Raise UsageError unless this is a floating image whose sides can be halved `levels` times."""
+    _check_floating("wavedec", x_bchw)
+    height, width = x_bchw.shape[-2:]
+    if levels < 1 or height % 2**levels or width % 2**levels:
+        raise UsageError(f"wavedec: {levels} levels of an image of {height}x{width}; each level, 1 or more, halves even sides")
+
+
 def check_idwt(low: Tensor, high: Tensor, name: str = "idwt") -> None:
     """Raise UsageError unless these are the bands of one image."""
     _check_floating(name, low)
@@ -21,7 +29,7 @@ def check_idwt(low: Tensor, high: Tensor, name: str = "idwt") -> None:
     if high.shape != (batch, 3 * channels, height, width):
         wanted = [batch, 3 * channels, height, width]
         raise UsageError(f"{name}: low {list(low.shape)} needs high {wanted}, got {list(high.shape)}")
-    _check_alike(name, low=low, high=high)
+    _check_alike(name, "low", low, "high", high)
 
 
 def check_fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> None:
@@ -31,7 +39,7 @@ def check_fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> None:
     if base.shape != (batch, channels, 2 * height, 2 * width):
         rebuilt = [batch, channels, 2 * height, 2 * width]
         raise UsageError(f"fuse: base is {list(base.shape)} but the bands rebuild {rebuilt}; they must be equal")
-    _check_alike("fuse", base=base, low=low)
+    _check_alike("fuse", "base", base, "low", low)
     if lam.dim() or not lam.is_floating_point() or lam.device != base.device:
         got = f"{lam.dtype} {list(lam.shape)} on {lam.device}"
         raise UsageError(f"fuse: lam wants a floating scalar on {base.device}, got {got}; move or cast it")
@@ -57,7 +65,6 @@ def _check_even(name: str, x: Tensor) -> None:
         raise UsageError(f"{name}: height and width must be even, got {height}x{width}; crop or pad the image")
 
 
-def _check_alike(name: str, **tensors: Tensor) -> None:
-    (first, a), (second, b) = tensors.items()
-    if (a.dtype, a.device, a.layout) != (b.dtype, b.device, b.layout):
+def _check_alike(name: str, first: str, a: Tensor, second: str, b: Tensor) -> None:
+    if a.dtype != b.dtype or a.device != b.device or a.layout != b.layout:
         raise UsageError(f"{name}: {first} is {a.dtype} on {a.device}, {second} is {b.dtype} on {b.device}; make them equal")

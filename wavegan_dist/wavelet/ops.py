@@ -49,6 +49,46 @@ def idwt(low: Tensor, high: Tensor) -> Tensor:
     return _kernel(low).idwt(low, high)
 
 
+def wavedec(x_bchw: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
+    """`levels` levels of `dwt`, each of the low band of the one before (PyWavelets' `wavedec2`).
+
+    Args:
+        x_bchw: floating [B, C, H, W] with H and W multiples of 2**levels.
+        levels: at least 1.
+
+    Returns:
+        The last level's low band [B, C, H / 2**levels, W / 2**levels], and the high bands of all levels as `dwt` stacks them,
+        the coarsest first.
+
+    Raises:
+        UsageError: not a floating 4D tensor, or sides that cannot be halved so often.
+    """
+    checks.check_levels(x_bchw, levels)
+    low, highs = x_bchw, []
+    for _ in range(levels):
+        low, high = dwt(low)
+        highs.append(high)
+    return low, highs[::-1]
+
+
+def waverec(low: Tensor, highs: Sequence[Tensor]) -> Tensor:
+    """The inverse (and transpose) of `wavedec`: `waverec(*wavedec(x, levels)) == x`.
+
+    Args:
+        low: floating [B, C, h, w].
+        highs: [B, 3C, h, w], [B, 3C, 2h, 2w], ..., the coarsest first.
+
+    Returns:
+        [B, C, h * 2**len(highs), w * 2**len(highs)].
+
+    Raises:
+        UsageError: shapes, dtypes or devices do not go together.
+    """
+    for high in highs:
+        low = idwt(low, high)
+    return low
+
+
 def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
     """The generator's output, `(1 - lam) * base + lam * idwt(low, high)` (patent CN 111275640 B).
 

@@ -6,8 +6,9 @@
 namespace haar {
 namespace {
 
-constexpr int64_t AHEAD = 2048;          // bytes from a load to the prefetch beside it, at least: never a row that is being read
-constexpr int64_t STREAMED = 16 << 20;   // bytes moved from which results go past the caches (benchmarks/README.md)
+constexpr int64_t AHEAD = 2048;         // bytes from a load to the prefetch beside it, at least: never a row that is being read
+constexpr int64_t STREAMED = 16 << 20;  // bytes moved from which results go past the caches and images are prefetched, as none of
+                                        // it is there any more (benchmarks/README.md)
 
 template <class T>
 struct ImageRow {  // two rows of pixels; `next`: elements to those below
@@ -44,7 +45,6 @@ struct Sumless {
 
 struct At {  // offsets within a row, in elements; `step` from a left pixel to its right neighbour when interleaved
   int64_t image, low, high, step;
-  INLINE At plus(int64_t n) const { return {image + n, low + n, high + n, step}; }
 };
 
 template <class T>
@@ -67,6 +67,9 @@ struct Planar {
   template <int N>
   static constexpr bool streams = streamed && N > 1;
   template <int N>
+  static constexpr bool prefetches = streams<N>;
+  static INLINE At after(const At& at, int64_t n) { return {at.image + 2 * n, at.low + n, at.high + n, at.step}; }
+  template <int N>
   static constexpr int valid = N;
   template <int N, class T>
   static INLINE void load(const T* p, int64_t, Vector<Real<T>, N>& left, Vector<Real<T>, N>& right) {
@@ -81,6 +84,9 @@ struct Planar {
 struct Interleaved {
   template <int N>
   static constexpr bool streams = false;
+  template <int N>
+  static constexpr bool prefetches = N > 1;
+  static INLINE At after(const At& at, int64_t n) { return {at.image + n, at.low + n, at.high + n, at.step}; }
   template <int N>
   static constexpr int valid = N;
   template <int N, class T>
@@ -107,15 +113,15 @@ struct Four {  // of a 2x2 block, or of its bands
 // A block's (LL, LH, HL, HH), where b is the right neighbour and c the one below; and of these the block again.
 template <class V>
 INLINE Four<V> transform(const Four<V>& block) {
-  V top = block.a + block.b, top_difference = block.a - block.b;
+  V top = (block.a + block.b) / 2, top_difference = (block.a - block.b) / 2;
   V bottom = block.c + block.d, bottom_difference = block.c - block.d;
-  return {(top + bottom) / 2, (top - bottom) / 2, (top_difference + bottom_difference) / 2,
-          (top_difference - bottom_difference) / 2};
+  return {plus_half(top, bottom), minus_half(top, bottom), plus_half(top_difference, bottom_difference),
+          minus_half(top_difference, bottom_difference)};
 }
 
 template <class Layout, int N, class T>
 INLINE Four<Vector<Real<T>, N>> load(const ImageRow<T>& row, const At& at) {
-  if constexpr (N > 1) {
+  if constexpr (Layout::template prefetches<N>) {
     const int64_t ahead = larger(AHEAD, row.next * int64_t(sizeof(T)));
     const char *top = reinterpret_cast<const char*>(row.top + at.image) + ahead, *bottom = reinterpret_cast<const char*>(row.bottom + at.image) + ahead;
     for (unsigned line = 0; line < 2 * N * sizeof(T); line += 64) __builtin_prefetch(top + line), __builtin_prefetch(bottom + line);
@@ -272,19 +278,31 @@ struct Analyse {
   }
 };
 
-// Widest is what the processor has; what is left goes through vectors of `narrow` lanes, then one by one, in one order everywhere.
-template <int widest, int narrow, bool streams, class Row>
-INLINE void planar_row(Row& row, int64_t width) {
-  using Layout = Planar<streams>;
-  int64_t x = 0;
-  for (; x + 2 * widest <= width; x += 2 * widest) {
-    row.template run<Layout, widest>({2 * x, x, x, 0});
-    row.template run<Layout, widest>({2 * (x + widest), x + widest, x + widest, 0});
+// Results [x, end) of a row from `start` on, fewer than 2 N: N at once if there are, then half as many and so on down to `narrow`,
+// then one by one; in one order everywhere.
+template <class Layout, int N, int narrow, class Row>
+INLINE void last_pieces(Row& row, const At& start, int64_t x, int64_t end) {
+  if constexpr (N == 1) {
+    for (; x < end; ++x) row.template run<Layout, 1>(Layout::after(start, x));
+  } else {
+    if (x + N <= end) row.template run<Layout, N>(Layout::after(start, x)), x += N;
+    last_pieces<Layout, (N > narrow ? N / 2 : 1), narrow>(row, start, x, end);
   }
-  if (x + widest <= width) row.template run<Layout, widest>({2 * x, x, x, 0}), x += widest;
-  if constexpr (widest > narrow)
-    if (x + narrow <= width) row.template run<Layout, narrow>({2 * x, x, x, 0}), x += narrow;
-  for (; x < width; ++x) row.template run<Layout, 1>({2 * x, x, x, 0});
+}
+
+template <class Layout, int widest, int narrow, class Row>
+INLINE void pieces(Row& row, const At& start, int64_t end) {
+  int64_t x = 0;
+  for (; x + 2 * widest <= end; x += 2 * widest) {
+    row.template run<Layout, widest>(Layout::after(start, x));
+    row.template run<Layout, widest>(Layout::after(start, x + widest));
+  }
+  last_pieces<Layout, widest, narrow>(row, start, x, end);
+}
+
+template <int widest, int narrow, bool streamed, class Row>
+INLINE void planar_row(Row& row, int64_t width) {
+  pieces<Planar<streamed>, widest, narrow>(row, {}, width);
 }
 
 template <int widest, int narrow, class Row>
@@ -292,14 +310,7 @@ INLINE void interleaved_row(Row& row, int64_t width, int64_t channels) {
   int64_t x = 0;
   if (channels == 3)
     for (; x + 1 < width; ++x) row.template run<Colours, 4>({6 * x, 3 * x, 9 * x, 3});
-  for (; x < width; ++x) {
-    const At at = {2 * x * channels, x * channels, 3 * x * channels, channels};
-    int64_t c = 0;
-    for (; c + widest <= channels; c += widest) row.template run<Interleaved, widest>(at.plus(c));
-    if constexpr (widest > narrow)
-      if (c + narrow <= channels) row.template run<Interleaved, narrow>(at.plus(c)), c += narrow;
-    for (; c < channels; ++c) row.template run<Interleaved, 1>(at.plus(c));
-  }
+  for (; x < width; ++x) pieces<Interleaved, widest, narrow>(row, {2 * x * channels, x * channels, 3 * x * channels, channels}, channels);
 }
 
 enum class Path { planar, streamed, interleaved };

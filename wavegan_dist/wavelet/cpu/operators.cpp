@@ -39,6 +39,13 @@ double value_of(const Tensor& lam) {
   return std::isnan(value) ? std::numeric_limits<double>::quiet_NaN() : value;  // without a payload: see rounded()
 }
 
+Tensor scalar(double value, at::ScalarType dtype) {
+  Tensor x = at::detail::empty_cpu({}, dtype);
+  if (dtype == at::kFloat) *x.mutable_data_ptr<float>() = float(value);
+  else x.fill_(value);
+  return x;
+}
+
 std::tuple<Tensor, Tensor> dwt_cpu(const Tensor& x) {
   at::AutoDispatchBelowADInplaceOrView guard;
   const Type type = type_of("dwt", x);
@@ -112,9 +119,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> fuse_backward_cpu(const Tensor& grad,
                            bands_of(low_in, high_in, interleaved), value_of(lam),
                            image_of(grad_base, interleaved),  bands_of(grad_low, grad_high, interleaved)};
   const double sum = sum_over_rows(shape, [&](int64_t first, int64_t last) { return kernels->fuse_backward(type, shape, of, first, last); });
-  Tensor grad_lam = at::empty({}, lam.options());
-  grad_lam.fill_(sum);
-  return {grad_base, grad_low, grad_high, grad_lam};
+  return {grad_base, grad_low, grad_high, scalar(sum, lam.scalar_type())};
 }
 
 std::tuple<Tensor, Tensor, Tensor> analyse_cpu(const Tensor& x, at::ArrayRef<double> band_std) {

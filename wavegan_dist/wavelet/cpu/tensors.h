@@ -1,8 +1,8 @@
 // From tensors to the kernels' plain pointers, after every check that keeps them inside memory.
 #pragma once
+#include <ATen/EmptyTensor.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/empty.h>
 
 #include "haar.h"
 
@@ -69,7 +69,8 @@ inline at::MemoryFormat format(bool interleaved) {
 }
 
 inline Tensor empty(const Shape& s, int64_t channels, int64_t scale, at::ScalarType dtype) {
-  return at::empty({s.batch, channels, scale * s.height, scale * s.width}, dtype, at::kStrided, at::kCPU, false, format(s.interleaved));
+  const int64_t sizes[] = {s.batch, channels, scale * s.height, scale * s.width};
+  return at::detail::empty_cpu(sizes, dtype, false, format(s.interleaved));  // at::empty without the way through the dispatcher
 }
 
 inline Tensor empty_image(const Shape& s, at::ScalarType dtype) { return empty(s, s.channels, 2, dtype); }

@@ -41,6 +41,22 @@ template <class T>
 struct VectorOf<T, 1> {
   using type = T;
 };
+
+template <class V>
+struct Twice {  // a vector of two registers; the compiler's own would go through memory
+  V first, second;
+  friend INLINE Twice operator+(Twice x, Twice y) { return {x.first + y.first, x.second + y.second}; }
+  friend INLINE Twice operator-(Twice x, Twice y) { return {x.first - y.first, x.second - y.second}; }
+  friend INLINE Twice operator*(Twice x, Twice y) { return {x.first * y.first, x.second * y.second}; }
+  friend INLINE Twice operator*(float x, Twice y) { return {x * y.first, x * y.second}; }
+  friend INLINE Twice operator/(Twice x, float y) { return {x.first / y, x.second / y}; }
+};
+#if defined(__AVX512BF16__)
+template <>
+struct VectorOf<float, 32> {
+  using type = Twice<VectorOf<float, 16>::type>;
+};
+#endif
 template <class T, int N>
 using Vector = typename VectorOf<std::remove_const_t<T>, N>::type;
 
@@ -52,6 +68,10 @@ constexpr int widest = 2 * narrow<T>;
 #else
 template <class T>
 constexpr int widest = narrow<T>;
+#endif
+#if defined(__AVX512BF16__)
+template <>
+constexpr int widest<BFloat16> = 32;  // as many as fill a store
 #endif
 
 template <class To, class From>
@@ -74,6 +94,30 @@ INLINE To convert(From v) {
   if constexpr (std::is_arithmetic_v<To>) return To(v);
   else return __builtin_convertvector(v, To);
 }
+
+// a + b / 2 and a - b / 2; halves are exact, so one rounding or two make no difference.
+template <class V>
+INLINE V plus_half(V a, V b) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<V, Vector<float, 16>>)
+    return bit_cast<V>(_mm512_fmadd_ps(bit_cast<__m512>(b), _mm512_set1_ps(0.5f), bit_cast<__m512>(a)));
+#endif
+  return a + b / 2;
+}
+
+template <class V>
+INLINE V minus_half(V a, V b) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<V, Vector<float, 16>>)
+    return bit_cast<V>(_mm512_fnmadd_ps(bit_cast<__m512>(b), _mm512_set1_ps(0.5f), bit_cast<__m512>(a)));
+#endif
+  return a - b / 2;
+}
+
+template <class V>
+INLINE Twice<V> plus_half(Twice<V> a, Twice<V> b) { return {plus_half(a.first, b.first), plus_half(a.second, b.second)}; }
+template <class V>
+INLINE Twice<V> minus_half(Twice<V> a, Twice<V> b) { return {minus_half(a.first, b.first), minus_half(a.second, b.second)}; }
 
 // Lanes by number out of two vectors joined; GCC knew no __builtin_shufflevector before version 12.
 #if defined(__clang__)
@@ -162,7 +206,9 @@ INLINE void flush() {
 
 template <int N, class T>
 INLINE Vector<Real<T>, N> load_lanes(const T* p) {
-  if constexpr (std::is_same_v<std::remove_const_t<T>, BFloat16>)
+  if constexpr (std::is_same_v<std::remove_const_t<T>, BFloat16> && N == 32)
+    return {load_lanes<16>(p), load_lanes<16>(p + 16)};
+  else if constexpr (std::is_same_v<std::remove_const_t<T>, BFloat16>)
     return widened<N>(load_raw<Vector<uint16_t, N>>(p));
   else if constexpr (std::is_same_v<std::remove_const_t<T>, uint8_t>)
     return convert<Vector<float, N>>(convert<Vector<int32_t, N>>(load_raw<Vector<uint8_t, N>>(p)));
@@ -172,11 +218,18 @@ INLINE Vector<Real<T>, N> load_lanes(const T* p) {
 
 template <int N, bool streams = false, class T>
 INLINE void store_lanes(T* p, Vector<Real<T>, N> v) {
-  if constexpr (std::is_same_v<T, BFloat16>)
+  if constexpr (std::is_same_v<T, BFloat16> && N == 32)
+    write<streams>(p, _mm512_cvtne2ps_pbh(bit_cast<__m512>(v.second), bit_cast<__m512>(v.first)));
+  else if constexpr (std::is_same_v<T, BFloat16>)
     write<streams>(p, narrowed<N>(v));
   else
     write<streams>(p, v);
 }
+
+template <class V>
+INLINE V lower_half(Twice<V> v) { return v.first; }
+template <class V>
+INLINE V upper_half(Twice<V> v) { return v.second; }
 
 template <class V>
 INLINE auto lower_half(V v) {
@@ -218,6 +271,8 @@ INLINE void load_pairs(const T* p, Vector<Real<T>, N>& even, Vector<Real<T>, N>&
   using Element = std::remove_const_t<T>;
   if constexpr (N == 1) {
     even = load_lanes<1>(p), odd = load_lanes<1>(p + 1);
+  } else if constexpr (std::is_same_v<Element, BFloat16> && N == 32) {
+    load_pairs<16>(p, even.first, odd.first), load_pairs<16>(p + 32, even.second, odd.second);
   } else if constexpr (std::is_same_v<Element, BFloat16>) {
     auto both = load_raw<Vector<uint32_t, N>>(p);  // little-endian: the even one is the lower half
     even = bit_cast<Vector<float, N>>(both << 16), odd = bit_cast<Vector<float, N>>(both & 0xffff0000u);
@@ -235,6 +290,8 @@ template <int N, bool streams, class T>
 INLINE void store_pairs(T* p, Vector<Real<T>, N> even, Vector<Real<T>, N> odd) {
   if constexpr (N == 1) {
     store_lanes<1>(p, even), store_lanes<1>(p + 1, odd);
+  } else if constexpr (std::is_same_v<T, BFloat16> && N == 32) {
+    store_pairs<16, streams>(p, even.first, odd.first), store_pairs<16, streams>(p + 32, even.second, odd.second);
   } else if constexpr (std::is_same_v<T, BFloat16>) {
     write<streams>(p, narrowed_pairs<N>(even, odd));
   } else {
@@ -255,12 +312,12 @@ struct Summing {
   // The first `valid` lanes of v.
   template <int N, int valid>
   INLINE void add(Vector<R, N> v) {
-    if constexpr (N > 1)
+    if constexpr (N > valid)
       for (int lane = valid; lane < N; ++lane) v[lane] = 0;
     if constexpr (N == 1) {
       one += v;
     } else if constexpr (N > narrow<R>) {
-      wide += lower_half(v), wide += upper_half(v);
+      add<N / 2, N / 2>(lower_half(v)), add<N / 2, N / 2>(upper_half(v));
     } else if constexpr (N == narrow<R>) {
       wide += v;
     } else {
