@@ -2,6 +2,7 @@
 
 import json
 import resource
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -113,9 +114,11 @@ def test_world_size_and_batch_are_checked(monkeypatch):
 
 
 def test_memory_that_a_step_frees_is_there_for_the_next():
+    """Mostly: an aligned block may not fit the very place that its like has left."""
     keep_freed_memory()
-    for _ in range(4):
+    faults = []
+    for _ in range(11):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         torch.zeros(2**24)
-        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-    assert faults < 100  # of 16,384 pages
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert statistics.median(faults) < 100  # of 16,384 pages
