@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-reference check bench bench-data bench-haar bench-checkpoint bench-zero bench-resume bench-tracking bench-evaluation bench-scaling slurm-up slurm-down clean
+.PHONY: help demo test test-cluster test-reference check bench bench-data bench-haar bench-checkpoint bench-zero bench-resume bench-tracking bench-evaluation bench-scaling bench-precision slurm-up slurm-down clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ bench-evaluation: $(READY) ## evaluation against torch-fidelity alone, its floor
 bench-scaling: $(READY) ## 1 and 2 processes: what a step's time goes to, and the plan's error
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/scaling.py --config configs/photos64.yaml train.precision=fp32 --batch 16 --steps 2 --rounds 3
+
+bench-precision: $(READY) ## the demo in bf16 beside fp32, several seeds
+	$(BIN)/python benchmarks/precision.py
 
 bench-tracking: $(READY) ## what tracking costs, also while its server is away
 	$(BIN)/python benchmarks/tracking.py

@@ -34,6 +34,7 @@ def main() -> None:
     options = parse()
     torch.set_num_threads(1)
     variants = {"base only": ABLATION, "full, no attention": ["model.attention=none"], "full": []}
+    variants |= {"full, bf16": ["train.precision=bf16"]}
     experiments = {name: config.load(options.config, overrides) for name, overrides in variants.items()}
     times = measure(experiments, options.steps)
     batch = experiments["full"].train.batch_size

@@ -32,6 +32,8 @@ def asked_of_launcher() -> tuple[int, str]:
     """How many processes the launcher was asked for, and who says so."""
     if "WORLD_SIZE" in os.environ:
         return int(os.environ["WORLD_SIZE"]), "WORLD_SIZE"
+    if (tasks := int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))) > 1:  # each task of `srun` would work alone
+        return tasks, "srun"
     return _asked_of_accelerate(), "accelerate launch"
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command, launch_command_parser
+from torch.distributed import run
 
 from wavegan_dist.config import parse
 from wavegan_dist.train.zero_settings import check, settings
@@ -21,6 +23,18 @@ def test_accelerate_reads_its_profiles_and_none_brings_a_strategy_or_precision(f
     assert not profile.deepspeed_config
     assert not profile.fsdp_config
     assert profile.mixed_precision == "no"
+
+
+@pytest.mark.parametrize(("profile", "nodes", "on_each"), [("cpu2", 1, 2), ("gpu8", 1, 8), ("nodes", 4, 8)])
+def test_accelerate_builds_a_launch_of_all_processes_from_its_profiles(monkeypatch, profile, nodes, on_each):
+    built = []
+    monkeypatch.setattr(run, "run", lambda arguments: built.append(run.config_from_args(arguments)))
+    file = str(LAUNCHERS / "accelerate" / f"{profile}.yaml")
+    train = ["-m", "wavegan_dist", "train", "--config", "configs/demo.yaml"]
+    launch_command(launch_command_parser().parse_args(["--config_file", file, *train]))
+    ((launch, _, command),) = built
+    assert (launch.min_nodes, launch.max_nodes, launch.nproc_per_node) == (nodes, nodes, on_each)
+    assert command[-len(train) :] == train
 
 
 @pytest.mark.parametrize("file", sorted((LAUNCHERS / "deepspeed").glob("*.json")), ids=lambda file: file.stem)

@@ -21,6 +21,7 @@ LEGS = Path(__file__).parent / "strategies.py"
 COMMON = "seed=2,optim.clip_norm=1.0,train.total_kimg"
 TWENTY, TEN, THREE = f"{COMMON}=0.64", f"{COMMON}=0.32", f"{COMMON}=0.096"
 STRATEGIES = ("zero1", "zero2", "zero3")
+FILES = sorted((Path(__file__).parents[2] / "launchers" / "deepspeed").glob("*.json"))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,9 @@ def accumulated(tmp_path_factory, config, sharp) -> Path:
 
 @pytest.fixture(scope="module")
 def relayed(tmp_path_factory, config, sharp) -> Path:
-    """DDP -> ZeRO-2 -> DDP in two processes; ZeRO-3 in two processes -> DDP in one; short runs with a clamped lam, in fp16."""
+    """DDP -> ZeRO-2 -> DDP in two processes; ZeRO-3 in two -> DDP in one, DDP in one -> ZeRO-1 and 3 in two; short runs with a
+    clamped lam, in fp16.
+    """
     out = tmp_path_factory.mktemp("relayed")
     legs = [f"first:{COMMON}=0.224", f"second<first:{COMMON}=0.448,train.strategy=zero2", f"ddp_again<second:{TWENTY}"]
     legs += [f"sharded:{TEN},{under('zero3', sharp)}"]
@@ -64,7 +67,18 @@ def relayed(tmp_path_factory, config, sharp) -> Path:
         f"fp16_{name}:{THREE},train.precision=fp16,{under(name, sharp)}" for name in ("ddp", "zero2", "zero3") if name != "ddp"
     ]
     run_ranks(2, LEGS, out, config, *legs, f"fp16_ddp:{THREE},train.precision=fp16")
-    run_ranks(1, LEGS, out, config, f"ddp_alone<sharded:{TWENTY}")
+    run_ranks(1, LEGS, out, config, f"ddp_alone<sharded:{TWENTY}", f"alone:{TEN}")
+    run_ranks(2, LEGS, out, config, *(f"{name}_shared<alone:{TWENTY},{under(name, sharp)}" for name in ("zero1", "zero3")))
+    return out
+
+
+@pytest.fixture(scope="module")
+def profiled(tmp_path_factory, config) -> Path:
+    """Three steps under DDP and with each of the launchers' files for DeepSpeed."""
+    out = tmp_path_factory.mktemp("profiled")
+    stages = {file: json.loads(file.read_text())["zero_optimization"]["stage"] for file in FILES}
+    legs = [f"{file.stem}:{THREE},train.strategy=zero{stage},train.deepspeed={file}" for file, stage in stages.items()]
+    run_ranks(2, LEGS, out, config, f"ddp:{THREE}", *legs)
     return out
 
 
@@ -96,7 +110,12 @@ def test_a_stale_gradient_and_a_wrong_order_of_phases_would_show(straight, mista
     assert apart(tensors(straight / "ddp"), tensors(straight / mistake)) > 1e-3
 
 
-@pytest.mark.parametrize("end", ["ddp_again", "ddp_alone"])
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_each_file_of_the_launchers_trains_as_ddp_does(profiled, file):
+    assert apart(tensors(profiled / "ddp"), tensors(profiled / file.stem)) < 1e-5
+
+
+@pytest.mark.parametrize("end", ["ddp_again", "ddp_alone", "zero1_shared", "zero3_shared"])
 def test_a_run_goes_on_under_another_strategy_and_number_of_processes(straight, relayed, end):
     assert apart(tensors(straight / "ddp"), tensors(relayed / end)) < 1e-5
 
@@ -120,12 +139,14 @@ def test_a_clamped_lam_stays_in_its_bounds(straight, relayed, strategy):
 
 
 @pytest.mark.parametrize("strategy", ["zero2", "zero3"])
-def test_fp16_scales_its_loss_alike(relayed, strategy):
+def test_fp16_scales_its_loss_alike_and_computes_in_fewer_bits(relayed, profiled, strategy):
     ddp, zero = relayed / "fp16_ddp", relayed / f"fp16_{strategy}"
     scales = [json.loads((each / "state.json").read_text())["loss_scales"] for each in (ddp, zero)]
     assert scales[0] == scales[1]
     assert scales[0]["generator"][1] == 3  # good steps
-    assert apart(load_file(ddp.with_name("fp16_ddp.samples")), load_file(zero.with_name(f"{zero.name}.samples"))) < 0.05
+    samples = load_file(zero.with_name(f"{zero.name}.samples"))
+    assert apart(load_file(ddp.with_name("fp16_ddp.samples")), samples) < 0.05
+    assert apart(load_file(profiled / "ddp.samples"), samples) > 1e-4
 
 
 def test_a_run_under_zero_3_reports_saves_and_goes_on_in_one_process(tmp_path, config, wavegan, sharp):

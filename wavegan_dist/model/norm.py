@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 Module = TypeVar("Module", bound=nn.Module)
-PART = 2  # images that PyTorch sums at a time
+PART = 2**17  # numbers that PyTorch sums at a time: they stay in the cache between its two passes
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -66,8 +66,9 @@ def side_by_side(nets: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[Te
 class NormaliseOverProcesses(Function):
     """Batch norms by the statistics of all processes: one collective forward, one backward (Ioffe and Szegedy 2015).
 
-    The local sums are those of PyTorch's own batch norm, a few images at a time: on the CPU `torch.var_mean` and `einsum` over
-    channels last take 20 to 70 times as long, and over many images its plain float32 sums lose two digits (docs/LOG.md).
+    The local sums are those of PyTorch's own batch norm, each place of a row for itself: on the CPU `torch.var_mean` and
+    `einsum` over channels last take 20 to 70 times as long, and over all places its plain float32 sums lose two digits
+    (docs/LOG.md).
     """
 
     @staticmethod
@@ -76,14 +77,17 @@ class NormaliseOverProcesses(Function):
         the (biased) variance [C].
         """
         norms = list(zip(*(arguments[first::3] for first in range(3)), strict=True))
-        local = [torch.cat(_statistics(x)) for x, _, _ in norms]
+        channels = [len(weight) for _, weight, _ in norms]
+        means, variances = _gather([_statistics(x) for x, _, _ in norms]).unbind(dim=1)  # each [processes, C of all norms]
+        variance, mean = torch.var_mean(means, dim=0, correction=0)
+        variance += variances.mean(dim=0)
+        inverse_std = torch.rsqrt(variance + eps).split(channels)
         saved, outputs = [], []
-        for (x, weight, bias), statistics in zip(norms, _gather(local), strict=True):
-            means, variances = statistics.chunk(2, dim=1)  # each [processes, C]
-            mean = means.mean(dim=0)
-            variance = (variances + (means - mean).square()).mean(dim=0)
-            saved += [x, weight, mean, torch.rsqrt(variance + eps)]
-            outputs += [F.batch_norm(x, mean, variance, weight, bias, eps=eps), mean, variance]
+        for (x, weight, bias), its_mean, its_variance, its_inverse_std in zip(
+            norms, mean.split(channels), variance.split(channels), inverse_std, strict=True
+        ):
+            saved += [x, weight, its_mean, its_inverse_std]
+            outputs += [F.batch_norm(x, its_mean, its_variance, weight, bias, eps=eps), its_mean, its_variance]
         ctx.save_for_backward(*saved)
         ctx.mark_non_differentiable(*(output for number, output in enumerate(outputs) if number % 3))
         return tuple(outputs)
@@ -93,11 +97,11 @@ class NormaliseOverProcesses(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """With y = (x - mean) / std: dx = weight / std * (dy - mean(dy) - y * mean(dy * y)), means over all processes."""
         norms = list(zip(gradients[::3], *(ctx.saved_tensors[first::4] for first in range(4)), strict=True))
-        local = [torch.cat(_sums(*norm)) for norm in norms]
+        local = [_sums(gradient, x, mean, inverse_std) for gradient, x, _, mean, inverse_std in norms]
+        all_sums = _gather(local).mean(dim=0).split([len(of_bias) for of_bias, _ in local], dim=1)
         results: list[Tensor | None] = [None]
-        for norm, mine, all_sums in zip(norms, local, _gather(local), strict=True):
-            bias_gradient, weight_gradient = mine.chunk(2)
-            results += [_x_gradient(*norm, *all_sums.mean(dim=0).chunk(2)), weight_gradient, bias_gradient]
+        for norm, (of_bias, of_weight), sums in zip(norms, local, all_sums, strict=True):
+            results += [_x_gradient(*norm, *sums), of_weight, of_bias]
         return tuple(results)
 
 
@@ -132,24 +136,34 @@ def _normalise(norms: Sequence[BatchNorm], inputs: Sequence[Tensor]) -> list[Ten
 
 def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance over this process's images, [C] each."""
-    parts = x.split(PART)
-    means, variances = map(
-        torch.stack, zip(*(torch.batch_norm_update_stats(part, None, None, 0.0) for part in parts), strict=True)
-    )
-    share = torch.tensor([[len(part) / len(x)] for part in parts])
-    mean = (share * means).sum(dim=0)
-    return mean, (share * (variances + (means - mean).square())).sum(dim=0)
+    each = [torch.batch_norm_update_stats(_rows(part), None, None, 0.0) for part in _parts(x)]
+    means, variances = (torch.cat(values).view(-1, x.shape[1]) for values in zip(*each, strict=True))
+    variance, mean = torch.var_mean(means, dim=0, correction=0)
+    return mean, variance.add_(variances.mean(dim=0))
 
 
-def _sums(gradient: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse_std: Tensor) -> tuple[Tensor, Tensor]:
+def _sums(gradient: Tensor, x: Tensor, mean: Tensor, inverse_std: Tensor) -> tuple[Tensor, Tensor]:
     """This process's gradients of bias and weight, [C] each."""
-    parts = [
-        torch.ops.aten.native_batch_norm_backward(*part, weight, None, None, mean, inverse_std, True, 0.0, [False, True, True])
-        for part in zip(gradient.split(PART), x.split(PART), strict=True)
+    channels, width = x.shape[1], x.shape[3]
+    statistics = (None, None, mean.repeat(width), inverse_std.repeat(width))
+    each = [
+        torch.ops.aten.native_batch_norm_backward(*map(_rows, part), None, *statistics, True, 0.0, [False, True, True])[1:]
+        for part in zip(_parts(gradient), _parts(x), strict=True)
     ]
-    return torch.stack([of_bias for _, _, of_bias in parts]).sum(dim=0), torch.stack(
-        [of_weight for _, of_weight, _ in parts]
-    ).sum(dim=0)
+    of_weight, of_bias = (torch.cat(values).view(-1, channels).sum(dim=0) for values in zip(*each, strict=True))
+    return of_bias, of_weight
+
+
+def _parts(x: Tensor) -> Sequence[Tensor]:
+    """Images of [B, C, H, W] some at a time, always as many."""
+    batch, most = len(x), max(1, PART * len(x) // x.numel())
+    return list(x.split(max(count for count in range(1, min(batch, most) + 1) if batch % count == 0)))
+
+
+def _rows(x: Tensor) -> Tensor:
+    """[B, C, H, W] as [1, W * C, B * H, 1], a view where channels are last: each place of a row a channel of its own."""
+    batch, channels, height, width = x.shape
+    return x.permute(0, 2, 3, 1).reshape(1, batch * height, 1, width * channels).permute(0, 3, 1, 2)
 
 
 def _x_gradient(
@@ -163,9 +177,12 @@ def _x_gradient(
     return torch.addcmul(c[:, None, None], x, b[:, None, None]).addcmul_(gradient, a[:, None, None])
 
 
-def _gather(vectors: Sequence[Tensor]) -> list[Tensor]:
-    """Each vector from all processes, [processes, length], in one message: over gloo quicker than an all-reduce."""
-    packed = torch.cat(tuple(vectors))
+def _gather(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Pairs of vectors, those of one place joined, from all processes in one message: [processes, 2, length].
+
+    Over gloo an all-gather is quicker than an all-reduce.
+    """
+    packed = torch.cat([each for pair in zip(*pairs, strict=True) for each in pair]).view(2, -1)
     slots = [torch.empty_like(packed) for _ in range(dist.get_world_size())]
     dist.all_gather(slots, packed)
-    return list(torch.stack(slots).split([len(vector) for vector in vectors], dim=1))
+    return torch.stack(slots)

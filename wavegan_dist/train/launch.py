@@ -1,5 +1,6 @@
 """The processes of a run: found by Accelerate, counted before the first step."""
 
+import ctypes
 import os
 import warnings
 from collections.abc import Iterator
@@ -21,6 +22,8 @@ __all__ = ["check_world_size", "locked", "on_main", "start", "together"]
 # Longer than anything that one rank does while the others wait in a collective (a sample grid, a read from slow storage),
 # shorter than anyone wants to pay for a cluster that hangs.
 TIMEOUT = timedelta(minutes=10)
+# Of glibc's malloc.h: when freed memory goes back to the kernel.
+TRIM_THRESHOLD, MMAP_THRESHOLD, NEVER = -1, -3, 2**31 - 1
 
 
 def start(train: TrainConfig) -> Accelerator:
@@ -44,6 +47,8 @@ def start(train: TrainConfig) -> Accelerator:
     check_world_size(accelerator.num_processes, train)
     zero_settings.check(train, accelerator.num_processes)
     choose_matmul(train)
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     return accelerator
 
 
@@ -55,6 +60,14 @@ def check_world_size(world_size: int, train: TrainConfig) -> None:
         raise UsageError(
             f"train.batch_size = {train.batch_size} does not divide among {world_size} processes{in_parts}; make it a multiple"
         )
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what a step frees for the next one, which else takes it from the kernel again, page by page."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(TRIM_THRESHOLD, NEVER)
+        libc.mallopt(MMAP_THRESHOLD, NEVER)
 
 
 def refuse_launchers_strategy() -> None:
