@@ -10,6 +10,5 @@ for keeper in "$ROOT"/run/node*.pid; do  # with a node's first process all other
     [ -e "$keeper" ] && ! gone "$(cat "$keeper")" && kill -9 "$(cat "$keeper")"
 done
 for daemon in slurmctld slurmdbd mariadbd munged; do stop "$ROOT/run/$daemon.pid"; done
-for k in $(seq "$NODES"); do [ -e "/run/netns/$PREFIX-$k" ] && ip netns del "$PREFIX-$k"; done
 command -v ip >/dev/null && ip link show "$BRIDGE" >/dev/null 2>&1 && ip link del "$BRIDGE"
 rm -rf "$ROOT"

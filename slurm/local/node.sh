@@ -17,11 +17,17 @@ start)
         exit
     fi
     # shellcheck disable=SC2016  # expanded by the inner shell
-    setsid nsenter --net="/run/netns/$PREFIX-$k" unshare --uts --mount --pid --fork --kill-child --mount-proc bash -c '
-        hostname "$1"; mount --bind "$2/hosts" /etc/hosts
+    setsid unshare --net --uts --mount --pid --fork --kill-child --mount-proc bash -c '
+        hostname "$1"; mount --no-mtab --bind "$2/hosts" /etc/hosts
+        until ip addr add "$3/24" dev eth0; do sleep 0.05; done
+        ip link set lo up; ip link set eth0 up
         slurmd -N "$1" -f "$SLURM_CONF"
-        while :; do sleep 1; done' keeper "$name" "$ROOT" </dev/null >"$ROOT/log/$name.out" 2>&1 &
+        while :; do sleep 1; done' keeper "$name" "$ROOT" "$NETWORK.$k" </dev/null >"$ROOT/log/$name.out" 2>&1 &
     echo $! >"$keeper"
+    ip link del "$PREFIX-v$k" 2>/dev/null || true  # of a node that crashed
+    until first=$(pgrep -P "$(cat "$keeper")"); do sleep 0.05; done
+    ip link add "$PREFIX-v$k" type veth peer name eth0 netns "$first"
+    ip link set "$PREFIX-v$k" master "$BRIDGE" up
     ;;
 kill-slurmd) inside kill -9 "$(cat "$ROOT/run/slurmd.$name.pid")" ;;
 crash) kill -9 "$(cat "$keeper")" ;;

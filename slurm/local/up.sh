@@ -20,14 +20,6 @@ check() {
 start_network() {
     ip addr add "$NETWORK.254/24" dev "$BRIDGE"
     ip link set "$BRIDGE" up
-    for k in $(seq "$NODES"); do
-        ip netns add "$PREFIX-$k"
-        ip link add "$PREFIX-v$k" type veth peer name eth0 netns "$PREFIX-$k"
-        ip link set "$PREFIX-v$k" master "$BRIDGE" up
-        ip -n "$PREFIX-$k" link set lo up
-        ip -n "$PREFIX-$k" addr add "$NETWORK.$k/24" dev eth0
-        ip -n "$PREFIX-$k" link set eth0 up
-    done
 }
 
 start_munge() {

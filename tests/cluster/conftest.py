@@ -1,5 +1,6 @@
 """A real Slurm on this machine, one for all tests of the session, and the jobs that several tests look at."""
 
+import json
 import os
 import re
 import shutil
@@ -9,10 +10,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NoReturn
 
 import psutil
 import pytest
 import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from tests.conftest import environment
 
@@ -28,6 +32,24 @@ def missing() -> str:
     if absent := [program for program in NEEDED if shutil.which(program) is None]:
         return f"{', '.join(absent)} missing: slurm/local/install.sh installs a real Slurm for these tests"
     return "" if os.geteuid() == 0 else "starting Slurm's daemons needs root"
+
+
+def without(what: str) -> NoReturn:
+    """Skip the tests that need it; in CI, which is to have it, they fail."""
+    (pytest.fail if os.environ.get("WAVEGAN_NEEDS_SLURM") else pytest.skip)(what)
+    raise AssertionError
+
+
+def traces() -> set[str]:
+    """What a cluster may leave on the machine: processes, mounts, network devices, namespaces, files."""
+    found = {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()}
+    found |= {str(path) for folder in ("/sys/class/net", "/run", "/var/run", "/run/netns") for path in Path(folder).glob("*")}
+    found |= {str(path) for path in Path("/tmp").glob("wavegan-slurm*")}
+    for process in psutil.process_iter(["pid", "name", "status", "cmdline"]):
+        told = [process.info["name"], *(process.info["cmdline"] or [])]
+        if process.info["status"] != psutil.STATUS_ZOMBIE and re.search("slurm|munged|mariadb", " ".join(told)):
+            found.add(f"process {process.info['pid']}: {' '.join(told)}")
+    return found
 
 
 def slurm(*command: object) -> str:
@@ -66,18 +88,25 @@ def trainers(run: Path) -> list[psutil.Process]:
     return found
 
 
+def mlflow_run(run: Path, store: str) -> Run:
+    """The one MLflow run of this run folder."""
+    client, tracking = MlflowClient(store), json.loads((run / "tracking.json").read_text())
+    experiment = client.get_experiment_by_name("wavegan").experiment_id
+    (only,) = client.search_runs([experiment], f"tags.`wavegan.key` = '{tracking['key']}'")
+    return only
+
+
 @pytest.fixture(scope="session")
 def cluster():
     """Two nodes, partitions `low` and `high`; seconds that the start took."""
     if reason := missing():
-        if os.environ.get("WAVEGAN_NEEDS_SLURM"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    began = time.monotonic()
+        without(reason)
+    before, began = traces(), time.monotonic()
     was_up = "is up already" in subprocess.run([LOCAL / "up.sh"], check=True, capture_output=True, text=True).stdout
     yield SimpleNamespace(seconds=time.monotonic() - began, was_up=was_up)
     if not was_up:
         subprocess.run([LOCAL / "down.sh"], check=True)
+        until("end of all that the cluster started", lambda: traces() <= before, 10)
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +115,7 @@ def submit(cluster):
 
     def run(*arguments: object, **settings: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "wavegan_dist", *map(str, arguments)]
-        variables = environment(SLURM_CONF=SLURM_CONF, **settings.pop("env", {}))
+        variables = environment(**{"SLURM_CONF": SLURM_CONF, "PYTHONPATH": str(ROOT)} | settings.pop("env", {}))
         return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=180, **settings)
 
     return run
@@ -116,11 +145,9 @@ def profile(tmp_path_factory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory) -> Path:
+def demo(house, walked) -> Path:
     """The demo's shards."""
-    out = tmp_path_factory.mktemp("shards") / "demo"
-    subprocess.run([sys.executable, "-m", "wavegan_dist", "shards", "write", "embedded", out, "--size", "32"], check=True)
-    return out
+    return house / "data" / "demo"
 
 
 @pytest.fixture(scope="session")
@@ -135,29 +162,25 @@ def training(tmp_path_factory, demo, store) -> Path:
 
 
 @pytest.fixture(scope="session")
-def short() -> list[str]:
-    """Settings for a run of five steps."""
-    return ["train.total_kimg=0.32", "train.snapshot_kimg=0.32", "train.checkpoint_kimg=0.32"]
-
-
-@pytest.fixture(scope="session")
 def straight(tmp_path_factory, submit, training, profile):
-    """A run over two nodes that nobody disturbs, and its evaluations. Submitted from a checkout that is broken at once."""
-    checkout = tmp_path_factory.mktemp("checkout")
-    shutil.copytree(ROOT / "wavegan_dist", checkout / "wavegan_dist", ignore=shutil.ignore_patterns("__pycache__"))
-    config = shutil.copy(training, checkout / "training.yaml")
+    """A run over two nodes that nobody disturbs, in containers. Submitted from a checkout that is broken at once."""
+    folder = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(ROOT / "wavegan_dist", folder / "wavegan_dist", ignore=shutil.ignore_patterns("__pycache__"))
+    config = shutil.copy(training, folder / "training.yaml")
     run = tmp_path_factory.mktemp("runs") / "straight"
-    evaluation = profile("sbatch: {nodelist: node1}", base="local1")
-    options = ["--evaluate-profile", evaluation, "--metrics", "spectrum", "--count", 300, "--best", "spectrum_db"]
-    later = profile("sbatch: {begin: now+1hour}")
-    command = ["submit", "train", "--config", config, "--profile", later, "--partition", "high", "--run-dir", run, *options]
-    job = job_of(submit(*command, cwd=checkout, env={"PYTHONPATH": str(checkout)}))
-    (checkout / "wavegan_dist" / "__init__.py").write_text("raise SystemExit('the checkout was edited')\n")
+    container = folder / "container"
+    container.write_text(f'#!/bin/sh\necho "$(hostname) $*" >>{folder}/contained\nexec unshare --mount --ipc "$@"\n')
+    container.chmod(0o755)
+    later = profile("sbatch: {begin: now+1hour}", f"container: [{container}]")
+    command = ["submit", "train", "--config", config, "--profile", later, "--partition", "high", "--run-dir", run]
+    job = job_of(submit(*command, cwd=folder, env={"PYTHONPATH": str(folder)}))
+    (folder / "wavegan_dist" / "__init__.py").write_text("raise SystemExit('the checkout was edited')\n")
     Path(config).write_text("nonsense")
+    later.write_text("nonsense")
     before = received()
     slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
     until("end of the training", lambda: ended(job), 180)
-    return SimpleNamespace(run=run, job=job, crossed=received() - before)
+    return SimpleNamespace(run=run, job=job, crossed=received() - before, contained=(folder / "contained").read_text())
 
 
 def received() -> int:
@@ -166,8 +189,54 @@ def received() -> int:
 
 
 @pytest.fixture(scope="session")
-def evaluated(straight):
-    """The same once its evaluations have ended."""
-    name = f"evaluate-{straight.run.name}"
-    until("end of the evaluations", lambda: not slurm("squeue", "--noheader", "--name", name), 180)
-    return straight
+def house(tmp_path_factory, cluster) -> Path:
+    """A folder in which the commands of docs/cluster.md work: what they name is there, smaller."""
+    folder = tmp_path_factory.mktemp("house")
+    for name in ("Makefile", "slurm/local"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).symlink_to(ROOT / name)
+    for script in (ROOT / "slurm").glob("*.sbatch"):
+        text = re.sub(r"(?m)^(#SBATCH --(cpus-per-task|gpus-per-node))=.*", r"\1=1", script.read_text())
+        (folder / "slurm" / script.name).write_text(text)
+    profiles = shutil.copytree(ROOT / "launchers" / "slurm", folder / "launchers" / "slurm")
+    (profiles / "gpu1.yaml").write_text((profiles / "local1.yaml").read_text() + "processes_per_node: 2\n")
+    (profiles / "gpu8.yaml").write_text((profiles / "local.yaml").read_text())
+    settings = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
+    settings["train"] |= {"total_kimg": 0.32, "snapshot_kimg": 0.32, "checkpoint_kimg": 0.32, "report_kimg": 0.128}
+    for name in ("demo", "photos64"):
+        (folder / "configs").mkdir(exist_ok=True)
+        (folder / "configs" / f"{name}.yaml").write_text(yaml.safe_dump(settings))
+    return folder
+
+
+def documented(section: str) -> list[str]:
+    """The commands of a section of docs/cluster.md, without their comments."""
+    text = (ROOT / "docs" / "cluster.md").read_text().split(f"\n## {section}\n")[1].split("\n## ")[0]
+    return [re.sub(r"\s+#.*", "", line.strip()) for line in text.splitlines() if line.startswith("    ")]
+
+
+@pytest.fixture(scope="session")
+def typed(house) -> Callable[..., str]:
+    """Types commands into a shell in the house; what they print."""
+
+    def run(*commands: str) -> str:
+        binaries = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        variables = environment(PATH=binaries, PYTHON=sys.executable, PYTHONPATH=str(ROOT), SLURM_CONF=SLURM_CONF)
+        shell = ["bash", "-euxo", "pipefail", "-c", "\n".join(commands)]
+        outcome = subprocess.run(shell, cwd=house, env=variables, capture_output=True, text=True, timeout=240)
+        assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+        return outcome.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def walked(house, typed):
+    """The first section of docs/cluster.md, typed as it stands there, but for what needs no repetition or a person."""
+    install, *commands, look, down = documented("From nothing to a two-node run and its curve")
+    assert (install, look[:9], down) == ("slurm/local/install.sh", "mlflow ui", "make slurm-down")
+    run, after = house / "runs" / "demo", commands.index("squeue")
+    job = re.search(r"job (\d+): ", typed(*commands[:after]))[1]
+    until("end of the training", lambda: ended(job), 180)  # which submits all evaluations before the collector can
+    said = typed(*commands[after:])
+    return SimpleNamespace(run=run, job=job, said=said, store=f"sqlite:///{house}/runs/mlflow.db")

@@ -6,21 +6,35 @@ import sys
 import time
 
 import pytest
-from mlflow import MlflowClient
 
-from tests.cluster.conftest import SLURM_CONF, ended, job_of, log_of, slurm, states, trainers, until
+from tests.cluster.conftest import SLURM_CONF, ended, job_of, log_of, mlflow_run, slurm, states, trainers, until
 from tests.conftest import environment
 
 
 @pytest.fixture(scope="module")
-def cancelled(tmp_path_factory, submit, training, profile):
-    """A run of one process after scancel in mid-run."""
-    run, alone = tmp_path_factory.mktemp("runs") / "cancelled", profile(base="local1")
-    job = job_of(submit("submit", "train", "--config", training, "--profile", alone, "--run-dir", run, "train.total_kimg=1000"))
-    until("report", (run / "metrics.jsonl").exists, 90)
+def cancelled(tmp_path_factory, submit, training, profile, store):
+    """A run over two nodes after scancel in mid-run. Slurm's warning came in the midst of its setup."""
+    folder = tmp_path_factory.mktemp("runs")
+    run, began, go_on, slow = folder / "cancelled", folder / "began", folder / "go_on", profile()
+    wait = f"touch {began}; until [ -e {go_on} ]; do sleep 0.1; done"
+    slow.write_text(slow.read_text().replace("setup:", f"setup:\n  - '{wait}'"))
+    job = job_of(submit("submit", "train", "--config", training, "--profile", slow, "--run-dir", run, "train.total_kimg=1000"))
+    until("setup", began.exists, 60)
+    slurm("scancel", "--batch", "--signal=USR2", job)
+    time.sleep(2)  # Slurm delivers it behind scancel's back, and who ignores it cannot tell
+    go_on.touch()
+    until("report", (run / "metrics.jsonl").exists, 120)
+    until("run in MLflow", lambda: json.loads((run / "tracking.json").read_text()).get("run_id"), 60)
+    until("report in MLflow", lambda: "lam" in mlflow_run(run, store).data.metrics, 60)  # its store's tables take a while
     slurm("scancel", job)
     until("end of the job", lambda: ended(job) and not trainers(run), 60)
     return run, job
+
+
+def test_a_warning_before_the_job_listens_does_not_end_it(cancelled):
+    run, job = cancelled
+    assert log_of(run, job).count("processes, to meet on") == 1
+    assert (run / "metrics.jsonl").exists()
 
 
 def test_scancel_ends_a_run_cleanly(cancelled, store):
@@ -30,12 +44,11 @@ def test_scancel_ends_a_run_cleanly(cancelled, store):
     assert (left["state"], left["reason"].split(":")[0]) == ("interrupted", "SIGTERM")
     assert json.loads(next(run.glob(f"checkpoints/*{left['nimg'] % 1000:03d}/state.json")).read_text())["nimg"] == left["nimg"]
     assert not list(run.rglob("*.tmp"))
-    run_id = json.loads((run / "tracking.json").read_text())["run_id"]
-    until("word in MLflow", lambda: MlflowClient(store).get_run(run_id).info.status == "KILLED", 30)
+    until("word in MLflow", lambda: mlflow_run(run, store).info.status == "KILLED", 30)
     assert slurm("squeue", "--noheader", "--jobs", job).strip() == ""
 
 
-def test_a_job_that_crashes_twice_at_the_same_place_stops_and_says_so(tmp_path, submit, training, profile):
+def test_a_job_that_crashes_twice_at_the_same_place_stops_and_says_so(submit, tmp_path, training, profile):
     run = tmp_path / "crashing"
     alone = profile(base="local1")
     command = ["submit", "train", "--config", training, "--profile", alone, "--run-dir", run, "optim.lr_d=1e30", "seed=1"]
@@ -49,16 +62,22 @@ def test_a_job_that_crashes_twice_at_the_same_place_stops_and_says_so(tmp_path, 
     assert crashes[1]["reason"] in log_of(run, job)
 
 
-def test_a_job_that_got_other_nodes_than_its_profile_says_does_not_train(cluster, tmp_path):
-    spec = {"run_dir": str(tmp_path / "run"), "profile": {"time": 5, "nodes": 2}, "arguments": ["--config", "none"]}
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"nodes": 2}, "Slurm granted 1 nodes where the profile has nodes = 2"),
+        ({"gpus_per_node": 2}, "Slurm granted 1 GPUs a node where the profile has 2"),
+    ],
+)
+def test_a_job_that_got_less_than_its_profile_says_does_not_train(cluster, tmp_path, more, said):
+    spec = {"run_dir": str(tmp_path / "run"), "profile": {"time": 5, **more}, "arguments": ["--config", "none"]}
     (tmp_path / "job.json").write_text(json.dumps(spec))
     code = f"from wavegan_dist.cluster.train_job import run; run('{tmp_path}/job.json')"
     script = tmp_path / "job.sh"
     script.write_text(f'#!/bin/bash\n{sys.executable} -c "{code}"\n')
     log = tmp_path / "log"
-    command = ["sbatch", "--wait", "-N1", "-o", str(log), str(script)]
+    command = ["sbatch", "--wait", "-N1", "--gpus-per-node=1", "-o", str(log), str(script)]
     subprocess.run(command, env=environment(SLURM_CONF=SLURM_CONF), timeout=60, check=False)
     until("log", log.exists, 10)
-    time.sleep(0.2)
-    assert "Slurm granted 1 nodes where the profile has nodes = 2" in log.read_text()
+    until("word", lambda: said in log.read_text(), 10)
     assert not (tmp_path / "run").exists()

@@ -2,67 +2,152 @@
 
 import json
 import shutil
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
 
+import psutil
+import pytest
 from mlflow import MlflowClient
 
-from tests.cluster.conftest import slurm, states, until
+from tests.cluster.conftest import SLURM_CONF, log_of, slurm, states, until
 from tests.test_cli import refused
+from wavegan_dist.cluster import chain
+from wavegan_dist.cluster.chain import Round
+from wavegan_dist.cluster.job import EvaluateJob
+from wavegan_dist.cluster.profile import load_profile
 
 NOT_COPIED = shutil.ignore_patterns("evaluations", "cluster", "tracking*", "checkpoints")
 METRICS = ("--metrics", "spectrum", "--count", 300, "--best", "spectrum_db")
+SNAPSHOTS = ["kimg-000000", "kimg-000000.320"]
 
 
-def test_training_has_each_snapshot_evaluated_into_its_own_mlflow_run(evaluated, store):
-    results = {file.stem: json.loads(file.read_text()) for file in evaluated.run.glob("evaluations/kimg-*.json")}
-    assert set(results) == {"kimg-000000", "kimg-000006.400"}
-    run_id = json.loads((evaluated.run / "tracking.json").read_text())["run_id"]
-    client = MlflowClient(store)
-    history = client.get_metric_history(run_id, "eval/spectrum_db")
-    logged = {metric.step: metric.value for metric in history}
-    assert logged == {result["protocol"]["nimg"]: result["metrics"]["spectrum_db"] for result in results.values()}
-    assert set(logged) == {0, 6400}
+@pytest.fixture
+def copy(walked, tmp_path) -> Path:
+    """The run of docs/cluster.md without its evaluations."""
+    return shutil.copytree(walked.run, tmp_path / "copy", ignore=NOT_COPIED)
+
+
+def results(run: Path) -> dict[str, dict]:
+    return {file.stem: json.loads(file.read_text()) for file in run.glob("evaluations/kimg-*.json")}
+
+
+def evaluators(run: Path) -> list[psutil.Process]:
+    """Processes that measure a snapshot of the run."""
+    found = psutil.process_iter(["cmdline"])
+    return [
+        it
+        for it in found
+        if {"evaluate", "--snapshot"} <= {*(it.info["cmdline"] or [])} and str(run) in str(it.info["cmdline"])
+    ]
+
+
+def test_the_documented_commands_train_over_two_nodes_and_evaluate_each_snapshot(walked):
+    assert [f"{name}: evaluated" in walked.said for name in SNAPSHOTS] == [True] * 2
+    assert json.loads((walked.run / "environment.json").read_text())["world_size"] == 2
+    assert json.loads((walked.run / "exit.json").read_text())["state"] == "finished"
+    assert sorted(results(walked.run)) == SNAPSHOTS
+    jobs = json.loads((walked.run / "cluster" / "evaluations.json").read_text())
+    for name in SNAPSHOTS:
+        assert f"wavegan: evaluation of {name} is submitted" in log_of(walked.run, walked.job)
+    assert states(walked.job) == ["COMPLETED"]
+    until("accounts", lambda: [states(jobs[name]) for name in SNAPSHOTS] == [["COMPLETED"]] * 2, 30)
+
+
+def test_metrics_are_in_the_training_s_own_mlflow_run_at_the_snapshot_s_image(walked):
+    run_id = json.loads((walked.run / "tracking.json").read_text())["run_id"]
+    client = MlflowClient(walked.store)
+    for name in ("fwd", "spectrum_db"):
+        logged = {metric.step: metric.value for metric in client.get_metric_history(run_id, f"eval/{name}")}
+        assert logged == {result["protocol"]["nimg"]: result["metrics"][name] for result in results(walked.run).values()}
+        assert set(logged) == {0, 320}
     assert client.get_run(run_id).info.status == "FINISHED"
+    assert len(client.search_runs([client.get_run(run_id).info.experiment_id])) == 1
 
 
-def test_the_best_snapshot_is_tagged(evaluated, store):
-    values = {
-        file.stem: json.loads(file.read_text())["metrics"]["spectrum_db"] for file in evaluated.run.glob("evaluations/*.json")
-    }
+def test_the_best_snapshot_is_tagged(walked):
+    values = {name: result["metrics"]["fwd"] for name, result in results(walked.run).items()}
     best = min(values, key=values.__getitem__)
-    assert json.loads((evaluated.run / "best.json").read_text())["snapshot"] == best
-    run_id = json.loads((evaluated.run / "tracking.json").read_text())["run_id"]
-    tags = MlflowClient(store).get_run(run_id).data.tags
-    assert (tags["best_snapshot"], tags["best_metric"]) == (best, "spectrum_db")
+    assert json.loads((walked.run / "best.json").read_text())["snapshot"] == best
+    run_id = json.loads((walked.run / "tracking.json").read_text())["run_id"]
+    tags = MlflowClient(walked.store).get_run(run_id).data.tags
+    assert (tags["best_snapshot"], tags["best_metric"], float(tags["best_value"])) == (best, "fwd", values[best])
 
 
-def test_the_collector_evaluates_what_is_new_retries_what_fails_once_and_lists_it(evaluated, submit, tmp_path):
-    run = tmp_path / "copy"
-    shutil.copytree(evaluated.run, run, ignore=NOT_COPIED)
-    (run / "snapshots" / "kimg-000000" / "model.safetensors").write_bytes(b"nothing")
+def test_the_collector_evaluates_what_is_new_retries_what_fails_once_and_lists_it(house, copy, submit, tmp_path):
+    (copy / "snapshots" / SNAPSHOTS[0] / "model.safetensors").write_bytes(b"nothing")
     seen = tmp_path / "environment"
     traced = tmp_path / "traced.yaml"
     traced.write_text(f"partition: high\ntime: 10\nsetup: ['export OMP_NUM_THREADS=1', 'env > {seen}']\n")
     outer = {"RANK": "3", "WORLD_SIZE": "7", "MASTER_ADDR": "nowhere", "SLURM_NTASKS": "9", "SLURM_JOB_ID": "99"}
-    outcome = submit("watch", run, "--profile", traced, *METRICS, env=outer)
-    refused(outcome, "1 of 2 evaluations failed", "kimg-000000", exit_code=1)
-    assert "kimg-000006.400: evaluated" in outcome.stdout
-    jobs = json.loads((run / "cluster" / "evaluations.json").read_text())
-    assert states(jobs["kimg-000000"]) == ["REQUEUED", "FAILED"]
-    assert states(jobs["kimg-000006.400"]) == ["COMPLETED"]
+    outcome = submit("watch", copy, "--profile", traced, *METRICS, env=outer, cwd=house)
+    refused(outcome, "1 of 2 evaluations failed", SNAPSHOTS[0], exit_code=1)
+    assert f"{SNAPSHOTS[1]}: evaluated" in outcome.stdout
+    jobs = json.loads((copy / "cluster" / "evaluations.json").read_text())
+    assert states(jobs[SNAPSHOTS[0]]) == ["REQUEUED", "FAILED"]
+    assert states(jobs[SNAPSHOTS[1]]) == ["COMPLETED"]
     inside = dict(line.split("=", 1) for line in seen.read_text().splitlines() if "=" in line)
     assert not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} & set(inside)
     assert inside["SLURM_NTASKS"] == "1"
     assert inside["SLURM_JOB_ID"] != "99"
 
 
-def test_all_snapshots_at_once_are_one_array(evaluated, submit, tmp_path):
-    run = shutil.copytree(evaluated.run, tmp_path / "again", ignore=NOT_COPIED)
-    refused(submit("submit", "evaluate", "--run", run, "--snapshots", "kimg-7", "--profile", "local1"), "no snapshot kimg-7")
-    outcome = submit("submit", "evaluate", "--run", run, "--snapshots", "all", "--profile", "local1", *METRICS)
+def test_only_so_many_evaluations_are_in_flight_at_a_time(copy, monkeypatch):
+    """Jobs that wait, so that nothing happens but what the collector does."""
+    monkeypatch.setenv("SLURM_CONF", SLURM_CONF)
+    first, second, third = *SNAPSHOTS, "kimg-000000.640"
+    shutil.copytree(copy / "snapshots" / second, copy / "snapshots" / third)
+    profile = load_profile("local1", sbatch={"begin": "now+1hour"})
+    job = EvaluateJob(run_dir=copy, profile=profile, arguments=[], best="fwd", in_flight=1)
+    (copy / "evaluations").mkdir()
+    (copy / "evaluations" / f"{first}.failed").write_text("in a former submission")
+    with ThreadPool(2) as two:  # as a training job and a collector beside it
+        looks = two.map(chain.collect, [job, job])
+    assert sorted(looks, key=lambda look: look.in_flight) == [
+        Round(submitted=[first], waiting=[second, third]),
+        Round(in_flight=[first], waiting=[second, third]),
+    ]
+    assert not (copy / "evaluations" / f"{first}.failed").exists()
+    assert chain.collect(job) == Round(in_flight=[first], waiting=[second, third])
+    cancelled = chain.submitted(copy)[first]
+    slurm("scancel", cancelled)
+    until("end of the job", lambda: states(cancelled) == ["CANCELLED"], 30)
+    lost = {first: f"job {cancelled} ended without a result"}
+    assert chain.collect(job, all_at_once=True) == Round(submitted=[second, third], failed=lost)
+    array = chain.submitted(copy)[third].split("_")[0]
+    assert "ArrayTaskThrottle=1" in slurm("scontrol", "show", "job", array)
+    slurm("scancel", array)
+
+
+def test_all_snapshots_at_once_are_one_array_and_survive_preemption(house, copy, submit):
+    command = ["submit", "evaluate", "--run", copy, "--profile", "local1", "--time", 10, *METRICS, "--snapshots"]
+    refused(submit(*command, "kimg-7", cwd=house), "no snapshot kimg-7")
+    outcome = submit(*command, "all", cwd=house)
     assert outcome.returncode == 0, outcome.stderr
-    jobs = json.loads((run / "cluster" / "evaluations.json").read_text())
-    array = jobs["kimg-000000"].split("_")[0]
-    assert jobs == {"kimg-000000": f"{array}_0", "kimg-000006.400": f"{array}_1"}
+    jobs = json.loads((copy / "cluster" / "evaluations.json").read_text())
+    array = jobs[SNAPSHOTS[0]].split("_")[0]
+    assert jobs == {SNAPSHOTS[0]: f"{array}_0", SNAPSHOTS[1]: f"{array}_1"}
+    until("evaluations", lambda: len(evaluators(copy)) == 2, 60)
+    urgent = slurm("sbatch", "--parsable", "-p", "high", "-N", 2, "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1").strip()
+    until("end of the urgent job", lambda: states(urgent) == ["COMPLETED"], 60)
     until("end of the array", lambda: not slurm("squeue", "--noheader", "--jobs", array).strip(), 120)
-    assert {file.name for file in run.glob("evaluations/*.json")} == {"kimg-000000.json", "kimg-000006.400.json"}
-    refused(submit("submit", "evaluate", "--run", run, "--snapshots", "new", "--profile", "local1"), "nothing to submit")
+    assert sorted(results(copy)) == SNAPSHOTS
+    for job in jobs.values():
+        until("accounts", lambda job=job: states(job)[-1] == "COMPLETED", 30)
+        assert len(states(job)) == 2
+    assert not list(copy.glob("evaluations/*.failed"))
+    refused(submit(*command, "new", cwd=house), "nothing to submit")
+
+
+def test_an_evaluation_that_its_time_limit_cuts_is_tried_once_more(house, copy, submit, profile):
+    brief = profile("warn_seconds: 30", "sbatch: {begin: now+1hour}", base="local1")
+    command = ["submit", "evaluate", "--run", copy, "--profile", brief, "--time", 1, *METRICS, "--snapshots", SNAPSHOTS[1]]
+    assert submit(*command, cwd=house).returncode == 0
+    job = json.loads((copy / "cluster" / "evaluations.json").read_text())[SNAPSHOTS[1]]
+    slurm("scontrol", "update", f"JobId={job}", "TimeLimit=60", "StartTime=now")  # so that only the warning below comes
+    until("evaluation", lambda: evaluators(copy), 60)
+    slurm("scancel", "--batch", "--signal=USR2", job)  # what Slurm sends shortly before the limit
+    failed = copy / "evaluations" / f"{SNAPSHOTS[1]}.failed"
+    until("note of the failure", failed.exists, 30)
+    assert "not done within the profile's time limit of 1 min" in failed.read_text()
+    until("end of the job", lambda: states(job)[-1] == "COMPLETED", 120)
+    assert not failed.exists()

@@ -1,64 +1,73 @@
 """The plain sbatch files, and the scripts of the local cluster."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
-import sys
 import time
 
 import pytest
 
-from tests.cluster.conftest import LOCAL, ROOT, SLURM_CONF, ended, slurm, states, until
-from tests.conftest import environment
+from tests.cluster.conftest import LOCAL, ROOT, documented, ended, slurm, states, until, without
+
+ALONE, WIDE, ARRAY = documented("Without submitit")
 
 
-def sbatch(*command: object, **variables: str) -> str:
-    """Submit one of slurm/*.sbatch with less than a real cluster's resources; its job id."""
-    small = ["--cpus-per-task=1", "--gpus-per-node=1", "--chdir", str(ROOT)]
-    variables = environment(SLURM_CONF=SLURM_CONF, PYTHON=sys.executable, **variables)
-    words = ["sbatch", "--parsable", *small, *map(str, command)]
-    return subprocess.run(words, check=True, capture_output=True, text=True, env=variables, timeout=60).stdout.strip()
+def submitted(said: str) -> str:
+    return re.search(r"Submitted batch job (\d+)", said)[1]
 
 
 @pytest.fixture(scope="module")
-def runs(cluster, tmp_path_factory, training, short, profile):
-    """A run by train.sbatch in two processes of one node, and one by train-nodes.sbatch on two nodes."""
-    folder = tmp_path_factory.mktemp("runs")
-    pair = profile("processes_per_node: 2", base="local1")
-    one, many = folder / "one", folder / "many"
-    common = {"CONFIG": str(training)}
-    jobs = [
-        sbatch("-o", folder / "one.log", "slurm/train.sbatch", *short, RUN=str(one), PROFILE=str(pair), **common),
-        sbatch("-o", folder / "many.log", "slurm/train-nodes.sbatch", *short, RUN=str(many), PROFILE="local", **common),
-    ]
-    until("end of both", lambda: all(map(ended, jobs)), 180)
-    for job, run in zip(jobs, (one, many), strict=True):
-        assert states(job) == ["COMPLETED"], run.with_suffix(".log").read_text()
-    return one, many
+def trained(house, typed):
+    """The trainings of the documented sbatch commands: two processes on one node, and one on each of two nodes."""
+    jobs = {house / "runs" / "photos64": submitted(typed(ALONE)), house / "runs" / "wide": submitted(typed(WIDE))}
+    until("end of both", lambda: all(map(ended, jobs.values())), 180)
+    for job in jobs.values():
+        assert states(job) == ["COMPLETED"], (house / f"wavegan-{job}.log").read_text()
+    return list(jobs)
 
 
-def test_one_node_and_many_nodes_train(runs):
-    for run in runs:
+def test_one_node_and_many_nodes_train(trained):
+    for run in trained:
         assert json.loads((run / "exit.json").read_text())["state"] == "finished"
         assert json.loads((run / "environment.json").read_text())["world_size"] == 2
 
 
-def test_the_array_evaluates_every_snapshot(runs):
-    run = runs[0]
-    log = run.parent / "evaluate-%a.log"
-    options = ["--metrics", "spectrum", "--count", 200]
-    job = sbatch("--array=0-2", "-o", log, "slurm/evaluate.sbatch", *options, RUN=str(run), OMP_NUM_THREADS="1")
+def test_the_array_evaluates_every_snapshot(house, trained, typed):
+    job = submitted(typed(ARRAY))
     until("end of the array", lambda: not slurm("squeue", "--noheader", "--jobs", job).strip(), 120)
-    assert {file.name for file in run.glob("evaluations/*.json")} == {"kimg-000000.json", "kimg-000000.320.json"}
-    assert "none for task 2" in (run.parent / "evaluate-2.log").read_text()
+    run = house / "runs" / "wide"
+    assert {file.stem for file in run.glob("evaluations/*.json")} == {path.name for path in run.glob("snapshots/*")}
+    assert "none for task 9" in (house / f"wavegan-evaluate-{job}_9.log").read_text()
+
+
+def test_the_documented_commands_for_a_large_cluster_are_ones(trained, typed):
+    for command in documented("On your own cluster"):
+        said = typed(command if command.endswith("--dry-run") else f"{command} --dry-run")
+        assert said.startswith("#!/bin/bash")
 
 
 def test_the_scripts_pass_shellcheck():
     if shutil.which("shellcheck") is None:
-        pytest.skip("shellcheck is missing: slurm/local/install.sh installs it")
+        without("shellcheck is missing: slurm/local/install.sh installs it")
     files = [*(ROOT / "slurm").glob("*.sbatch"), *LOCAL.glob("*.sh")]
     assert len(files) >= 8
     assert subprocess.run(["shellcheck", *files], cwd=ROOT / "slurm").returncode == 0
+
+
+def test_a_missing_program_is_named_and_nothing_is_started(tmp_path):
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("bash", "dirname", "seq", "rm", "cat", "id"):
+        (tools / tool).symlink_to(shutil.which(tool))
+    variables = {"PATH": str(tools), "SLURM_LOCAL": str(tmp_path / "cluster")}
+    outcome = subprocess.run([LOCAL / "up.sh"], capture_output=True, text=True, env=variables)
+    needs = (
+        "munged is missing; slurm/local/install.sh installs it" if os.geteuid() == 0 else "starting Slurm's daemons needs root"
+    )
+    assert (outcome.returncode, outcome.stderr) == (1, f"slurm/local: {needs}\n")
+    assert not (tmp_path / "cluster").exists()
 
 
 def test_the_cluster_is_up_within_a_minute_and_up_again_is_nothing_to_do(cluster):

@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from tests.cluster.conftest import LOCAL, ended, job_of, log_of, slurm, states, trainers, until
+from tests.cluster.conftest import LOCAL, ended, job_of, log_of, mlflow_run, slurm, states, trainers, until
 from wavegan_dist.data import Index
 
 EVERY_REPORT = list(range(128, 6401, 128))
@@ -61,8 +61,8 @@ def interrupted(tmp_path_factory, submit, training, profile, straight):
     seen.urgent = states(urgent.strip())
 
     until("report after the preemption", lambda: nimg(run) > seen.preempted["nimg"], 90)
-    minutes = int(slurm("squeue", "--noheader", "--jobs", job, "-o", "%M").split(":")[0]) + 1
-    slurm("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
+    # Slurm looks every 30 s and warns up to 30 s early; from the warning on the run needs time to save.
+    slurm("scontrol", "update", f"JobId={job}", "EndTime=now+75")
     halted(run, "warning of the time limit", lambda: log_of(run, job).count("Slurm says that the job will end") == 2)
     until("end of the start at its limit", lambda: left(run)["time"] > seen.preempted["time"], 60)
     seen.limited = left(run)
@@ -84,12 +84,10 @@ def final(run: Path) -> dict:
     return {name: tensor for file in sorted(newest.glob("*.safetensors")) for name, tensor in load_file(file).items()}
 
 
-def mlflow_run(run: Path, store: str):
-    """The one MLflow run of this run folder, and the steps of one of its metrics."""
-    client, tracking = MlflowClient(store), json.loads((run / "tracking.json").read_text())
-    experiment = client.get_experiment_by_name("wavegan").experiment_id
-    (only,) = client.search_runs([experiment], f"tags.`wavegan.key` = '{tracking['key']}'")
-    return only, [metric.step for metric in client.get_metric_history(only.info.run_id, "lam")]
+def told(run: Path, store: str) -> tuple[str, list[int]]:
+    """Status of this run in MLflow, and the steps of one of its metrics."""
+    info = mlflow_run(run, store).info
+    return info.status, [metric.step for metric in MlflowClient(store).get_metric_history(info.run_id, "lam")]
 
 
 def test_two_nodes_train_one_run(straight, store):
@@ -97,9 +95,7 @@ def test_two_nodes_train_one_run(straight, store):
     assert json.loads((straight.run / "environment.json").read_text())["world_size"] == 2
     steps = slurm("sacct", "--noheader", "--parsable2", "-o", "JobID,NNodes,NTasks", "-j", straight.job)
     assert f"{straight.job}.0|2|2" in steps.splitlines()
-    only, steps = mlflow_run(straight.run, store)
-    assert only.info.status == "FINISHED"
-    assert steps == EVERY_REPORT
+    assert told(straight.run, store) == ("FINISHED", EVERY_REPORT)
 
 
 def test_gradients_cross_the_network_at_every_step(straight):
@@ -113,10 +109,16 @@ def test_gradients_cross_the_network_at_every_step(straight):
     assert straight.crossed > 100 * gradients  # 100 steps; a ring of two sends each gradient once to each
 
 
-def test_a_job_runs_the_code_and_the_config_of_its_submission(straight):
-    assert (straight.run / "exit.json").exists()  # `straight` breaks the checkout and the config before the job starts
+def test_a_job_runs_the_code_the_config_and_the_profile_of_its_submission(straight):
+    assert (straight.run / "exit.json").exists()  # `straight` breaks all three before the job starts
     (code,) = (straight.run / "cluster" / "code").iterdir()
     assert f"PYTHONPATH={code}" in next((straight.run / "cluster" / "jobs").glob("*submission.sh")).read_text()
+
+
+def test_each_node_trains_in_the_profile_s_container(straight):
+    launched = [line for line in straight.contained.splitlines() if "accelerate.commands.launch" in line]
+    assert sorted(line.split()[0] for line in launched) == ["node1", "node2"]
+    assert all(f"--config {straight.run}" in line for line in launched)
 
 
 def test_a_preempted_run_saves_itself_in_mid_epoch_within_the_grace_period(interrupted, demo):
@@ -146,5 +148,4 @@ def test_interruptions_change_no_bit_and_neither_lose_nor_repeat_an_image(interr
     assert expected.keys() == got.keys()
     assert [name for name in expected if not expected[name].equal(got[name])] == []
     assert reported(interrupted.run) == reported(straight.run) == EVERY_REPORT
-    only, steps = mlflow_run(interrupted.run, store)
-    assert (only.info.status, steps) == ("FINISHED", reported(straight.run))
+    assert told(interrupted.run, store) == ("FINISHED", EVERY_REPORT)

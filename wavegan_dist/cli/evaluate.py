@@ -18,6 +18,15 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--snapshot", type=Path, required=True, metavar="DIR")
     command.add_argument("--data", type=Path, required=True, metavar="INDEX", help="index.json of the real images")
+    add_measures(command)
+    command.add_argument(
+        "--json", type=Path, metavar="FILE", help="default: RUN/evaluations/SNAPSHOT.json for a run's snapshot"
+    )
+    command.set_defaults(run=run)
+
+
+def add_measures(command: Any) -> None:
+    """What is measured and how."""
     command.add_argument(
         "--metrics", default="fwd,fwd_db2,spectrum,bands,fd,kid,prc", metavar="LIST", help="default: all of them but fid"
     )
@@ -33,10 +42,15 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--inception-weights", type=Path, metavar="FILE", help="torch-fidelity's Inception, for fid")
     command.add_argument("--dinov2-weights", type=Path, metavar="FILE", help="dinov2_vits14_pretrain.pth, vitb14 or vitl14")
-    command.add_argument(
-        "--json", type=Path, metavar="FILE", help="default: RUN/evaluations/SNAPSHOT.json for a run's snapshot"
-    )
-    command.set_defaults(run=run)
+
+
+def measures(options: argparse.Namespace) -> list[str]:
+    """The arguments that `add_measures` took, for another `wavegan evaluate`."""
+    given = {
+        name: getattr(options, name)
+        for name in ("metrics", "count", "seed", "extractor", "inception_weights", "dinov2_weights")
+    }
+    return [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
 
 
 def run(options: argparse.Namespace) -> None:

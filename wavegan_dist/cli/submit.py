@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wavegan_dist.cli.evaluate import add_measures, measures
 from wavegan_dist.cli.parsing import Parser, positive
 from wavegan_dist.errors import UsageError
 
@@ -31,6 +32,7 @@ def _add_train(kinds: Any) -> None:
     command.add_argument("--run-dir", type=Path, metavar="DIR", help="run folder (default: runs/NAME_OF_CONFIG)")
     add_resources(command)
     command.add_argument("--nodes", type=positive, metavar="N")
+    _add_dry_run(command)
     command.add_argument("--evaluate-profile", metavar="NAME", help="evaluate each snapshot in a job of this profile")
     add_evaluation(command)
     command.set_defaults(run=train)
@@ -48,8 +50,13 @@ def _add_evaluate(kinds: Any) -> None:
         "--snapshots", required=True, metavar="all|new|LIST", help="new: without a result; LIST: kimg-000100,kimg-000200"
     )
     add_resources(command)
+    _add_dry_run(command)
     add_evaluation(command)
     command.set_defaults(run=evaluate)
+
+
+def _add_dry_run(command: Any) -> None:
+    command.add_argument("--dry-run", action="store_true", help="print the batch script and submit nothing")
 
 
 def add_resources(command: Any) -> None:
@@ -58,13 +65,11 @@ def add_resources(command: Any) -> None:
     command.add_argument("--partition", metavar="NAME")
     command.add_argument("--time", metavar="TIME", help="limit of one start, as Slurm writes it: 90 or 12:00:00 or 2-0")
     command.add_argument("--gpus-per-node", type=int, metavar="N")
-    command.add_argument("--dry-run", action="store_true", help="print the batch script and submit nothing")
 
 
 def add_evaluation(command: Any) -> None:
     """How snapshots are evaluated."""
-    command.add_argument("--metrics", metavar="LIST", help="as of wavegan evaluate")
-    command.add_argument("--count", type=positive, metavar="N", help="as of wavegan evaluate")
+    add_measures(command)
     command.add_argument("--best", default="fwd", metavar="METRIC", help="its value nearest to 0 is tagged best (default: fwd)")
     command.add_argument("--in-flight", type=positive, default=2, metavar="N", help="evaluation jobs at a time (default: 2)")
 
@@ -135,5 +140,10 @@ def evaluation_job(options: argparse.Namespace, run_dir: Path, profile: str, cha
     from wavegan_dist.cluster.job import EvaluateJob
     from wavegan_dist.cluster.profile import load_profile
 
-    how = {name: getattr(options, name) for name in ("metrics", "count", "best", "in_flight")}
-    return EvaluateJob(run_dir=run_dir, profile=load_profile(profile, **changes), **how)
+    return EvaluateJob(
+        run_dir=run_dir,
+        profile=load_profile(profile, **changes),
+        arguments=measures(options),
+        best=options.best,
+        in_flight=options.in_flight,
+    )

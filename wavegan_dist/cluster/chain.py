@@ -12,6 +12,7 @@ from wavegan_dist.cluster.evaluate_job import failure_file
 from wavegan_dist.cluster.job import EvaluateJob
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import atomic_file
+from wavegan_dist.tracking.spool import locked
 
 PAUSE = 10.0  # seconds between two looks of a training job
 
@@ -34,16 +35,22 @@ def collect(job: EvaluateJob, *, all_at_once: bool = False) -> Round:
         job: what to do.
         all_at_once: submit all that are left as one array, of which Slurm runs `in_flight` at a time.
     """
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with locked(job.folder / "evaluations.lock"):  # the training job and a collector may look at the same time
+        return _look(job, all_at_once=all_at_once)
+
+
+def _look(job: EvaluateJob, *, all_at_once: bool) -> Round:
     from wavegan_dist.cluster.submit import submit_evaluations  # a circle in fact: a job that submits jobs
 
     jobs, active, found = submitted(job.run_dir), slurm.active(), Round()
     for name in snapshots(job.run_dir):
-        if result_file(job.run_dir, name).exists():
+        if jobs.get(name) in active:  # also when its result is there: the best one's tag is still to come
+            found.in_flight.append(name)
+        elif result_file(job.run_dir, name).exists():
             found.done.append(name)
         elif name not in jobs:
             found.waiting.append(name)
-        elif jobs[name] in active:
-            found.in_flight.append(name)
         else:
             file = failure_file(job.run_dir, name)
             found.failed[name] = file.read_text().strip() if file.exists() else f"job {jobs[name]} ended without a result"

@@ -40,12 +40,7 @@ def evaluate_command(job: EvaluateJob, snapshot: str, data: str) -> list[str]:
     """Measure one snapshot of the run against its own data."""
     command = [*python(job.profile), "-m", "wavegan_dist", "evaluate"]
     command += ["--snapshot", str(job.run_dir / "snapshots" / snapshot), "--data", data]
-    command += ["--json", str(result_file(job.run_dir, snapshot))]
-    if job.metrics is not None:
-        command += ["--metrics", job.metrics]
-    if job.count is not None:
-        command += ["--count", str(job.count)]
-    return command
+    return [*command, "--json", str(result_file(job.run_dir, snapshot)), *job.arguments]
 
 
 def result_file(run_dir: Path, snapshot: str) -> Path:

@@ -39,8 +39,7 @@ class Job(Section):
 class EvaluateJob(Job):
     """Measure snapshots of a run, each in a job of its own."""
 
-    metrics: str | None = Field(None, description="as --metrics of wavegan evaluate; null: its default")
-    count: PositiveInt | None = Field(None, description="as --count of wavegan evaluate")
+    arguments: list[str] = Field(description="of wavegan evaluate: what is measured and how")
     best: str = Field("fwd", description="the metric whose value nearest to 0 makes the best snapshot")
     in_flight: PositiveInt = Field(2, description="so many of the jobs wait or run at a time")
 

@@ -20,10 +20,13 @@ class Step:
 
     def __init__(self, command: Sequence[str], warn_seconds: int) -> None:
         self.warn_seconds, self.warned = warn_seconds, 0.0
+        self.process: subprocess.Popen[bytes] | None = None
         signal.signal(signal.SIGTERM, lambda _number, _frame: None)
         signal.signal(signal.SIGCONT, signal.SIG_DFL)
+        signal.signal(WARNING, self._hear)  # before the step starts: it would inherit that the signal is ignored so far
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
-        signal.signal(WARNING, self._pass_on)
+        if self.warned:
+            self.process.send_signal(WARNING)
 
     def wait(self, meanwhile: Callable[[], None]) -> int | None:
         """Its exit code; None when it was warned and has not left shortly before the job ends.
@@ -31,6 +34,7 @@ class Step:
         Args:
             meanwhile: called every half second.
         """
+        assert self.process is not None
         told = False
         while (code := self.process.poll()) is None:
             if self.warned and not told:
@@ -42,7 +46,8 @@ class Step:
             time.sleep(POLL)
         return code
 
-    def _pass_on(self, _number: int, _frame: object) -> None:
+    def _hear(self, _number: int, _frame: object) -> None:
         if not self.warned:
             self.warned = time.monotonic()
-            self.process.send_signal(WARNING)  # srun hands it to every process of the step
+            if self.process is not None:
+                self.process.send_signal(WARNING)  # srun hands it to every process of the step

@@ -59,6 +59,8 @@ def submit_evaluations(job: EvaluateJob, names: Sequence[str]) -> list[str]:
     executor = _executor(job, f"evaluate-{job.run_dir.name}")
     executor.update_parameters(array_parallelism=job.in_flight)
     file = job.save()
+    for name in names:
+        evaluate_job.failure_file(job.run_dir, name).unlink(missing_ok=True)  # each submission may fail once
     ids = _submit(executor, lambda: executor.map_array(evaluate_job.run, [str(file)] * len(names), list(names)))
     note_submitted(job.run_dir, dict(zip(names, ids, strict=True)))
     return ids
@@ -108,7 +110,13 @@ def _executor(job: Job, name: str, code: "Path | None" = None) -> "SlurmExecutor
         ntasks_per_node=1,
         use_srun=False,  # the job starts its steps itself
         stderr_to_stdout=True,
-        setup=[*profile.setup, f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}"],
+        setup=[
+            # Until the job listens, Slurm's warning must not end it; submitit's own answer to it would give some jobs up.
+            "trap '' USR2",
+            "export SUBMITIT_PREEMPT_SIGNAL=USR1",
+            *profile.setup,
+            f"export PYTHONSAFEPATH=1 PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        ],
         additional_parameters={"signal": f"B:USR2@{profile.warn_seconds}", "requeue": True, **profile.sbatch},
         **{key: value for key, value in asked.items() if value is not None},
     )
