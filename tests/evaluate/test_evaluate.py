@@ -130,7 +130,7 @@ def test_when_one_process_fails_all_say_why_and_stop(snapshot: Path, data: Path,
         tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 3])
     arguments = ("-m", "wavegan_dist", "evaluate", "--snapshot", snapshot, "--data", broken, "--metrics", "spectrum")
     for rank, (code, errors) in enumerate(run_processes(2, *arguments, "--count", 600, cache=tmp_path / "cache")):
-        assert code == 1
+        assert code == 1, errors
         (line,) = [line for line in errors.splitlines() if line.startswith("wavegan:")]
         assert "cut short" in line or "beyond the end" in line
         assert ("[rank 1]" in line) == (rank == 1)
