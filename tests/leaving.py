@@ -1,8 +1,10 @@
 """One of two processes of a command that fails while a collective is under way: `leaving.py answered|unanswered`.
 
-Rank 1 answers that collective half a second later, or never. Rank 0 keeps the interpreter to itself as it begins to end, so that
-a thread which wants it by then always comes too late.
+Rank 1 answers that collective half a second later, or never. Rank 0 keeps the interpreter to itself as it begins to end, so
+that a thread which wants it by then always comes too late.
 """
+
+# ruff: noqa: E402
 
 import argparse
 import atexit
@@ -19,10 +21,9 @@ import torch.distributed as dist
 from wavegan_dist import cli, processes
 from wavegan_dist.errors import WaveganError
 
-processes.PATIENCE = 2.0
-
 
 def work(options: argparse.Namespace) -> None:
+    processes.PATIENCE = 60 if options.answered else 1
     rank = processes.join().process_index
     dist.barrier()
     if rank == 1:
