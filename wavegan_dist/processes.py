@@ -1,6 +1,7 @@
 """The processes of a launch: joined through Accelerate, counted before work begins, stopped together."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -18,6 +19,7 @@ from wavegan_dist.errors import UsageError, WaveganError
 
 Result = TypeVar("Result")
 Group: TypeAlias = PartialState | Accelerator  # both know the rank, how many there are and the device
+PATIENCE = 10.0  # seconds that leaving waits for a collective that is still under way
 
 
 def join() -> PartialState:
@@ -26,6 +28,19 @@ def join() -> PartialState:
     group = PartialState(cpu=not torch.accelerator.is_available())
     check_all_here(group.num_processes, *asked_of_launcher())
     return group
+
+
+def leave() -> None:
+    """Leave the process group, if one was joined: the last act of a process that did, whatever became of its work.
+
+    A collective's tensors are let go of by a thread of gloo, perhaps after the call has returned, and that takes the
+    interpreter: one that is ending by then makes the thread end the whole process with SIGABRT (torch 2.14, Python 3.11).
+    Nothing cancels a collective that a stopped process never answers, so it is waited for 10 s and no longer.
+    """
+    if dist.is_initialized():
+        leaving = threading.Thread(target=dist.destroy_process_group, daemon=True)
+        leaving.start()
+        leaving.join(PATIENCE)
 
 
 def asked_of_launcher() -> tuple[int, str]:

@@ -176,6 +176,11 @@ def test_a_run_in_mlflow_reads_like_its_folder_and_has_its_spectra_step_by_step(
     assert again.snapshot.weights_sha256 == folder.snapshot.weights_sha256
     for part in ("name", "settings", "environment", "points", "evaluations", "hours"):
         assert getattr(again, part) == getattr(folder, part), part
+    for result in folder.evaluations:
+        logged = client.get_metric_history(tracked.info.run_id, "eval/fwd")
+        assert (result["protocol"]["nimg"], result["metrics"]["fwd"]) in [(each.step, each.value) for each in logged]
+    page = compare([f"mlflow:{tracked.info.run_id}", str(runs["base"])], tmp_path / "out").read_text()
+    assert "<th>full-0, 0.32 kimg</th><th>base, 0.32 kimg</th>" in page
     pictures = [Path(each.path).name for each in client.list_artifacts(tracked.info.run_id, "images")]
     for result in folder.evaluations:
         step = rf"spectrum\Wstep\W{result['protocol']['nimg']}\W"

@@ -46,17 +46,19 @@ def make_snapshot(path: Path, resolution: int) -> Path:
 def test_result_holds_metrics_floors_intervals_tables_and_the_whole_protocol(
     snapshot: Path, data: Path, tmp_path: Path
 ) -> None:
-    result = evaluate_snapshot(snapshot, data, ("fwd", "spectrum", "bands", "kid"), count=200, seed=3)
+    result = evaluate_snapshot(snapshot, data, ("fwd", "spectrum", "bands", "kid", "prc"), count=200, seed=3)
     assert result is not None
     save_result(result, tmp_path / "result.json")
     assert json.loads((tmp_path / "result.json").read_text()) == result
     metrics, protocol = result["metrics"], result["protocol"]
     expected = {"fwd", "fwd_low", "fwd_high", "spectrum_db", "spectrum_db_top_half_signed", "bands_db", "kid_efflite0@128"}
-    assert expected <= set(metrics)
+    assert expected | {"precision_efflite0@128", "recall_efflite0@128"} <= set(metrics)
     assert set(result["floors"]) == set(metrics) == set(protocol["metrics"])
     assert result["floors"]["fwd"] < 0.2 * metrics["fwd"]
-    low, high = result["intervals"]["spectrum_db"]
-    assert low < metrics["spectrum_db"] < high
+    for name in ("spectrum_db", "kid_efflite0@128"):
+        low, high = result["intervals"][name]
+        assert low < metrics[name] < high
+    assert result["floors"]["recall_efflite0@128"] > 0.5 > metrics["recall_efflite0@128"]
     assert set(result["tables"]) == {"fwd_packets", "spectrum", "bands"}
     assert (protocol["images_real"], protocol["images_generated"], protocol["image_size"]) == (200, 200, 32)
     assert (protocol["seed"], protocol["ema"], protocol["nimg"]) == (3, True, 2000)
@@ -119,6 +121,8 @@ def test_one_two_and_four_processes_give_the_same_numbers(snapshot: Path, data: 
         results.append(json.loads(out.read_text()))
     for other in results[1:]:
         assert other["metrics"] == pytest.approx(results[0]["metrics"], rel=1e-9, abs=0)
+        for name, interval in other["intervals"].items():
+            assert interval == pytest.approx(results[0]["intervals"][name], rel=1e-9, abs=0)
         assert other["tables"]["fwd_packets"] == pytest.approx(results[0]["tables"]["fwd_packets"], rel=1e-9, abs=0)
         assert other["protocol"] == results[0]["protocol"]
 
@@ -130,7 +134,7 @@ def test_when_one_process_fails_all_say_why_and_stop(snapshot: Path, data: Path,
         tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 3])
     arguments = ("-m", "wavegan_dist", "evaluate", "--snapshot", snapshot, "--data", broken, "--metrics", "spectrum")
     for rank, (code, errors) in enumerate(run_processes(2, *arguments, "--count", 600, cache=tmp_path / "cache")):
-        assert code == 1
+        assert code == 1, errors
         (line,) = [line for line in errors.splitlines() if line.startswith("wavegan:")]
         assert "cut short" in line or "beyond the end" in line
         assert ("[rank 1]" in line) == (rank == 1)

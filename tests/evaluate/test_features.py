@@ -8,15 +8,18 @@ from accelerate import PartialState
 from timm import create_model
 from torch import Tensor
 from torch_fidelity import FeatureExtractorBase, FeatureExtractorInceptionV3, calculate_metrics, register_feature_extractor
+from torch_fidelity.metric_kid import kernel_poly
 from torch_fidelity.utils import create_feature_extractor
 
-from tests.evaluate.conftest import blurred, keep
+from tests.evaluate.conftest import blurred, compare, keep, noisy
+from wavegan_dist.counted import generator
 from wavegan_dist.data import Index, images_at, write_shards
 from wavegan_dist.errors import UsageError
 from wavegan_dist.evaluate import extractors
+from wavegan_dist.evaluate.bootstrap import RESAMPLES
 from wavegan_dist.evaluate.collect import Source, collect
 from wavegan_dist.evaluate.extractors import Extractor, dinov2, efflite0, inception
-from wavegan_dist.evaluate.features import FrechetFeatures, KernelDistance, PrecisionRecall
+from wavegan_dist.evaluate.features import FrechetFeatures, KernelDistance, PrecisionRecall, resampled_kernel_distances
 from wavegan_dist.evaluate.metric import Metric
 from wavegan_dist.evaluate.quantity import Kept, Rows
 from wavegan_dist.evaluate.real import halves
@@ -195,3 +198,31 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "wavegan_dist.evaluate.efflite0", None)
     with pytest.raises(UsageError, match=r"pip install 'wavegan-dist\[eval\]'"):
         efflite0()
+
+
+def test_kid_s_interval_is_that_of_images_drawn_again_pair_by_pair(photos: Tensor) -> None:
+    """Against torch-fidelity's kernel and explicit lists of images, where an image and its copies are no pair."""
+    network = tiny()
+    with torch.inference_mode():
+        real, made = network.features(photos[:40]), network.features(noisy(photos[40:70], 20.0))
+    found = resampled_kernel_distances(real, made, seed=3)
+    draws = generator(3, "bootstrap", 0)
+    drawn = [[draws.integers(count, size=count) for _ in range(RESAMPLES)] for count in (40, 30)]
+    x, y = real.double().numpy(), made.double().numpy()
+    for number in (0, 7, RESAMPLES - 1):
+        at_x, at_y = (side[number] for side in drawn)
+        means = [kernel_poly(side[at], side[at])[at[:, None] != at[None, :]].mean() for side, at in ((x, at_x), (y, at_y))]
+        expected = sum(means) - 2 * kernel_poly(x[at_x], y[at_y]).mean()
+        assert found[number].item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_kid_s_interval_holds_the_number_and_narrows_with_more_images(photos: Tensor) -> None:
+    network, noise = tiny(), noisy(photos, 20.0)
+    widths = []
+    for count in (50, 300):
+        metric = KernelDistance(network, count)
+        outcome = compare(metric, photos[:count], noise[300 : 300 + count])
+        low, high = outcome.intervals[metric.name]
+        assert low < outcome.metrics[metric.name] < high
+        widths.append(high - low)
+    assert widths[1] < 0.7 * widths[0]

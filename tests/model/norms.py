@@ -35,3 +35,4 @@ for number, net in enumerate(nets):
         told[f"{number}/gradient/{name}"] = parameter.grad
 told["messages"] = torch.tensor(len(messages))
 save_file({name: value.detach().contiguous() for name, value in told.items()}, f"{sys.argv[1]}.{rank}")
+dist.destroy_process_group()

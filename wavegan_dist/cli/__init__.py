@@ -15,23 +15,15 @@ COMMANDS = (train, sample, evaluate, compare, shards, track, doctor, submit, wat
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Errors are one line on stderr.
+    """Run one command. Errors are one line on stderr; a process group that was joined is left, whatever happened.
 
     Returns 0 (done), 1 (failed), 2 (wrong use), 75 (a run that saved itself and wants to be started again) or 130 (Ctrl-C).
     """
     try:
-        options = parse(arguments)
-        options.run(options)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except WaveganError as error:
-        return _complain(str(error), error.exit_code)
-    except OSError as error:
-        return _complain(_explain(error), 1)
-    except KeyboardInterrupt:
-        return _complain("interrupted", 130)
-    return 0
+        return _run(arguments)
+    finally:
+        if processes := sys.modules.get("wavegan_dist.processes"):  # loaded by the commands that join one
+            processes.leave()
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -56,6 +48,22 @@ def parser() -> Parser:
     for command in COMMANDS:
         command.add(commands)
     return top
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        options = parse(arguments)
+        options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except WaveganError as error:
+        return _complain(str(error), error.exit_code)
+    except OSError as error:
+        return _complain(_explain(error), 1)
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+    return 0
 
 
 def _explain(error: OSError) -> str:

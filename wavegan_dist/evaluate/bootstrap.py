@@ -26,14 +26,18 @@ def intervals(
         name -> [low, high].
     """
     draws = generator(seed, "bootstrap", 0)
-    resampled = [_means(rows, draws) for rows in (real, generated)]
-    values = numbers(*resampled)
-    low, high = torch.quantile(values, torch.tensor([0.025, 0.975], dtype=values.dtype), dim=0)
-    return {name: [low[at].item(), high[at].item()] for at, name in enumerate(names)}
+    values = numbers(*(times_drawn(len(rows), draws).to(rows.dtype) @ rows / len(rows) for rows in (real, generated)))
+    return {name: between(values[:, at]) for at, name in enumerate(names)}
 
 
-def _means(rows: Tensor, draws: np.random.Generator) -> Tensor:
-    """Means of resampled rows: [RESAMPLES, D]."""
-    count = len(rows)
-    times = np.stack([np.bincount(draws.integers(count, size=count), minlength=count) for _ in range(RESAMPLES)])
-    return torch.from_numpy(times).to(rows.dtype) @ rows / count
+def times_drawn(count: int, draws: np.random.Generator) -> Tensor:
+    """How often each of `count` images is drawn when as many are drawn with replacement: int64 [RESAMPLES, count]."""
+    return torch.from_numpy(
+        np.stack([np.bincount(draws.integers(count, size=count), minlength=count) for _ in range(RESAMPLES)])
+    )
+
+
+def between(values: Tensor) -> list[float]:
+    """The interval that holds 95% of the values [RESAMPLES]: [low, high]."""
+    low, high = torch.quantile(values, torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
+    return [low, high]

@@ -6,6 +6,8 @@ The distance is named FID only with the Inception weights that define it; with E
 
 from torch import Tensor
 
+from wavegan_dist.counted import generator
+from wavegan_dist.evaluate.bootstrap import RESAMPLES, between, times_drawn
 from wavegan_dist.evaluate.extractors import Extractor
 from wavegan_dist.evaluate.metric import Outcome
 from wavegan_dist.evaluate.quantity import Kept, Rows
@@ -13,6 +15,7 @@ from wavegan_dist.evaluate.require import require
 
 KID_SUBSETS = 100
 KID_SUBSET_SIZE = 1000
+KID_BATCH = 500  # rows of a matrix of kernels: 200 MB at 50,000 images
 NEIGHBOURS = 3
 PRC_BATCH = 1000  # rows of a matrix of distances: 200 MB at 50,000 images
 
@@ -42,7 +45,7 @@ class KernelDistance:
     Args:
         extractor: gives the features.
         count: images of each kind: a subset is not larger.
-        seed: of the subsets.
+        seed: of the subsets and of the bootstrap.
     """
 
     minimum = 2
@@ -53,11 +56,16 @@ class KernelDistance:
         self.quantity = extractor.quantity()
         self.protocol = {
             "extractor": extractor.name, **extractor.protocol, "kid_subsets": KID_SUBSETS, "kid_subset_size": self.subset,
+            "bootstrap": RESAMPLES,
         }  # fmt: skip
 
     def compare(self, real: Kept, generated: Kept) -> Outcome:
         """One number."""
-        return Outcome({self.name: kernel_distance(*_features(real, generated), self.subset, self.seed)})
+        sides = _features(real, generated)
+        return Outcome(
+            {self.name: kernel_distance(*sides, self.subset, self.seed)},
+            intervals={self.name: between(resampled_kernel_distances(*sides, self.seed))},
+        )
 
 
 class PrecisionRecall:
@@ -99,6 +107,23 @@ def kernel_distance(real: Tensor, generated: Tensor, subset: int, seed: int) -> 
     return float(kid.kid_features_to_metric(generated, real, **options)[kid.KEY_METRIC_KID_MEAN])
 
 
+def resampled_kernel_distances(real: Tensor, generated: Tensor, seed: int) -> Tensor:
+    """The unbiased squared MMD that KID estimates, between images drawn again with replacement: float64 [RESAMPLES].
+
+    Each kernel is computed once and counts as often as its two images were drawn; pairs of an image with itself, its copies
+    included, do not count, for they would widen the distance.
+
+    Args:
+        real, generated: features [N, D] and [M, D].
+        seed: of the draws.
+    """
+    draws = generator(seed, "bootstrap", 0)
+    x, y = (side.double() for side in (real, generated))
+    times_x, times_y = (times_drawn(len(side), draws).double() for side in (real, generated))
+    within = [_mean_kernel(side, side, times, times) for side, times in ((x, times_x), (y, times_y))]
+    return within[0] + within[1] - 2 * _mean_kernel(x, y, times_x, times_y)
+
+
 def precision_recall(real: Tensor, generated: Tensor) -> tuple[float, float]:
     """torch-fidelity's precision and recall between features [N, D] and [M, D], each from 0 to 1."""
     prc = require("torch_fidelity.metric_prc", "prc")
@@ -111,3 +136,19 @@ def _features(real: Kept, generated: Kept) -> tuple[Tensor, Tensor]:
     assert isinstance(real, Rows)
     assert isinstance(generated, Rows)
     return real.all(), generated.all()
+
+
+def _mean_kernel(a: Tensor, b: Tensor, times_a: Tensor, times_b: Tensor) -> Tensor:
+    """Mean over the pairs of two images, each as often as it was drawn: [RESAMPLES]."""
+    total, pairs = times_a.new_zeros(len(times_a)), times_a.sum(dim=1) * times_b.sum(dim=1)
+    for rows, times in zip(a.split(KID_BATCH), times_a.split(KID_BATCH, dim=1), strict=True):
+        total += ((times @ _kernel(rows @ b.T, a.shape[1])) * times_b).sum(dim=1)
+    if a is b:
+        alone = times_a.square()
+        total, pairs = total - alone @ _kernel(a.square().sum(dim=1), a.shape[1]), pairs - alone.sum(dim=1)
+    return total / pairs
+
+
+def _kernel(products: Tensor, dims: int) -> Tensor:
+    """KID's cubic kernel of scalar products of features."""
+    return (products / dims + 1) ** 3

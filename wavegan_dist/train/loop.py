@@ -56,7 +56,6 @@ def train(experiment: Experiment, run_dir: Path, resume: str = "auto") -> None:
             boundary = Boundary(trainer, checkpointer, signals)
             run(Run(trainer, index, folder, boundary, observer))
         accelerator.wait_for_everyone()
-    accelerator.end_training()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,39 @@
+"""One of two processes of a command that fails while a collective is under way: `leaving.py answered|unanswered`.
+
+Rank 1 answers that collective half a second later, or never. Rank 0 keeps the interpreter to itself as it begins to end, so
+that a thread which wants it by then always comes too late.
+"""
+
+# ruff: noqa: E402
+
+import argparse
+import atexit
+import ctypes
+import os
+import sys
+import time
+
+atexit.register(ctypes.PyDLL(None).usleep, 900_000)  # registered first, called last
+
+import torch
+import torch.distributed as dist
+
+from wavegan_dist import cli, processes
+from wavegan_dist.errors import WaveganError
+
+
+def work(options: argparse.Namespace) -> None:
+    processes.PATIENCE = 60 if options.answered else 1
+    rank = processes.join().process_index
+    dist.barrier()
+    if rank == 1:
+        time.sleep(0.5 if options.answered else 600)
+    pending = dist.all_reduce(torch.zeros(1), async_op=True)
+    if rank == 1:
+        pending.wait()
+        os._exit(0)
+    raise WaveganError("broken")
+
+
+cli.parse = lambda arguments: argparse.Namespace(run=work, answered=arguments == ["answered"])
+sys.exit(cli.main(sys.argv[1:]))
