@@ -48,7 +48,7 @@ bench-evaluation: $(READY) ## evaluation against torch-fidelity alone, its floor
 
 bench-scaling: $(READY) ## 1 and 2 processes: what a step's time goes to, and the plan's error
 	$(BIN)/python benchmarks/scaling.py
-	$(BIN)/python benchmarks/scaling.py --config configs/photos64.yaml train.precision=fp32 --batch 16 --steps 2 --rounds 3
+	$(BIN)/python benchmarks/scaling.py --config configs/photos64.yaml train.precision=fp32 --batch 32 --steps 2 --rounds 5
 
 bench-precision: $(READY) ## the demo in bf16 beside fp32, several seeds
 	$(BIN)/python benchmarks/precision.py

@@ -4,9 +4,9 @@
     python benchmarks/evaluation.py --floors        distances between disjoint real sets, by count
     python benchmarks/evaluation.py --memory        peak memory of FWD, by count
 
-One thread a process, no caches, whole commands: start, decoding, features, distance. Real images are the demo's, generated ones
-those of an untrained snapshot. `wavegan evaluate` draws them itself and looks at twice as many real ones, for the floor;
-torch-fidelity finds PNGs. An image counts once for each side on which its features are taken.
+One thread a process, no caches, whole commands: start, decoding, features, distance. The same images on both sides: real ones
+of the demo, of which there are just as many as are looked at (so that `wavegan evaluate` takes no floor), and those that an
+untrained snapshot makes: `wavegan evaluate` draws them, torch-fidelity finds them as PNGs and decodes in 4 workers of its own.
 Writes benchmarks/results/evaluation*.json.
 """
 
@@ -26,7 +26,7 @@ import torch
 from accelerate import PartialState
 
 from wavegan_dist import config
-from wavegan_dist.data import Index, images_at, write_shards
+from wavegan_dist.data import Index, images_at, real_images, write_shards
 from wavegan_dist.evaluate.collect import BATCH, collect
 from wavegan_dist.evaluate.real import halves
 from wavegan_dist.evaluate.spectrum import SpectrumError
@@ -72,17 +72,15 @@ def speed(count: int) -> dict[str, Any]:
         evaluate = ("-m", "wavegan_dist", "evaluate", "--snapshot", scratch / "snapshot", "--data", index, "--metrics", "fd")
         evaluate += ("--count", count, "--json")
         fidelity = ("-c", FIDELITY, "--fid", "--cpu", "--json", "--silent", "--no-cache", "--feature-extractor", "efflite0@128")
-        commands: dict[str, tuple[int, tuple[object, ...]]] = {
-            "torch-fidelity": (2, (*fidelity, "--input1", scratch / "made", "--input2", scratch / "real")),
-            "1 process": (3, (*evaluate, scratch / "1.json")),
-            "2 processes": (3, (*LAUNCH, *evaluate, scratch / "2.json")),
+        commands: dict[str, tuple[object, ...]] = {
+            "torch-fidelity": (*fidelity, "--input1", scratch / "made", "--input2", scratch / "real"),
+            "1 process": (*evaluate, scratch / "1.json"),
+            "2 processes": (*LAUNCH, *evaluate, scratch / "2.json"),
         }
         rows, texts = [], {}
-        for name, (sides, command) in commands.items():
+        for name, command in commands.items():
             seconds, texts[name] = timed(command, scratch / f"cache {name}")
-            rows.append(
-                {"command": name, "images": sides * count, "seconds": seconds, "images_per_second": sides * count / seconds}
-            )
+            rows.append({"command": name, "images": 2 * count, "seconds": seconds, "images_per_second": 2 * count / seconds})
         theirs = json.loads(texts["torch-fidelity"])["frechet_inception_distance"]
         ours = [json.loads((scratch / f"{n}.json").read_text())["metrics"]["fd_efflite0@128"] for n in (1, 2)]
     for row in rows:
@@ -96,7 +94,7 @@ def speed(count: int) -> dict[str, Any]:
 
 
 def prepare(scratch: Path, count: int) -> Path:
-    """An untrained snapshot and PNGs of what `wavegan evaluate` will look at; returns the index's path."""
+    """An untrained snapshot, `count` real images as PNGs and as shards, generated ones as PNGs; returns the index's path."""
     if not (DATA / "index.json").exists():
         write_shards("embedded", DATA, 32)
     index = Index.load(DATA)
@@ -105,7 +103,7 @@ def prepare(scratch: Path, count: int) -> Path:
     weights = build_generator(experiment).state_dict()
     save_snapshot(scratch / "snapshot", weights, weights.items(), experiment, 0, index.digest)
     number = 0
-    for batch in images_at(index, halves(index, count, 0)[0], BATCH):
+    for batch in real_images(index, count, 0, BATCH):
         for image in batch:
             save_png(image.permute(1, 2, 0), scratch / "real" / f"{number:06d}.png")
             number += 1
@@ -113,7 +111,8 @@ def prepare(scratch: Path, count: int) -> Path:
         ("-m", "wavegan_dist", "sample", "--snapshot", scratch / "snapshot", "--count", count, "--out", scratch / "made"),
         scratch,
     )
-    return DATA / "index.json"
+    write_shards(scratch / "real", scratch / "shards", 32, progress=False)
+    return scratch / "shards" / "index.json"
 
 
 def timed(arguments: tuple[object, ...], cache: Path) -> tuple[float, str]:
