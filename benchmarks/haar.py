@@ -189,25 +189,25 @@ def print_tables(found: Found) -> None:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Memory traffic reached by each operation against that of a copy, by image size."""
+    """How close each operation comes to its roof: the speed at which `copy_` moves as many bytes."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4), sharey=True)
+    labels = ["x".join(map(str, shape)) for shape in SHAPES]
     for axis, dtype in zip(axes, DTYPES, strict=True):
-        mine = [row for row in rows if row["dtype"] == dtype]
-        labels = ["x".join(map(str, shape)) for shape in SHAPES]
         for operation in FLOORS:
-            axis.plot(labels, [row["gb_per_s"] for row in mine if row["operation"] == operation], marker="o", label=operation)
-        axis.plot(labels, [row["copy_gb_per_s"] for row in mine if row["operation"] == "dwt"], "k--", label="copy_ (roof)")
-        axis.set(title=dtype, ylabel="GB/s of the bytes that must move", ylim=(0, None))
+            mine = [row for row in rows if (row["dtype"], row["operation"]) == (dtype, operation)]
+            axis.plot(labels, [1 / row["ratios"]["ours"] for row in mine], marker="o", label=operation)
+        axis.axhline(1, color="black", linestyle="--", label="copy_ of as many bytes")
+        axis.set(title=dtype, ylabel="speed / speed of the copy", ylim=(0, None))
         axis.tick_params(axis="x", rotation=30)
-    axes[0].legend(fontsize=8)
+    axes[1].legend(fontsize=8, loc="lower right")
     figure.tight_layout()
     path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=90)
 
 
 def parse() -> argparse.Namespace:
