@@ -7,8 +7,7 @@ namespace haar {
 namespace {
 
 constexpr int64_t AHEAD = 2048;         // bytes from a load to the prefetch beside it, at least: never a row that is being read
-constexpr int64_t STREAMED = 16 << 20;  // bytes moved from which results go past the caches and images are prefetched, as none of
-                                        // it is there any more (benchmarks/README.md)
+constexpr int64_t STREAMED = 16 << 20;  // bytes moved from which no cache holds them: results go past the caches, images are prefetched
 
 template <class T>
 struct ImageRow {  // two rows of pixels; `next`: elements to those below

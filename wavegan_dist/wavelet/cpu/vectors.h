@@ -138,6 +138,8 @@ INLINE Vector<uint32_t, N> rounded(Vector<float, N> v) {
 template <int N>
 INLINE Vector<uint16_t, N> narrowed(Vector<float, N> v) {
 #if defined(__AVX512BF16__)
+  if constexpr (N == 32)
+    return bit_cast<Vector<uint16_t, N>>(_mm512_cvtne2ps_pbh(bit_cast<__m512>(v.second), bit_cast<__m512>(v.first)));
   if constexpr (N == 16) return bit_cast<Vector<uint16_t, N>>(_mm512_cvtneps_pbh(bit_cast<__m512>(v)));
   if constexpr (N == 8) return bit_cast<Vector<uint16_t, N>>(_mm256_cvtneps_pbh(bit_cast<__m256>(v)));
 #endif
@@ -218,9 +220,7 @@ INLINE Vector<Real<T>, N> load_lanes(const T* p) {
 
 template <int N, bool streams = false, class T>
 INLINE void store_lanes(T* p, Vector<Real<T>, N> v) {
-  if constexpr (std::is_same_v<T, BFloat16> && N == 32)
-    write<streams>(p, _mm512_cvtne2ps_pbh(bit_cast<__m512>(v.second), bit_cast<__m512>(v.first)));
-  else if constexpr (std::is_same_v<T, BFloat16>)
+  if constexpr (std::is_same_v<T, BFloat16>)
     write<streams>(p, narrowed<N>(v));
   else
     write<streams>(p, v);
