@@ -1,4 +1,4 @@
-"""What the transform takes, checked before memory is touched: a kernel never sees anything else."""
+"""What the transform takes, checked before memory is touched; the C++ kernels have the same checks in `cpu/tensors.h`."""
 
 from collections.abc import Sequence
 

@@ -21,7 +21,7 @@ Name = Literal["reference", "C++", "Triton"]
 
 @dataclass(frozen=True)
 class Kernel:
-    """One implementation of the transform: functions as in `reference`, and the dtypes that they take."""
+    """One implementation of the transform: functions as in `reference`, which check their arguments, and the dtypes that they take."""
 
     name: Name
     dtypes: frozenset[torch.dtype]
@@ -34,6 +34,7 @@ class Kernel:
 ANY = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8})
 REFERENCE = Kernel("reference", ANY, reference.dwt, reference.idwt, reference.fuse, reference.analyse)
 KERNELS: dict[str, Kernel] = {REFERENCE.name: REFERENCE}  # all that are loaded
+_CHOSEN: dict[tuple[torch.device, torch.dtype], Kernel] = {}  # of these; what a call needs, in one look
 
 
 @functools.cache
@@ -59,6 +60,22 @@ def choose(device: str) -> tuple[Name, str]:
         return REFERENCE.name, str(error)
 
 
+def kernel_for(x: Tensor) -> Kernel:
+    """The kernel for this tensor's device and dtype; the reference under `torch.func`'s transforms."""
+    if torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling():
+        return REFERENCE
+    return _CHOSEN.get((x.device, x.dtype)) or KERNELS[_name(x.device, x.dtype)]
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _name(device: torch.device, dtype: torch.dtype) -> str:
+    name, _ = choose(device.type)
+    if dtype not in KERNELS[name].dtypes:
+        name = REFERENCE.name
+    _CHOSEN[device, dtype] = KERNELS[name]
+    return name
+
+
 def build() -> None:
     """Compile the CPU's kernels where they are not there yet, also after an earlier failure.
 
@@ -69,6 +86,7 @@ def build() -> None:
 
     build(again=True)
     choose.cache_clear()
+    _CHOSEN.clear()
 
 
 def _cpu() -> tuple[Name, str]:

@@ -1,10 +1,11 @@
-"""Shapes, dtypes and layouts of what the kernels return, for `torch.compile` and fake tensors."""
+"""Shapes, dtypes and layouts of what the kernels return or refuse, for `torch.compile` and fake tensors."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from wavegan_dist.wavelet import checks
 
 Layout = Callable[[Tensor], torch.memory_format]
 
@@ -36,19 +37,26 @@ def register_fakes(namespace: str, layout: Layout) -> None:
         )
         return low, high
 
+    def dwt(x: Tensor) -> tuple[Tensor, Tensor]:
+        checks.check_dwt(x)
+        return bands(x, x.dtype)
+
+    def idwt(low: Tensor, high: Tensor) -> Tensor:
+        checks.check_idwt(low, high)
+        return image(low, low)
+
+    def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
+        checks.check_fuse(base, low, high, lam)
+        return image(low, base)
+
     def fuse_backward(grad: Tensor, base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> tuple[Tensor, ...]:
+        checks.check_fuse(base, low, high, lam)
         return image(low, base), *bands(base, base.dtype), torch.empty_like(lam)
 
     def analyse(images: Tensor, band_std: Sequence[float]) -> tuple[Tensor, ...]:
+        checks.check_analyse(images, band_std)
         pixels = torch.empty(images.shape, dtype=torch.float32, device=images.device, memory_format=layout(images))
         return pixels, *bands(images, torch.float32)
 
-    fakes: dict[str, Callable[..., Any]] = {
-        "dwt": lambda x: bands(x, x.dtype),
-        "idwt": lambda low, high: image(low, low),
-        "fuse": lambda base, low, high, lam: image(low, base),
-        "fuse_backward": fuse_backward,
-        "analyse": analyse,
-    }
-    for name, fake in fakes.items():
-        torch.library.register_fake(f"{namespace}::{name}", fake)
+    for fake in (dwt, idwt, fuse, fuse_backward, analyse):
+        torch.library.register_fake(f"{namespace}::{fake.__name__}", fake)

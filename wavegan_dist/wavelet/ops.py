@@ -1,4 +1,4 @@
-"""The functions that the other rooms call: checked here, done by the kernel for the device.
+"""The functions that the other rooms call, done by the kernel for the device, which checks what it is given.
 
 Derivatives of every order come from the kernels themselves, in eager mode and under `torch.compile(fullgraph=True)`. Under
 `torch.func`'s transforms the reference works; `torch.autograd.forward_ad` raises NotImplementedError with the kernels.
@@ -8,11 +8,10 @@ rows, are copied first. Nothing is cast, by autocast neither.
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from wavegan_dist.wavelet import checks
-from wavegan_dist.wavelet.choice import KERNELS, REFERENCE, Kernel, choose
+from wavegan_dist.wavelet.checks import check_levels
+from wavegan_dist.wavelet.choice import kernel_for
 
 
 def dwt(x_bchw: Tensor) -> tuple[Tensor, Tensor]:
@@ -26,10 +25,9 @@ def dwt(x_bchw: Tensor) -> tuple[Tensor, Tensor]:
         HH of all C]. Same dtype as the input.
 
     Raises:
-        UsageError: the input is not a floating 4D tensor or H or W is odd.
+        ValueError: the input is not a floating 4D tensor or H or W is odd.
     """
-    checks.check_dwt(x_bchw)
-    return _kernel(x_bchw).dwt(x_bchw)
+    return kernel_for(x_bchw).dwt(x_bchw)
 
 
 def idwt(low: Tensor, high: Tensor) -> Tensor:
@@ -43,10 +41,9 @@ def idwt(low: Tensor, high: Tensor) -> Tensor:
         [B, C, 2h, 2w].
 
     Raises:
-        UsageError: shapes, dtypes or devices do not go together.
+        ValueError: shapes, dtypes or devices do not go together.
     """
-    checks.check_idwt(low, high)
-    return _kernel(low).idwt(low, high)
+    return kernel_for(low).idwt(low, high)
 
 
 def wavedec(x_bchw: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
@@ -61,9 +58,9 @@ def wavedec(x_bchw: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
         the coarsest first.
 
     Raises:
-        UsageError: not a floating 4D tensor, or sides that cannot be halved so often.
+        ValueError: not a floating 4D tensor, or sides that cannot be halved so often.
     """
-    checks.check_levels(x_bchw, levels)
+    check_levels(x_bchw, levels)
     low, highs = x_bchw, []
     for _ in range(levels):
         low, high = dwt(low)
@@ -82,7 +79,7 @@ def waverec(low: Tensor, highs: Sequence[Tensor]) -> Tensor:
         [B, C, h * 2**len(highs), w * 2**len(highs)].
 
     Raises:
-        UsageError: shapes, dtypes or devices do not go together.
+        ValueError: shapes, dtypes or devices do not go together.
     """
     for high in highs:
         low = idwt(low, high)
@@ -104,10 +101,9 @@ def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
         [B, C, H, W] in base's dtype.
 
     Raises:
-        UsageError: the bands do not rebuild an image like base.
+        ValueError: the bands do not rebuild an image like base.
     """
-    checks.check_fuse(base, low, high, lam)
-    return _kernel(base).fuse(base, low, high, lam)
+    return kernel_for(base).fuse(base, low, high, lam)
 
 
 def analyse(images_bchw: Tensor, band_std: Sequence[float] = (1, 1, 1, 1)) -> tuple[Tensor, Tensor, Tensor]:
@@ -121,19 +117,6 @@ def analyse(images_bchw: Tensor, band_std: Sequence[float] = (1, 1, 1, 1)) -> tu
         float32 image [B, C, H, W] in [-1, 1], low [B, C, H/2, W/2], high [B, 3C, H/2, W/2] as `dwt`'s.
 
     Raises:
-        UsageError: not such images, or not four positive deviations.
+        ValueError: not such images, or not four positive deviations.
     """
-    checks.check_analyse(images_bchw, band_std)
-    return _kernel(images_bchw).analyse(images_bchw, list(band_std))
-
-
-def _kernel(x: Tensor) -> Kernel:
-    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
-        return REFERENCE
-    return KERNELS[_name(x.device.type, x.dtype)]
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _name(device: str, dtype: torch.dtype) -> str:
-    name, _ = choose(device)
-    return name if dtype in KERNELS[name].dtypes else REFERENCE.name
+    return kernel_for(images_bchw).analyse(images_bchw, band_std)

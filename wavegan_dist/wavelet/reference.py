@@ -8,7 +8,7 @@ On each 2x2 block [[a, b], [c, d]] (a top left):
 (LH, HL, HH) are PyWavelets' (cH, cV, cD). The transform is orthonormal, so its inverse is its transpose and the
 backward of each direction is the other one: derivatives of every order come from the same two operations.
 
-Arguments are those of the functions of the same names in `ops`, already checked.
+Arguments and errors are those of the functions of the same names in `ops`.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from wavegan_dist.wavelet import checks
+
 
 def dwt(x_bchw: Tensor) -> tuple[Tensor, Tensor]:
     """[B, C, H, W] -> low [B, C, H/2, W/2], high [B, 3C, H/2, W/2]."""
+    checks.check_dwt(x_bchw)
     a, b = x_bchw[..., 0::2, 0::2], x_bchw[..., 0::2, 1::2]
     c, d = x_bchw[..., 1::2, 0::2], x_bchw[..., 1::2, 1::2]
     top_sum, top_difference = (a + b) / 2, (a - b) / 2
@@ -30,6 +33,7 @@ def dwt(x_bchw: Tensor) -> tuple[Tensor, Tensor]:
 
 def idwt(low: Tensor, high: Tensor) -> Tensor:
     """low [B, C, h, w], high [B, 3C, h, w] -> [B, C, 2h, 2w]."""
+    checks.check_idwt(low, high)
     batch, channels, height, width = low.shape
     lh, hl, hh = high.chunk(3, dim=1)
     top_sum, bottom_sum = (low + lh) / 2, (low - lh) / 2
@@ -41,11 +45,13 @@ def idwt(low: Tensor, high: Tensor) -> Tensor:
 
 def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
     """`(1 - lam) * base + lam * idwt(low, high)`."""
+    checks.check_fuse(base, low, high, lam)
     return (1 - lam) * base + lam * idwt(low, high)
 
 
 def analyse(images_bchw: Tensor, band_std: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
     """uint8 [B, C, H, W] -> float32 image in [-1, 1] and its low and high bands over their deviations."""
+    checks.check_analyse(images_bchw, band_std)
     image = images_bchw.float() / 127.5 - 1
     low, high = dwt(image)
     bands = [band / std for band, std in zip(high.chunk(3, dim=1), band_std[1:], strict=True)]

@@ -93,11 +93,16 @@ struct FuseBackward : Function<FuseBackward> {
   }
 };
 
-// Whether the graph must know of this call; forward mode is refused, as a tangent would be lost in silence.
+// Whether the graph must know of this call. Refuses forward mode, as a tangent would be lost in silence, and what the dispatcher
+// would find no kernel for without a word about the reason.
 template <class... Inputs>
-bool differentiates(const char* name, const Inputs&... inputs) {
-  TORCH_CHECK_NOT_IMPLEMENTED(!(inputs._fw_grad(0).defined() || ...), name, ": no forward-mode derivative in the compiled kernels");
-  return at::GradMode::is_enabled() && (inputs.requires_grad() || ...);
+bool differentiates(const char* name, const Tensor& first, const Inputs&... others) {
+  TORCH_CHECK_VALUE(first.layout() == at::kStrided && ((others.layout() == at::kStrided) && ...), name, ": wants dense tensors, got a sparse one");
+  TORCH_CHECK_VALUE(((others.device() == first.device()) && ...), name, ": tensors on ", first.device(), c10::str(", ", others.device())...,
+                    "; make them equal");
+  TORCH_CHECK_NOT_IMPLEMENTED(!first._fw_grad(0).defined() && !(others._fw_grad(0).defined() || ...), name,
+                              ": no forward-mode derivative in the compiled kernels");
+  return at::GradMode::is_enabled() && (first.requires_grad() || ... || others.requires_grad());
 }
 
 std::tuple<Tensor, Tensor> dwt_autograd(const Tensor& x) {

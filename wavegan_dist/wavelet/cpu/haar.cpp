@@ -292,10 +292,7 @@ INLINE void last_pieces(Row& row, const At& start, int64_t x, int64_t end) {
 template <class Layout, int widest, int narrow, class Row>
 INLINE void pieces(Row& row, const At& start, int64_t end) {
   int64_t x = 0;
-  for (; x + 2 * widest <= end; x += 2 * widest) {
-    row.template run<Layout, widest>(Layout::after(start, x));
-    row.template run<Layout, widest>(Layout::after(start, x + widest));
-  }
+  for (; x + widest <= end; x += widest) row.template run<Layout, widest>(Layout::after(start, x));
   last_pieces<Layout, widest, narrow>(row, start, x, end);
 }
 

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <limits>
+#include <string>
 #include <vector>
 
 namespace haar {
@@ -34,7 +35,8 @@ Shape shape_of_bands(const Tensor& low) {
 }
 
 double value_of(const Tensor& lam) {
-  TORCH_CHECK_VALUE(lam.dim() == 0 && lam.is_cpu() && at::isFloatingType(lam.scalar_type()), "fuse: lam wants a floating scalar on the CPU");
+  TORCH_CHECK_VALUE(lam.dim() == 0 && lam.is_cpu() && at::isFloatingType(lam.scalar_type()), "fuse: lam wants a floating scalar on cpu, got ",
+                    kind_of(lam), " ", lam.sizes(), "; move or cast it");
   const double value = lam.scalar_type() == at::kFloat ? *lam.const_data_ptr<float>() : lam.item<double>();
   return std::isnan(value) ? std::numeric_limits<double>::quiet_NaN() : value;  // without a payload: see rounded()
 }
@@ -49,7 +51,7 @@ Tensor scalar(double value, at::ScalarType dtype) {
 std::tuple<Tensor, Tensor> dwt_cpu(const Tensor& x) {
   at::AutoDispatchBelowADInplaceOrView guard;
   const Type type = type_of("dwt", x);
-  check("dwt", x, x.scalar_type()), check_even("dwt", x);
+  check_even("dwt", x);
   const Shape shape = shape_of_image(x);
   const Tensor in = laid_out(x, shape.interleaved);
   auto [low, high] = empty_bands(shape, x.scalar_type());
@@ -62,7 +64,7 @@ std::tuple<Tensor, Tensor> dwt_cpu(const Tensor& x) {
 Tensor idwt_cpu(const Tensor& low, const Tensor& high) {
   at::AutoDispatchBelowADInplaceOrView guard;
   const Type type = type_of("idwt", low);
-  check_bands("idwt", low, high, low.scalar_type());
+  check_bands("idwt", low, high);
   const Shape shape = shape_of_bands(low);
   const Tensor low_in = laid_out(low, shape.interleaved), high_in = laid_out(high, shape.interleaved);
   Tensor x = empty_image(shape, low.scalar_type());
@@ -75,7 +77,7 @@ Tensor idwt_cpu(const Tensor& low, const Tensor& high) {
 Tensor fuse_cpu(const Tensor& base, const Tensor& low, const Tensor& high, const Tensor& lam) {
   at::AutoDispatchBelowADInplaceOrView guard;
   const Type type = type_of("fuse", base);
-  check_bands("fuse", low, high, base.scalar_type()), check_image("fuse", base, low, base.scalar_type());
+  check_bands("fuse", low, high), check_image("fuse", "base", base, low);
   const double mix = value_of(lam);
   const Shape shape = shape_of_image(base);
   const bool interleaved = shape.interleaved;
@@ -91,13 +93,12 @@ Tensor fuse_cpu(const Tensor& base, const Tensor& low, const Tensor& high, const
 template <class Part>
 double sum_over_rows(const Shape& shape, const Part& part) {
   constexpr int64_t pieces = 64;
-  std::vector<double> sums(pieces);
-  const int64_t rows = shape.width && shape.channels ? shape.rows() : 0;
-  const int64_t piece = 4 * shape.batch * shape.channels * shape.height * shape.width / pieces + 1;
-  if (rows)
-    at::parallel_for(0, pieces, std::max<int64_t>(1, 32768 / piece), [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) sums[i] = part(i * rows / pieces, (i + 1) * rows / pieces);
-    });
+  const int64_t rows = shape.width && shape.channels ? shape.rows() : 0, pixels = 4 * shape.batch * shape.channels * shape.height * shape.width;
+  if (pixels <= GRAIN) return rows ? part(0, rows) : 0;
+  double sums[pieces];
+  at::parallel_for(0, pieces, std::max<int64_t>(1, GRAIN * pieces / pixels), [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) sums[i] = part(i * rows / pieces, (i + 1) * rows / pieces);
+  });
   double sum = 0;
   for (double each : sums) sum += each;
   return sum;
@@ -108,7 +109,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> fuse_backward_cpu(const Tensor& grad,
   at::AutoDispatchBelowADInplaceOrView guard;
   const at::ScalarType dtype = base.scalar_type();
   const Type type = type_of("fuse", base);
-  check_bands("fuse", low, high, dtype), check_image("fuse", base, low, dtype), check_image("fuse", grad, low, dtype);
+  check_bands("fuse", low, high), check_image("fuse", "base", base, low), check_image("fuse", "the gradient", grad, low);
   const Shape shape = shape_of_image(base);
   const bool interleaved = shape.interleaved;
   const Tensor grad_in = laid_out(grad, interleaved), base_in = laid_out(base, interleaved);
@@ -124,7 +125,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> fuse_backward_cpu(const Tensor& grad,
 
 std::tuple<Tensor, Tensor, Tensor> analyse_cpu(const Tensor& x, at::ArrayRef<double> band_std) {
   at::AutoDispatchBelowADInplaceOrView guard;
-  check("analyse", x, at::kByte), check_even("analyse", x);
+  TORCH_CHECK_VALUE(x.scalar_type() == at::kByte, "analyse: wants a uint8 [B, C, H, W] tensor, got ", kind_of(x));
+  check_even("analyse", x);
   TORCH_CHECK_VALUE(band_std.size() == 4, "analyse: wants four standard deviations (low, LH, HL, HH), got ", band_std.size());
   float scale[4];
   for (int band = 0; band < 4; ++band) scale[band] = float(1 / (127.5 * band_std[band]));

@@ -3,6 +3,9 @@
 #include <ATen/EmptyTensor.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
+#include <c10/core/ScalarType.h>
+
+#include <string>
 
 #include "haar.h"
 
@@ -20,26 +23,41 @@ inline Tensor laid_out(const Tensor& x, bool interleaved) {
   return x.size(3) <= 1 || x.stride(3) == 1 ? x : x.contiguous();
 }
 
-inline void check(const char* name, const Tensor& x, at::ScalarType dtype) {
-  TORCH_CHECK_VALUE(x.dim() == 4 && x.layout() == at::kStrided && x.is_cpu(), name, ": wants a dense [B, C, H, W] tensor on the CPU");
-  TORCH_CHECK_VALUE(x.scalar_type() == dtype, name, ": wants ", dtype, ", got ", x.scalar_type());
+// "torch.float32 on cpu"
+inline std::string kind_of(const Tensor& x) {
+  return c10::str("torch.", c10::getDtypeNames(x.scalar_type()).first, " on ", x.device());
+}
+
+// The checks say what those of checks.py say, in its words.
+inline void check_dense(const char* name, const Tensor& x) {
+  TORCH_CHECK_VALUE(x.dim() == 4 && x.layout() == at::kStrided && x.is_cpu(), name, ": wants a dense [B, C, H, W] tensor, got ",
+                    kind_of(x), " ", x.sizes());
 }
 
 inline void check_even(const char* name, const Tensor& x) {
-  TORCH_CHECK_VALUE(x.size(2) % 2 == 0 && x.size(3) % 2 == 0, name, ": height and width must be even, got ", x.sizes());
+  check_dense(name, x);
+  TORCH_CHECK_VALUE(x.size(2) % 2 == 0 && x.size(3) % 2 == 0, name, ": height and width must be even, got ", x.size(2), "x", x.size(3),
+                    "; crop or pad the image");
 }
 
-inline void check_bands(const char* name, const Tensor& low, const Tensor& high, at::ScalarType dtype) {
-  check(name, low, dtype), check(name, high, dtype);
-  const auto s = low.sizes();
-  TORCH_CHECK_VALUE(high.sizes() == at::IntArrayRef({s[0], 3 * s[1], s[2], s[3]}), name, ": low ", s, " does not go with high ", high.sizes());
+inline void check_alike(const char* name, const char* first, const Tensor& a, const char* second, const Tensor& b) {
+  TORCH_CHECK_VALUE(a.scalar_type() == b.scalar_type() && a.device() == b.device(), name, ": ", first, " is ", kind_of(a), ", ", second,
+                    " is ", kind_of(b), "; make them equal");
 }
 
-inline void check_image(const char* name, const Tensor& image, const Tensor& low, at::ScalarType dtype) {
-  check(name, image, dtype);
-  const auto s = low.sizes();
-  TORCH_CHECK_VALUE(image.sizes() == at::IntArrayRef({s[0], s[1], 2 * s[2], 2 * s[3]}), name, ": image ", image.sizes(),
-                    " does not go with low ", s);
+inline void check_bands(const char* name, const Tensor& low, const Tensor& high) {
+  check_dense(name, low), check_dense(name, high), check_alike(name, "low", low, "high", high);
+  const at::IntArrayRef s = low.sizes();
+  const int64_t wanted[] = {s[0], 3 * s[1], s[2], s[3]};
+  TORCH_CHECK_VALUE(high.sizes() == at::IntArrayRef(wanted), name, ": low ", s, " needs high ", at::IntArrayRef(wanted), ", got ", high.sizes());
+}
+
+inline void check_image(const char* name, const char* what, const Tensor& image, const Tensor& low) {
+  check_dense(name, image), check_alike(name, what, image, "low", low);
+  const at::IntArrayRef s = low.sizes();
+  const int64_t wanted[] = {s[0], s[1], 2 * s[2], 2 * s[3]};
+  TORCH_CHECK_VALUE(image.sizes() == at::IntArrayRef(wanted), name, ": ", what, " is ", image.sizes(), " but the bands rebuild ",
+                    at::IntArrayRef(wanted), "; they must be equal");
 }
 
 inline Type type_of(const char* name, const Tensor& x) {
@@ -47,7 +65,7 @@ inline Type type_of(const char* name, const Tensor& x) {
     case at::kFloat: return Type::f32;
     case at::kDouble: return Type::f64;
     case at::kBFloat16: return Type::bf16;
-    default: TORCH_CHECK_VALUE(false, name, ": wants float32, float64 or bfloat16, got ", x.scalar_type());
+    default: TORCH_CHECK_VALUE(false, name, ": wants float32, float64 or bfloat16, got ", kind_of(x));
   }
 }
 
@@ -79,13 +97,15 @@ inline std::pair<Tensor, Tensor> empty_bands(const Shape& s, at::ScalarType dtyp
   return {empty(s, s.channels, 1, dtype), empty(s, 3 * s.channels, 1, dtype)};
 }
 
+constexpr int64_t GRAIN = 32768;  // pixels from which on threads are worth it
+
 // `work(first, last)` over all rows, shared among PyTorch's threads where they are worth it.
 template <class Work>
 void over_rows(const Shape& s, const Work& work) {
   const int64_t rows = s.width && s.channels ? s.rows() : 0;
   if (!rows) return;
   const int64_t row = 4 * s.width * (s.interleaved ? s.channels : 1);
-  at::parallel_for(0, rows, std::max<int64_t>(1, 32768 / row), work);
+  at::parallel_for(0, rows, std::max<int64_t>(1, GRAIN / row), work);
 }
 
 }  // namespace haar

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
+from wavegan_dist.wavelet import checks
 from wavegan_dist.wavelet.fakes import register_fakes
 from wavegan_dist.wavelet.triton import operators
 
@@ -19,24 +20,28 @@ register_fakes(operators.NAMESPACE, lambda x: torch.contiguous_format)
 
 def dwt(x: Tensor) -> tuple[Tensor, Tensor]:
     """As `ops.dwt`."""
+    checks.check_dwt(x)
     _refuse_forward_mode(x)
     return operators.dwt(x)
 
 
 def idwt(low: Tensor, high: Tensor) -> Tensor:
     """As `ops.idwt`."""
+    checks.check_idwt(low, high)
     _refuse_forward_mode(low, high)
     return operators.idwt(low, high)
 
 
 def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
     """As `ops.fuse`."""
+    checks.check_fuse(base, low, high, lam)
     _refuse_forward_mode(base, low, high, lam)
     return operators.fuse(base, low, high, lam)
 
 
 def analyse(images: Tensor, band_std: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
     """As `ops.analyse`."""
+    checks.check_analyse(images, band_std)
     return operators.analyse(images, band_std)
 
 
