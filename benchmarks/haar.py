@@ -5,9 +5,12 @@
 One thread. A run is a process; in it each round times every method on one shape, after calls that bring it to its steady
 state, so that a busy neighbour slows all; medians of the rounds, then of the runs. The floor is `copy_` between two buffers,
 always the same two, that moves as many bytes as the operation must: an image's (dwt, idwt), one and a half (fuse reads two
-images' worth and writes one), two (forward + backward of dwt, idwt) or two and a half (fuse's backward). Processes start with
-an allocator that keeps its pages and gives a freed block out again (ALLOCATOR): else page faults, or a dozen blocks in turn
-that no cache holds together, are most of what is measured. Where there is a GPU all runs there, beside a device copy.
+images' worth and writes one), two and a half (fuse's backward) or what forward and backward add up to. Processes start with
+an allocator that keeps its pages, wants them huge and gives a freed block out again (ALLOCATOR): else page faults, where the
+small pages happen to lie, or a dozen blocks in turn that no cache holds together, are most of what is measured. Autograd's
+small objects still make the results of forward + backward wander, for every method; "fuse backward" is the operator that
+autograd calls, alone. Calls at 8 px are timed with PyTorch's usual allocator. Where there is a GPU all runs there, beside a
+device copy.
 
 Prints tables, writes benchmarks/results/haar.json and the roofline picture benchmarks/results/haar.png.
 """
@@ -35,11 +38,12 @@ from wavegan_dist.wavelet import choose, dwt, fuse, idwt
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(2**30),
     "MALLOC_TRIM_THRESHOLD_": str(2**34),
-    "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0",
 }
 SHAPES = [(64, 3, 32, 32), (64, 3, 64, 64), (32, 3, 128, 128), (16, 3, 256, 256), (4, 3, 512, 512), (16, 64, 32, 32)]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-FLOORS = {"dwt": 1, "idwt": 1, "dwt+backward": 2, "idwt+backward": 2, "fuse": 1.5, "fuse backward": 2.5}
+FLOORS = {"dwt": 1, "idwt": 1, "fuse": 1.5, "fuse backward": 2.5, "dwt+backward": 2, "idwt+backward": 2, "fuse+backward": 4}
+NAMESPACES = {"C++": torch.ops.wavegan_cpu, "Triton": torch.ops.wavegan_triton}
 SETTLED_CALLS, SETTLED_SECONDS = 8, 0.004  # before the one that is timed: whichever is reached first
 
 Times = dict[str, float]
@@ -57,7 +61,8 @@ def main() -> None:
         command = [sys.executable, __file__, "--once", "--rounds", str(options.rounds)]
         ran = subprocess.run(command, env={**os.environ, **ALLOCATOR}, stdout=subprocess.PIPE, text=True, check=True)
         runs.append(json.loads(ran.stdout.splitlines()[-1]))
-    found = merged(runs)
+    torch.set_num_threads(1)
+    found = merged(runs) | {"call_us": merged([call_overhead() for _ in range(options.runs)])}
     print_tables(found)
     results = Path(__file__).parent / "results"
     settings = {"threads": 1, "kernel": choose("cpu"), "runs": options.runs, "rounds": options.rounds, "allocator": ALLOCATOR}
@@ -68,11 +73,11 @@ def main() -> None:
 
 
 def measure(rounds: int) -> Found:
-    """One run: a row for every operation, shape and dtype, and the time of a call that moves next to nothing."""
+    """One run: a row for every operation, shape and dtype."""
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     rows = [row for dtype in DTYPES for shape in SHAPES for row in measured(shape, dtype, device, rounds)]
-    return {"device": device, "rows": rows, "call_us": call_overhead()}
+    return {"device": device, "rows": rows}
 
 
 def merged(runs: Sequence[Found]) -> Found:
@@ -121,15 +126,17 @@ def task(method: Method, operation: str, x: Tensor, low: Tensor, high: Tensor) -
     if operation == "idwt+backward":
         leaves = [band.clone().requires_grad_() for band in bands]
         return lambda: torch.autograd.grad(method.idwt(leaves), leaves, x)
-    lam = torch.tensor(0.3, device=x.device, requires_grad=True)
-    if method.name != "ours" and method.name != "slicing":
+    lam, grad = torch.tensor(0.3, device=x.device), torch.randn_like(x)
+    if method.name == "ours" and operation == "fuse backward":
+        operators = NAMESPACES[choose(x.device.type)[0]]
+        return lambda: operators.fuse_backward.default(grad, x, low, high, lam)
+    if operation == "fuse backward" or method.name not in ("ours", "slicing"):
         return None
     mix = fuse if method.name == "ours" else lambda b, lo, hi, w: (1 - w) * b + w * method.idwt((lo, hi))
     if operation == "fuse":
-        plain = lam.detach()
-        return lambda: mix(x, low, high, plain)
-    fused = mix(leaf, leaf_low, leaf_high, lam)
-    return lambda: torch.autograd.grad(fused, (leaf, leaf_low, leaf_high, lam), x, retain_graph=True)
+        return lambda: mix(x, low, high, lam)
+    leaves = (leaf, leaf_low, leaf_high, lam.clone().requires_grad_())
+    return lambda: torch.autograd.grad(mix(*leaves), leaves, grad)
 
 
 def interleaved(calls: dict[str, Callable[[], object]], rounds: int, device: str) -> Times:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import strategies as st
 
 from wavegan_dist.wavelet import choose
-from wavegan_dist.wavelet.choice import VARIABLE
+from wavegan_dist.wavelet.choice import VARIABLE, forget
 
 FORCED = choose("cpu")[0] == "reference"  # by the environment, or for want of a compiler
 
@@ -24,11 +24,11 @@ def kernel(request, monkeypatch):
         monkeypatch.setenv(VARIABLE, "reference")
     elif FORCED:
         pytest.skip(choose("cpu")[1])
-    choose.cache_clear()
+    forget()
     torch._dynamo.reset()
     yield request.param
     monkeypatch.undo()
-    choose.cache_clear()
+    forget()
 
 
 @st.composite

@@ -47,6 +47,12 @@ def test_compiled_is_eager(kernel, layout):
     torch.testing.assert_close(gradients(compiled, x, lam), gradients(through_all, x, lam))
 
 
+def test_wrong_shapes_are_refused_where_they_are_compiled():
+    for call, words in ((dwt, "must be even, got 5x4"), (lambda x: idwt(x, x), "needs high")):
+        with pytest.raises(Exception, match=words):
+            torch.compile(call, fullgraph=True, backend="aot_eager")(image(1, 3, 5, 4))
+
+
 def test_one_compilation_serves_all_sizes():
     compiled = torch.compile(through_all, fullgraph=True, dynamic=True, backend="aot_eager")
     for shape in ((2, 3, 8, 6), (3, 3, 16, 10), (5, 3, 4, 40)):

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.conftest import environment
 from wavegan_dist import wavelet
+from wavegan_dist.wavelet import choice
 
 pytest.importorskip("triton")
 ROOT = Path(__file__).parents[2]
@@ -47,13 +48,13 @@ class Calls(TorchDispatchMode):
 
 def test_tensors_on_a_gpu_take_these_kernels(monkeypatch):
     monkeypatch.delenv("WAVEGAN_KERNELS", raising=False)
-    wavelet.choose.cache_clear()
+    choice.forget()
     with FakeTensorMode(), Calls() as calls:
         x = torch.empty(2, 3, 8, 8, device="cuda")
         image = wavelet.fuse(x, *wavelet.dwt(x), torch.empty((), device="cuda"))
         wavelet.analyse(torch.empty(2, 3, 8, 8, device="cuda", dtype=torch.uint8))
         wavelet.dwt(image.double())  # no kernel for this dtype: the reference
-    wavelet.choose.cache_clear()
+    choice.forget()
     assert {f"wavegan_triton.{name}.default" for name in ("dwt", "fuse", "analyse")} <= calls.names
     assert image.device.type == "cuda"
     assert image.shape == x.shape

@@ -21,7 +21,7 @@ Name = Literal["reference", "C++", "Triton"]
 
 @dataclass(frozen=True)
 class Kernel:
-    """One implementation of the transform: functions as in `reference`, which check their arguments, and the dtypes that they take."""
+    """One implementation of the transform: functions as in `reference`, checks included, and the dtypes that they take."""
 
     name: Name
     dtypes: frozenset[torch.dtype]
@@ -34,7 +34,7 @@ class Kernel:
 ANY = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8})
 REFERENCE = Kernel("reference", ANY, reference.dwt, reference.idwt, reference.fuse, reference.analyse)
 KERNELS: dict[str, Kernel] = {REFERENCE.name: REFERENCE}  # all that are loaded
-_CHOSEN: dict[tuple[torch.device, torch.dtype], Kernel] = {}  # of these; what a call needs, in one look
+_CHOSEN: dict[tuple[torch.device, torch.dtype], Kernel] = {}  # of these: a call should find its own in one look
 
 
 @functools.cache
@@ -62,18 +62,20 @@ def choose(device: str) -> tuple[Name, str]:
 
 def kernel_for(x: Tensor) -> Kernel:
     """The kernel for this tensor's device and dtype; the reference under `torch.func`'s transforms."""
-    if torch._C._are_functorch_transforms_active() and not torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
+        return KERNELS[_name(x.device.type, x.dtype)]
+    if torch._C._are_functorch_transforms_active():
         return REFERENCE
-    return _CHOSEN.get((x.device, x.dtype)) or KERNELS[_name(x.device, x.dtype)]
+    kernel = _CHOSEN.get((x.device, x.dtype))
+    if kernel is None:
+        kernel = _CHOSEN[x.device, x.dtype] = KERNELS[_name(x.device.type, x.dtype)]
+    return kernel
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _name(device: torch.device, dtype: torch.dtype) -> str:
-    name, _ = choose(device.type)
-    if dtype not in KERNELS[name].dtypes:
-        name = REFERENCE.name
-    _CHOSEN[device, dtype] = KERNELS[name]
-    return name
+def _name(device: str, dtype: torch.dtype) -> str:
+    name, _ = choose(device)
+    return name if dtype in KERNELS[name].dtypes else REFERENCE.name
 
 
 def build() -> None:
@@ -85,6 +87,11 @@ def build() -> None:
     from wavegan_dist.wavelet.cpu.build import build
 
     build(again=True)
+    forget()
+
+
+def forget() -> None:
+    """Choose anew from the next call on: the kernels or WAVEGAN_KERNELS have changed."""
     choose.cache_clear()
     _CHOSEN.clear()
 

@@ -97,7 +97,7 @@ struct FuseBackward : Function<FuseBackward> {
 // would find no kernel for without a word about the reason.
 template <class... Inputs>
 bool differentiates(const char* name, const Tensor& first, const Inputs&... others) {
-  TORCH_CHECK_VALUE(first.layout() == at::kStrided && ((others.layout() == at::kStrided) && ...), name, ": wants dense tensors, got a sparse one");
+  TORCH_CHECK_VALUE(first.layout() == at::kStrided && ((others.layout() == at::kStrided) && ...), name, ": wants a dense tensor, got a sparse one");
   TORCH_CHECK_VALUE(((others.device() == first.device()) && ...), name, ": tensors on ", first.device(), c10::str(", ", others.device())...,
                     "; make them equal");
   TORCH_CHECK_NOT_IMPLEMENTED(!first._fw_grad(0).defined() && !(others._fw_grad(0).defined() || ...), name,

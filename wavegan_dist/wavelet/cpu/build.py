@@ -27,8 +27,7 @@ if platform.machine() == "x86_64":
 OBJECTS = {  # and what they are compiled from
     "operators": ("-O1", "operators.cpp"),
     "autograd": ("-O1", "autograd.cpp"),
-    # GCC 12's choice of induction variables costs the kernels 3 % (benchmarks/README.md).
-    **{name: ("-O3", "-fno-ivopts", f"-DINSTRUCTIONS={name}", *flags, "haar.cpp") for name, flags in INSTRUCTIONS.items()},
+    **{name: ("-O3", f"-DINSTRUCTIONS={name}", *flags, "haar.cpp") for name, flags in INSTRUCTIONS.items()},
 }
 PATIENCE = 600  # seconds for one file
 

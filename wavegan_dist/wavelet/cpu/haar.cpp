@@ -277,41 +277,47 @@ struct Analyse {
   }
 };
 
-// Results [x, end) of a row from `start` on, fewer than 2 N: N at once if there are, then half as many and so on down to `narrow`,
-// then one by one; in one order everywhere.
-template <class Layout, int N, int narrow, class Row>
+// Results [x, end) of a row from `start` on, fewer than 2 N: N at once if there are, then half as many and so on down to
+// narrow<T>, then one by one; the same pieces with all instructions, as sums depend on them.
+template <class T, class Layout, int N, class Row>
 INLINE void last_pieces(Row& row, const At& start, int64_t x, int64_t end) {
-  if constexpr (N == 1) {
+  if constexpr (N < narrow<T>) {
     for (; x < end; ++x) row.template run<Layout, 1>(Layout::after(start, x));
   } else {
     if (x + N <= end) row.template run<Layout, N>(Layout::after(start, x)), x += N;
-    last_pieces<Layout, (N > narrow ? N / 2 : 1), narrow>(row, start, x, end);
+    last_pieces<T, Layout, N / 2>(row, start, x, end);
   }
 }
 
-template <class Layout, int widest, int narrow, class Row>
+template <class T, class Layout, class Row>
 INLINE void pieces(Row& row, const At& start, int64_t end) {
   int64_t x = 0;
-  for (; x + widest <= end; x += widest) row.template run<Layout, widest>(Layout::after(start, x));
-  last_pieces<Layout, widest, narrow>(row, start, x, end);
+  for (; x + widest<T> <= end; x += widest<T>) row.template run<Layout, widest<T>>(Layout::after(start, x));
+  if (x < end) last_pieces<T, Layout, widest<T> / 2>(row, start, x, end);
 }
 
-template <int widest, int narrow, bool streamed, class Row>
+constexpr int ANY = 0;  // instead of a step that the width is a multiple of, which leaves fewer instructions between rows
+
+template <class T, class Layout, int step, class Row>
 INLINE void planar_row(Row& row, int64_t width) {
-  pieces<Planar<streamed>, widest, narrow>(row, {}, width);
+  if constexpr (step == ANY) {
+    pieces<T, Layout>(row, {}, width);
+  } else {
+    for (int64_t x = 0; x < width; x += step) row.template run<Layout, step>(Layout::after({}, x));
+  }
 }
 
-template <int widest, int narrow, class Row>
+template <class T, class Row>
 INLINE void interleaved_row(Row& row, int64_t width, int64_t channels) {
   int64_t x = 0;
   if (channels == 3)
     for (; x + 1 < width; ++x) row.template run<Colours, 4>({6 * x, 3 * x, 9 * x, 3});
-  for (; x < width; ++x) pieces<Interleaved, widest, narrow>(row, {2 * x * channels, x * channels, 3 * x * channels, channels}, channels);
+  for (; x < width; ++x) pieces<T, Interleaved>(row, {2 * x * channels, x * channels, 3 * x * channels, channels}, channels);
 }
 
 enum class Path { planar, streamed, interleaved };
 
-template <class T, Path path, class Operation>
+template <class T, Path path, int step, class Operation>
 double rows(const Operation& operation, int64_t first, int64_t last) {
   const Shape& shape = operation.shape;
   double sum = 0;
@@ -320,8 +326,8 @@ double rows(const Operation& operation, int64_t first, int64_t last) {
     const int64_t channels = path == Path::interleaved ? 1 : shape.channels;
     auto row = operation.row(plane / channels, plane % channels, y);
     for (; at < next; ++at, row.advance()) {
-      if constexpr (path == Path::interleaved) interleaved_row<widest<T>, narrow<T>>(row, shape.width, shape.channels);
-      else planar_row<widest<T>, narrow<T>, path == Path::streamed>(row, shape.width);
+      if constexpr (path == Path::interleaved) interleaved_row<T>(row, shape.width, shape.channels);
+      else planar_row<T, Planar<path == Path::streamed>, step>(row, shape.width);
     }
     sum += row.total();
   }
@@ -329,11 +335,20 @@ double rows(const Operation& operation, int64_t first, int64_t last) {
   return sum;
 }
 
+template <class T, Path path, class Operation>
+double by_width(const Operation& operation, int64_t first, int64_t last) {
+  constexpr int N = widest<T>;
+  if (operation.shape.width % N == 0) return rows<T, path, N>(operation, first, last);
+  if constexpr (N > narrow<T>)
+    if (operation.shape.width % (N / 2) == 0) return rows<T, path, N / 2>(operation, first, last);
+  return rows<T, path, ANY>(operation, first, last);
+}
+
 template <class T, class Operation>
 double run(const Operation& operation, int64_t first, int64_t last) {
-  if (operation.shape.interleaved) return rows<T, Path::interleaved>(operation, first, last);
-  if (Operation::images * operation.shape.bytes >= STREAMED && operation.aligned()) return rows<T, Path::streamed>(operation, first, last);
-  return rows<T, Path::planar>(operation, first, last);
+  if (operation.shape.interleaved) return rows<T, Path::interleaved, ANY>(operation, first, last);
+  if (Operation::images * operation.shape.bytes >= STREAMED && operation.aligned()) return by_width<T, Path::streamed>(operation, first, last);
+  return by_width<T, Path::planar>(operation, first, last);
 }
 
 template <template <class> class Operation, class... Parts>

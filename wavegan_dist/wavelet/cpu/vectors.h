@@ -48,10 +48,12 @@ struct Twice {  // a vector of two registers; the compiler's own would go throug
   friend INLINE Twice operator+(Twice x, Twice y) { return {x.first + y.first, x.second + y.second}; }
   friend INLINE Twice operator-(Twice x, Twice y) { return {x.first - y.first, x.second - y.second}; }
   friend INLINE Twice operator*(Twice x, Twice y) { return {x.first * y.first, x.second * y.second}; }
-  friend INLINE Twice operator*(float x, Twice y) { return {x * y.first, x * y.second}; }
+  friend INLINE Twice operator-(Twice x, float y) { return {x.first - y, x.second - y}; }
+  friend INLINE Twice operator*(Twice x, float y) { return {x.first * y, x.second * y}; }
+  friend INLINE Twice operator*(float x, Twice y) { return y * x; }
   friend INLINE Twice operator/(Twice x, float y) { return {x.first / y, x.second / y}; }
 };
-#if defined(__AVX512BF16__)
+#if defined(__AVX512F__)
 template <>
 struct VectorOf<float, 32> {
   using type = Twice<VectorOf<float, 16>::type>;
@@ -60,18 +62,20 @@ struct VectorOf<float, 32> {
 template <class T, int N>
 using Vector = typename VectorOf<std::remove_const_t<T>, N>::type;
 
+template <class V>
+constexpr bool is_twice = false;
+template <class V>
+constexpr bool is_twice<Twice<V>> = true;
+
 template <class T>
 constexpr int narrow = 32 / sizeof(Real<T>);
+// Lanes at once: of float two registers, as a band's two cache lines beside each other were measured faster than one.
 #if defined(__AVX512F__)
 template <class T>
-constexpr int widest = 2 * narrow<T>;
+constexpr int widest = sizeof(Real<T>) == 4 ? 32 : 8;
 #else
 template <class T>
 constexpr int widest = narrow<T>;
-#endif
-#if defined(__AVX512BF16__)
-template <>
-constexpr int widest<BFloat16> = 32;  // as many as fill a store
 #endif
 
 template <class To, class From>
@@ -208,8 +212,8 @@ INLINE void flush() {
 
 template <int N, class T>
 INLINE Vector<Real<T>, N> load_lanes(const T* p) {
-  if constexpr (std::is_same_v<std::remove_const_t<T>, BFloat16> && N == 32)
-    return {load_lanes<16>(p), load_lanes<16>(p + 16)};
+  if constexpr (is_twice<Vector<Real<T>, N>>)
+    return {load_lanes<N / 2>(p), load_lanes<N / 2>(p + N / 2)};
   else if constexpr (std::is_same_v<std::remove_const_t<T>, BFloat16>)
     return widened<N>(load_raw<Vector<uint16_t, N>>(p));
   else if constexpr (std::is_same_v<std::remove_const_t<T>, uint8_t>)
@@ -222,6 +226,8 @@ template <int N, bool streams = false, class T>
 INLINE void store_lanes(T* p, Vector<Real<T>, N> v) {
   if constexpr (std::is_same_v<T, BFloat16>)
     write<streams>(p, narrowed<N>(v));
+  else if constexpr (is_twice<Vector<Real<T>, N>>)
+    store_lanes<N / 2, streams>(p, v.first), store_lanes<N / 2, streams>(p + N / 2, v.second);
   else
     write<streams>(p, v);
 }
@@ -271,8 +277,8 @@ INLINE void load_pairs(const T* p, Vector<Real<T>, N>& even, Vector<Real<T>, N>&
   using Element = std::remove_const_t<T>;
   if constexpr (N == 1) {
     even = load_lanes<1>(p), odd = load_lanes<1>(p + 1);
-  } else if constexpr (std::is_same_v<Element, BFloat16> && N == 32) {
-    load_pairs<16>(p, even.first, odd.first), load_pairs<16>(p + 32, even.second, odd.second);
+  } else if constexpr (is_twice<Vector<Real<T>, N>>) {
+    load_pairs<N / 2>(p, even.first, odd.first), load_pairs<N / 2>(p + N, even.second, odd.second);
   } else if constexpr (std::is_same_v<Element, BFloat16>) {
     auto both = load_raw<Vector<uint32_t, N>>(p);  // little-endian: the even one is the lower half
     even = bit_cast<Vector<float, N>>(both << 16), odd = bit_cast<Vector<float, N>>(both & 0xffff0000u);
@@ -290,8 +296,8 @@ template <int N, bool streams, class T>
 INLINE void store_pairs(T* p, Vector<Real<T>, N> even, Vector<Real<T>, N> odd) {
   if constexpr (N == 1) {
     store_lanes<1>(p, even), store_lanes<1>(p + 1, odd);
-  } else if constexpr (std::is_same_v<T, BFloat16> && N == 32) {
-    store_pairs<16, streams>(p, even.first, odd.first), store_pairs<16, streams>(p + 32, even.second, odd.second);
+  } else if constexpr (is_twice<Vector<Real<T>, N>>) {
+    store_pairs<N / 2, streams>(p, even.first, odd.first), store_pairs<N / 2, streams>(p + N, even.second, odd.second);
   } else if constexpr (std::is_same_v<T, BFloat16>) {
     write<streams>(p, narrowed_pairs<N>(even, odd));
   } else {
