@@ -118,23 +118,23 @@ def task(method: Method, operation: str, x: Tensor, low: Tensor, high: Tensor) -
     leaf, leaf_low, leaf_high = (tensor.clone().requires_grad_() for tensor in (x, low, high))
     bands = method.bands(x)  # in its own layout
     if operation == "dwt":
-        return lambda: method.dwt(x)
+        return functools.partial(method.dwt, x)
     if operation == "idwt":
-        return lambda: method.idwt(bands)
+        return functools.partial(method.idwt, *bands)
     if operation == "dwt+backward":
         return lambda: torch.autograd.grad(method.dwt(leaf), leaf, bands)
     if operation == "idwt+backward":
         leaves = [band.clone().requires_grad_() for band in bands]
-        return lambda: torch.autograd.grad(method.idwt(leaves), leaves, x)
+        return lambda: torch.autograd.grad(method.idwt(*leaves), leaves, x)
     lam, grad = torch.tensor(0.3, device=x.device), torch.randn_like(x)
     if method.name == "ours" and operation == "fuse backward":
         operators = NAMESPACES[choose(x.device.type)[0]]
-        return lambda: operators.fuse_backward.default(grad, x, low, high, lam)
+        return functools.partial(operators.fuse_backward.default, grad, x, low, high, lam)
     if operation == "fuse backward" or method.name not in ("ours", "slicing"):
         return None
-    mix = fuse if method.name == "ours" else lambda b, lo, hi, w: (1 - w) * b + w * method.idwt((lo, hi))
+    mix = fuse if method.name == "ours" else lambda b, lo, hi, w: (1 - w) * b + w * method.idwt(lo, hi)
     if operation == "fuse":
-        return lambda: mix(x, low, high, lam)
+        return functools.partial(mix, x, low, high, lam)
     leaves = (leaf, leaf_low, leaf_high, lam.clone().requires_grad_())
     return lambda: torch.autograd.grad(mix(*leaves), leaves, grad)
 

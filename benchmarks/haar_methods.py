@@ -19,11 +19,11 @@ Bands = Sequence[Tensor]
 
 @dataclass(frozen=True)
 class Method:
-    """Forward to bands in its own layout, and back; `bf16` where it takes bfloat16."""
+    """Forward to bands in its own layout, and of these back; `bf16` where it takes bfloat16."""
 
     name: str
     dwt: Callable[[Tensor], Bands]
-    idwt: Callable[[Bands], Tensor]
+    idwt: Callable[..., Tensor]
     bf16: bool = True
 
     def bands(self, x: Tensor) -> Bands:
@@ -37,10 +37,10 @@ def _convolved(x: Tensor) -> Bands:
     return (F.conv2d(x, filters, stride=2, groups=x.shape[1]),)
 
 
-def _deconvolved(bands: Bands) -> Tensor:
-    channels = bands[0].shape[1] // 4
-    filters = SIGNS.to(bands[0]).view(4, 1, 2, 2).repeat(channels, 1, 1, 1)
-    return F.conv_transpose2d(bands[0], filters, stride=2, groups=channels)
+def _deconvolved(bands: Tensor) -> Tensor:
+    channels = bands.shape[1] // 4
+    filters = SIGNS.to(bands).view(4, 1, 2, 2).repeat(channels, 1, 1, 1)
+    return F.conv_transpose2d(bands, filters, stride=2, groups=channels)
 
 
 def _unshuffled(x: Tensor) -> Bands:
@@ -49,8 +49,8 @@ def _unshuffled(x: Tensor) -> Bands:
     return (torch.einsum("kp,bcphw->bkchw", SIGNS.to(x), blocks),)
 
 
-def _shuffled(bands: Bands) -> Tensor:
-    return F.pixel_shuffle(torch.einsum("kp,bkchw->bcphw", SIGNS.to(bands[0]), bands[0]).flatten(1, 2), 2)
+def _shuffled(bands: Tensor) -> Tensor:
+    return F.pixel_shuffle(torch.einsum("kp,bkchw->bcphw", SIGNS.to(bands), bands).flatten(1, 2), 2)
 
 
 def _six_convolutions(x: Tensor) -> Bands:
@@ -63,7 +63,7 @@ def _six_convolutions(x: Tensor) -> Bands:
     return [F.conv2d(half, taps, stride=(2, 1), groups=groups) for half in rows for taps in columns]  # LL, LH, HL, HH
 
 
-def _six_transposed(bands: Bands) -> Tensor:
+def _six_transposed(*bands: Tensor) -> Tensor:
     groups = bands[0].shape[1]
     low = torch.full((groups, 1, 1, 2), 0.5**0.5).to(bands[0])
     high = low * torch.tensor([1.0, -1.0]).to(bands[0])
@@ -88,8 +88,8 @@ def _dense(x: Tensor) -> Bands:
     return (_matrix(x.shape[-2], x) @ x @ _matrix(x.shape[-1], x).T,)
 
 
-def _dense_back(bands: Bands) -> Tensor:
-    return _matrix(bands[0].shape[-2], bands[0]).T @ bands[0] @ _matrix(bands[0].shape[-1], bands[0])
+def _dense_back(bands: Tensor) -> Tensor:
+    return _matrix(bands.shape[-2], bands).T @ bands @ _matrix(bands.shape[-1], bands)
 
 
 def _ptwt(x: Tensor) -> Bands:
@@ -98,23 +98,21 @@ def _ptwt(x: Tensor) -> Bands:
 
 
 torch._dynamo.config.recompile_limit = 64  # else the ninth shape would quietly run uncompiled
-compiled_dwt = torch.compile(reference.dwt)
-compiled_idwt = torch.compile(reference.idwt)
 METHODS = {
     method.name: method
     for method in (
-        Method("ours", dwt, lambda bands: idwt(*bands)),
-        Method("compiled slicing", compiled_dwt, lambda bands: compiled_idwt(*bands)),
-        Method("slicing", reference.dwt, lambda bands: reference.idwt(*bands)),
+        Method("ours", dwt, idwt),
+        Method("compiled slicing", torch.compile(reference.dwt), torch.compile(reference.idwt)),
+        Method("slicing", reference.dwt, reference.idwt),
         Method("grouped conv", _convolved, _deconvolved),
         Method("unshuffle", _unshuffled, _shuffled),
         Method("six convs", _six_convolutions, _six_transposed),
         Method("dense", _dense, _dense_back),
-        Method("ptwt", _ptwt, lambda bands: ptwt.waverec2((bands[0], tuple(bands[1:])), "haar"), bf16=False),
+        Method("ptwt", _ptwt, lambda low, *high: ptwt.waverec2((low, tuple(high)), "haar"), bf16=False),
         Method(
             "pytorch_wavelets",
             lambda x: (lambda low, high: (low, high[0]))(*FORWARD(x)),
-            lambda bands: INVERSE((bands[0], [bands[1]])),
+            lambda low, high: INVERSE((low, [high])),
             bf16=False,
         ),
     )

@@ -62,7 +62,7 @@ def choose(device: str) -> tuple[Name, str]:
 
 def kernel_for(x: Tensor) -> Kernel:
     """The kernel for this tensor's device and dtype; the reference under `torch.func`'s transforms."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_dynamo_compiling():
         return KERNELS[_name(x.device.type, x.dtype)]
     if torch._C._are_functorch_transforms_active():
         return REFERENCE
