@@ -36,7 +36,7 @@ from wavegan_dist.provenance import provenance
 from wavegan_dist.wavelet import choose, dwt, fuse, idwt
 
 ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),  # the most that glibc takes
     "MALLOC_TRIM_THRESHOLD_": str(2**34),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0",
 }
