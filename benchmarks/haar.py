@@ -2,15 +2,17 @@
 
     make bench-haar        or: python benchmarks/haar.py --runs 3 --rounds 20
 
-One thread. A run is a process; in it each round times every method on one shape, after calls that bring it to its steady
-state, so that a busy neighbour slows all; medians of the rounds, then of the runs. The floor is `copy_` between two buffers,
-always the same two, that moves as many bytes as the operation must: an image's (dwt, idwt), one and a half (fuse reads two
-images' worth and writes one), two and a half (fuse's backward) or what forward and backward add up to. Processes start with
-an allocator that keeps its pages, wants them huge and gives a freed block out again (ALLOCATOR): else page faults, where the
-small pages happen to lie, or a dozen blocks in turn that no cache holds together, are most of what is measured. Autograd's
-small objects still make the results of forward + backward wander, for every method; "fuse backward" is the operator that
-autograd calls, alone. Calls at 8 px are timed with PyTorch's usual allocator. Where there is a GPU all runs there, beside a
-device copy.
+One thread. A run is a process; each of its rounds times every method on one shape, after calls that bring it to its steady
+state, and ours right after the copy, so that a busy neighbour slows both: medians of the rounds' ratios, then of the runs. The
+floor is `copy_` between two buffers, always the same two, that moves as many bytes as the operation must: an image's (dwt,
+idwt), one and a half (fuse reads two images' worth and writes one), two and a half (fuse's backward), or what forward and
+backward add up to.
+
+Processes start with an allocator that keeps its pages, wants them huge and gives a freed block out again (ALLOCATOR): else
+page faults, where small pages happen to lie, or a dozen blocks in turn that no cache holds together, are most of what is
+measured. Autograd's small objects still make the results of forward + backward wander, for every method; "fuse backward" is
+the operator that autograd calls, alone. Calls at 8 px are timed with PyTorch's usual allocator. Where there is a GPU all runs
+there, beside a device copy.
 
 Prints tables, writes benchmarks/results/haar.json and the roofline picture benchmarks/results/haar.png.
 """
@@ -18,6 +20,7 @@ Prints tables, writes benchmarks/results/haar.json and the roofline picture benc
 import argparse
 import functools
 import json
+import operator
 import os
 import statistics
 import subprocess
@@ -46,7 +49,6 @@ FLOORS = {"dwt": 1, "idwt": 1, "fuse": 1.5, "fuse backward": 2.5, "dwt+backward"
 NAMESPACES = {"C++": torch.ops.wavegan_cpu, "Triton": torch.ops.wavegan_triton}
 SETTLED_CALLS, SETTLED_SECONDS = 8, 0.004  # before the one that is timed: whichever is reached first
 
-Times = dict[str, float]
 Found = Any  # what JSON holds
 
 
@@ -102,13 +104,13 @@ def measured(shape: tuple[int, ...], dtype: str, device: str, rounds: int) -> li
             name: task(method, operation, x, low, high) for name, method in METHODS.items() if dtype == "fp32" or method.bf16
         }
         calls |= {name: call for name, call in tasks.items() if call is not None}
-        medians = interleaved(calls, rounds, device)
-        copy = medians.pop("copy")
-        ratios = {name: each / copy for name, each in medians.items()}
-        moved = 2 * source.nbytes
+        times = interleaved(calls, rounds, device)
+        copies = times.pop("copy")
+        copy = statistics.median(copies)
+        ratios = {name: statistics.median(map(operator.truediv, each, copies)) for name, each in times.items()}
         rows.append(
             {"operation": operation, "dtype": dtype, "shape": list(shape), "copy_us": copy * 1e6, "ratios": ratios}
-            | {"gb_per_s": moved / medians["ours"] / 1e9, "copy_gb_per_s": moved / copy / 1e9}
+            | {"copy_gb_per_s": 2 * source.nbytes / copy / 1e9}
         )
     return rows
 
@@ -139,8 +141,8 @@ def task(method: Method, operation: str, x: Tensor, low: Tensor, high: Tensor) -
     return lambda: torch.autograd.grad(mix(*leaves), leaves, grad)
 
 
-def interleaved(calls: dict[str, Callable[[], object]], rounds: int, device: str) -> Times:
-    """Median seconds of each in its steady state: timed after calls that are not, so that none finds the caches of another."""
+def interleaved(calls: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, list[float]]:
+    """Seconds of each in its steady state: timed after calls that are not, so that none finds the caches of another."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(1 + rounds):
         for name, call in calls.items():
@@ -150,7 +152,7 @@ def interleaved(calls: dict[str, Callable[[], object]], rounds: int, device: str
                 if time.perf_counter() > until:
                     break
             times[name].append(seconds(call, device))
-    return {name: statistics.median(each[1:]) for name, each in times.items()}
+    return {name: each[1:] for name, each in times.items()}
 
 
 def seconds(call: Callable[[], object], device: str) -> float:
@@ -162,7 +164,7 @@ def seconds(call: Callable[[], object], device: str) -> float:
     return time.perf_counter() - began
 
 
-def call_overhead() -> Times:
+def call_overhead() -> dict[str, float]:
     """Microseconds of forward + backward on 8 px, where memory costs nothing."""
     x = torch.randn(2, 3, 8, 8, requires_grad=True)
     bands = [band.detach().requires_grad_() for band in dwt(x)]
@@ -180,7 +182,7 @@ def call_overhead() -> Times:
             method = METHODS[name]
             target = method.bands(x.detach())
             calls[f"dwt by {name}"] = lambda method=method, target=target: torch.autograd.grad(method.dwt(x), x, target)
-    return {name: 1e6 * each for name, each in interleaved(calls, 200, "cpu").items()}
+    return {name: 1e6 * statistics.median(each) for name, each in interleaved(calls, 200, "cpu").items()}
 
 
 def print_tables(found: Found) -> None:
