@@ -1,18 +1,18 @@
 """The Haar transform beside a copy of the same bytes, and beside what else computes it.
 
-    make bench-haar        or: python benchmarks/haar.py --runs 3 --rounds 20
+    make bench-haar        or: python benchmarks/haar.py --runs 3 --rounds 16
 
-One thread. A run is a process; each of its rounds times every method on one shape, after calls that bring it to its steady
-state, and ours right after the copy, so that a busy neighbour slows both: medians of the rounds' ratios, then of the runs. The
-floor is `copy_` between two buffers, always the same two, that moves as many bytes as the operation must: an image's (dwt,
-idwt), one and a half (fuse reads two images' worth and writes one), two and a half (fuse's backward), or what forward and
-backward add up to.
+One thread. A run is a process; each of its rounds times the methods on one shape, after calls that bring each to its steady
+state, and a copy before them, so that a busy neighbour slows all: medians of the rounds' ratios, then of the runs. The floor
+is `copy_` between two buffers, always the same two, that moves as many bytes as the operation must: an image's (dwt, idwt),
+one and a half (fuse reads two images' worth and writes one), two and a half (fuse's backward), or what forward and backward
+add up to.
 
-Processes start with an allocator that keeps its pages, wants them huge and gives a freed block out again (ALLOCATOR): else
-page faults, where small pages happen to lie, or a dozen blocks in turn that no cache holds together, are most of what is
-measured. Autograd's small objects still make the results of forward + backward wander, for every method; "fuse backward" is
-the operator that autograd calls, alone. Calls at 8 px are timed with PyTorch's usual allocator. Where there is a GPU all runs
-there, beside a device copy.
+Processes start with an allocator that keeps its pages, wants them huge and gives a freed block out again (ALLOCATOR), and ours
+come first, while the heap has no holes: else page faults, where small pages happen to lie, or blocks in turn that no cache
+holds together, are most of what is measured. Autograd's small objects still make the results of forward + backward wander;
+"fuse backward" is the operator that autograd calls, alone. Calls at 8 px are timed with PyTorch's usual allocator. Where there
+is a GPU all runs there, beside a device copy.
 
 Prints tables, writes benchmarks/results/haar.json and the roofline picture benchmarks/results/haar.png.
 """
@@ -78,7 +78,9 @@ def measure(rounds: int) -> Found:
     """One run: a row for every operation, shape and dtype."""
     torch.set_num_threads(1)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    rows = [row for dtype in DTYPES for shape in SHAPES for row in measured(shape, dtype, device, rounds)]
+    ours = [row for dtype in DTYPES for shape in SHAPES for row in measured(shape, dtype, device, rounds, ["ours"])]
+    others = [row for dtype in DTYPES for shape in SHAPES for row in measured(shape, dtype, device, rounds, [*METHODS][1:])]
+    rows = [row | {"ratios": row["ratios"] | other["ratios"]} for row, other in zip(ours, others, strict=True)]
     return {"device": device, "rows": rows}
 
 
@@ -91,8 +93,8 @@ def merged(runs: Sequence[Found]) -> Found:
     return statistics.median(runs) if isinstance(runs[0], float) else runs[0]
 
 
-def measured(shape: tuple[int, ...], dtype: str, device: str, rounds: int) -> list[dict[str, Any]]:
-    """A row for every operation: ratios of each method to the operation's floor, and ours in GB/s."""
+def measured(shape: tuple[int, ...], dtype: str, device: str, rounds: int, names: Sequence[str]) -> list[dict[str, Any]]:
+    """A row for every operation: ratios of these methods to the operation's floor."""
     torch.manual_seed(0)
     x = torch.randn(shape, device=device).to(DTYPES[dtype])
     low, high = dwt(x)
@@ -100,9 +102,8 @@ def measured(shape: tuple[int, ...], dtype: str, device: str, rounds: int) -> li
     for operation, floor in FLOORS.items():
         source, target = (torch.zeros(int(floor * x.numel()), dtype=x.dtype, device=device) for _ in range(2))
         calls: dict[str, Callable[[], object]] = {"copy": functools.partial(target.copy_, source)}
-        tasks = {
-            name: task(method, operation, x, low, high) for name, method in METHODS.items() if dtype == "fp32" or method.bf16
-        }
+        methods = [METHODS[name] for name in names if dtype == "fp32" or METHODS[name].bf16]
+        tasks = {method.name: task(method, operation, x, low, high) for method in methods}
         calls |= {name: call for name, call in tasks.items() if call is not None}
         times = interleaved(calls, rounds, device)
         copies = times.pop("copy")
@@ -224,7 +225,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3, metavar="N", help="processes, one after the other (default: 3)")
     parser.add_argument("--once", action="store_true", help="one run in this process; prints JSON")
-    parser.add_argument("--rounds", type=int, default=20, metavar="N", help="timed calls of each in a run (default: 20)")
+    parser.add_argument("--rounds", type=int, default=16, metavar="N", help="timed calls of each in a run (default: 16)")
     return parser.parse_args()
 
 
