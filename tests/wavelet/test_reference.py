@@ -7,7 +7,7 @@ import torch
 from pytorch_wavelets import DWTForward, DWTInverse
 from torch.autograd import gradcheck, gradgradcheck
 
-from wavegan_dist.wavelet import dwt, fuse, idwt, wavedec, waverec
+from wavegan_dist.wavelet import analyse, dwt, fuse, idwt, wavedec, waverec
 
 pytestmark = pytest.mark.usefixtures("kernel")
 SHAPES = [(1, 1, 2, 2), (2, 3, 4, 6), (3, 2, 32, 32), (1, 5, 10, 2), (2, 3, 64, 34)]
@@ -142,6 +142,9 @@ def test_a_small_lam_is_not_lost_in_bfloat16():
         (lambda: idwt(torch.zeros(1, 1, 4, 4), torch.zeros(1, 3, 4, 4).double()), "make them equal"),
         (lambda: idwt(torch.zeros(1, 1, 4, 4), torch.zeros(1, 3, 4, 4, device="meta")), "make them equal"),
         (lambda: dwt(torch.zeros(1, 1, 4, 4).to_sparse()), "wants a .*tensor"),
+        (lambda: analyse(torch.zeros(1, 1, 4, 4)), "wants a uint8"),
+        (lambda: analyse(torch.zeros(1, 1, 4, 5, dtype=torch.uint8)), "must be even, got 4x5"),
+        (lambda: analyse(torch.zeros(1, 1, 4, 4, dtype=torch.uint8), (1, 1, 1, 0)), "four positive"),
         (lambda: fuse(torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 4), torch.zeros(1, 3, 4, 4), torch.zeros(())), "rebuild"),
     ],
 )

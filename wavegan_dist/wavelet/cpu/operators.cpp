@@ -4,6 +4,7 @@
 #include <ATen/Version.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
@@ -127,7 +128,8 @@ std::tuple<Tensor, Tensor, Tensor> analyse_cpu(const Tensor& x, at::ArrayRef<dou
   at::AutoDispatchBelowADInplaceOrView guard;
   TORCH_CHECK_VALUE(x.scalar_type() == at::kByte, "analyse: wants a uint8 [B, C, H, W] tensor, got ", kind_of(x));
   check_even("analyse", x);
-  TORCH_CHECK_VALUE(band_std.size() == 4, "analyse: wants four standard deviations (low, LH, HL, HH), got ", band_std.size());
+  TORCH_CHECK_VALUE(band_std.size() == 4 && std::all_of(band_std.begin(), band_std.end(), [](double std) { return std > 0; }),
+                    "analyse: wants four positive standard deviations (low, LH, HL, HH), got ", band_std);
   float scale[4];
   for (int band = 0; band < 4; ++band) scale[band] = float(1 / (127.5 * band_std[band]));
   const Shape shape = shape_of_image(x, sizeof(float));
