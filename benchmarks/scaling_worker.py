@@ -25,6 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 from wavegan_dist import config
 from wavegan_dist.files import atomic_file
 from wavegan_dist.model import norm
+from wavegan_dist.processes import leave
 from wavegan_dist.train import launch
 from wavegan_dist.train.boundary import Boundary
 from wavegan_dist.train.checkpoint import Checkpointer
@@ -189,7 +190,6 @@ def main() -> None:
         else:
             told = {"seconds": all_reduce_seconds()}
         answer(options, job, str(number), told)
-    job.trainer.accelerator.end_training()
 
 
 def wait(folder: Path, name: str, number: int) -> dict[str, Any]:
@@ -221,3 +221,4 @@ def parse() -> argparse.Namespace:
 
 if __name__ == "__main__":
     main()
+    leave()

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from wavegan_dist.config import parse
 from wavegan_dist.files import atomic_file
+from wavegan_dist.processes import leave
 from wavegan_dist.provenance import provenance
 from wavegan_dist.train import launch
 from wavegan_dist.train.checkpoint import tensors
@@ -107,7 +108,6 @@ def report(strategy: str, width: int, out: Path) -> None:
     state = sum(value.nbytes for _, value in tensors(trainer))
     if accelerator.is_main_process:
         out.write_text(json.dumps({**sizes, "seconds": min(seconds), "written": state}))
-    accelerator.end_training()
 
 
 def watch(engine: Engine, trainer: Trainer, held: dict[str, dict[int, int]]) -> None:
@@ -168,3 +168,4 @@ def average(trainer: Trainer) -> Iterable[Tensor]:
 
 if __name__ == "__main__":
     main()
+    leave()

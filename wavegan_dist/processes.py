@@ -1,5 +1,6 @@
 """The processes of a launch: joined through Accelerate, counted before work begins, stopped together."""
 
+import gc
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -35,10 +36,16 @@ def leave() -> None:
 
     A collective's tensors are let go of by a thread of gloo, perhaps after the call has returned, and that takes the
     interpreter: one that is ending by then makes the thread end the whole process with SIGABRT (torch 2.14, Python 3.11).
+    Its threads end with the group, and a trainer's modules lie in cycles that keep it: they are collected first.
     Nothing cancels a collective that a stopped process never answers, so it is waited for 10 s and no longer.
     """
+
+    def end() -> None:
+        gc.collect()
+        dist.destroy_process_group()
+
     if dist.is_initialized():
-        leaving = threading.Thread(target=dist.destroy_process_group, daemon=True)
+        leaving = threading.Thread(target=end, daemon=True)
         leaving.start()
         leaving.join(PATIENCE)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from wavegan_dist import config
+from wavegan_dist.processes import leave
 from wavegan_dist.train import launch
 from wavegan_dist.train.diagnosis import diagnose
 from wavegan_dist.train.loop import load_index
@@ -64,8 +65,8 @@ def main(out: str, config_file: str, folder: str, strategy: str, kinds: str) -> 
         error = diagnose(trainer, Path(folder) / f"{network}-{kind}", lambda first: [f"key {first}"])
         seen.append({"network": network, "kind": kind, "nonfinite": nonfinite, "moved": moved, "error": str(error)})
     Path(f"{out}.{rank}").write_text(json.dumps(seen))
-    accelerator.end_training()
 
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
+    leave()

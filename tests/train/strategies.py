@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from wavegan_dist import config
+from wavegan_dist.processes import leave
 from wavegan_dist.train import launch
 from wavegan_dist.train.checkpoint import Checkpointer, load_checkpoint
 from wavegan_dist.train.loop import load_index
@@ -50,7 +50,7 @@ def wrong_order(trainer: Trainer) -> None:
 MUTATIONS = {"stale": stale_gradient, "order": wrong_order}
 
 
-def run(leg: str, out: Path, config_file: Path) -> Accelerator:
+def run(leg: str, out: Path, config_file: Path) -> None:
     names, _, overrides = leg.partition(":")
     name, _, source = names.partition("<")
     experiment = config.load(config_file, overrides.split(","))
@@ -67,7 +67,6 @@ def run(leg: str, out: Path, config_file: Path) -> Accelerator:
     checkpointer.save(out / name)
     checkpointer.wait()
     save_samples(trainer, out / f"{name}.samples")
-    return accelerator
 
 
 def save_samples(trainer: Trainer, path: Path) -> None:
@@ -82,9 +81,9 @@ def save_samples(trainer: Trainer, path: Path) -> None:
 
 def main(out: Path, config_file: Path, legs: list[str]) -> None:
     for leg in legs:
-        accelerator = run(leg, out, config_file)
-    accelerator.end_training()
+        run(leg, out, config_file)
 
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
+    leave()

@@ -23,7 +23,7 @@ __all__ = ["check_world_size", "locked", "on_main", "start", "together"]
 # shorter than anyone wants to pay for a cluster that hangs.
 TIMEOUT = timedelta(minutes=10)
 # Of glibc's malloc.h: when freed memory goes back to the kernel.
-TRIM_THRESHOLD, MMAP_THRESHOLD, NEVER = -1, -3, 2**31 - 1
+TRIM_THRESHOLD, MMAP_MAX, NEVER = -1, -4, 2**31 - 1
 
 
 def start(train: TrainConfig) -> Accelerator:
@@ -67,7 +67,7 @@ def keep_freed_memory() -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(TRIM_THRESHOLD, NEVER)
-        libc.mallopt(MMAP_THRESHOLD, NEVER)
+        libc.mallopt(MMAP_MAX, 0)  # a threshold above 32 MiB would be refused
 
 
 def refuse_launchers_strategy() -> None:
