@@ -27,9 +27,9 @@ from accelerate import PartialState
 
 from wavegan_dist import config
 from wavegan_dist.data import Index, images_at, real_images, write_shards
-from wavegan_dist.evaluate.collect import BATCH, collect
 from wavegan_dist.evaluate.real import halves
 from wavegan_dist.evaluate.spectrum import SpectrumError
+from wavegan_dist.evaluate.statistics import BATCH, compute_statistics
 from wavegan_dist.evaluate.wavelet_distance import WaveletDistance
 from wavegan_dist.files import atomic_file
 from wavegan_dist.images import save_png
@@ -144,14 +144,14 @@ def floors() -> dict[str, Any]:
     rows = []
     for count in FLOOR_COUNTS:
         sides = [
-            collect(
+            compute_statistics(
                 lambda numbers, rows=half: images_at(index, rows[numbers.start : numbers.stop], BATCH),
                 count,
-                quantities,
+                features,
                 group,
                 "",
             )
-            for quantities in [[metric.quantity for metric in metrics]]
+            for features in [[metric.feature for metric in metrics]]
             for half in halves(index, count, 0)
         ]
         values = {
@@ -191,7 +191,7 @@ def fwd(count: int) -> dict[str, Any]:
 
     metric, group = WaveletDistance(MEMORY_SIZE), PartialState(cpu=True)
     began = time.perf_counter()
-    (real,), (made,) = (collect(images(seed), count, [metric.quantity], group, "") for seed in (0, 10**6))
+    (real,), (made,) = (compute_statistics(images(seed), count, [metric.feature], group, "") for seed in (0, 10**6))
     value = metric.compare(real, made).metrics["fwd"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     rate = 2 * count / (time.perf_counter() - began)

@@ -22,7 +22,7 @@ from scipy.stats import ttest_ind
 
 from wavegan_dist.files import atomic_file
 from wavegan_dist.provenance import provenance
-from wavegan_dist.train.run_folder import label
+from wavegan_dist.run_folder import label
 
 DATA = Path("data/demo/index.json")
 RUNS = Path("runs/precision")

@@ -35,8 +35,8 @@ from safetensors.torch import load_file
 from wavegan_dist.config import Experiment, parse
 from wavegan_dist.data import write_shards
 from wavegan_dist.provenance import provenance
-from wavegan_dist.train import checkpoint, loop, observer
-from wavegan_dist.train.run_folder import RunFolder
+from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.train import checkpoint, loop, run_writer
 from wavegan_dist.train.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results"
@@ -116,10 +116,10 @@ def process(experiment: Experiment, run: Path, rank: int, processes: int, port: 
         with run.with_suffix(".log").open("a") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
-        observer.Tracker = NoTracker  # type: ignore[assignment,misc]
+        run_writer.Tracker = NoTracker  # type: ignore[assignment,misc]
         if rank == 0:
-            cut.watch(Trainer, "_move", lambda _, phase, *__: f"{phase.name} phase")
-            cut.watch(observer.Observer, "snapshot", "snapshot")
+            cut.watch(Trainer, "_run_phase", lambda _, phase, *__: f"{phase.name} phase")
+            cut.watch(run_writer.RunWriter, "snapshot", "snapshot")
             cut.watch(checkpoint, "save", "save")
             start_up = cut.entered("start-up")
             start_up.__enter__()

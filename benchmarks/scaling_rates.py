@@ -18,7 +18,7 @@ from wavegan_dist.files import atomic_file
 from wavegan_dist.plan import Hardware
 from wavegan_dist.plan.count import Model
 from wavegan_dist.plan.network import Network
-from wavegan_dist.plan.step import step_time
+from wavegan_dist.plan.step_time import step_time
 
 TINY = 2  # images of a step that is little but launches of operators
 SIDE = 1024  # of the matrices

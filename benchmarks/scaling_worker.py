@@ -27,11 +27,11 @@ from wavegan_dist.files import atomic_file
 from wavegan_dist.model import norm
 from wavegan_dist.processes import leave
 from wavegan_dist.train import launch
-from wavegan_dist.train.boundary import Boundary
 from wavegan_dist.train.checkpoint import Checkpointer
 from wavegan_dist.train.loop import load_index, stream
-from wavegan_dist.train.report import peak_memory
+from wavegan_dist.train.progress import peak_memory
 from wavegan_dist.train.signals import Signals
+from wavegan_dist.train.step_sync import StepSync
 from wavegan_dist.train.tally import Tally
 from wavegan_dist.train.trainer import Trainer
 
@@ -134,7 +134,7 @@ class Job:
         watch(self.parts, self.trainer, wrappers)
         tally = Tally(accelerator, folder / "data_errors.jsonl", index, 0.0)
         self.batches = self._waiting(stream(self.trainer, index, tally))
-        self.boundary = Boundary(self.trainer, Checkpointer(self.trainer, dict), Signals())
+        self.step_sync = StepSync(self.trainer, Checkpointer(self.trainer, dict), Signals())
 
     def _waiting(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
         take = self.parts.timed("data", lambda: next(batches))
@@ -145,7 +145,7 @@ class Job:
         """Seconds of each part of one step, as the loop makes it."""
         began = time.perf_counter()
         self.trainer.step(self.batches)
-        self.parts.timed("agreement", self.boundary.agree)()
+        self.parts.timed("agreement", self.step_sync.all_reduce)()
         return self.parts.drain(time.perf_counter() - began)
 
     def products(self) -> float:

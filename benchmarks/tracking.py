@@ -206,9 +206,9 @@ def untracked() -> None:
     from unittest.mock import MagicMock
 
     from wavegan_dist.cli import main as wavegan
-    from wavegan_dist.train import observer
+    from wavegan_dist.train import run_writer
 
-    observer.Tracker = MagicMock()  # type: ignore[misc]
+    run_writer.Tracker = MagicMock()  # type: ignore[misc]
     sys.exit(wavegan(sys.argv[2:]))
 
 

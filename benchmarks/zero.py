@@ -162,7 +162,7 @@ def moments(trainer: Trainer) -> Iterable[Tensor]:
 
 def average(trainer: Trainer) -> Iterable[Tensor]:
     """The generator's."""
-    held = trainer.average
+    held = trainer.ema
     yield from getattr(held, "flats", None) or held.ema.module.state_dict().values()  # type: ignore[attr-defined]
 
 

@@ -23,7 +23,7 @@ from wavegan_dist.errors import WaveganError
 
 
 def work(options: argparse.Namespace) -> None:
-    processes.PATIENCE = 60 if options.answered else 1
+    processes.LEAVE_TIMEOUT = 60 if options.answered else 1
     rank = processes.join().process_index
     dist.barrier()
     if rank == 1:

@@ -65,7 +65,7 @@ def test_draws_depend_on_seed_stream_and_position_only():
     assert torch.equal(whole, parts)
     for other in (counted.normal(8, "latent", range(10, 20), 5), counted.normal(7, "flip", range(10, 20), 5)):
         assert not (other == whole).any()
-    assert torch.equal(counted.coins(1, "flip", range(50))[20:], counted.coins(1, "flip", range(20, 50)))
+    assert torch.equal(counted.coin_flips(1, "flip", range(50))[20:], counted.coin_flips(1, "flip", range(20, 50)))
 
 
 def test_draws_are_normal_fair_and_uncorrelated_between_neighbours():
@@ -73,7 +73,7 @@ def test_draws_are_normal_fair_and_uncorrelated_between_neighbours():
     assert abs(rows.mean().item()) < 0.01
     assert rows.std().item() == pytest.approx(1, abs=0.01)
     assert abs((rows[1:] * rows[:-1]).mean().item()) < 0.01
-    assert counted.coins(0, "flip", range(4000)).float().mean().item() == pytest.approx(0.5, abs=0.03)
+    assert counted.coin_flips(0, "flip", range(4000)).float().mean().item() == pytest.approx(0.5, abs=0.03)
 
 
 def test_pixels_survive_the_round_trip_and_clamp():

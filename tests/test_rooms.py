@@ -1,6 +1,7 @@
 """The import rule of docs/design.md: wavelet <- model <- train; data <- train; evaluate uses wavelet, model, data."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 import wavegan_dist
 
 HOUSE = Path(wavegan_dist.__file__).parent
-FOUNDATION = {"errors", "files", "counted", "config", "images", "processes", "provenance"}
+FOUNDATION = {"errors", "files", "counted", "config", "images", "log", "processes", "provenance", "run_folder"}
 MAY_USE = {
     "wavelet": FOUNDATION,
     "model": FOUNDATION | {"wavelet"},
@@ -16,10 +17,11 @@ MAY_USE = {
     "tracking": FOUNDATION,
     "train": FOUNDATION | {"wavelet", "model", "data", "tracking"},
     "evaluate": FOUNDATION | {"wavelet", "model", "data"},
+    "compare": FOUNDATION | {"model", "evaluate"},
     "plan": FOUNDATION | {"model", "data"},
     "cluster": FOUNDATION | {"tracking"},  # train and evaluate through their command lines only
     "doctor": FOUNDATION | {"wavelet"},
-    "cli": FOUNDATION | {"doctor", "wavelet", "model", "data", "tracking", "train", "evaluate", "cluster", "plan"},
+    "cli": FOUNDATION | {"doctor", "wavelet", "model", "data", "tracking", "train", "evaluate", "compare", "cluster", "plan"},
     "__main__": {"cli"},
     "__init__": set(),
     **dict.fromkeys(FOUNDATION, FOUNDATION),
@@ -30,8 +32,8 @@ def room(file: Path) -> str:
     return file.relative_to(HOUSE).with_suffix("").parts[0]
 
 
-def imported_rooms(file: Path) -> set[str]:
-    """Rooms of this package that a file imports, also inside functions and under TYPE_CHECKING."""
+def imports(file: Path) -> set[str]:
+    """Dotted names of this package that a file imports, also inside functions and under TYPE_CHECKING."""
     names = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
@@ -39,13 +41,32 @@ def imported_rooms(file: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative imports hide the room"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name.split(".")[1] for name in names if name.startswith("wavegan_dist.")} - {"__version__"}
+    return {name for name in names if name.startswith("wavegan_dist.")}
+
+
+def imported_rooms(file: Path) -> set[str]:
+    return {name.split(".")[1] for name in imports(file)} - {"__version__"}
+
+
+def module(file: Path) -> str:
+    return ".".join(("wavegan_dist", *file.relative_to(HOUSE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def imported_modules(file: Path, modules: set[str]) -> set[str]:
+    """Modules of this package that a file imports: of `a.b.c` the longest prefix that is a module."""
+    return {name if name in modules else name.rpartition(".")[0] for name in imports(file)} - {module(file), "wavegan_dist"}
 
 
 @pytest.mark.parametrize("file", sorted(HOUSE.rglob("*.py")), ids=lambda file: str(file.relative_to(HOUSE)))
 def test_no_room_imports_a_higher_one(file):
     own = room(file)
     assert imported_rooms(file) - {own} <= MAY_USE[own]
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    modules = {module(file) for file in HOUSE.rglob("*.py")}
+    graph = {module(file): imported_modules(file, modules) for file in HOUSE.rglob("*.py")}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
 
 
 def test_other_rooms_use_only_what_the_transform_gives_out():

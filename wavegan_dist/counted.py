@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-def generator(seed: int, stream: str, position: int) -> np.random.Generator:
+def rng_at(seed: int, stream: str, position: int) -> np.random.Generator:
     """The NumPy generator of one position of one stream."""
     key = np.array([seed, zlib.crc32(stream.encode())], dtype=np.uint64)
     counter = np.array([0, 0, 0, position], dtype=np.uint64)
@@ -23,11 +23,11 @@ def normal(seed: int, stream: str, positions: range, dim: int) -> Tensor:
     """Standard normal vectors, one for each position: float32 [len(positions), dim] on the CPU."""
     rows = np.empty((len(positions), dim), dtype=np.float32)
     for row, position in zip(rows, positions, strict=True):
-        generator(seed, stream, position).standard_normal(dtype=np.float32, out=row)
+        rng_at(seed, stream, position).standard_normal(dtype=np.float32, out=row)
     return torch.from_numpy(rows)
 
 
-def coins(seed: int, stream: str, positions: range) -> Tensor:
+def coin_flips(seed: int, stream: str, positions: range) -> Tensor:
     """Fair coin flips, one for each position: bool [len(positions)] on the CPU."""
-    flips = [generator(seed, stream, position).random() < 0.5 for position in positions]
+    flips = [rng_at(seed, stream, position).random() < 0.5 for position in positions]
     return torch.tensor(flips, dtype=torch.bool)

@@ -1,11 +1,12 @@
-"""Files that are either whole or not there: write under a temporary name, fsync, rename."""
+"""Files that are either complete or absent (write under a temporary name, fsync, rename), and locks between processes."""
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -44,12 +45,12 @@ def atomic_dir(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         try:
             yield temporary
-            swap_in(temporary, path)
+            replace_dir(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def swap_in(temporary: Path, path: Path) -> None:
+def replace_dir(temporary: Path, path: Path) -> None:
     """Make a finished folder appear at `path`, replacing what was there, once all in it is on the disk."""
     for entry in (temporary, *temporary.rglob("*")):
         fsync(entry)
@@ -108,6 +109,58 @@ def save_tensors(layout: "Mapping[str, Tensor]", values: "Iterable[tuple[str, Te
         for name, value in values:
             file.seek(8 + len(header) + begins[name])
             file.write(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+
+
+_held: set[int] = set()  # descriptors of the locks that this process holds
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock on the file `path` while the block runs. The file is created if it does not exist, and stays.
+
+    The lock excludes other threads and other processes, on NFS those of other machines too. It ends with the process that holds
+    it, however that process ends: forked children do not share it. On a file system without locks nothing is excluded.
+
+    Args:
+        path: the lock file; its folder must exist.
+        wait: wait for the present holder; False raises BlockingIOError instead.
+    """
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        _held.add(descriptor)
+        try:
+            _flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if _is_open_at(path, descriptor):  # otherwise the former holder renamed or removed the file
+                yield
+                return
+        finally:
+            if descriptor in _held:
+                _held.remove(descriptor)
+                os.close(descriptor)
+
+
+def _flock(descriptor: int, operation: int) -> None:
+    try:
+        fcntl.flock(descriptor, operation)
+    except BlockingIOError:
+        raise
+    except OSError:  # the file system has no locks
+        pass
+
+
+def _is_open_at(path: Path, descriptor: int) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    return False
+
+
+def _close_held() -> None:
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_close_held)  # flock belongs to the open file, which a forked child would keep open
 
 
 def fsync(path: Path) -> None:

@@ -2,10 +2,15 @@
 
 import gc
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import pairwise
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -18,16 +23,17 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from wavegan_dist.errors import UsageError, WaveganError
 
+Job = TypeVar("Job")
 Result = TypeVar("Result")
 Group: TypeAlias = PartialState | Accelerator  # both know the rank, how many there are and the device
-PATIENCE = 10.0  # seconds that leaving waits for a collective that is still under way
+LEAVE_TIMEOUT = 10.0  # seconds that leaving waits for a collective that is still under way
 
 
 def join() -> PartialState:
     """Join the process group that the launcher made, if any; UsageError where not everyone is there who was asked for."""
     # Without cpu=True, ranks that find no GPU would each work alone (accelerate 1.15).
     group = PartialState(cpu=not torch.accelerator.is_available())
-    check_all_here(group.num_processes, *asked_of_launcher())
+    check_world_size(group.num_processes, *requested_world_size())
     return group
 
 
@@ -47,19 +53,19 @@ def leave() -> None:
     if dist.is_initialized():
         leaving = threading.Thread(target=end, daemon=True)
         leaving.start()
-        leaving.join(PATIENCE)
+        leaving.join(LEAVE_TIMEOUT)
 
 
-def asked_of_launcher() -> tuple[int, str]:
+def requested_world_size() -> tuple[int, str]:
     """How many processes the launcher was asked for, and who says so."""
     if "WORLD_SIZE" in os.environ:
         return int(os.environ["WORLD_SIZE"]), "WORLD_SIZE"
     if (tasks := int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))) > 1:  # each task of `srun` would work alone
         return tasks, "srun"
-    return _asked_of_accelerate(), "accelerate launch"
+    return _requested_of_accelerate(), "accelerate launch"
 
 
-def check_all_here(world_size: int, asked: int, by: str) -> None:
+def check_world_size(world_size: int, asked: int, by: str) -> None:
     """Raise UsageError unless `world_size` processes were asked for."""
     if world_size != asked:
         raise UsageError(
@@ -86,7 +92,7 @@ def on_main(group: Group, work: Callable[[], Result]) -> Result:
     return result  # type: ignore[return-value]
 
 
-def on_each(group: Group, work: Callable[[], Result]) -> Result:
+def on_all_ranks(group: Group, work: Callable[[], Result]) -> Result:
     """Do `work` on every rank; where it fails on any of them, all raise the error of the first: none is left waiting."""
     error: WaveganError | None = None
     try:
@@ -123,7 +129,7 @@ def together(group: Group) -> Iterator[None]:
         raise WaveganError("another process of this run has ended or stopped answering; its own error tells why") from error
 
 
-def _asked_of_accelerate() -> int:
+def _requested_of_accelerate() -> int:
     """The process count on the command line or in the file of a parent `accelerate launch`; 1 where there is none.
 
     `accelerate launch --cpu --num_processes 2` and MULTI_CPU profiles start one process with nothing in its environment
@@ -139,3 +145,57 @@ def _asked_of_accelerate() -> int:
     if file := options.get("--config_file", options.get("--config-file")):
         return int(yaml.safe_load(Path(file).read_text()).get("num_processes", 1))
     return 1
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def parallel_map(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[Result]:
+    """`function(job)` of every job, in their order; one worker, or one job, stays in this process.
+
+    Raises:
+        WaveganError: a worker process died; what `function` raises comes through as it is. No further job is begun.
+    """
+    workers = min(workers, len(jobs))
+    if workers <= 1:
+        yield from map(function, jobs)
+        return
+    with ProcessPoolExecutor(workers, get_context("fork"), _prepare_worker) as pool:
+        try:
+            with signals_blocked(signal.SIGINT):
+                results = pool.map(function, jobs)
+            yield from results
+        except BrokenProcessPool as error:
+            raise WaveganError("a worker process died, perhaps for want of memory; try again with fewer --workers") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def signals_blocked(*signals: signal.Signals) -> Iterator[None]:
+    """Processes that start while this lasts never hear these signals, not even before they can say so themselves."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _prepare_worker() -> None:
+    """One thread a worker; nobody outlives the parent, even a killed one."""
+    torch.set_num_threads(1)
+    exit_with_parent()
+
+
+def exit_with_parent() -> None:
+    """From now on this process ends at once when its parent has ended, even by SIGKILL."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

@@ -11,8 +11,8 @@ from mlflow import MlflowClient
 
 from tests.cluster.conftest import SLURM_CONF, log_of, slurm, states, until
 from tests.test_cli import refused
-from wavegan_dist.cluster import chain
-from wavegan_dist.cluster.chain import Round
+from wavegan_dist.cluster import evaluation_queue
+from wavegan_dist.cluster.evaluation_queue import QueueStatus
 from wavegan_dist.cluster.job import EvaluateJob
 from wavegan_dist.cluster.profile import load_profile
 
@@ -101,19 +101,19 @@ def test_only_so_many_evaluations_are_in_flight_at_a_time(copy, monkeypatch):
     (copy / "evaluations").mkdir()
     (copy / "evaluations" / f"{first}.failed").write_text("in a former submission")
     with ThreadPool(2) as two:  # as a training job and a collector beside it
-        looks = two.map(chain.collect, [job, job])
+        looks = two.map(evaluation_queue.submit_pending, [job, job])
     assert sorted(looks, key=lambda look: look.in_flight) == [
-        Round(submitted=[first], waiting=[second, third]),
-        Round(in_flight=[first], waiting=[second, third]),
+        QueueStatus(submitted=[first], waiting=[second, third]),
+        QueueStatus(in_flight=[first], waiting=[second, third]),
     ]
     assert not (copy / "evaluations" / f"{first}.failed").exists()
-    assert chain.collect(job) == Round(in_flight=[first], waiting=[second, third])
-    cancelled = chain.submitted(copy)[first]
+    assert evaluation_queue.submit_pending(job) == QueueStatus(in_flight=[first], waiting=[second, third])
+    cancelled = evaluation_queue.submitted(copy)[first]
     slurm("scancel", cancelled)
     until("end of the job", lambda: states(cancelled) == ["CANCELLED"], 30)
     lost = {first: f"job {cancelled} ended without a result"}
-    assert chain.collect(job, all_at_once=True) == Round(submitted=[second, third], failed=lost)
-    array = chain.submitted(copy)[third].split("_")[0]
+    assert evaluation_queue.submit_pending(job, all_at_once=True) == QueueStatus(submitted=[second, third], failed=lost)
+    array = evaluation_queue.submitted(copy)[third].split("_")[0]
     assert "ArrayTaskThrottle=1" in slurm("scontrol", "show", "job", array)
     slurm("scancel", array)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from wavegan_dist.cluster.outcome import Crashes, Outcome
 from wavegan_dist.cluster.profile import load_profile, minutes
+from wavegan_dist.cluster.run_exit import CrashLog, RunExit
 from wavegan_dist.errors import UsageError
 
 
@@ -41,7 +41,7 @@ def test_every_profile_of_the_checkout_is_whole():
 
 
 def test_a_job_may_crash_only_further_on_than_ever_before(tmp_path):
-    crashes = Crashes(tmp_path, "7")
+    crashes = CrashLog(tmp_path, "7")
     steps = [100, 200, 150, 200, 201]
-    assert [crashes.add(Outcome("failed", nimg, "nan")) for nimg in steps] == [True, True, False, False, True]
-    assert Crashes(tmp_path, "8").add(Outcome("failed", 100, "nan"))
+    assert [crashes.add(RunExit("failed", nimg, "nan")) for nimg in steps] == [True, True, False, False, True]
+    assert CrashLog(tmp_path, "8").add(RunExit("failed", 100, "nan"))

@@ -13,8 +13,8 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from tests.conftest import fresh_cache
-from wavegan_dist.evaluate.metric import Metric, Outcome
-from wavegan_dist.evaluate.quantity import Kept
+from wavegan_dist.evaluate.feature import Statistics
+from wavegan_dist.evaluate.metric import Metric, MetricResult
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -90,15 +90,15 @@ def collapsed(rows: Tensor, modes: float) -> Tensor:
     return rows[torch.arange(len(rows)) % int(modes)]
 
 
-def keep(metric: Metric, images: Tensor, batch: int = 64) -> Kept:
+def keep(metric: Metric, images: Tensor, batch: int = 64) -> Statistics:
     """What a metric keeps of uint8 images [N, 3, S, S]."""
-    kept = metric.quantity.empty()
+    kept = metric.feature.empty()
     with torch.inference_mode():
         for part in images.split(batch):
-            kept.update(metric.quantity.of(part))
+            kept.update(metric.feature.of(part))
     return kept
 
 
-def compare(metric: Metric, real: Tensor, generated: Tensor) -> Outcome:
+def compare(metric: Metric, real: Tensor, generated: Tensor) -> MetricResult:
     """The metric between uint8 images [N, 3, S, S] and [M, 3, S, S]."""
     return metric.compare(keep(metric, real), keep(metric, generated, batch=50))

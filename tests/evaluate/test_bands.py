@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from tests.evaluate.conftest import blurred, compare, noisy
-from wavegan_dist.evaluate.bands import BandStatistics
-from wavegan_dist.evaluate.metric import Outcome
+from wavegan_dist.evaluate.bands import BandMetric
+from wavegan_dist.evaluate.metric import MetricResult
 
 
-def bands(real: Tensor, generated: Tensor) -> Outcome:
-    return compare(BandStatistics(real.shape[-1]), real, generated)
+def bands(real: Tensor, generated: Tensor) -> MetricResult:
+    return compare(BandMetric(real.shape[-1]), real, generated)
 
 
 def test_energy_and_kurtosis_of_each_band_equal_pywavelets_and_scipy(photos: Tensor) -> None:

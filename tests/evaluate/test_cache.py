@@ -47,7 +47,7 @@ def test_moments_come_back_as_they_were(photos: Tensor) -> None:
     cache.write({"a": 1}, kept.tensors())
     found = cache.read({"a": 1})
     assert found is not None
-    again = metric.quantity.of_tensors(found)
+    again = metric.feature.from_tensors(found)
     assert isinstance(kept, Moments)
     assert isinstance(again, Moments)
     assert again.count == 200

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from tests.evaluate.conftest import blurred, checkered, collapsed, compare, compressed, keep, noisy, patches, sharpened
 from wavegan_dist.evaluate.extractors import efflite0
+from wavegan_dist.evaluate.feature import FeatureRows, Statistics
 from wavegan_dist.evaluate.features import PrecisionRecall, frechet_distance, precision_recall
-from wavegan_dist.evaluate.quantity import Kept, Rows
 from wavegan_dist.evaluate.spectrum import SpectrumError
 from wavegan_dist.evaluate.wavelet_distance import WaveletDistance
 
@@ -34,13 +34,13 @@ def others() -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def real() -> list[Kept]:
+def real() -> list[Statistics]:
     """What each judge keeps of 2,000 patches that are not those."""
     return [keep(judge, patches(stride=16)[:2000]) for judge in JUDGES]
 
 
 @pytest.mark.parametrize("degrade", STRENGTHS, ids=lambda degrade: degrade.__name__)
-def test_the_worse_the_images_the_farther_they_are(real: list[Kept], others: Tensor, degrade: Degrade) -> None:
+def test_the_worse_the_images_the_farther_they_are(real: list[Statistics], others: Tensor, degrade: Degrade) -> None:
     levels = [others, *(degrade(others, strength) for strength in STRENGTHS[degrade])]
     found: dict[str, list[float]] = {name: [] for name in RISING}
     for images in levels:
@@ -56,8 +56,8 @@ def test_the_worse_the_images_the_farther_they_are(real: list[Kept], others: Ten
 def test_mode_collapse_raises_the_distance_of_features_and_lowers_recall(photos: Tensor) -> None:
     metric = PrecisionRecall(efflite0())
     real, others = (keep(metric, part) for part in photos[:400].split(200))
-    assert isinstance(real, Rows)
-    assert isinstance(others, Rows)
+    assert isinstance(real, FeatureRows)
+    assert isinstance(others, FeatureRows)
     sides = [collapsed(others.all(), modes) for modes in (200, 50, 15, 5)]
     distances = [frechet_distance(real.all(), side) for side in sides]
     recalls = [precision_recall(real.all(), side)[1] for side in sides]

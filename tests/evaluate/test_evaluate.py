@@ -14,7 +14,7 @@ from tests.conftest import Command, environment, free_port, fresh_cache
 from wavegan_dist.config import Experiment
 from wavegan_dist.data import Index, write_shards
 from wavegan_dist.errors import UsageError, WaveganError
-from wavegan_dist.evaluate import EXTRACTORS, METRICS, Weights, evaluate_snapshot, format_table, save_result
+from wavegan_dist.evaluate import EXTRACTORS, METRICS, ExtractorWeights, evaluate_snapshot, format_table, save_result
 from wavegan_dist.images import save_png
 from wavegan_dist.model.build import build_generator
 from wavegan_dist.model.snapshot import save_snapshot
@@ -168,9 +168,9 @@ def test_what_cannot_be_measured_is_one_line(
 def test_missing_weights_stop_before_any_image_is_made(snapshot: Path, data: Path, tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere.pth"
     with pytest.raises(UsageError, match=r"the Inception weights .*nowhere\.pth are missing"):
-        evaluate_snapshot(snapshot, data, ("fid",), weights=Weights(inception=nowhere))
+        evaluate_snapshot(snapshot, data, ("fid",), weights=ExtractorWeights(inception=nowhere))
     with pytest.raises(UsageError, match=r"dinov2: the weights .*nowhere\.pth are missing"):
-        evaluate_snapshot(snapshot, data, ("kid",), weights=Weights("dinov2", dinov2=nowhere))
+        evaluate_snapshot(snapshot, data, ("kid",), weights=ExtractorWeights("dinov2", dinov2=nowhere))
 
 
 def test_a_snapshot_of_another_size_is_refused(data: Path, tmp_path: Path) -> None:

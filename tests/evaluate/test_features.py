@@ -12,17 +12,17 @@ from torch_fidelity.metric_kid import kernel_poly
 from torch_fidelity.utils import create_feature_extractor
 
 from tests.evaluate.conftest import blurred, compare, keep, noisy
-from wavegan_dist.counted import generator
+from wavegan_dist.counted import rng_at
 from wavegan_dist.data import Index, images_at, write_shards
 from wavegan_dist.errors import UsageError
 from wavegan_dist.evaluate import extractors
 from wavegan_dist.evaluate.bootstrap import RESAMPLES
-from wavegan_dist.evaluate.collect import Source, collect
 from wavegan_dist.evaluate.extractors import Extractor, dinov2, efflite0, inception
+from wavegan_dist.evaluate.feature import FeatureRows, Statistics
 from wavegan_dist.evaluate.features import FrechetFeatures, KernelDistance, PrecisionRecall, resampled_kernel_distances
 from wavegan_dist.evaluate.metric import Metric
-from wavegan_dist.evaluate.quantity import Kept, Rows
 from wavegan_dist.evaluate.real import halves
+from wavegan_dist.evaluate.statistics import Source, compute_statistics
 from wavegan_dist.files import sha256
 from wavegan_dist.images import save_png
 
@@ -78,7 +78,7 @@ def tiny() -> Extractor:
     return Extractor("tiny", create_feature_extractor("tiny", ["16"], cuda=False, verbose=False), 16, {})
 
 
-def through_shards(images: Tensor, folder: Path, network: Extractor) -> Kept:
+def through_shards(images: Tensor, folder: Path, network: Extractor) -> Statistics:
     """Features of images by way of shards and segments; the same images as PNG files, in that order, in `folder`."""
     for number, image in enumerate(images):
         save_png(image.permute(1, 2, 0), folder / "source" / f"{number:04d}.png")
@@ -88,7 +88,7 @@ def through_shards(images: Tensor, folder: Path, network: Extractor) -> Kept:
     for number, image in enumerate(next(images_at(index, rows, len(images)))):
         save_png(image.permute(1, 2, 0), folder / "png" / f"{number:04d}.png")
     source: Source = lambda numbers: images_at(index, rows[numbers.start : numbers.stop], 64)  # noqa: E731
-    (kept,) = collect(source, len(images), [network.quantity()], PartialState(cpu=True), "")
+    (kept,) = compute_statistics(source, len(images), [network.feature()], PartialState(cpu=True), "")
     return kept
 
 
@@ -160,7 +160,7 @@ def test_fid_is_torch_fidelitys_inception_at_2048(tmp_path: Path, monkeypatch: p
     extractor = inception(path)
     metric = FrechetFeatures(extractor, "fid")
     kept = keep(metric, photos[:2])
-    assert isinstance(kept, Rows)
+    assert isinstance(kept, FeatureRows)
     torch.testing.assert_close(kept.all(), stand_in(photos[:2])[0])
     assert (extractor.dims, metric.minimum) == (2048, 2049)
     assert metric.protocol["weights_sha256"] == sha256(path)
@@ -206,7 +206,7 @@ def test_kid_s_interval_is_that_of_images_drawn_again_pair_by_pair(photos: Tenso
     with torch.inference_mode():
         real, made = network.features(photos[:40]), network.features(noisy(photos[40:70], 20.0))
     found = resampled_kernel_distances(real, made, seed=3)
-    draws = generator(3, "bootstrap", 0)
+    draws = rng_at(3, "bootstrap", 0)
     drawn = [[draws.integers(count, size=count) for _ in range(RESAMPLES)] for count in (40, 30)]
     x, y = real.double().numpy(), made.double().numpy()
     for number in (0, 7, RESAMPLES - 1):

@@ -4,7 +4,7 @@ import torch
 from scipy.linalg import sqrtm
 from torch import Tensor
 
-from wavegan_dist.evaluate.moments import Moments, frechet_distance
+from wavegan_dist.evaluate.moments import Moments, gaussian_frechet_distance
 
 
 def rows(count: int, dims: int, seed: int) -> Tensor:
@@ -56,16 +56,16 @@ def test_frechet_distance_equals_the_definition_by_sqrtm(dims: int) -> None:
     cov1, cov2 = cov1.reshape(dims, dims), cov2.reshape(dims, dims)
     root = sqrtm((cov1 @ cov2).numpy()).real
     expected = ((mean1 - mean2) ** 2).sum().item() + np.trace((cov1 + cov2).numpy() - 2 * root)
-    assert frechet_distance(mean1, cov1, mean2, cov2).item() == pytest.approx(expected, rel=1e-8)
+    assert gaussian_frechet_distance(mean1, cov1, mean2, cov2).item() == pytest.approx(expected, rel=1e-8)
 
 
 def test_frechet_distance_has_the_closed_form_of_one_dimension() -> None:
     mean = torch.tensor([[1.0], [4.0]], dtype=torch.float64)
     cov = torch.tensor([[[9.0]], [[25.0]]], dtype=torch.float64)
-    assert frechet_distance(mean[0], cov[0], mean[1], cov[1]).item() == pytest.approx((4 - 1) ** 2 + (5 - 3) ** 2)
+    assert gaussian_frechet_distance(mean[0], cov[0], mean[1], cov[1]).item() == pytest.approx((4 - 1) ** 2 + (5 - 3) ** 2)
 
 
 def test_frechet_distance_survives_singular_covariances() -> None:
     mean, cov = gaussian(rows(10, 40, seed=6))
-    assert 0 <= frechet_distance(mean, cov, mean, cov).item() < 1e-9 * cov.trace()
-    assert frechet_distance(mean, cov, mean, torch.zeros_like(cov)).item() == pytest.approx(cov.trace().item())
+    assert 0 <= gaussian_frechet_distance(mean, cov, mean, cov).item() < 1e-9 * cov.trace()
+    assert gaussian_frechet_distance(mean, cov, mean, torch.zeros_like(cov)).item() == pytest.approx(cov.trace().item())

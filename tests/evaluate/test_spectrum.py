@@ -8,11 +8,11 @@ from PIL import Image
 from torch import Tensor
 
 from tests.evaluate.conftest import blurred, compare, noisy
-from wavegan_dist.evaluate.metric import Outcome
+from wavegan_dist.evaluate.metric import MetricResult
 from wavegan_dist.evaluate.spectrum import RadialPower, SpectrumError, plot_spectrum
 
 
-def spectrum(real: Tensor, generated: Tensor) -> Outcome:
+def spectrum(real: Tensor, generated: Tensor) -> MetricResult:
     return compare(SpectrumError(real.shape[-1]), real, generated)
 
 

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from tests.evaluate.conftest import blurred, compare, noisy
 from wavegan_dist.errors import UsageError
-from wavegan_dist.evaluate.metric import Outcome
+from wavegan_dist.evaluate.metric import MetricResult
 from wavegan_dist.evaluate.wavelet_distance import PACKETS, WaveletDistance, packet_level, packet_names
 
 PYWAVELETS = {"LL": "a", "LH": "h", "HL": "v", "HH": "d"}
 
 
-def fwd(real: Tensor, generated: Tensor, basis: str = "haar") -> Outcome:
+def fwd(real: Tensor, generated: Tensor, basis: str = "haar") -> MetricResult:
     return compare(WaveletDistance(real.shape[-1], basis), real, generated)
 
 

@@ -24,7 +24,7 @@ for each in inputs:
 messages = []
 gather = dist.all_gather
 norm.dist.all_gather = lambda slots, x: messages.append(x) or gather(slots, x)
-outputs = norm.side_by_side(nets, inputs)
+outputs = norm.run_in_lockstep(nets, inputs)
 sum((output**3).sum() for output in outputs).backward()
 told = {f"{number}/output": output for number, output in enumerate(outputs)}
 told |= {f"{number}/input_gradient": each.grad for number, each in enumerate(inputs)}

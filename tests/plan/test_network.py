@@ -5,7 +5,7 @@ import pytest
 from wavegan_dist.plan import Hardware
 from wavegan_dist.plan.count import Model
 from wavegan_dist.plan.network import Network, ring, tree
-from wavegan_dist.plan.step import buckets, norm_seconds
+from wavegan_dist.plan.step_time import buckets, norm_seconds
 
 MIB = 2**20
 NEAR, FAR = {"alpha_us": 2.0, "gb_per_s": 100.0}, {"alpha_us": 10.0, "gb_per_s": 10.0}

@@ -39,7 +39,7 @@ def poison(trainer: Trainer, network: str, kind: str) -> None:
 def flat(trainer: Trainer) -> dict[str, torch.Tensor]:
     """All weights of each module: a collective call."""
     return {
-        engine.name[0]: torch.cat([value.detach().nan_to_num().flatten() for _, value in engine.weights()])
+        engine.name[0]: torch.cat([value.detach().nan_to_num().flatten() for _, value in engine.full_parameters()])
         for engine in trainer.engines
     }
 

@@ -9,7 +9,7 @@ from wavegan_dist.cli import main
 from wavegan_dist.train.trainer import Phase, Trainer
 
 first, last_attempt = int(sys.argv[1]), int(sys.argv[2])
-move = Trainer._move
+move = Trainer._run_phase
 
 
 def poisoned(self: Trainer, phase: Phase, *inputs: torch.Tensor) -> None:
@@ -18,5 +18,5 @@ def poisoned(self: Trainer, phase: Phase, *inputs: torch.Tensor) -> None:
     move(self, phase, *inputs)
 
 
-Trainer._move = poisoned
+Trainer._run_phase = poisoned
 sys.exit(main(sys.argv[3:]))

@@ -17,7 +17,7 @@ def weights(trainer: Trainer, moment: str) -> dict[str, torch.Tensor]:
     """Parameters and buffers of each module, flat."""
     modules = {"generator": trainer.generator.module, "discriminator": trainer.discriminator.module}
     states = {kind: list(module.state_dict().values()) for kind, module in modules.items()}
-    states["ema"] = [value for _, value in trainer.average.in_turn()]
+    states["ema"] = [value for _, value in trainer.ema.iter_full_tensors()]
     return {f"{moment}/{kind}": torch.cat([v.detach().flatten().float() for v in state]) for kind, state in states.items()}
 
 
@@ -32,7 +32,7 @@ def main(out: Path, config_file: Path, overrides: list[str]) -> None:
     losses, start = {}, weights(trainer, "start")
     for step in range(5):
         trainer.step(batches)
-        losses |= {f"{step}/{name}": torch.tensor(value) for name, value in trainer.sums.drain().items()}
+        losses |= {f"{step}/{name}": torch.tensor(value) for name, value in trainer.metrics.drain().items()}
     save_file({**losses, **start, **weights(trainer, "end")}, f"{out}.{rank}")
 
 

@@ -35,7 +35,7 @@ def stale_gradient(trainer: Trainer) -> None:
 
 def wrong_order(trainer: Trainer) -> None:
     """The generators move before the discriminators."""
-    move, waiting = trainer._move, []
+    move, waiting = trainer._run_phase, []
 
     def swapped(phase, *inputs):
         if phase is trainer.d_phase:
@@ -44,7 +44,7 @@ def wrong_order(trainer: Trainer) -> None:
             move(phase, *inputs)
             move(trainer.d_phase, *waiting.pop())
 
-    trainer._move = swapped
+    trainer._run_phase = swapped
 
 
 MUTATIONS = {"stale": stale_gradient, "order": wrong_order}
@@ -72,9 +72,9 @@ def run(leg: str, out: Path, config_file: Path) -> None:
 def save_samples(trainer: Trainer, path: Path) -> None:
     """What the average makes of fixed latents, lam, and the average as a snapshot has it."""
     lam = torch.tensor(trainer.lam())
-    with trainer.average.sampling() as generator:
+    with trainer.ema.sampling() as generator:
         images = generator(torch.randn(4, 8, generator=torch.Generator().manual_seed(0)))
-    average = {f"average.{name}": value.contiguous() for name, value in trainer.average.in_turn()}
+    average = {f"average.{name}": value.contiguous() for name, value in trainer.ema.iter_full_tensors()}
     if trainer.accelerator.is_main_process:
         save_file({"lam": lam, "images": images.contiguous(), **average}, path)
 

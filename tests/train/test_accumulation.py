@@ -22,7 +22,7 @@ def first_step(accumulation: int) -> dict[str, float]:
     trainer.discriminator.module.eval()
     draws = torch.Generator().manual_seed(0)
     trainer.step(torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=draws) for _ in itertools.count())
-    return trainer.sums.drain()
+    return trainer.metrics.drain()
 
 
 def test_micro_batches_have_the_losses_and_gradients_of_the_whole_batch():

@@ -13,7 +13,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.test_cli import refused
-from wavegan_dist.train.run_folder import RunFolder, label
+from wavegan_dist.run_folder import RunFolder, label
 
 ROOT = Path(__file__).parents[2]
 

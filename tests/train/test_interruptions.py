@@ -21,8 +21,8 @@ from tests.test_cli import refused
 from tests.train.test_processes import PROFILES, accelerate_command, free_port
 from tests.train.test_runs import points
 from wavegan_dist.data import training_batches
+from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.train.checkpoint import damage
-from wavegan_dist.train.run_folder import RunFolder
 
 LONG = ("train.total_kimg=1000", "train.snapshot_kimg=1000", "train.checkpoint_kimg=1000", "train.report_kimg=0.032")
 

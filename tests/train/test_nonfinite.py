@@ -10,8 +10,8 @@ import pytest
 from tests.conftest import environment
 from tests.train.test_processes import run_ranks
 from tests.train.test_runs import points
-from wavegan_dist.train.run_folder import RunFolder
-from wavegan_dist.train.watch import Watch
+from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.train.collapse import CollapseWarnings
 
 HERE = Path(__file__).parent
 
@@ -100,7 +100,7 @@ def test_rollbacks_are_bounded(tmp_path, config):
 
 
 def test_a_dying_gan_is_warned_of_once_until_it_was_well_again():
-    watch = Watch(total_kimg=100)
+    watch = CollapseWarnings(total_kimg=100)
     dead = {"kimg": 50, "watch/diversity": 0.05, "watch/saturation_low": 1.0, "watch/saturation_high": 0.5}
     well = {"kimg": 50, "watch/diversity": 0.8, "watch/saturation_low": 0.7}
     assert watch.warnings({**dead, "kimg": 1}) == []  # fresh networks look dead too

@@ -14,7 +14,7 @@ from wavegan_dist.config import TrainConfig, parse
 from wavegan_dist.model import discriminator, generator
 from wavegan_dist.train import trainer as training
 from wavegan_dist.train.checkpoint import tensors
-from wavegan_dist.train.precision import FIRST_SCALE, PATIENCE, LossScale, choose_matmul
+from wavegan_dist.train.precision import FIRST_SCALE, GROWTH_INTERVAL, LossScale, set_matmul_precision
 from wavegan_dist.train.trainer import Trainer
 
 BANDS = dict.fromkeys(("low", "lh", "hl", "hh"), 1.0)
@@ -95,7 +95,7 @@ def test_weights_moments_statistics_average_and_gradients_stay_float32(seen):
     assert any("exp_avg_sq" in name for name in types)
     assert any(name.startswith("ema.") for name in types)
     assert set(types.values()) == {torch.float32}
-    with trainer.average.sampling() as average:
+    with trainer.ema.sampling() as average:
         assert average(torch.zeros(4, 8)).dtype == torch.float32
     losses = trainer.g_phase.losses(trainer.generator.module, trainer.discriminator.module, torch.zeros(4, 8))
     trainer.total(losses).backward()
@@ -108,7 +108,7 @@ def test_few_bits_train_nearly_as_float32_does():
         trainer, source = trainer_of(precision), batches()
         for _ in range(3):
             trainer.step(source)
-        ends[precision] = {name: value.item() for name, value in trainer.moves[-1].losses.items()}
+        ends[precision] = {name: value.item() for name, value in trainer.phase_results[-1].losses.items()}
     assert ends["bf16"] == pytest.approx(ends["fp32"], abs=0.05)
     assert ends["fp16"] == pytest.approx(ends["fp32"], abs=0.01)
     assert ends["fp16"] != ends["fp32"]
@@ -127,7 +127,7 @@ def test_an_overflow_in_fp16_costs_a_step_and_halves_the_scale():
 
 def test_the_scale_grows_when_all_is_well_falls_to_1_at_most_and_is_saved():
     scale, other = LossScale("fp16", torch.device("cpu")), LossScale("fp16", torch.device("cpu"))
-    for _ in range(PATIENCE):
+    for _ in range(GROWTH_INTERVAL):
         assert scale.settle(0 * ONE).item() == 0
     assert scale.value.item() == 2 * FIRST_SCALE
     scale.settle(0 * ONE)
@@ -144,7 +144,7 @@ def test_tf32_is_off_unless_asked_for():
     before = torch.backends.fp32_precision
     try:
         for tf32, found in ((False, "ieee"), (True, "tf32")):
-            choose_matmul(TrainConfig(tf32=tf32))
+            set_matmul_precision(TrainConfig(tf32=tf32))
             assert torch.backends.cuda.matmul.fp32_precision == torch.backends.cudnn.conv.fp32_precision == found
     finally:
         torch.backends.fp32_precision = before

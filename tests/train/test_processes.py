@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tests.conftest import environment, free_port
 from wavegan_dist.config import TrainConfig
 from wavegan_dist.errors import UsageError
-from wavegan_dist.train.launch import check_world_size
+from wavegan_dist.train.launch import check_batch_division
 
 STEPS = Path(__file__).parent / "steps.py"
 PROFILES = Path(__file__).parents[2] / "launchers" / "accelerate"
@@ -100,16 +100,16 @@ def test_the_launcher_s_lone_processes_are_refused(tmp_path, config):
 def test_world_size_and_batch_are_checked(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(UsageError, match="WORLD_SIZE asked for 4 processes but 1 take part"):
-        check_world_size(1, TrainConfig())
+        check_batch_division(1, TrainConfig())
     monkeypatch.delenv("WORLD_SIZE")
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     with pytest.raises(UsageError, match="srun asked for 4 processes but 1 take part"):
-        check_world_size(1, TrainConfig())
+        check_batch_division(1, TrainConfig())
     with pytest.raises(UsageError, match=r"train\.world_size asked for 2 processes but 4"):
-        check_world_size(4, TrainConfig(world_size=2))
+        check_batch_division(4, TrainConfig(world_size=2))
     with pytest.raises(UsageError, match="does not divide among 4"):
-        check_world_size(4, TrainConfig(batch_size=30))
-    check_world_size(4, TrainConfig(batch_size=32))
+        check_batch_division(4, TrainConfig(batch_size=30))
+    check_batch_division(4, TrainConfig(batch_size=32))
 
 
 def test_memory_that_a_step_frees_is_there_for_the_next():

@@ -13,7 +13,7 @@ from tests.train.test_runs import points
 from wavegan_dist.config import TrainConfig
 from wavegan_dist.errors import UsageError
 from wavegan_dist.train import zero_settings
-from wavegan_dist.train.launch import check_world_size
+from wavegan_dist.train.launch import check_batch_division
 
 LEGS = Path(__file__).parent / "strategies.py"
 # Adam without momentum makes a whole step of a gradient that is rounding noise, such as that of a bias which the batch
@@ -168,7 +168,7 @@ def test_what_cannot_be_is_refused_in_one_line(tmp_path, config, wavegan, monkey
     refused(wavegan(*run, "train.strategy=zero2"), "shares the state among processes, and there is 1", "train.strategy=ddp")
     refused(wavegan(*run, "train.deepspeed=x.json"), "settings for DeepSpeed, but train.strategy is ddp")
     with pytest.raises(UsageError, match="does not divide among 2 processes in 3 micro-batches each"):
-        check_world_size(2, TrainConfig(world_size=2, batch_size=32, accumulation=3))
+        check_batch_division(2, TrainConfig(world_size=2, batch_size=32, accumulation=3))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(UsageError, match=r"pip install 'wavegan-dist\[deepspeed\]'"):
         zero_settings.check(TrainConfig(strategy="zero1"), 2)

@@ -23,6 +23,6 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Do it."""
-    from wavegan_dist.evaluate.comparison import compare
+    from wavegan_dist.compare import compare
 
     print(compare(options.runs, options.out))

@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
         metrics=options.metrics.split(","),
         count=options.count,
         seed=options.seed,
-        weights=evaluate.Weights(options.extractor, options.inception_weights, options.dinov2_weights),
+        weights=evaluate.ExtractorWeights(options.extractor, options.inception_weights, options.dinov2_weights),
     )
     if result is None:  # rank 0 tells
         return

@@ -80,7 +80,7 @@ def _add_order(kinds: Any) -> None:
 
 def _write(options: argparse.Namespace) -> None:
     from wavegan_dist.data import write_shards
-    from wavegan_dist.data.parallel import cores
+    from wavegan_dist.processes import cores
 
     index = write_shards(
         options.source,
@@ -96,7 +96,7 @@ def _write(options: argparse.Namespace) -> None:
 
 def _index(options: argparse.Namespace) -> None:
     from wavegan_dist.data import index_shards
-    from wavegan_dist.data.parallel import cores
+    from wavegan_dist.processes import cores
 
     index = index_shards(options.folder, workers=options.workers or cores())
     print(f"{options.folder}: {index.count} images of {index.size} px in {len(index.shards)} shards")
@@ -120,7 +120,7 @@ def _order(options: argparse.Namespace) -> None:
 
 def _verify(options: argparse.Namespace) -> None:
     from wavegan_dist.data import verify_shards
-    from wavegan_dist.data.parallel import cores
+    from wavegan_dist.processes import cores
 
     problems = verify_shards(options.folder, workers=options.workers or cores())
     if options.json:

@@ -115,8 +115,8 @@ def evaluate(options: argparse.Namespace) -> None:
 
 def chosen(run_dir: Path, snapshots: str) -> list[str]:
     """The snapshots that `--snapshots` names; UsageError for none and for one that is not there."""
-    from wavegan_dist.cluster.chain import snapshots as all_snapshots
     from wavegan_dist.cluster.command import result_file
+    from wavegan_dist.cluster.evaluation_queue import snapshots as all_snapshots
 
     there = all_snapshots(run_dir)
     if snapshots == "new":

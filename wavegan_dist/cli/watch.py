@@ -23,6 +23,6 @@ def add(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Do it."""
-    from wavegan_dist.cluster.watch import watch
+    from wavegan_dist.cluster.snapshot_watcher import watch
 
     watch(evaluation_job(options, options.run_dir.absolute(), options.profile, resources(options)))

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from wavegan_dist.cluster.job import EvaluateJob, TrainJob
 from wavegan_dist.cluster.profile import Profile
-from wavegan_dist.cluster.slurm import Grant
+from wavegan_dist.cluster.slurm import Allocation
 
 # Slurm signals every process of a step: the trainers hear the warning themselves, their launcher would die of it.
 DEAF = "trap '' USR2; exec "
 
 
-def train_command(job: TrainJob, grant: Grant) -> list[str]:
+def train_command(job: TrainJob, allocation: Allocation) -> list[str]:
     """One launcher on each node, through srun; they meet on the job's first node."""
     profile = job.profile
     srun = ["srun", f"--nodes={profile.nodes}", f"--ntasks={profile.nodes}", "--ntasks-per-node=1"]
@@ -22,16 +22,16 @@ def train_command(job: TrainJob, grant: Grant) -> list[str]:
     # A launcher that ends ends the others, but lets them save and say goodbye first.
     srun += ["--kill-on-bad-exit=0", "--wait=60", *profile.srun]
     train = ["wavegan_dist", "train", *job.arguments, f"train.world_size={profile.world_size}"]
-    return [*srun, "bash", "-c", DEAF + _launcher(profile, grant, train)]
+    return [*srun, "bash", "-c", DEAF + _launcher(profile, allocation, train)]
 
 
-def _launcher(profile: Profile, grant: Grant, module: Sequence[str]) -> str:
+def _launcher(profile: Profile, allocation: Allocation, module: Sequence[str]) -> str:
     if profile.world_size == 1:
         return shlex.join([*python(profile), "-m", *module])
     device = [] if profile.gpus_per_node else ["env", "ACCELERATE_USE_CPU=true"]  # how accelerate says several CPU processes
     launch = [*device, *python(profile), "-m", "accelerate.commands.launch", "--multi_gpu"]
     launch += ["--num_machines", str(profile.nodes), "--num_processes", str(profile.world_size)]
-    launch += ["--main_process_ip", grant.hosts[0], "--main_process_port", str(grant.port)]
+    launch += ["--main_process_ip", allocation.hosts[0], "--main_process_port", str(allocation.port)]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no"]  # the experiment's, not the launcher's
     return f'{shlex.join(launch)} --machine_rank "$SLURM_NODEID" {shlex.join(["-m", *module])}'
 

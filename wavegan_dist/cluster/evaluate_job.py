@@ -12,7 +12,7 @@ from wavegan_dist.cluster import slurm
 from wavegan_dist.cluster.best import tag_best
 from wavegan_dist.cluster.command import evaluate_command
 from wavegan_dist.cluster.job import EvaluateJob
-from wavegan_dist.cluster.step import WARNING
+from wavegan_dist.cluster.job_step import WARNING
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import atomic_file
 

@@ -37,7 +37,7 @@ def own_environment() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Grant:
+class Allocation:
     """What Slurm gave to the job that this process runs in.
 
     Args:
@@ -51,7 +51,7 @@ class Grant:
     gpus: int
 
     @classmethod
-    def here(cls) -> "Grant":
+    def here(cls) -> "Allocation":
         """Read it from the environment; WaveganError outside a job."""
         if "SLURM_JOB_NODELIST" not in os.environ:
             raise WaveganError("this is no Slurm job: SLURM_JOB_NODELIST is not set; submit it with sbatch or wavegan submit")

@@ -10,8 +10,8 @@ from contextlib import redirect_stderr
 from typing import TYPE_CHECKING, Any
 
 from wavegan_dist.cluster import evaluate_job, slurm, train_job
-from wavegan_dist.cluster.chain import note_submitted
 from wavegan_dist.cluster.command import evaluate_command, train_command
+from wavegan_dist.cluster.evaluation_queue import note_submitted
 from wavegan_dist.cluster.freeze import freeze_code, freeze_config
 from wavegan_dist.cluster.job import EvaluateJob, Job, TrainJob
 from wavegan_dist.cluster.profile import Profile
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from submitit import SlurmExecutor
 
-ANYWHERE = slurm.Grant("0", ("FIRST_NODE",), 0)  # stands for what Slurm will grant
+ANYWHERE = slurm.Allocation("0", ("FIRST_NODE",), 0)  # stands for the allocation that Slurm will make
 
 
 def submit_training(experiment: Experiment, job: TrainJob) -> str:

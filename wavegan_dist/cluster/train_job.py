@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from wavegan_dist.cluster import slurm
-from wavegan_dist.cluster.chain import Chain
 from wavegan_dist.cluster.command import train_command
+from wavegan_dist.cluster.evaluation_queue import EvaluationQueue
 from wavegan_dist.cluster.job import TrainJob
-from wavegan_dist.cluster.outcome import Crashes, Outcome, outcome
+from wavegan_dist.cluster.job_step import JobStep
 from wavegan_dist.cluster.profile import load_profile
-from wavegan_dist.cluster.slurm import Grant
-from wavegan_dist.cluster.step import Step
+from wavegan_dist.cluster.run_exit import CrashLog, RunExit, read_exit
+from wavegan_dist.cluster.slurm import Allocation
 from wavegan_dist.errors import WaveganError
 
 
@@ -34,31 +34,33 @@ def supervise(job: TrainJob) -> None:
     Raises:
         WaveganError: Slurm granted something else than the profile says, or the job crashed where it had crashed before.
     """
-    grant, began = Grant.here(), time.time()
-    grant.check(job.profile)
+    allocation, began = Allocation.here(), time.time()
+    allocation.check(job.profile)
     job.folder.mkdir(parents=True, exist_ok=True)
-    chain = Chain(job.evaluation)
-    _say(f"job {grant.job_id} on {', '.join(grant.hosts)}: {job.profile.world_size} processes, to meet on {grant.hosts[0]}")
-    step = Step(train_command(job, grant), job.profile.warn_seconds)
-    code = step.wait(chain.now_and_then)
-    end = Outcome("finished", 0, "") if code == 0 else outcome(job.run_dir, began)
+    queue = EvaluationQueue(job.evaluation)
+    hosts = ", ".join(allocation.hosts)
+    _say(f"job {allocation.job_id} on {hosts}: {job.profile.world_size} processes, rendezvous on {allocation.hosts[0]}")
+    step = JobStep(train_command(job, allocation), job.profile.warn_seconds)
+    code = step.wait(queue.now_and_then)
+    end = RunExit("finished", 0, "") if code == 0 else read_exit(job.run_dir, began)
     if end.state == "finished":
-        chain.at_the_end()
-    elif not slurm.running(grant.job_id):
+        queue.at_the_end()
+    elif not slurm.running(allocation.job_id):
         _say(f"{end.state} at kimg {end.nimg / 1000:g}; Slurm has ended the job")
     elif step.warned or end.state == "interrupted":
-        _requeue(grant, f"{end.state} at kimg {end.nimg / 1000:g}; the job goes back into the queue")
-    elif Crashes(job.folder, grant.job_id).add(end):
+        _requeue(allocation, f"{end.state} at kimg {end.nimg / 1000:g}; the job goes back into the queue")
+    elif CrashLog(job.folder, allocation.job_id).add(end):
         _requeue(
-            grant, f"crashed at kimg {end.nimg / 1000:g} ({end.reason}); the job goes back into the queue, once for this place"
+            allocation,
+            f"crashed at kimg {end.nimg / 1000:g} ({end.reason}); the job goes back into the queue, once for this place",
         )
     else:
         raise WaveganError(f"crashed at kimg {end.nimg / 1000:g} again, so it is not started a third time: {end.reason}")
 
 
-def _requeue(grant: Grant, message: str) -> NoReturn:
+def _requeue(allocation: Allocation, message: str) -> NoReturn:
     _say(message)
-    slurm.requeue(grant.job_id)
+    slurm.requeue(allocation.job_id)
     sys.exit(0)
 
 
@@ -74,7 +76,7 @@ def main() -> None:
     parser.add_argument("arguments", nargs="+", help="of wavegan train")
     options = parser.parse_args()
     try:
-        profile = load_profile(options.profile, nodes=len(Grant.here().hosts))
+        profile = load_profile(options.profile, nodes=len(Allocation.here().hosts))
         run_dir = options.run_dir.absolute()
         supervise(TrainJob(run_dir=run_dir, profile=profile, arguments=[*options.arguments, "--run-dir", str(run_dir)]))
     except WaveganError as error:

@@ -1,7 +1,7 @@
 """Shards of images: written, described by an index, verified and streamed."""
 
-from wavegan_dist.data.account import Account, Finding
 from wavegan_dist.data.augment import flip
+from wavegan_dist.data.error_log import Account, DataError
 from wavegan_dist.data.index import Index
 from wavegan_dist.data.indexing import index_shards
 from wavegan_dist.data.keys import batch_keys
@@ -12,7 +12,7 @@ from wavegan_dist.data.write import write_shards
 
 __all__ = [
     "Account",
-    "Finding",
+    "DataError",
     "Index",
     "batch_keys",
     "check_present",

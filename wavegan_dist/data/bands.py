@@ -10,10 +10,10 @@ from wavegan_dist.wavelet import dwt
 
 CHUNK = 2**19  # pixels transformed together: fresh memory in larger pieces costs more than the transform
 
-Sums = NDArray[np.float64]  # [4, 3]: low, lh, hl, hh by number, sum, sum of squares
+BandSums = NDArray[np.float64]  # [4, 3]: low, lh, hl, hh by number, sum, sum of squares
 
 
-class BandStatistics:
+class BandStdAccumulator:
     """Sums over the bands of uint8 images.
 
     Bands and their squares are exact in float32, and sums of them in float64: neither order nor threads change the result.
@@ -21,7 +21,7 @@ class BandStatistics:
 
     def __init__(self) -> None:
         self._chunk: list[NDArray[np.uint8]] = []
-        self._sums = torch.zeros(4, 3, dtype=torch.float64)  # as Sums
+        self._sums = torch.zeros(4, 3, dtype=torch.float64)  # as BandSums
 
     def add(self, image: NDArray[np.uint8]) -> None:
         """Take in one uint8 [H, W, 3] image; all must have the same size."""
@@ -29,7 +29,7 @@ class BandStatistics:
         if len(self._chunk) * image.shape[0] * image.shape[1] >= CHUNK:
             self._flush()
 
-    def sums(self) -> Sums:
+    def sums(self) -> BandSums:
         """What can be added to the sums over other images, and given to `band_std`."""
         self._flush()
         return self._sums.numpy()
@@ -42,7 +42,7 @@ class BandStatistics:
             self._chunk.clear()
 
 
-def band_std(sums: Sums) -> BandStd:
+def band_std(sums: BandSums) -> BandStd:
     """Population standard deviations for pixels scaled to [-1, 1], over all colours."""
     number, total, squares = sums.T
     std = np.sqrt(np.maximum(squares / number - (total / number) ** 2, 0)) / 127.5

@@ -9,15 +9,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from wavegan_dist.config import RESOLUTIONS
-from wavegan_dist.counted import generator
-from wavegan_dist.data.bands import BandStatistics, Sums, band_std
+from wavegan_dist.counted import rng_at
+from wavegan_dist.data.bands import BandStdAccumulator, BandSums, band_std
 from wavegan_dist.data.codec import decode
 from wavegan_dist.data.index import Index, Members, Shard, save_members
-from wavegan_dist.data.parallel import spread
 from wavegan_dist.data.pixels import open_picture
 from wavegan_dist.data.tars import key_at, pair, read_at, walk
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import sha256
+from wavegan_dist.processes import parallel_map
 
 # Extensions of the images that training reads, and what the index calls them.
 TRAINABLE = {"png": "png", "jpg": "jpg", "jpeg": "jpg", "webp": "webp"}
@@ -38,7 +38,7 @@ def index_shards(folder: Path, *, workers: int = 1) -> Index:
     paths = sorted(folder.glob("*.tar"))
     if not paths:
         raise UsageError(f"{folder} holds no .tar; give the folder of the shards, or make some with `wavegan shards write`")
-    found = list(tqdm(spread(_survey, paths, workers), "index", len(paths), unit="shard", disable=None))
+    found = list(tqdm(parallel_map(_survey, paths, workers), "index", len(paths), unit="shard", disable=None))
     side = found[0].side
     for path, other in zip(paths, found, strict=True):
         if other.side != side:
@@ -57,7 +57,7 @@ def index_shards(folder: Path, *, workers: int = 1) -> Index:
     return Index.load(folder)
 
 
-class _Found(NamedTuple):
+class _ShardScan(NamedTuple):
     shard: Shard
     members: Members
     side: int
@@ -70,7 +70,7 @@ class _Draw(NamedTuple):
     members: Members
 
 
-def _survey(path: Path) -> _Found:
+def _survey(path: Path) -> _ShardScan:
     samples = pair(path, walk(path), TRAINABLE)
     if not samples:
         raise WaveganError(f"{path} holds no image; looked for {', '.join(f'.{kind}' for kind in TRAINABLE)}; take it away")
@@ -80,7 +80,7 @@ def _survey(path: Path) -> _Found:
             raise UsageError(f"{image.name} in {path} has another size than the images before it; {_rewrite(path)}")
     shard = Shard(file=path.name, images=len(samples), bytes=path.stat().st_size, sha256=sha256(path))
     rows = np.array([(image.offset, image.size, label) for image, label in samples], dtype=np.int64)
-    return _Found(shard, rows, sides.pop(), {TRAINABLE[image.extension] for image, _ in samples})
+    return _ShardScan(shard, rows, sides.pop(), {TRAINABLE[image.extension] for image, _ in samples})
 
 
 def _side(path: Path, name: str, offset: int, size: int) -> int:
@@ -99,19 +99,21 @@ def _rewrite(path: Path) -> str:
     return f"make them one size with `wavegan shards write {path.parent} OUT --size N`"
 
 
-def _measure(paths: Sequence[Path], found: Sequence[_Found], side: int, workers: int) -> Sums:
+def _measure(paths: Sequence[Path], found: Sequence[_ShardScan], side: int, workers: int) -> BandSums:
     """Sums over the bands of MEASURED images, or of all."""
     count = sum(len(one.members) for one in found)
     drawn = np.zeros(count, dtype=bool)
-    drawn[generator(0, "shards/index", 0).permutation(count)[:MEASURED]] = True
+    drawn[rng_at(0, "shards/index", 0).permutation(count)[:MEASURED]] = True
     parts: list[NDArray[np.bool_]] = np.split(drawn, np.cumsum([len(one.members) for one in found])[:-1])
     draws = [_Draw(path, side, one.members[part]) for path, one, part in zip(paths, found, parts, strict=True)]
-    total: Sums = sum(tqdm(spread(_bands, draws, workers), "measure", len(draws), unit="shard", disable=None), np.zeros((4, 3)))
+    total: BandSums = sum(
+        tqdm(parallel_map(_bands, draws, workers), "measure", len(draws), unit="shard", disable=None), np.zeros((4, 3))
+    )
     return total
 
 
-def _bands(draw: _Draw) -> Sums:
-    bands = BandStatistics()
+def _bands(draw: _Draw) -> BandSums:
+    bands = BandStdAccumulator()
     for offset, size, _ in draw.members.tolist():
         name = f"image {key_at(draw.path, offset)} of {draw.path}"
         bands.add(decode(read_at(draw.path, offset, size), draw.side, name))

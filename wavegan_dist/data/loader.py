@@ -11,22 +11,22 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from wavegan_dist.counted import generator
-from wavegan_dist.data.account import Finding
-from wavegan_dist.data.fill import fill, shared_pixels
+from wavegan_dist.counted import rng_at
+from wavegan_dist.data.decode_batch import fill, shared_pixels
+from wavegan_dist.data.error_log import DataError
 from wavegan_dist.data.index import Index
-from wavegan_dist.data.order import Order, Rows
-from wavegan_dist.data.parallel import end_with_parent, unheard
+from wavegan_dist.data.order import Order, RowIndices
 from wavegan_dist.data.read import Reader, check_present
 from wavegan_dist.data.tars import walk
 from wavegan_dist.errors import UsageError, WaveganError
+from wavegan_dist.processes import exit_with_parent, signals_blocked
 
 PREFETCH = 4  # batches that each worker prepares ahead
 # They ask a run to leave and reach the whole process group; the parent alone answers.
 LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 Item = TypeVar("Item")
-Found = Callable[[list[Finding]], object]
+ErrorCallback = Callable[[list[DataError]], object]
 
 
 def training_batches(
@@ -39,7 +39,7 @@ def training_batches(
     world_size: int,
     workers: int,
     max_bad_fraction: float = 0.0,
-    found: Found | None = None,
+    found: ErrorCallback | None = None,
 ) -> Generator[Tensor, None, None]:
     """An endless stream of uint8 batches [batch_size, 3, size, size], channels last, on the CPU (pinned beside a GPU).
 
@@ -85,10 +85,10 @@ def real_images(index: Index, count: int, seed: int, batch_size: int) -> Iterato
         raise UsageError(
             f"{count} real images were asked for but {index.storage.base} holds {index.count}; ask for at most those"
         )
-    return images_at(index, np.sort(generator(seed, "real", 0).choice(index.count, count, replace=False)), batch_size)
+    return images_at(index, np.sort(rng_at(seed, "real", 0).choice(index.count, count, replace=False)), batch_size)
 
 
-def images_at(index: Index, rows: Rows, batch_size: int) -> Iterator[Tensor]:
+def images_at(index: Index, rows: RowIndices, batch_size: int) -> Iterator[Tensor]:
     """The images of these rows of the index, in their order; yields and raises as `real_images` does."""
     check_present(index, 0.0)
     return _told(_read((rows[first : first + batch_size] for first in range(0, len(rows), batch_size)), index), None)
@@ -125,7 +125,7 @@ def epoch_keys(
 
 
 @dataclass
-class _Batches(Dataset[Rows]):
+class _Batches(Dataset[RowIndices]):
     """A rank's share of one global batch after another, from image `first` of the run on."""
 
     index: Index
@@ -137,19 +137,19 @@ class _Batches(Dataset[Rows]):
     def __post_init__(self) -> None:
         self.order = Order(self.index.starts, self.seed)
 
-    def __getitem__(self, number: int) -> Rows:
+    def __getitem__(self, number: int) -> RowIndices:
         return self.order.batch(self.first + number * self.size, self.size)[self.share]
 
 
 @dataclass
-class _Filled(Dataset[tuple[int, list[Finding]]]):
+class _Filled(Dataset[tuple[int, list[DataError]]]):
     """The images of those rows: in which of the buffers, used in turn, they are, and what could not be read."""
 
     batches: _Batches
     reader: Reader
     buffers: Tensor
 
-    def __getitem__(self, number: int) -> tuple[int, list[Finding]]:
+    def __getitem__(self, number: int) -> tuple[int, list[DataError]]:
         slot = number % len(self.buffers)
         return slot, fill(self.buffers[slot], self.batches[number], self.reader)
 
@@ -170,11 +170,11 @@ def _stream(batches: Dataset[Item], workers: int) -> Iterator[Item]:
         multiprocessing_context="fork",  # the buffers are memory that only a fork shares
         generator=torch.Generator(),  # of its own: the loader would draw its base seed from the global one
     )
-    with unheard(*LEAVE):
+    with signals_blocked(*LEAVE):
         return iter(loader)
 
 
-def _read(parts: Iterator[Rows], index: Index) -> Iterator[tuple[Tensor, list[Finding]]]:
+def _read(parts: Iterator[RowIndices], index: Index) -> Iterator[tuple[Tensor, list[DataError]]]:
     reader = Reader(index)
     for rows in parts:
         pixels = torch.empty(len(rows), index.size, index.size, 3, dtype=torch.uint8)
@@ -186,7 +186,7 @@ def _pinned(pixels: Tensor) -> Tensor:
     return torch.empty_like(pixels, pin_memory=True).copy_(pixels) if torch.cuda.is_available() else pixels
 
 
-def _told(batches: Iterator[tuple[Tensor, list[Finding]]], found: Found | None) -> Generator[Tensor, None, None]:
+def _told(batches: Iterator[tuple[Tensor, list[DataError]]], found: ErrorCallback | None) -> Generator[Tensor, None, None]:
     for pixels, findings in batches:
         if findings and found is None:
             raise WaveganError(f"{findings[-1]}; find all damage with `wavegan shards verify`")
@@ -214,4 +214,4 @@ def _as_it_is(item: Item) -> Item:
 
 def _prepare_worker(_worker: int) -> None:
     """Torch itself keeps each worker to one thread, but looks only every 5 seconds whether the parent lives."""
-    end_with_parent()
+    exit_with_parent()

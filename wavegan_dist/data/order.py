@@ -16,12 +16,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from wavegan_dist.counted import generator
+from wavegan_dist.counted import rng_at
 
 STREAMS = 64
 WINDOW = 4  # shards whose images are permuted together, in each stream
 
-Rows = NDArray[np.int64]
+RowIndices = NDArray[np.int64]
 Value = TypeVar("Value")
 
 
@@ -33,12 +33,12 @@ class Order:
         seed: of the permutations.
     """
 
-    def __init__(self, starts: Rows, seed: int) -> None:
+    def __init__(self, starts: RowIndices, seed: int) -> None:
         self.starts, self.seed = starts, seed
         self.count = int(starts[-1])
         self._epochs: dict[int, _Epoch] = {}
 
-    def batch(self, first: int, size: int) -> Rows:
+    def batch(self, first: int, size: int) -> RowIndices:
         """Rows of the global batch of `size` images that begins at image `first` of the run (epoch 0 begins at 0)."""
         parts = []
         while size:
@@ -53,8 +53,8 @@ class Order:
 
 
 class _Epoch:
-    def __init__(self, starts: Rows, seed: int, epoch: int) -> None:
-        shards = generator(seed, "order/shards", epoch).permutation(len(starts) - 1)
+    def __init__(self, starts: RowIndices, seed: int, epoch: int) -> None:
+        shards = rng_at(seed, "order/shards", epoch).permutation(len(starts) - 1)
         self.streams = [
             _Stream(starts, shards[number::STREAMS], seed, epoch, number) for number in range(min(STREAMS, len(shards)))
         ]
@@ -65,7 +65,7 @@ class _Epoch:
         self.lasting = [np.flatnonzero(self.lengths > first) for first in self.begun]
         self.ends = np.cumsum((rounds - self.begun) * [len(lasting) for lasting in self.lasting])
 
-    def rows(self, first: int, size: int) -> Rows:
+    def rows(self, first: int, size: int) -> RowIndices:
         """Rows of the images at positions first ... first + size - 1, laid out by stream."""
         turns = zip(self.streams, self._given(first), self._given(first + size), strict=True)
         return np.concatenate([part for stream, begin, end in turns for part in stream.rows(begin, end)])
@@ -82,15 +82,15 @@ class _Epoch:
 
 
 class _Stream:
-    def __init__(self, starts: Rows, shards: Rows, seed: int, epoch: int, number: int) -> None:
+    def __init__(self, starts: RowIndices, shards: RowIndices, seed: int, epoch: int, number: int) -> None:
         self.starts, self.seed, self.epoch, self.number = starts, seed, epoch, number
         self.windows = [shards[first : first + WINDOW] for first in range(0, len(shards), WINDOW)]
         sizes = [int((starts[window + 1] - starts[window]).sum()) for window in self.windows]
         self.begins = [0, *itertools.accumulate(sizes)]
         self.length = self.begins[-1]
-        self._permuted: dict[int, Rows] = {}
+        self._permuted: dict[int, RowIndices] = {}
 
-    def rows(self, begin: int, end: int) -> Iterator[Rows]:
+    def rows(self, begin: int, end: int) -> Iterator[RowIndices]:
         """Rows of the stream's images from turn `begin` to before turn `end`, window by window."""
         while begin < end:
             window = bisect_right(self.begins, begin) - 1
@@ -98,9 +98,9 @@ class _Stream:
             yield _recall(self._permuted, window, self._permute)[begin - before : end - before]
             begin = after
 
-    def _permute(self, window: int) -> Rows:
+    def _permute(self, window: int) -> RowIndices:
         rows = np.concatenate([np.arange(self.starts[shard], self.starts[shard + 1]) for shard in self.windows[window]])
-        return generator(self.seed, f"order/{self.number}/{window}", self.epoch).permutation(rows)
+        return rng_at(self.seed, f"order/{self.number}/{window}", self.epoch).permutation(rows)
 
 
 def _recall(memory: dict[int, Value], key: int, make: Callable[[int], Value]) -> Value:

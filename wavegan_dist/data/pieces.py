@@ -14,7 +14,7 @@ import PIL
 from numpy.typing import NDArray
 
 from wavegan_dist import __version__
-from wavegan_dist.data.bands import BandStatistics, Sums
+from wavegan_dist.data.bands import BandStdAccumulator, BandSums
 from wavegan_dist.data.codec import decode, encode
 from wavegan_dist.data.sources import Picture
 from wavegan_dist.errors import UsageError
@@ -38,7 +38,7 @@ class Piece(NamedTuple):
         """Whether it was made before."""
         return self.path.with_suffix(".npz").exists()
 
-    def read(self) -> tuple[NDArray[np.int64], NDArray[np.int64], Sums]:
+    def read(self) -> tuple[NDArray[np.int64], NDArray[np.int64], BandSums]:
         """End of each image's content in PATH.bin [images], its label [images], and the sums over all their bands."""
         with np.load(self.path.with_suffix(".npz"), allow_pickle=False) as file:
             return file["ends"], file["labels"], file["sums"]
@@ -98,7 +98,7 @@ def split(pictures: Sequence[Picture], work: Path, size: int, encoding: str) -> 
 
 def make_piece(piece: Piece) -> None:
     """Encode the images of a piece onto the disk. Raises WaveganError, naming it, for a picture that cannot be decoded."""
-    ends, labels, bands = [0], [], BandStatistics()
+    ends, labels, bands = [0], [], BandStdAccumulator()
     with atomic_file(piece.path.with_suffix(".bin"), "wb") as file:
         for picture in piece.pictures:
             for image in picture.images(piece.size):

@@ -6,9 +6,9 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from wavegan_dist.data.account import Finding
+from wavegan_dist.data.error_log import DataError
 from wavegan_dist.data.index import Index
-from wavegan_dist.data.order import Rows
+from wavegan_dist.data.order import RowIndices
 from wavegan_dist.data.tars import key_at
 from wavegan_dist.errors import UsageError, WaveganError
 
@@ -27,7 +27,7 @@ class Place(NamedTuple):
 class UnreadableError(WaveganError):
     """An image that cannot be read; `findings` says why, and of its shard if that is at fault."""
 
-    def __init__(self, findings: list[Finding]) -> None:
+    def __init__(self, findings: list[DataError]) -> None:
         super().__init__("; ".join(map(str, findings)))
         self.findings = findings
 
@@ -43,7 +43,7 @@ class Reader:
         self.index = index
         self._open: OrderedDict[int, BinaryIO] = OrderedDict()
 
-    def places(self, rows: Rows) -> list[Place]:
+    def places(self, rows: RowIndices) -> list[Place]:
         """Where the images of these rows lie."""
         shards = np.searchsorted(self.index.starts, rows, side="right") - 1
         offsets, sizes, _ = self.index.members[rows].T.tolist()
@@ -56,22 +56,22 @@ class Reader:
             descriptor = self._file(number).fileno()
             content = os.pread(descriptor, size, offset)
         except (WaveganError, OSError) as error:
-            gone = Finding(self.index.shards[number].file, f"cannot be read: {getattr(error, 'strerror', None) or error}")
+            gone = DataError(self.index.shards[number].file, f"cannot be read: {getattr(error, 'strerror', None) or error}")
             raise UnreadableError([gone, self.finding(place, "lies in a shard that cannot be read")]) from error
         if len(content) < size:
             shard = self.index.shards[number]
-            cut = Finding(shard.file, f"is cut short: {os.fstat(descriptor).st_size:,} of {shard.bytes:,} bytes")
+            cut = DataError(shard.file, f"is cut short: {os.fstat(descriptor).st_size:,} of {shard.bytes:,} bytes")
             raise UnreadableError([cut, self.finding(place, "lies beyond the end of its shard")])
         return content
 
-    def finding(self, place: Place, reason: str) -> Finding:
+    def finding(self, place: Place, reason: str) -> DataError:
         """What to say of an image; its key where its header can still be read."""
         shard = self.index.shards[place.shard]
         try:
             key = key_at(self.index.storage.local(shard.file, shard.bytes, shard.sha256), place.offset)
         except (WaveganError, OSError):
             key = f"image {place.row - int(self.index.starts[place.shard])}"
-        return Finding(shard.file, reason, place.row, key)
+        return DataError(shard.file, reason, place.row, key)
 
     def __getstate__(self) -> dict[str, object]:
         """For another process: which opens its own files."""

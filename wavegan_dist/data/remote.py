@@ -14,7 +14,7 @@ from urllib.request import urlopen
 from wavegan_dist.errors import WaveganError
 
 PAUSES = (0.5, 2.0, 8.0)  # seconds before the second, third and fourth try
-PATIENCE = 60.0  # seconds without a byte of an http(s) answer
+READ_TIMEOUT = 60.0  # seconds without a byte of an http(s) answer
 PIECE = 1 << 20
 
 # A second try would meet these again, and HTTP's 4xx but for those that ask to come later.
@@ -75,7 +75,7 @@ def _open(url: str) -> AbstractContextManager[IO[bytes]]:
     if url.startswith("pipe:"):
         return _pipe(url.removeprefix("pipe:"))
     if url.startswith(("http://", "https://")):
-        answer: AbstractContextManager[IO[bytes]] = urlopen(url, timeout=PATIENCE)
+        answer: AbstractContextManager[IO[bytes]] = urlopen(url, timeout=READ_TIMEOUT)
         return answer
     import fsspec  # not at the top: local sets do without
 

@@ -40,14 +40,14 @@ class Picture(NamedTuple):
         return patches(image, size, self.stride) if self.stride else [centre(image, size)]
 
 
-class Found(NamedTuple):
+class Listing(NamedTuple):
     """The pictures of a source in an order that does not change, and the names of their labels 0, 1, ... where known."""
 
     pictures: list[Picture]
     classes: list[str]
 
 
-def find(source: str, size: int, *, cut: bool, labels: bool) -> Found:
+def find(source: str, size: int, *, cut: bool, labels: bool) -> Listing:
     """Find the pictures of a source; hidden files are left out and none is opened yet.
 
     Args:
@@ -81,18 +81,18 @@ def find(source: str, size: int, *, cut: bool, labels: bool) -> Found:
     return found
 
 
-def _embedded(size: int, labels: bool) -> Found:
+def _embedded(size: int, labels: bool) -> Listing:
     if labels:
         raise UsageError("the embedded set has no labels; leave --labels away")
     places = embedded_pictures(size)
-    return Found([Picture(str(path), _stamp(path), -1, stride, partial(_read_file, path)) for path, stride in places], [])
+    return Listing([Picture(str(path), _stamp(path), -1, stride, partial(_read_file, path)) for path, stride in places], [])
 
 
-def _folder(folder: Path, stride: int, labels: bool) -> Found:
+def _folder(folder: Path, stride: int, labels: bool) -> Listing:
     names = _visible(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
     numbers, classes = _classes(names, str(folder)) if labels else ([-1] * len(names), [])
     paths = [folder / name for name in names]
-    return Found(
+    return Listing(
         [
             Picture(str(path), _stamp(path), label, stride, partial(_read_file, path))
             for path, label in zip(paths, numbers, strict=True)
@@ -101,7 +101,7 @@ def _folder(folder: Path, stride: int, labels: bool) -> Found:
     )
 
 
-def _zip(path: Path, stride: int, labels: bool) -> Found:
+def _zip(path: Path, stride: int, labels: bool) -> Listing:
     entries: dict[str, zipfile.ZipInfo] = {}
     for entry in _archive(path).infolist():
         regular = S_IFMT(entry.external_attr >> 16) in (0, S_IFREG)
@@ -112,7 +112,7 @@ def _zip(path: Path, stride: int, labels: bool) -> Found:
             entries[entry.filename] = entry
     names = _visible(name for name in entries if not name.startswith("__MACOSX/"))
     numbers, classes = _classes(names, str(path)) if labels else ([-1] * len(names), [])
-    return Found(
+    return Listing(
         [
             Picture(
                 f"{name} in {path}",
@@ -127,7 +127,7 @@ def _zip(path: Path, stride: int, labels: bool) -> Found:
     )
 
 
-def _tars(paths: Sequence[Path], stride: int, labels: bool) -> Found:
+def _tars(paths: Sequence[Path], stride: int, labels: bool) -> Listing:
     pictures = []
     for path in paths:
         stamp = _stamp(path)
@@ -135,7 +135,7 @@ def _tars(paths: Sequence[Path], stride: int, labels: bool) -> Found:
             if labels and sample.label < 0:
                 raise UsageError(f"{sample.image.name} in {path} has no .cls member beside it; leave --labels away")
             pictures.append(_in_tar(path, stamp, sample, stride, labels))
-    return Found(pictures, [])
+    return Listing(pictures, [])
 
 
 def _in_tar(path: Path, stamp: str, sample: Sample, stride: int, labels: bool) -> Picture:
@@ -144,14 +144,14 @@ def _in_tar(path: Path, stamp: str, sample: Sample, stride: int, labels: bool) -
     return Picture(f"{name} in {path}", f"{stamp}-{offset}", sample.label if labels else -1, stride, load)
 
 
-def _torchvision(source: str, stride: int, labels: bool) -> Found:
+def _torchvision(source: str, stride: int, labels: bool) -> Listing:
     _, kind, root = (*source.split(":", 2), "")[:3]
     data = _dataset(kind, root)
     targets: Any = getattr(data, "targets", getattr(data, "labels", None)) if labels else [-1] * len(data)
     if targets is None or len(targets) != len(data):
         raise UsageError(f"torchvision's {kind} has no targets, one an image; leave --labels away")
     stamp = _stamp(Path(root))
-    return Found(
+    return Listing(
         [
             Picture(f"image {number} of {source}", stamp, int(target), stride, partial(_item, kind, root, number))
             for number, target in enumerate(targets)

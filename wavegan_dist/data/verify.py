@@ -9,11 +9,11 @@ from tqdm import tqdm
 from wavegan_dist.data.index import MEMBERS_FILE, Index, Members, Shard
 from wavegan_dist.data.indexing import TRAINABLE
 from wavegan_dist.data.loader import real_images
-from wavegan_dist.data.parallel import spread
 from wavegan_dist.data.tars import Member, key_at, pair, walk
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import sha256
 from wavegan_dist.images import save_grid
+from wavegan_dist.processes import parallel_map
 
 SHEET = 64  # images of a contact sheet
 
@@ -42,7 +42,7 @@ def verify_shards(path: Path, *, workers: int = 1) -> list[str]:
         members = None
     parts = np.split(members, index.starts[1:-1]) if members is not None else [None] * len(index.shards)
     jobs = [_Job(index.folder / shard.file, shard, rows) for shard, rows in zip(index.shards, parts, strict=True)]
-    found = tqdm(spread(_problems, jobs, workers), "verify", len(jobs), unit="shard", disable=None)
+    found = tqdm(parallel_map(_problems, jobs, workers), "verify", len(jobs), unit="shard", disable=None)
     return problems + [f"{job.shard.file}: {problem}" for job, lines in zip(jobs, found, strict=True) for problem in lines]
 
 

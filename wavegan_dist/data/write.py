@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from wavegan_dist.config import RESOLUTIONS
-from wavegan_dist.counted import generator
-from wavegan_dist.data.bands import Sums, band_std
+from wavegan_dist.counted import rng_at
+from wavegan_dist.data.bands import BandSums, band_std
 from wavegan_dist.data.codec import ENCODINGS
 from wavegan_dist.data.index import Index, Members, Shard, save_members
-from wavegan_dist.data.parallel import spread
 from wavegan_dist.data.pieces import Piece, make_piece, split, work_folder
 from wavegan_dist.data.sources import find
 from wavegan_dist.data.tars import read_at, write_tar
 from wavegan_dist.errors import UsageError
 from wavegan_dist.files import fsync, sha256
+from wavegan_dist.processes import parallel_map
 
 Encoding = Literal["png", "jpg", "webp"]
 
@@ -98,7 +98,7 @@ def write_shards(
         with _appearing(out, work / "set") as folder:
             jobs = _plan(folder, pieces, places, shard_images)
             bar = tqdm(
-                spread(_write_shard, jobs, workers), "write", len(jobs), unit="shard", disable=None if progress else True
+                parallel_map(_write_shard, jobs, workers), "write", len(jobs), unit="shard", disable=None if progress else True
             )
             shards, members = zip(*bar, strict=True)
             Index(
@@ -133,11 +133,11 @@ def _make(pieces: Sequence[Piece], workers: int, progress: bool) -> None:
     pictures = sum(len(piece.pictures) for piece in pieces)
     with tqdm(total=pictures, desc="read", unit="picture", disable=None if progress else True) as bar:
         bar.update(pictures - sum(len(piece.pictures) for piece in missing))
-        for piece, _ in zip(missing, spread(make_piece, missing, workers), strict=True):
+        for piece, _ in zip(missing, parallel_map(make_piece, missing, workers), strict=True):
             bar.update(len(piece.pictures))
 
 
-def _gather(pieces: Sequence[Piece]) -> tuple[Places, Sums]:
+def _gather(pieces: Sequence[Piece]) -> tuple[Places, BandSums]:
     """Where all encoded images lie, in the order of the pictures, and the sums over their bands."""
     places, total = [], np.zeros((4, 3))
     for number, piece in enumerate(pieces):
@@ -151,7 +151,7 @@ def _gather(pieces: Sequence[Piece]) -> tuple[Places, Sums]:
 def _plan(folder: Path, pieces: Sequence[Piece], places: Places, shard_images: int | None) -> list[_Shard]:
     """What goes into each shard: equal parts of a fixed random order."""
     contents = [piece.path.with_suffix(".bin") for piece in pieces]
-    order = generator(0, "shards/write", 0).permutation(len(places))
+    order = rng_at(0, "shards/write", 0).permutation(len(places))
     parts = np.array_split(places[order], _shard_count(len(places), shard_images))
     firsts = np.cumsum([0, *map(len, parts)]).tolist()
     return [

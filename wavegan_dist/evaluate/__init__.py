@@ -2,8 +2,8 @@
 
 from wavegan_dist.evaluate.evaluate import DEFAULT_COUNT, evaluate_snapshot
 from wavegan_dist.evaluate.generate import generated_images, sample
-from wavegan_dist.evaluate.measures import DEFAULT_METRICS, EXTRACTORS, METRICS, Weights
-from wavegan_dist.evaluate.report import format_table, save_result
+from wavegan_dist.evaluate.registry import DEFAULT_METRICS, EXTRACTORS, METRICS, ExtractorWeights
+from wavegan_dist.evaluate.result import format_table, save_result
 from wavegan_dist.evaluate.spectrum import plot_spectrum
 
 __all__ = [
@@ -11,7 +11,7 @@ __all__ = [
     "DEFAULT_METRICS",
     "EXTRACTORS",
     "METRICS",
-    "Weights",
+    "ExtractorWeights",
     "evaluate_snapshot",
     "format_table",
     "generated_images",

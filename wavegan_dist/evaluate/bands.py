@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from wavegan_dist.evaluate.bootstrap import RESAMPLES, intervals
-from wavegan_dist.evaluate.metric import Outcome
-from wavegan_dist.evaluate.quantity import Kept, Quantity, Rows
+from wavegan_dist.evaluate.feature import Feature, FeatureRows, Statistics
+from wavegan_dist.evaluate.metric import MetricResult
 from wavegan_dist.evaluate.spectrum import ROUNDING_NOISE, decibels
 from wavegan_dist.wavelet import wavedec
 
@@ -19,7 +19,7 @@ SMALLEST = 8  # side of the coarsest band in pixels
 NAMES = ["bands_db", "bands_db_signed", "bands_kurtosis"]
 
 
-class BandStatistics:
+class BandMetric:
     """`bands_db`: mean absolute difference of the bands' energy to the data's in dB; `..._signed`: below 0 there is too little.
     `bands_kurtosis`: mean absolute difference of the natural logarithm of their kurtosis (0.1 is about 10%).
 
@@ -35,23 +35,23 @@ class BandStatistics:
         self.seed = seed
         self.levels = max(size // SMALLEST, 2).bit_length() - 1
         basis: dict[str, Any] = {"basis": "haar", "levels": self.levels, "mean": "removed"}
-        self.quantity = Quantity("bands", self._rows, basis)
+        self.feature = Feature("bands", self._rows, basis)
         self.protocol = {**basis, "bootstrap": RESAMPLES}
         self.names = [f"{band}{level + 1}" for level in range(self.levels) for band in ("LH", "HL", "HH")] + [
             f"LL{self.levels}"
         ]
 
-    def compare(self, real: Kept, generated: Kept) -> Outcome:
+    def compare(self, real: Statistics, generated: Statistics) -> MetricResult:
         """The table `bands` has energy in dB (1 squared grey level = 0) and kurtosis of each band, of both sides."""
-        assert isinstance(real, Rows)
-        assert isinstance(generated, Rows)
+        assert isinstance(real, FeatureRows)
+        assert isinstance(generated, FeatureRows)
         sides = real.all(), generated.all()
         means = [side.mean(dim=0) for side in sides]
         (real_db, real_kurtosis), (made_db, made_kurtosis) = (_energy_and_kurtosis(mean) for mean in means)
         columns = {
             "real_db": real_db, "generated_db": made_db, "real_kurtosis": real_kurtosis, "generated_kurtosis": made_kurtosis,
         }  # fmt: skip
-        return Outcome(
+        return MetricResult(
             dict(zip(NAMES, _numbers(*means).tolist(), strict=True)),
             {"bands": {"band": self.names, **{name: column.tolist() for name, column in columns.items()}}},
             intervals(NAMES, _numbers, *sides, self.seed),

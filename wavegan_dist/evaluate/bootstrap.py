@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wavegan_dist.counted import generator
+from wavegan_dist.counted import rng_at
 
 RESAMPLES = 200
 
@@ -25,7 +25,7 @@ def intervals(
     Returns:
         name -> [low, high].
     """
-    draws = generator(seed, "bootstrap", 0)
+    draws = rng_at(seed, "bootstrap", 0)
     values = numbers(*(times_drawn(len(rows), draws).to(rows.dtype) @ rows / len(rows) for rows in (real, generated)))
     return {name: between(values[:, at]) for at, name in enumerate(names)}
 

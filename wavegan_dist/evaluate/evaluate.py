@@ -10,12 +10,12 @@ from torch import Tensor
 from wavegan_dist import __version__
 from wavegan_dist.data import Index
 from wavegan_dist.errors import UsageError
-from wavegan_dist.evaluate.collect import BATCH, Source, collect
 from wavegan_dist.evaluate.generate import generated_images
-from wavegan_dist.evaluate.measures import DEFAULT_METRICS, OFFLINE, Weights, build_metrics, check_names
 from wavegan_dist.evaluate.real import floors, real_sides
+from wavegan_dist.evaluate.registry import DEFAULT_METRICS, OFFLINE, ExtractorWeights, build_metrics, check_names
+from wavegan_dist.evaluate.statistics import BATCH, Source, compute_statistics
 from wavegan_dist.model.snapshot import Snapshot, load_snapshot
-from wavegan_dist.processes import Group, join, on_each, together
+from wavegan_dist.processes import Group, join, on_all_ranks, together
 from wavegan_dist.provenance import git_commit
 
 DEFAULT_COUNT = 5000
@@ -27,7 +27,7 @@ def evaluate_snapshot(
     metrics: Sequence[str] = DEFAULT_METRICS,
     count: int | None = None,
     seed: int = 0,
-    weights: Weights = OFFLINE,
+    weights: ExtractorWeights = OFFLINE,
 ) -> dict[str, Any] | None:
     """Measure a snapshot's EMA generator against real images, with all processes of the launch, on GPUs if there are any.
 
@@ -50,17 +50,17 @@ def evaluate_snapshot(
     """
     names = check_names(metrics)
     group = join()
-    snapshot, index = on_each(group, lambda: (load_snapshot(snapshot_dir), Index.load(data_index_path)))
+    snapshot, index = on_all_ranks(group, lambda: (load_snapshot(snapshot_dir), Index.load(data_index_path)))
     count = _check_images(snapshot, index, data_index_path, count)
-    measures = on_each(group, lambda: build_metrics(names, index.size, count, seed, weights, group.device))
-    quantities = list({measure.quantity.name: measure.quantity for measure in measures}.values())
+    measures = on_all_ranks(group, lambda: build_metrics(names, index.size, count, seed, weights, group.device))
+    features = list({measure.feature.name: measure.feature for measure in measures}.values())
     with together(group):
-        sides = real_sides(index, count, seed, quantities, group)
-        kept = collect(_source(snapshot, seed, group.device), count, quantities, group, "generated images")
+        sides = real_sides(index, count, seed, features, group)
+        kept = compute_statistics(_source(snapshot, seed, group.device), count, features, group, "generated images")
     if not group.is_main_process:
         return None
-    generated = dict(zip((quantity.name for quantity in quantities), kept, strict=True))
-    outcomes = [measure.compare(sides[0][measure.quantity.name], generated[measure.quantity.name]) for measure in measures]
+    generated = dict(zip((feature.name for feature in features), kept, strict=True))
+    outcomes = [measure.compare(sides[0][measure.feature.name], generated[measure.feature.name]) for measure in measures]
     return {
         "metrics": {name: value for outcome in outcomes for name, value in outcome.metrics.items()},
         "floors": floors(measures, sides, index, count, seed, group),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wavegan_dist.errors import UsageError
-from wavegan_dist.evaluate.quantity import Quantity
+from wavegan_dist.evaluate.feature import Feature
 from wavegan_dist.evaluate.require import require
 from wavegan_dist.files import sha256
 
@@ -26,9 +26,9 @@ class Extractor:
     dims: int
     protocol: dict[str, Any]
 
-    def quantity(self) -> Quantity:
+    def feature(self) -> Feature:
         """Its features, as what metrics keep."""
-        return Quantity(self.name, self.features, self.protocol)
+        return Feature(self.name, self.features, self.protocol)
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] on the network's device -> float32 [B, dims]."""

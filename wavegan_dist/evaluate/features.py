@@ -6,11 +6,11 @@ The distance is named FID only with the Inception weights that define it; with E
 
 from torch import Tensor
 
-from wavegan_dist.counted import generator
+from wavegan_dist.counted import rng_at
 from wavegan_dist.evaluate.bootstrap import RESAMPLES, between, times_drawn
 from wavegan_dist.evaluate.extractors import Extractor
-from wavegan_dist.evaluate.metric import Outcome
-from wavegan_dist.evaluate.quantity import Kept, Rows
+from wavegan_dist.evaluate.feature import FeatureRows, Statistics
+from wavegan_dist.evaluate.metric import MetricResult
 from wavegan_dist.evaluate.require import require
 
 KID_SUBSETS = 100
@@ -20,7 +20,7 @@ NEIGHBOURS = 3
 PRC_BATCH = 1000  # rows of a matrix of distances: 200 MB at 50,000 images
 
 
-class FrechetFeatures:
+class FrechetDistance:
     """Fréchet distance between Gaussians fitted to the features (Heusel et al. 2017).
 
     Args:
@@ -31,12 +31,12 @@ class FrechetFeatures:
     def __init__(self, extractor: Extractor, name: str) -> None:
         self.name = name
         self.minimum = extractor.dims + 1  # a covariance of fewer images than features is singular
-        self.quantity = extractor.quantity()
+        self.feature = extractor.feature()
         self.protocol = {"extractor": extractor.name, **extractor.protocol}
 
-    def compare(self, real: Kept, generated: Kept) -> Outcome:
+    def compare(self, real: Statistics, generated: Statistics) -> MetricResult:
         """One number."""
-        return Outcome({self.name: frechet_distance(*_features(real, generated))})
+        return MetricResult({self.name: feature_frechet_distance(*_features(real, generated))})
 
 
 class KernelDistance:
@@ -53,16 +53,16 @@ class KernelDistance:
     def __init__(self, extractor: Extractor, count: int, seed: int = 0) -> None:
         self.name = f"kid_{extractor.name}"
         self.subset, self.seed = min(KID_SUBSET_SIZE, count), seed
-        self.quantity = extractor.quantity()
+        self.feature = extractor.feature()
         self.protocol = {
             "extractor": extractor.name, **extractor.protocol, "kid_subsets": KID_SUBSETS, "kid_subset_size": self.subset,
             "bootstrap": RESAMPLES,
         }  # fmt: skip
 
-    def compare(self, real: Kept, generated: Kept) -> Outcome:
+    def compare(self, real: Statistics, generated: Statistics) -> MetricResult:
         """One number."""
         sides = _features(real, generated)
-        return Outcome(
+        return MetricResult(
             {self.name: kernel_distance(*sides, self.subset, self.seed)},
             intervals={self.name: between(resampled_kernel_distances(*sides, self.seed))},
         )
@@ -81,16 +81,16 @@ class PrecisionRecall:
     def __init__(self, extractor: Extractor) -> None:
         self.name = "prc"
         self.suffix = extractor.name
-        self.quantity = extractor.quantity()
+        self.feature = extractor.feature()
         self.protocol = {"extractor": extractor.name, **extractor.protocol, "neighbours": NEIGHBOURS}
 
-    def compare(self, real: Kept, generated: Kept) -> Outcome:
+    def compare(self, real: Statistics, generated: Statistics) -> MetricResult:
         """Two numbers."""
         precision, recall = precision_recall(*_features(real, generated))
-        return Outcome({f"precision_{self.suffix}": precision, f"recall_{self.suffix}": recall})
+        return MetricResult({f"precision_{self.suffix}": precision, f"recall_{self.suffix}": recall})
 
 
-def frechet_distance(real: Tensor, generated: Tensor) -> float:
+def feature_frechet_distance(real: Tensor, generated: Tensor) -> float:
     """torch-fidelity's Fréchet distance between features [N, D] and [M, D], in float64 throughout."""
     fid = require("torch_fidelity.metric_fid", "fd and fid")
     statistics = [fid.fid_features_to_statistics(features.double()) for features in (real, generated)]
@@ -117,7 +117,7 @@ def resampled_kernel_distances(real: Tensor, generated: Tensor, seed: int) -> Te
         real, generated: features [N, D] and [M, D].
         seed: of the draws.
     """
-    draws = generator(seed, "bootstrap", 0)
+    draws = rng_at(seed, "bootstrap", 0)
     x, y = (side.double() for side in (real, generated))
     times_x, times_y = (times_drawn(len(side), draws).double() for side in (real, generated))
     within = [_mean_kernel(side, side, times, times) for side, times in ((x, times_x), (y, times_y))]
@@ -132,9 +132,9 @@ def precision_recall(real: Tensor, generated: Tensor) -> tuple[float, float]:
     return float(found[prc.KEY_METRIC_PRECISION]), float(found[prc.KEY_METRIC_RECALL])
 
 
-def _features(real: Kept, generated: Kept) -> tuple[Tensor, Tensor]:
-    assert isinstance(real, Rows)
-    assert isinstance(generated, Rows)
+def _features(real: Statistics, generated: Statistics) -> tuple[Tensor, Tensor]:
+    assert isinstance(real, FeatureRows)
+    assert isinstance(generated, FeatureRows)
     return real.all(), generated.all()
 
 

@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from wavegan_dist.evaluate.quantity import Kept, Quantity
+from wavegan_dist.evaluate.feature import Feature, Statistics
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MetricResult:
     """A metric's share of the result; everything in it can be written as JSON.
 
     `intervals` has the 95% bootstrap interval of those numbers for which it is cheap.
@@ -21,14 +21,14 @@ class Outcome:
 class Metric(Protocol):
     """A distance between two sets of images.
 
-    `name` is what errors call it, `minimum` the fewest images a side that give it a meaning, `quantity` what it needs of
+    `name` is what errors call it, `minimum` the fewest images a side that give it a meaning, `feature` what it needs of
     each side, `protocol` all that its numbers depend on besides the images.
     """
 
     name: str
     minimum: int
-    quantity: Quantity
+    feature: Feature
     protocol: dict[str, Any]
 
-    def compare(self, real: Kept, generated: Kept) -> Outcome:
-        """What `quantity` keeps of both sides -> the numbers."""
+    def compare(self, real: Statistics, generated: Statistics) -> MetricResult:
+        """What `feature` keeps of both sides -> the numbers."""

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from wavegan_dist.evaluate.bootstrap import RESAMPLES, intervals
-from wavegan_dist.evaluate.metric import Outcome
-from wavegan_dist.evaluate.quantity import Kept, Quantity, Rows
+from wavegan_dist.evaluate.feature import Feature, FeatureRows, Statistics
+from wavegan_dist.evaluate.metric import MetricResult
 from wavegan_dist.files import atomic_file
 
 KAISER_BETA = 8.0
@@ -39,18 +39,18 @@ class SpectrumError:
         self.seed = seed
         self.frequency = torch.arange(1, radii(size) + 1, dtype=torch.float64) / (size / 2)
         rows: dict[str, Any] = {"window": f"kaiser {KAISER_BETA:g}", "colours": "mean power", "mean": "removed"}
-        self.quantity = Quantity("spectrum", RadialPower(size), rows)
+        self.feature = Feature("spectrum", RadialPower(size), rows)
         self.protocol = {**rows, "bootstrap": RESAMPLES}
         self.names = [f"spectrum_db{part}{signed}" for part in PARTS for signed in ("", "_signed")]
 
-    def compare(self, real: Kept, generated: Kept) -> Outcome:
+    def compare(self, real: Statistics, generated: Statistics) -> MetricResult:
         """The table `spectrum` has both curves in dB over the frequency in units of Nyquist."""
-        assert isinstance(real, Rows)
-        assert isinstance(generated, Rows)
+        assert isinstance(real, FeatureRows)
+        assert isinstance(generated, FeatureRows)
         sides = real.all(), generated.all()
         curves = [decibels(side.mean(dim=0)) for side in sides]
         table = {"frequency": self.frequency, "real_db": curves[0], "generated_db": curves[1]}
-        return Outcome(
+        return MetricResult(
             dict(zip(self.names, self._numbers(*(side.mean(dim=0) for side in sides)).tolist(), strict=True)),
             {"spectrum": {name: curve.tolist() for name, curve in table.items()}},
             intervals(self.names, self._numbers, *sides, self.seed),

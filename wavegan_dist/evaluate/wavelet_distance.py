@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from wavegan_dist.errors import UsageError
-from wavegan_dist.evaluate.metric import Outcome
-from wavegan_dist.evaluate.moments import Moments, frechet_distance
-from wavegan_dist.evaluate.quantity import Kept, Quantity
+from wavegan_dist.evaluate.feature import Feature, Statistics
+from wavegan_dist.evaluate.metric import MetricResult
+from wavegan_dist.evaluate.moments import Moments, gaussian_frechet_distance
 from wavegan_dist.evaluate.require import require
 from wavegan_dist.wavelet import dwt
 
@@ -91,16 +91,16 @@ class WaveletDistance:
         self.protocol: dict[str, Any] = {"basis": basis, "level": self.level, "variables": variables, "range": [0, 1]}
         if basis != "haar":
             self.protocol |= {"borders": "reflect", "ptwt": version("ptwt")}
-        self.quantity = Quantity(self.name, self._rows, self.protocol, moments=True)
+        self.feature = Feature(self.name, self._rows, self.protocol, moments=True)
 
-    def compare(self, real: Kept, generated: Kept) -> Outcome:
+    def compare(self, real: Statistics, generated: Statistics) -> MetricResult:
         """The table `fwd_packets` has the distance of each packet by its name."""
         assert isinstance(real, Moments)
         assert isinstance(generated, Moments)
-        distances = frechet_distance(real.mean, real.covariance(), generated.mean, generated.covariance()).tolist()
+        distances = gaussian_frechet_distance(real.mean, real.covariance(), generated.mean, generated.covariance()).tolist()
         low, *high = distances
         parts = {"": sum(distances) / len(distances), "_low": low, "_high": sum(high) / len(high)}
-        return Outcome(
+        return MetricResult(
             metrics={f"{self.name}{part}": value for part, value in parts.items()},
             tables={f"{self.name}_packets": dict(zip(packet_names(self.level), distances, strict=True))},
         )

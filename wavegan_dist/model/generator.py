@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from wavegan_dist.errors import UsageError
 from wavegan_dist.model.attention import DotAttention, MaxAttention
-from wavegan_dist.model.norm import BatchNorm, side_by_side
+from wavegan_dist.model.norm import BatchNorm, run_in_lockstep
 from wavegan_dist.wavelet import fuse
 
 COLOURS = 3
@@ -75,7 +75,7 @@ class WaveletGenerator(nn.Module):
         if self.low is None or self.high is None:
             return self.base(z), None, None
         nets, inputs = (self.base, self.low, self.high), (z, z[:, : self.z_low], z[:, self.z_low :])
-        base, low, high = side_by_side(nets, inputs)
+        base, low, high = run_in_lockstep(nets, inputs)
         return base, low, high
 
     def mix(self) -> Tensor:

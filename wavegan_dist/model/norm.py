@@ -18,7 +18,7 @@ class BatchNorm(nn.BatchNorm2d):
     """`nn.BatchNorm2d` that in training sums its statistics, and their gradients, over all processes.
 
     So 2 processes x batch 16 and 1 process x batch 32 train alike, and all ranks hold equal buffers. It stands where
-    PyTorch's `nn.SyncBatchNorm` refuses to work, on the CPU; on GPUs `synchronised` puts PyTorch's in its place.
+    PyTorch's `nn.SyncBatchNorm` refuses to work, on the CPU; on GPUs `convert_sync_batchnorm` puts PyTorch's in its place.
     """
 
     def forward(self, x_bchw: Tensor) -> Tensor:
@@ -39,13 +39,13 @@ class BatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_(unbiased_variance, self.momentum)
 
 
-def synchronised(module: Module) -> Module:
+def convert_sync_batchnorm(module: Module) -> Module:
     """The module with PyTorch's own synchronised batch norm; for modules that train in several processes on GPUs."""
     converted: Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
     return converted
 
 
-def side_by_side(nets: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[Tensor]:
+def run_in_lockstep(nets: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[Tensor]:
     """The output of each network for its input.
 
     In several processes sequential networks go from batch norm to batch norm in step, so that the statistics of all of them

@@ -13,7 +13,7 @@ from wavegan_dist.model.generator import COLOURS
 from wavegan_dist.plan.count import Counts, Model, Sizes
 from wavegan_dist.plan.hardware import Hardware
 from wavegan_dist.plan.network import Network
-from wavegan_dist.plan.step import Step, step_time
+from wavegan_dist.plan.step_time import StepTime, step_time
 from wavegan_dist.plan.strategy import FLOAT, STRATEGIES, saved_bytes, state
 
 # Of shards: each stream permutes so many at a time (data/order.py); with fewer of them images are mixed less.
@@ -28,7 +28,7 @@ class Row:
     gpus: int
     strategy: str
     batch_per_gpu: int
-    step: Step
+    step: StepTime
     images_per_second: float
     weak_efficiency: float  # speed of a device, beside one that trains alone on the same share of the batch
     strong_efficiency: float  # the same, beside one that trains alone on the whole batch

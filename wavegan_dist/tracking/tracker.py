@@ -11,8 +11,8 @@ from wavegan_dist.config import Experiment
 from wavegan_dist.tracking.record import Record
 from wavegan_dist.tracking.spool import Event, Spool, told
 
-PATIENCE = 30  # seconds that the end of a run waits for its last points to be delivered
-HURRY = 10  # the same for a run that was interrupted or failed
+FINISH_TIMEOUT = 30  # seconds that the end of a run waits for its last points to be delivered
+ABORT_TIMEOUT = 10  # the same for a run that was interrupted or failed
 FOR_THE_RUN = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -63,7 +63,7 @@ class Tracker:
         Waits for what is not delivered, 30 s at most if FINISHED, else 10 s, and says on stderr what could not be.
         """
         self._say({"kind": "status", "status": status})
-        seconds = PATIENCE if status == "FINISHED" else HURRY
+        seconds = FINISH_TIMEOUT if status == "FINISHED" else ABORT_TIMEOUT
         if self.sidecar is not None:
             with suppress(subprocess.TimeoutExpired):
                 self.sidecar.communicate(f"{seconds}\n", timeout=seconds + 1)
@@ -89,7 +89,7 @@ class Tracker:
         return str(path.absolute().relative_to(self.run))
 
     def _start(self) -> "subprocess.Popen[str] | None":
-        command = [sys.executable, "-m", "wavegan_dist.tracking.sidecar", str(self.spool.path), str(PATIENCE)]
+        command = [sys.executable, "-m", "wavegan_dist.tracking.sidecar", str(self.spool.path), str(FINISH_TIMEOUT)]
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_RUN)  # inherited: the sidecar sees none of them
         try:
             with self.spool.path.with_suffix(".log").open("a") as log:

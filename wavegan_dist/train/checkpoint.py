@@ -26,7 +26,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from wavegan_dist.errors import WaveganError
-from wavegan_dist.files import sha256, swap_in
+from wavegan_dist.files import replace_dir, sha256
 
 if TYPE_CHECKING:
     from wavegan_dist.train.trainer import Trainer
@@ -63,7 +63,7 @@ class Checkpointer:
             **self.about(),
             "nimg": self.trainer.nimg,
             "rollbacks": self.trainer.rollbacks,
-            "sums": self.trainer.sums.state(),
+            "sums": self.trainer.metrics.state(),
             "loss_scales": {engine.name: engine.scale.state() for engine in self.trainer.engines},
         }
         self._stage()
@@ -122,7 +122,7 @@ class _Storage(HuggingFaceStorageWriter):
         files = sorted(self.temporary.iterdir())
         manifest = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
         (self.temporary / MANIFEST).write_text(json.dumps(manifest, indent=2))
-        swap_in(self.temporary, self.final)
+        replace_dir(self.temporary, self.final)
 
 
 def damage(path: Path) -> str | None:
@@ -152,19 +152,19 @@ def load_checkpoint(path: Path, trainer: "Trainer") -> None:
         WaveganError: the checkpoint is of another model, or cannot be read.
     """
     try:
-        for part in (*trainer.engines, trainer.average):
+        for part in (*trainer.engines, trainer.ema):
             part.load(lambda wanted: load(wanted, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True))
         state = read_state(path)
     except (CheckpointException, OSError, RuntimeError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[-1]
         raise WaveganError(f"cannot go on from {path}: {reason}; give an older one with --resume PATH") from error
     trainer.nimg, trainer.rollbacks = state["nimg"], state["rollbacks"]
-    trainer.sums.restore(state["sums"])
+    trainer.metrics.restore(state["sums"])
     for engine in trainer.engines:
         engine.scale.restore(state["loss_scales"][engine.name])
 
 
 def tensors(trainer: "Trainer") -> Iterator[tuple[str, Tensor]]:
     """The tensors of a trainer that this rank writes, by name, one at a time: a collective call."""
-    for part in (*trainer.engines, trainer.average):
+    for part in (*trainer.engines, trainer.ema):
         yield from part.tensors()

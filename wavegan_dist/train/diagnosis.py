@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import atomic_dir
-from wavegan_dist.train.trainer import Move, Trainer
+from wavegan_dist.train.trainer import PhaseResult, Trainer
 
 
 class NonFiniteError(WaveganError):
@@ -50,7 +50,7 @@ def diagnose(trainer: Trainer, folder: Path, keys: Callable[[int], list[str]]) -
         folder: where rank 0 writes report.json.
         keys: this rank's images of the global batch that begins at an image of the run.
     """
-    move = next(move for move in trainer.moves if move.nonfinite.item())
+    move = next(move for move in trainer.phase_results if move.nonfinite.item())
     accelerator = trainer.accelerator
     seen = _watched(trainer, move)
     suspect = _suspect(seen, move, accelerator.process_index)
@@ -78,9 +78,9 @@ def diagnose(trainer: Trainer, folder: Path, keys: Callable[[int], list[str]]) -
     )
 
 
-def _batch_before(trainer: Trainer, move: Move) -> int:
+def _batch_before(trainer: Trainer, move: PhaseResult) -> int:
     """Where the real batch of this phase begins; for the generators' phase, that of the discriminators' before it."""
-    shown = [each.first for each in trainer.moves if each.phase is trainer.d_phase]
+    shown = [each.first for each in trainer.phase_results if each.phase is trainer.d_phase]
     return max(first for first in shown if first <= move.first)
 
 
@@ -92,7 +92,7 @@ class _Seen:
     weight_gradients: list[Range]
 
 
-def _watched(trainer: Trainer, move: Move) -> _Seen:
+def _watched(trainer: Trainer, move: PhaseResult) -> _Seen:
     """Run the phase again on the same inputs, on this rank alone, and note the range of everything in its order."""
     outputs: list[Range] = []
     gradients: list[Range] = []
@@ -112,14 +112,14 @@ def _watched(trainer: Trainer, move: Move) -> _Seen:
             engine.module.requires_grad_(engine is move.phase.engine)
         gradients_of = _own_gradients(trainer, move)
     return _Seen(
-        [_range(f"{engine.name}.{name}", value) for engine in trainer.engines for name, value in engine.weights()],
+        [_range(f"{engine.name}.{name}", value) for engine in trainer.engines for name, value in engine.full_parameters()],
         outputs,
         gradients,
         [_range(f"{move.phase.engine.name}.{name}", gradient) for name, gradient in gradients_of.items()],
     )
 
 
-def _own_gradients(trainer: Trainer, move: Move) -> dict[str, Tensor]:
+def _own_gradients(trainer: Trainer, move: PhaseResult) -> dict[str, Tensor]:
     """Not by backward() and not through the engines: those would share the gradients with the other ranks."""
     named = dict(move.phase.engine.module.named_parameters())
     nets = [engine.module for engine in trainer.engines]
@@ -131,7 +131,7 @@ def _own_gradients(trainer: Trainer, move: Move) -> dict[str, Tensor]:
     return dict(zip(named, sums, strict=True))
 
 
-def _suspect(seen: _Seen, move: Move, rank: int) -> Suspect:
+def _suspect(seen: _Seen, move: PhaseResult, rank: int) -> Suspect:
     """The first thing that is not finite, in the order of cause and effect."""
     ways = (
         (seen.weights, "weight {}"),

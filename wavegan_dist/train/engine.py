@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from wavegan_dist.config import Experiment, OptimConfig
 from wavegan_dist.model import Ema, WaveletGenerator
-from wavegan_dist.train.average import Average, WholeAverage
-from wavegan_dist.train.precision import LossScale, compute_in
+from wavegan_dist.train.ema_state import EmaState, ReplicatedEma
+from wavegan_dist.train.precision import LossScale, apply_autocast
 
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 Read = Callable[[dict[str, Tensor]], None]  # fills tensors in place from a checkpoint, by name
@@ -37,14 +37,14 @@ class Engine(ABC):
         self.optimizer_name = f"optimizer_{name[0]}"
         self.clip_norm = experiment.optim.clip_norm
         self.scale = LossScale(experiment.train.precision, accelerator.device)
-        compute_in(module, experiment.train.precision, accelerator.device)
+        apply_autocast(module, experiment.train.precision, accelerator.device)
 
     @abstractmethod
-    def own(self, x: Tensor) -> Any:
+    def forward(self, x: Tensor) -> Any:
         """The module's output in its own phase, whose backward moves it."""
 
     @abstractmethod
-    def frozen(self, x: Tensor) -> Any:
+    def forward_frozen(self, x: Tensor) -> Any:
         """The module's output in the other module's phase."""
 
     @abstractmethod
@@ -65,7 +65,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
+    def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Each parameter in full, by its name in the module, one at a time: a collective call."""
 
     @abstractmethod
@@ -76,14 +76,14 @@ class Engine(ABC):
     def load(self, read: Read) -> None:
         """Go on with the weights, buffers and moments that `read` fills in."""
 
-    def at_hand(self) -> AbstractContextManager[None]:
+    def gathered_params(self) -> AbstractContextManager[None]:
         """While it lasts, the module's own parameters (not those of its children) can be read: a collective call."""
         return nullcontext()
 
-    def average(self, ema: Ema[WaveletGenerator]) -> Average:
+    def make_ema(self, ema: Ema[WaveletGenerator]) -> EmaState:
         """Keep the mean of the module in `ema`, which was made before this engine, or in a form of the engine's own."""
         assert isinstance(self.module, WaveletGenerator)
-        return WholeAverage(ema, self.module)
+        return ReplicatedEma(ema, self.module)
 
 
 class DdpEngine(Engine):
@@ -96,11 +96,11 @@ class DdpEngine(Engine):
         self.optimizer: torch.optim.Adam = prepared.optimizer
         self.optimizer.register_step_post_hook(lambda *_: self._bound())
 
-    def own(self, x: Tensor) -> Any:
+    def forward(self, x: Tensor) -> Any:
         """DDP's own forward."""
         return self.wrapped(x)
 
-    def frozen(self, x: Tensor) -> Any:
+    def forward_frozen(self, x: Tensor) -> Any:
         """The wrapper again: DDP without it would exchange other gradients than it computed."""
         return self.wrapped(x)
 
@@ -127,7 +127,7 @@ class DdpEngine(Engine):
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
+    def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """All are here."""
         yield from self.module.named_parameters()
 

@@ -12,12 +12,12 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 
 from wavegan_dist.config import TrainConfig
 from wavegan_dist.errors import UsageError
-from wavegan_dist.processes import asked_of_launcher, check_all_here, on_main, together
+from wavegan_dist.processes import check_world_size, on_main, requested_world_size, together
+from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.train import zero_settings
-from wavegan_dist.train.precision import choose_matmul
-from wavegan_dist.train.run_folder import RunFolder
+from wavegan_dist.train.precision import set_matmul_precision
 
-__all__ = ["check_world_size", "locked", "on_main", "start", "together"]
+__all__ = ["check_batch_division", "locked", "on_main", "start", "together"]
 
 # Longer than anything that one rank does while the others wait in a collective (a sample grid, a read from slow storage),
 # shorter than anyone wants to pay for a cluster that hangs.
@@ -44,17 +44,17 @@ def start(train: TrainConfig) -> Accelerator:
         mixed_precision="no",  # engine.py has it
         kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=TIMEOUT)],
     )
-    check_world_size(accelerator.num_processes, train)
+    check_batch_division(accelerator.num_processes, train)
     zero_settings.check(train, accelerator.num_processes)
-    choose_matmul(train)
+    set_matmul_precision(train)
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     return accelerator
 
 
-def check_world_size(world_size: int, train: TrainConfig) -> None:
+def check_batch_division(world_size: int, train: TrainConfig) -> None:
     """Raise UsageError unless `world_size` is what was asked for and divides the global batch."""
-    check_all_here(world_size, *_asked(train))
+    check_world_size(world_size, *_asked(train))
     if train.batch_size % (world_size * train.accumulation):
         in_parts = f" in {train.accumulation} micro-batches each" if train.accumulation > 1 else ""
         raise UsageError(
@@ -91,4 +91,4 @@ def locked(accelerator: Accelerator, folder: RunFolder) -> Iterator[None]:
 def _asked(train: TrainConfig) -> tuple[int, str]:
     if train.world_size is not None:
         return train.world_size, "train.world_size"
-    return asked_of_launcher()
+    return requested_world_size()

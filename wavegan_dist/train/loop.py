@@ -15,15 +15,15 @@ from wavegan_dist.config import Experiment
 from wavegan_dist.data import Index, batch_keys, check_present, training_batches
 from wavegan_dist.errors import UsageError
 from wavegan_dist.provenance import provenance
+from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.train import launch
-from wavegan_dist.train.boundary import Boundary
 from wavegan_dist.train.checkpoint import Checkpointer, load_checkpoint
 from wavegan_dist.train.diagnosis import NonFiniteError, diagnose
-from wavegan_dist.train.observer import Observer
-from wavegan_dist.train.report import Clock
+from wavegan_dist.train.progress import ThroughputTimer
 from wavegan_dist.train.resume import checkpoint_to_resume
-from wavegan_dist.train.run_folder import RunFolder
+from wavegan_dist.train.run_writer import RunWriter
 from wavegan_dist.train.signals import Signals
+from wavegan_dist.train.step_sync import StepSync
 from wavegan_dist.train.tally import Tally
 from wavegan_dist.train.trainer import Trainer
 
@@ -52,77 +52,77 @@ def train(experiment: Experiment, run_dir: Path, resume: str = "auto") -> None:
             load_checkpoint(checkpoint, trainer)
         told = environment(accelerator, index)
         checkpointer = Checkpointer(trainer, lambda: {"config": experiment.model_dump(mode="json"), **told})
-        with Signals() as signals, Observer(folder, trainer, checkpointer, told) as observer:
-            boundary = Boundary(trainer, checkpointer, signals)
-            run(Run(trainer, index, folder, boundary, observer))
+        with Signals() as signals, RunWriter(folder, trainer, checkpointer, told) as writer:
+            step_sync = StepSync(trainer, checkpointer, signals)
+            run(TrainingRun(trainer, index, folder, step_sync, writer))
         accelerator.wait_for_everyone()
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """What the loop works with."""
 
     trainer: Trainer
     index: Index
     folder: RunFolder
-    boundary: Boundary
-    observer: Observer
+    step_sync: StepSync
+    writer: RunWriter
 
 
-def run(parts: Run) -> None:
+def run(parts: TrainingRun) -> None:
     """Train to the end; after a number that is not finite go back to the last checkpoint, where the experiment says so."""
     if parts.trainer.nimg == 0:
-        parts.observer.snapshot()
+        parts.writer.snapshot()
     while True:
         try:
             train_on(parts)
         except NonFiniteError as error:
             roll_back(parts, error)
         else:
-            return parts.observer.settle_checkpoint()
+            return parts.writer.settle_checkpoint()
 
 
-def train_on(parts: Run) -> None:
+def train_on(parts: TrainingRun) -> None:
     """Step until `total_kimg`; report, snapshot and checkpoint whenever a multiple of their interval is crossed."""
-    trainer, observer = parts.trainer, parts.observer
+    trainer, writer = parts.trainer, parts.writer
     settings = trainer.experiment.train
     tally = Tally(trainer.accelerator, parts.folder.data_errors, parts.index, trainer.experiment.data.max_bad_fraction)
-    clock = Clock(trainer.nimg)
+    clock = ThroughputTimer(trainer.nimg)
     with closing(stream(trainer, parts.index, tally)) as batches:
         timed_batches = clock.waiting(batches)
         while trainer.nimg < settings.total_kimg * 1000:
             before = trainer.nimg
             trainer.step(timed_batches)
 
-            verdict = parts.boundary.agree()
+            verdict = parts.step_sync.all_reduce()
             if verdict.nonfinite:
                 raise diagnose(trainer, parts.folder.diagnostics(before), lambda first: keys(parts, first))
             if verdict.save_failed:
-                observer.settle_checkpoint()
+                writer.settle_checkpoint()
             if crossed(settings.report_kimg, before, trainer):
-                observer.report(trainer.sums.drain() | clock.read(trainer.nimg) | tally.settle())
+                writer.report(trainer.metrics.drain() | clock.read(trainer.nimg) | tally.settle())
             if crossed(settings.snapshot_kimg, before, trainer):
-                observer.snapshot()
+                writer.snapshot()
             if crossed(settings.checkpoint_kimg, before, trainer) or verdict.signal:
-                observer.checkpoint()
+                writer.checkpoint()
             if verdict.signal:
-                raise observer.interrupted(verdict.signal)
+                raise writer.interrupted(verdict.signal)
 
 
-def roll_back(parts: Run, error: NonFiniteError) -> None:
+def roll_back(parts: TrainingRun, error: NonFiniteError) -> None:
     """Go back to the last checkpoint and on from there with other latents; raises `error` where that is not wanted or left."""
     trainer = parts.trainer
     settings = trainer.experiment.train
     rollbacks = trainer.rollbacks + 1
     if settings.on_nonfinite == "stop" or rollbacks > settings.max_rollbacks:
         raise error
-    parts.observer.settle_checkpoint()
+    parts.writer.settle_checkpoint()
     checkpoint = next(reversed(launch.on_main(trainer.accelerator, parts.folder.checkpoints)), None)
     if checkpoint is None:
         raise error
     load_checkpoint(checkpoint, trainer)
     trainer.rollbacks = rollbacks
-    parts.observer.rolled_back(error)
+    parts.writer.rolled_back(error)
 
 
 def stream(trainer: Trainer, index: Index, tally: Tally) -> Generator[Tensor, None, None]:
@@ -141,7 +141,7 @@ def stream(trainer: Trainer, index: Index, tally: Tally) -> Generator[Tensor, No
     )
 
 
-def keys(parts: Run, first: int) -> list[str]:
+def keys(parts: TrainingRun, first: int) -> list[str]:
     """This rank's images of the global batch that begins at image `first`."""
     accelerator, settings = parts.trainer.accelerator, parts.trainer.experiment
     local = settings.train.batch_size // accelerator.num_processes

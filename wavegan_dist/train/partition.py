@@ -40,16 +40,16 @@ class Partition:
         fragment = _sharded_fragment if sharded else _fragment
         self.fragments = {name: fragment(zero, value) for name, value in module.named_parameters()}
 
-    def mine(self, name: str, flats: Sequence[Tensor]) -> Tensor:
+    def local_shard(self, name: str, flats: Sequence[Tensor]) -> Tensor:
         """This process's stretch of a parameter in tensors laid out as `flats`: a view, empty where it has none."""
         place = self.fragments[name]
         return flats[place.flat].narrow(0, place.at, place.count)
 
-    def whole(self, name: str, flats: Sequence[Tensor], to: int | None = None) -> Tensor:
+    def full_tensor(self, name: str, flats: Sequence[Tensor], to: int | None = None) -> Tensor:
         """A parameter's tensor put together on rank `to`, or on all: a collective call."""
         place, shape = self.fragments[name], self.shapes[name]
         out = torch.zeros(shape.numel(), device=self.device)
-        out.narrow(0, place.begin, place.count).copy_(self.mine(name, flats))
+        out.narrow(0, place.begin, place.count).copy_(self.local_shard(name, flats))
         if to is None:
             dist.all_reduce(out)
         else:
@@ -57,10 +57,10 @@ class Partition:
         return out.view(shape)
 
     @torch.no_grad()
-    def put(self, name: str, flats: Sequence[Tensor], value: Tensor) -> None:
+    def write_local_shard(self, name: str, flats: Sequence[Tensor], value: Tensor) -> None:
         """Take this process's stretch from a whole tensor."""
         place = self.fragments[name]
-        self.mine(name, flats).copy_(value.flatten().narrow(0, place.begin, place.count))
+        self.local_shard(name, flats).copy_(value.flatten().narrow(0, place.begin, place.count))
 
     def owners(self) -> Iterator[tuple[str, int]]:
         """Each parameter with the rank that writes it, in turn."""

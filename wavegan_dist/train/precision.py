@@ -14,16 +14,16 @@ from torch.nn.utils.parametrize import ParametrizationList
 from wavegan_dist.config import TrainConfig
 
 COMPUTE = {"bf16": torch.bfloat16, "fp16": torch.float16}
-GROWTH, BACKOFF, PATIENCE = 2.0, 0.5, 2000  # as torch.amp.GradScaler's
+GROWTH, BACKOFF, GROWTH_INTERVAL = 2.0, 0.5, 2000  # as torch.amp.GradScaler's
 FIRST_SCALE = 2.0**16
 
 
-def choose_matmul(train: TrainConfig) -> None:
+def set_matmul_precision(train: TrainConfig) -> None:
     """TF32 or not, for all multiplications and convolutions of float32 numbers in this process."""
     torch.backends.fp32_precision = "tf32" if train.tf32 else "ieee"  # type: ignore[attr-defined]
 
 
-def compute_in(module: nn.Module, precision: str, device: torch.device) -> None:
+def apply_autocast(module: nn.Module, precision: str, device: torch.device) -> None:
     """Make a module's forward run in this precision while it trains; in eval mode it stays as it is.
 
     Floating inputs are rounded to that precision at once, so that real images have no finer bands than generated ones.
@@ -64,7 +64,7 @@ class LossScale:
         if not self.adapts:
             return overflow
         fault = overflow * (self.value <= 1)
-        torch._amp_update_scale_(self.value, self._good_steps, overflow, GROWTH, BACKOFF, PATIENCE)
+        torch._amp_update_scale_(self.value, self._good_steps, overflow, GROWTH, BACKOFF, GROWTH_INTERVAL)
         self.value.clamp_(min=1.0)
         return fault
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from wavegan_dist import config
 from wavegan_dist.config import Experiment
 from wavegan_dist.errors import UsageError, WaveganError
+from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.train.checkpoint import STATE, damage, read_state
-from wavegan_dist.train.run_folder import RunFolder
 
 
 def checkpoint_to_resume(folder: RunFolder, experiment: Experiment, index_digest: str, resume: str) -> Path | None:

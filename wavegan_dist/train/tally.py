@@ -7,7 +7,7 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from wavegan_dist.data import Account, Finding, Index
+from wavegan_dist.data import Account, DataError, Index
 from wavegan_dist.errors import WaveganError
 
 
@@ -25,10 +25,10 @@ class Tally:
         self.accelerator, self.path, self.index, self.limit = accelerator, path, index, max_bad_fraction
         self.account = Account()
         if path.exists():
-            self.account.add(Finding(**json.loads(line)) for line in path.read_text().splitlines())
-        self._fresh: list[Finding] = []
+            self.account.add(DataError(**json.loads(line)) for line in path.read_text().splitlines())
+        self._fresh: list[DataError] = []
 
-    def found(self, findings: list[Finding]) -> None:
+    def found(self, findings: list[DataError]) -> None:
         """Take in what this process's loader could not read."""
         self._fresh += findings
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from wavegan_dist.config import Experiment
 from wavegan_dist.model import Ema, WaveletGenerator
-from wavegan_dist.train.average import Average
+from wavegan_dist.train.ema_state import EmaState
 from wavegan_dist.train.engine import MOMENTS, Engine, Read, adam, bounded
 from wavegan_dist.train.partition import Partition
 from wavegan_dist.train.zero_settings import settings, stage
@@ -47,11 +47,11 @@ class ZeroEngine(Engine):
             }
         self.adam.register_step_post_hook(lambda *_: self._bound())
 
-    def own(self, x: Tensor) -> Any:
+    def forward(self, x: Tensor) -> Any:
         """The engine's forward."""
         return self.engine(x)
 
-    def frozen(self, x: Tensor) -> Any:
+    def forward_frozen(self, x: Tensor) -> Any:
         """The module's: the engine's would wait for gradients that never come (stage 3: wrong ones, silently)."""
         return self.engine.module(x)
 
@@ -72,9 +72,9 @@ class ZeroEngine(Engine):
         self.engine.step()
         return torch.as_tensor(self.engine.get_global_grad_norm(), dtype=torch.float32, device=self.accelerator.device)
 
-    def weights(self) -> Iterator[tuple[str, Tensor]]:
+    def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Put together from all ranks."""
-        yield from ((name, self.partition.whole(name, self.partition.flats)) for name in self.partition.shapes)
+        yield from ((name, self.partition.full_tensor(name, self.partition.flats)) for name in self.partition.shapes)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Ranks take turns, parameter by parameter; buffers are on all."""
@@ -83,7 +83,7 @@ class ZeroEngine(Engine):
         flats |= {f"{self.optimizer_name}.{{}}.{key}": self._moment(key) for key in MOMENTS[1:]}
         for parameter, owner in self.partition.owners():
             for name, flat in flats.items():
-                value = self.partition.whole(parameter, flat, to=owner)
+                value = self.partition.full_tensor(parameter, flat, to=owner)
                 if owner == dist.get_rank():
                     yield name.format(parameter), value
             if owner == dist.get_rank():
@@ -98,15 +98,15 @@ class ZeroEngine(Engine):
             self._load(name, parameter, read)
 
     @contextmanager
-    def at_hand(self) -> Iterator[None]:
+    def gathered_params(self) -> Iterator[None]:
         """Gathered under stage 3."""
         own = list(self.module.parameters(recurse=False))
         with deepspeed(self.accelerator.device).zero.GatheredParameters(own, enabled=self.sharded):
             yield
 
-    def average(self, ema: Ema[WaveletGenerator]) -> Average:
+    def make_ema(self, ema: Ema[WaveletGenerator]) -> EmaState:
         """Stage 3 has no whole generator: each rank averages what it holds."""
-        return PartitionedAverage(ema, self) if self.sharded else super().average(ema)
+        return ShardedEma(ema, self) if self.sharded else super().make_ema(ema)
 
     def _load(self, name: str, parameter: Any, read: Read) -> None:
         shape, device = self.partition.shapes[name], self.accelerator.device
@@ -114,15 +114,15 @@ class ZeroEngine(Engine):
         wanted |= {f".{key}": torch.empty(() if key == "step" else shape, device=device) for key in MOMENTS}
         read({f"{self.name}.{name}": wanted[""]})
         read({f"{self.optimizer_name}.{name}{key}": value for key, value in wanted.items() if key})
-        self.partition.put(name, self.partition.flats, wanted[""])
+        self.partition.write_local_shard(name, self.partition.flats, wanted[""])
         for key in MOMENTS[1:]:
-            self.partition.put(name, self._moment(key), wanted[f".{key}"])
+            self.partition.write_local_shard(name, self._moment(key), wanted[f".{key}"])
         for step in self._moment("step"):
             step.copy_(wanted[".step"])
         # What the network computes with is another copy, but for stage 3 without offload.
         with torch.no_grad():
             if self.sharded:
-                mine = self.partition.mine(name, self.partition.flats)
+                mine = self.partition.local_shard(name, self.partition.flats)
                 parameter.ds_tensor.narrow(0, 0, len(mine)).copy_(mine)
             else:
                 parameter.copy_(wanted[""])
@@ -133,10 +133,10 @@ class ZeroEngine(Engine):
     @torch.no_grad()
     def _bound(self) -> None:
         for name in bounded(self.module):
-            self.partition.mine(name, self.partition.flats).clamp_(0, 1)
+            self.partition.local_shard(name, self.partition.flats).clamp_(0, 1)
 
 
-class PartitionedAverage(Average):
+class ShardedEma(EmaState):
     """The mean of this rank's part of the weights; buffers are whole.
 
     Args:
@@ -167,23 +167,23 @@ class PartitionedAverage(Average):
         """The training generator itself with the mean in its place for a while; ZeRO gathers it layer by layer."""
         module = self.engine.module
         assert isinstance(module, WaveletGenerator)
-        with torch.no_grad(), self._in_place(), self.engine.at_hand():
+        with torch.no_grad(), self._in_place(), self.engine.gathered_params():
             module.eval()
             try:
                 yield module
             finally:
                 module.train()
 
-    def in_turn(self) -> Iterator[tuple[str, Tensor]]:
+    def iter_full_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Put together on rank 0."""
         yield from self.buffers.items()
-        yield from ((name, self.partition.whole(name, self.flats, to=0)) for name in self.partition.shapes)
+        yield from ((name, self.partition.full_tensor(name, self.flats, to=0)) for name in self.partition.shapes)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """As the engine's."""
         yield from ((f"ema.{key}", value) for key, value in self.buffers.items())
         for name, owner in self.partition.owners():
-            value = self.partition.whole(name, self.flats, to=owner)
+            value = self.partition.full_tensor(name, self.flats, to=owner)
             if owner == dist.get_rank():
                 yield f"ema.{name}", value
 
@@ -193,7 +193,7 @@ class PartitionedAverage(Average):
         for name, shape in self.partition.shapes.items():
             value = torch.empty(shape, device=self.partition.device)
             read({f"ema.{name}": value})
-            self.partition.put(name, self.flats, value)
+            self.partition.write_local_shard(name, self.flats, value)
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:

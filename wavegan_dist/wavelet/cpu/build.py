@@ -29,7 +29,7 @@ OBJECTS = {  # and what they are compiled from
     "autograd": ("-O1", "autograd.cpp"),
     **{name: ("-O3", f"-DINSTRUCTIONS={name}", *flags, "haar.cpp") for name, flags in INSTRUCTIONS.items()},
 }
-PATIENCE = 600  # seconds for one file
+COMPILE_TIMEOUT = 600  # seconds for one file
 
 
 def library() -> Path:
@@ -97,7 +97,7 @@ def _run(*commands: list[str]) -> str:
     """Run all at once; what those that failed said, each after its command."""
     pipe = subprocess.PIPE
     processes = [subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True) for command in commands]
-    said = [process.communicate(timeout=PATIENCE)[0] for process in processes]
+    said = [process.communicate(timeout=COMPILE_TIMEOUT)[0] for process in processes]
     failed = zip(commands, processes, said, strict=True)
     return "".join(f"{shlex.join(command)}\n{words}\n" for command, process, words in failed if process.returncode)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from wavegan_dist.evaluate.moments import Moments
 
 
-class Rows:
+class FeatureRows:
     """All rows, in order, on the CPU."""
 
     def __init__(self, *parts: Tensor) -> None:
@@ -20,7 +20,7 @@ class Rows:
         """Append rows [B, ...]."""
         self.parts.append(rows.cpu())
 
-    def merge(self, other: "Rows") -> None:
+    def merge(self, other: "FeatureRows") -> None:
         """Append the rows of the images that follow."""
         self.parts += other.parts
 
@@ -33,16 +33,16 @@ class Rows:
         return {"rows": self.all()}
 
     @classmethod
-    def of_tensors(cls, tensors: dict[str, Tensor]) -> Self:
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> Self:
         """What `tensors` gave."""
         return cls(tensors["rows"])
 
 
-Kept = Rows | Moments
+Statistics = FeatureRows | Moments
 
 
 @dataclass(frozen=True)
-class Quantity:
+class Feature:
     """What is looked at in each image.
 
     Args:
@@ -57,10 +57,10 @@ class Quantity:
     protocol: dict[str, Any]
     moments: bool = False
 
-    def empty(self) -> Kept:
+    def empty(self) -> Statistics:
         """Of no images yet."""
-        return Moments() if self.moments else Rows()
+        return Moments() if self.moments else FeatureRows()
 
-    def of_tensors(self, tensors: dict[str, Tensor]) -> Kept:
-        """What `tensors` of a `Kept` of this quantity gave."""
-        return (Moments if self.moments else Rows).of_tensors(tensors)
+    def from_tensors(self, tensors: dict[str, Tensor]) -> Statistics:
+        """What `tensors` of a `Statistics` of this feature gave."""
+        return (Moments if self.moments else FeatureRows).from_tensors(tensors)

@@ -4,7 +4,7 @@ import json
 import time
 
 from wavegan_dist.cluster import slurm
-from wavegan_dist.cluster.chain import Round, collect
+from wavegan_dist.cluster.evaluation_queue import QueueStatus, submit_pending
 from wavegan_dist.cluster.job import EvaluateJob
 from wavegan_dist.errors import UsageError, WaveganError
 
@@ -24,7 +24,7 @@ def watch(job: EvaluateJob) -> None:
     told: set[str] = set()
     while True:
         over = run_over(job)
-        found = collect(job)
+        found = submit_pending(job)
         for line in lines(found):
             if line not in told:
                 print(line, flush=True)
@@ -44,7 +44,7 @@ def run_over(job: EvaluateJob) -> bool:
     return state == "finished" or (state == "failed" and not slurm.active(f"train-{job.run_dir.name}"))
 
 
-def lines(found: Round) -> list[str]:
+def lines(found: QueueStatus) -> list[str]:
     """What a round has to tell, a line for each snapshot."""
     return [
         *(f"{name}: submitted" for name in found.submitted),

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from wavegan_dist.errors import UsageError
-from wavegan_dist.evaluate.bands import BandStatistics
+from wavegan_dist.evaluate.bands import BandMetric
 from wavegan_dist.evaluate.extractors import Extractor, dinov2, efflite0, inception
-from wavegan_dist.evaluate.features import FrechetFeatures, KernelDistance, PrecisionRecall
+from wavegan_dist.evaluate.features import FrechetDistance, KernelDistance, PrecisionRecall
 from wavegan_dist.evaluate.metric import Metric
 from wavegan_dist.evaluate.spectrum import SpectrumError
 from wavegan_dist.evaluate.wavelet_distance import WaveletDistance
@@ -22,7 +22,7 @@ EXTRACTORS = ("efflite0", "inception", "dinov2")
 
 
 @dataclass(frozen=True)
-class Weights:
+class ExtractorWeights:
     """Which network gives the features of fd, kid and prc, and where weights lie that come in no package."""
 
     extractor: str = "efflite0"
@@ -30,7 +30,7 @@ class Weights:
     dinov2: Path | None = None
 
 
-OFFLINE = Weights()
+OFFLINE = ExtractorWeights()
 
 
 def check_names(names: Sequence[str]) -> list[str]:
@@ -46,7 +46,7 @@ def check_names(names: Sequence[str]) -> list[str]:
 
 
 def build_metrics(
-    names: Sequence[str], size: int, count: int, seed: int, weights: Weights, device: torch.device
+    names: Sequence[str], size: int, count: int, seed: int, weights: ExtractorWeights, device: torch.device
 ) -> list[Metric]:
     """The metrics of images of `size` pixels; UsageError where `count` is too small or weights are missing."""
 
@@ -58,17 +58,17 @@ def build_metrics(
 
     def frechet() -> Metric:
         features = extractor(weights.extractor)
-        return FrechetFeatures(features, f"fd_{features.name}")
+        return FrechetDistance(features, f"fd_{features.name}")
 
     makers: dict[str, Callable[[], Metric]] = {
         "fwd": lambda: WaveletDistance(size),
         "fwd_db2": lambda: WaveletDistance(size, "db2"),
         "spectrum": lambda: SpectrumError(size, seed),
-        "bands": lambda: BandStatistics(size, seed),
+        "bands": lambda: BandMetric(size, seed),
         "fd": frechet,
         "kid": lambda: KernelDistance(extractor(weights.extractor), count, seed),
         "prc": lambda: PrecisionRecall(extractor(weights.extractor)),
-        "fid": lambda: FrechetFeatures(extractor("inception"), "fid"),
+        "fid": lambda: FrechetDistance(extractor("inception"), "fid"),
     }
     metrics = [makers[name]() for name in names]
     for metric in metrics:

@@ -7,9 +7,9 @@ from mmap import mmap
 import torch
 from torch import Tensor
 
-from wavegan_dist.data.account import Finding
 from wavegan_dist.data.codec import decode_into
-from wavegan_dist.data.order import Rows
+from wavegan_dist.data.error_log import DataError
+from wavegan_dist.data.order import RowIndices
 from wavegan_dist.data.read import Reader, UnreadableError
 from wavegan_dist.errors import WaveganError
 
@@ -24,7 +24,7 @@ def shared_pixels(batches: int, images: int, size: int) -> Tensor:
     return torch.frombuffer(mmap(-1, math.prod(shape)), dtype=torch.uint8).view(shape)
 
 
-def fill(pixels: Tensor, rows: Rows, reader: Reader) -> list[Finding]:
+def fill(pixels: Tensor, rows: RowIndices, reader: Reader) -> list[DataError]:
     """Decode the images of `rows` into `pixels`, uint8 [len(rows), S, S, 3], each into its place.
 
     Returns:

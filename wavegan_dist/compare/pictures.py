@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wavegan_dist.compare.columns import Column
+from wavegan_dist.compare.groups import RunGroup
+from wavegan_dist.compare.heat_map import frequency_map
+from wavegan_dist.compare.runs import LoadedRun
 from wavegan_dist.errors import UsageError
-from wavegan_dist.evaluate.comparison.columns import Column
-from wavegan_dist.evaluate.comparison.groups import RunGroup
-from wavegan_dist.evaluate.comparison.heat_map import frequency_map
-from wavegan_dist.evaluate.comparison.runs import Run
 from wavegan_dist.files import atomic_file
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _newest(group: RunGroup, column: Column, table: str) -> Iterator[dict[str, A
             yield results[-1]["tables"][table]
 
 
-def _history(run: Run, name: str) -> dict[float, float]:
+def _history(run: LoadedRun, name: str) -> dict[float, float]:
     return {point["kimg"]: point[name] for point in run.points if name in point}
 
 

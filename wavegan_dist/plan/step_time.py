@@ -10,11 +10,11 @@ from wavegan_dist.plan.network import Network
 from wavegan_dist.plan.strategy import DDP_BUCKET, DDP_FIRST, FLOAT, ZERO_BUCKET
 
 ADAM, NORM, AVERAGE = 7, 1, 3  # float32 numbers read or written for each parameter
-BOUNDARY_BYTES = 12  # train/boundary.py: three flags
+BOUNDARY_BYTES = 12  # train/step_sync.py: three flags
 
 
 @dataclass(frozen=True)
-class Step:
+class StepTime:
     """Seconds of each part of a step. `gradients` is what the backward pass does not hide."""
 
     compute: float
@@ -34,7 +34,7 @@ class Step:
         return self.compute + self.optimizer + self.network
 
 
-def step_time(counts: Counts, sizes: Sizes, strategy: str, network: Network, d_steps: int) -> Step:
+def step_time(counts: Counts, sizes: Sizes, strategy: str, network: Network, d_steps: int) -> StepTime:
     """Of a step of `d_steps` D phases and one G phase, its counts those of a device's share of the batch."""
     hardware = network.hardware
     busy = 1 + (hardware.sharing - 1) * (network.in_node - 1) / max(hardware.gpus_per_node - 1, 1)
@@ -42,10 +42,10 @@ def step_time(counts: Counts, sizes: Sizes, strategy: str, network: Network, d_s
     compute = sum(seconds(phase.forward, hardware) + seconds(phase.backward, hardware) for phase, _ in phases)
     optimizer = optimizer_seconds(sizes, strategy, network.devices, hardware, d_steps)
     if network.devices == 1:
-        return Step(compute * busy, optimizer * busy, 0, 0, 0)
+        return StepTime(compute * busy, optimizer * busy, 0, 0, 0)
     gradients = sum(exposed(phase, moving, sizes, strategy, network) for phase, moving in phases)
     norms = norm_seconds(sizes, network, d_steps)
-    return Step(compute * busy, optimizer * busy, norms, gradients, network.all_reduce(BOUNDARY_BYTES))
+    return StepTime(compute * busy, optimizer * busy, norms, gradients, network.all_reduce(BOUNDARY_BYTES))
 
 
 def seconds(operators: Sequence[Operator], hardware: Hardware) -> float:

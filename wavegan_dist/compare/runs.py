@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from wavegan_dist import config
+from wavegan_dist.compare.mlflow_runs import fetch
 from wavegan_dist.errors import UsageError, WaveganError
-from wavegan_dist.evaluate.comparison.mlflow_runs import fetch
 from wavegan_dist.model.snapshot import Snapshot, load_snapshot
 
 MLFLOW = "mlflow:"
 
 
 @dataclass(frozen=True)
-class Run:
+class LoadedRun:
     """One run.
 
     Args:
@@ -48,7 +48,7 @@ class Run:
         return self.points[-1]["kimg"] if self.points else 0.0
 
 
-def read_run(source: str, scratch: Path) -> Run:
+def read_run(source: str, scratch: Path) -> LoadedRun:
     """The run at a folder, or mlflow:RUN_ID, whose artifacts go to a folder of their own in `scratch`.
 
     Raises:
@@ -61,7 +61,7 @@ def read_run(source: str, scratch: Path) -> Run:
     results = [_json(path) for path in sorted(folder.glob("evaluations/*.json"))]
     snapshots = sorted(folder.glob("snapshots/kimg-*"))
     environment = folder / "environment.json"
-    return Run(
+    return LoadedRun(
         name=folder.resolve().name,
         settings=config.load(folder / "config.yaml").flat(),
         environment=_json(environment) if environment.exists() else {},

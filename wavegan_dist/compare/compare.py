@@ -4,12 +4,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from wavegan_dist.evaluate.comparison.columns import find_columns, write_csv
-from wavegan_dist.evaluate.comparison.groups import group_runs
-from wavegan_dist.evaluate.comparison.page import page
-from wavegan_dist.evaluate.comparison.pictures import draw_all
-from wavegan_dist.evaluate.comparison.runs import read_run
-from wavegan_dist.evaluate.comparison.samples import draw_samples
+from wavegan_dist.compare.columns import find_columns, write_csv
+from wavegan_dist.compare.groups import group_runs
+from wavegan_dist.compare.page import page
+from wavegan_dist.compare.pictures import draw_all
+from wavegan_dist.compare.runs import read_run
+from wavegan_dist.compare.samples import draw_samples
 from wavegan_dist.files import atomic_file
 
 

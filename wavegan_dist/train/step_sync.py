@@ -11,7 +11,7 @@ from wavegan_dist.train.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Verdict:
+class StepStatus:
     """The same on all ranks."""
 
     nonfinite: bool
@@ -20,18 +20,18 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Boundary:
+class StepSync:
     """Asks all ranks whether to go on."""
 
     trainer: Trainer
     checkpointer: Checkpointer
     signals: Signals
 
-    def agree(self) -> Verdict:
+    def all_reduce(self) -> StepStatus:
         """The largest of each flag over all ranks: a collective call, and the only one in which a step waits for the device."""
         mine = torch.tensor([float(self.checkpointer.failed()), float(self.signals.received)])
         flags = torch.cat((self.trainer.nonfinite[None], mine.to(self.trainer.accelerator.device, non_blocking=True)))
         if self.trainer.accelerator.num_processes > 1:
             dist.all_reduce(flags, dist.ReduceOp.MAX)
         nonfinite, failed, number = flags.tolist()
-        return Verdict(bool(nonfinite), bool(failed), int(number))
+        return StepStatus(bool(nonfinite), bool(failed), int(number))

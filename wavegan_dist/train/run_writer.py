@@ -14,19 +14,19 @@ from tqdm import tqdm
 from wavegan_dist import counted
 from wavegan_dist.images import save_grid, to_uint8
 from wavegan_dist.model.snapshot import save_snapshot
+from wavegan_dist.run_folder import RunFolder, label
 from wavegan_dist.tracking import Tracker
 from wavegan_dist.train.checkpoint import Checkpointer
+from wavegan_dist.train.collapse import CollapseWarnings
 from wavegan_dist.train.diagnosis import NonFiniteError
-from wavegan_dist.train.report import grid_report, status
-from wavegan_dist.train.run_folder import RunFolder, label
+from wavegan_dist.train.progress import grid_report, status
 from wavegan_dist.train.signals import InterruptedRunError
 from wavegan_dist.train.trainer import Trainer
-from wavegan_dist.train.watch import Watch
 
 GRID = 64  # images in a sample grid
 
 
-class Observer:
+class RunWriter:
     """Writes what a run shows of itself to the terminal, the run folder and MLflow.
 
     A context: leaving it closes the MLflow run and says in exit.json how the run ended. Rank 0 writes; a checkpoint is
@@ -43,7 +43,7 @@ class Observer:
         self.folder, self.trainer, self.checkpointer, self.environment = folder, trainer, checkpointer, environment
         self.main: bool = trainer.accelerator.is_main_process
         self.settings = trainer.experiment.train
-        self.watch = Watch(self.settings.total_kimg)
+        self.watch = CollapseWarnings(self.settings.total_kimg)
         z = counted.normal(trainer.experiment.seed, "latent/grid", range(GRID), trainer.experiment.model.z_dim)
         self.grid_z = z.to(trainer.accelerator.device)
 
@@ -64,7 +64,7 @@ class Observer:
         with self._writing("how the run ended"):
             self.folder.prune(self.settings.keep_checkpoints, self.settings.keep_checkpoint_kimg)
             state = "finished" if error is None else "interrupted" if kind is InterruptedRunError else "failed"
-            self.folder.leave(state, self.trainer.nimg, str(error or ""))
+            self.folder.write_exit(state, self.trainer.nimg, str(error or ""))
         self.tracker.end(_mlflow_status(error))
 
     def report(self, point: dict[str, float]) -> None:
@@ -73,7 +73,7 @@ class Observer:
         Every rank calls this.
         """
         point |= {"lam": self.trainer.lam()}
-        with self.trainer.average.sampling() as generator:
+        with self.trainer.ema.sampling() as generator:
             point |= grid_report(generator, self.grid_z, self.trainer.real)
         if not self.main:
             return
@@ -89,9 +89,9 @@ class Observer:
 
     def snapshot(self) -> None:
         """The average generator, and a grid of its samples from latents that never change. Every rank calls this."""
-        with self.trainer.average.sampling() as generator:
+        with self.trainer.ema.sampling() as generator:
             images = generator(self.grid_z)
-        weights = self.trainer.average.in_turn()
+        weights = self.trainer.ema.iter_full_tensors()
         try:
             if self.main:
                 self._snapshot(images, weights)
@@ -99,7 +99,7 @@ class Observer:
             deque(weights, maxlen=0)  # the others are waiting, whatever happened on the disk
 
     def _snapshot(self, images: Tensor, weights: Iterator[tuple[str, Tensor]]) -> None:
-        nimg, layout = self.trainer.nimg, self.trainer.average.layout
+        nimg, layout = self.trainer.nimg, self.trainer.ema.layout
         path = self.folder.snapshot(nimg)
         with self._writing("a snapshot"):
             save_snapshot(path, layout, weights, self.trainer.experiment, nimg, self.environment["index_digest"])

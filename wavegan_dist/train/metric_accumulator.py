@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 
-class Sums:
+class MetricAccumulator:
     """Sums since the last report, of this process alone until `drain` takes the mean over all.
 
     Args:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Finding:
+class DataError:
     """Something that could not be read.
 
     `row` is the image's in the index and `image` its key; both are None where the shard as a whole is meant.
@@ -24,9 +24,9 @@ class Finding:
 class Account:
     """What was found so far, each thing once; an image that comes again in the next epoch is not counted again."""
 
-    findings: dict[tuple[str, int | None], Finding] = field(default_factory=dict)
+    findings: dict[tuple[str, int | None], DataError] = field(default_factory=dict)
 
-    def add(self, findings: Iterable[Finding]) -> list[Finding]:
+    def add(self, findings: Iterable[DataError]) -> list[DataError]:
         """Take these in; returns those that are new."""
         new = {(finding.shard, finding.row): finding for finding in findings}
         new = {key: finding for key, finding in new.items() if key not in self.findings}

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wavegan_dist.compare.runs import LoadedRun
 from wavegan_dist.config import MAY_CHANGE_ON_RESUME
-from wavegan_dist.evaluate.comparison.runs import Run
 
 NO_DIFFERENCE = {"seed", *MAY_CHANGE_ON_RESUME} - {"train.total_kimg"}
 
@@ -16,12 +16,12 @@ class RunGroup:
     """Runs of one configuration."""
 
     label: str
-    runs: list[Run]
+    runs: list[LoadedRun]
 
 
-def group_runs(runs: Sequence[Run]) -> list[RunGroup]:
+def group_runs(runs: Sequence[LoadedRun]) -> list[RunGroup]:
     """Groups in the order of their first runs."""
-    found: dict[str, list[Run]] = {}
+    found: dict[str, list[LoadedRun]] = {}
     for run in runs:
         settings = {key: value for key, value in run.settings.items() if key not in NO_DIFFERENCE}
         found.setdefault(json.dumps(settings, sort_keys=True), []).append(run)
@@ -36,5 +36,5 @@ def differences(groups: Sequence[RunGroup]) -> dict[str, list[Any]]:
     return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
 
 
-def _label(runs: Sequence[Run]) -> str:
+def _label(runs: Sequence[LoadedRun]) -> str:
     return runs[0].name if len(runs) == 1 else f"{runs[0].name} ({len(runs)} runs)"

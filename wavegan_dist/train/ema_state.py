@@ -10,7 +10,7 @@ from torch import Tensor
 from wavegan_dist.model import Ema, WaveletGenerator
 
 
-class Average(ABC):
+class EmaState(ABC):
     """The mean of a training generator's weights and buffers.
 
     Args:
@@ -29,7 +29,7 @@ class Average(ABC):
         """The mean as a generator in eval mode, without gradients: a collective call, and so is every forward."""
 
     @abstractmethod
-    def in_turn(self) -> Iterator[tuple[str, Tensor]]:
+    def iter_full_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Each tensor whole on rank 0 (what other ranks get is undefined), one at a time: a collective call to the end."""
 
     @abstractmethod
@@ -41,7 +41,7 @@ class Average(ABC):
         """Go on with what `read` fills in, as `Engine.load`."""
 
 
-class WholeAverage(Average):
+class ReplicatedEma(EmaState):
     """All of it in every process.
 
     Args:
@@ -63,13 +63,13 @@ class WholeAverage(Average):
         with torch.no_grad():
             yield self.ema.module
 
-    def in_turn(self) -> Iterator[tuple[str, Tensor]]:
+    def iter_full_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """All are here."""
         yield from self.ema.module.state_dict().items()
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """All of them."""
-        yield from ((f"ema.{key}", value) for key, value in self.in_turn())
+        yield from ((f"ema.{key}", value) for key, value in self.iter_full_tensors())
 
     def load(self, read: Callable[[dict[str, Tensor]], None]) -> None:
         """In place."""

@@ -1,5 +1,5 @@
 """Runs beside each other: one page, pictures and a table."""
 
-from wavegan_dist.evaluate.comparison.compare import compare
+from wavegan_dist.compare.compare import compare
 
 __all__ = ["compare"]

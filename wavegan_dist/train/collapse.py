@@ -21,7 +21,7 @@ def diversity(images: Tensor) -> float:
     return F.adaptive_avg_pool2d(images.float(), 8).std(dim=0).mean().item()
 
 
-class Watch:
+class CollapseWarnings:
     """Tells when a run begins to look dead; says each thing once, until it was well again.
 
     Args:

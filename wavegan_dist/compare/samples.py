@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from wavegan_dist.evaluate.comparison.groups import RunGroup
+from wavegan_dist.compare.groups import RunGroup
 from wavegan_dist.evaluate.generate import generated_images
 from wavegan_dist.images import save_grid
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunExit:
     """What the run folder tells.
 
     Args:
@@ -22,13 +22,13 @@ class Outcome:
     reason: str
 
 
-def outcome(run_dir: Path, since: float) -> Outcome:
+def read_exit(run_dir: Path, since: float) -> RunExit:
     """How the trainer that started after `since` (seconds since 1970) ended."""
     with suppress(OSError, ValueError):
         told = json.loads((run_dir / "exit.json").read_text())
         if told["time"] >= since:
-            return Outcome(told["state"], told["nimg"], told["reason"])
-    return Outcome("died", _checkpointed(run_dir), "it ended without a word; the log has its last lines")
+            return RunExit(told["state"], told["nimg"], told["reason"])
+    return RunExit("died", _checkpointed(run_dir), "it ended without a word; the log has its last lines")
 
 
 def _checkpointed(run_dir: Path) -> int:
@@ -36,7 +36,7 @@ def _checkpointed(run_dir: Path) -> int:
     return max((int(json.loads(state.read_text())["nimg"]) for state in states), default=0)
 
 
-class Crashes:
+class CrashLog:
     """RUN/cluster/crashes.jsonl: a line for each crash. A job may crash again only further on than ever before.
 
     Args:
@@ -47,7 +47,7 @@ class Crashes:
     def __init__(self, folder: Path, job_id: str) -> None:
         self.file, self.job_id = folder / "crashes.jsonl", job_id
 
-    def add(self, crash: Outcome) -> bool:
+    def add(self, crash: RunExit) -> bool:
         """Note a crash; whether the job got further than in all its former ones, so that another start may help."""
         lines = self.file.read_text().splitlines() if self.file.exists() else []
         before = [entry["nimg"] for entry in map(json.loads, lines) if entry["job"] == self.job_id]

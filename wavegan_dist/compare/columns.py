@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wavegan_dist.evaluate.comparison.groups import RunGroup
-from wavegan_dist.evaluate.comparison.runs import Run
+from wavegan_dist.compare.groups import RunGroup
+from wavegan_dist.compare.runs import LoadedRun
 from wavegan_dist.files import atomic_file
 
 SUBJECT = {"nimg", "snapshot", "snapshot_sha256", "metrics"}  # what was measured; all else is how
@@ -23,7 +23,7 @@ class Column:
     label: str
     protocol: dict[str, Any]
 
-    def results(self, run: Run) -> list[dict[str, Any]]:
+    def results(self, run: LoadedRun) -> list[dict[str, Any]]:
         """The run's results that belong here, by ascending image number."""
         return [
             result
@@ -31,7 +31,7 @@ class Column:
             if self.metric in result["metrics"] and _how(result, self.metric) == self.protocol
         ]
 
-    def curve(self, run: Run) -> dict[float, float]:
+    def curve(self, run: LoadedRun) -> dict[float, float]:
         """kimg -> value."""
         return {result["protocol"]["nimg"] / 1000: result["metrics"][self.metric] for result in self.results(run)}
 
@@ -45,7 +45,7 @@ class Column:
         return next((result["floors"][self.metric] for result in every if self.metric in result.get("floors", {})), None)
 
 
-def find_columns(runs: Sequence[Run]) -> list[Column]:
+def find_columns(runs: Sequence[LoadedRun]) -> list[Column]:
     """All metrics of all runs, each under each of its protocols, in the order in which they appear."""
     found: dict[str, list[dict[str, Any]]] = {}
     for run in runs:

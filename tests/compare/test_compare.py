@@ -17,13 +17,13 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from tests.conftest import Command
+from wavegan_dist.compare import compare
+from wavegan_dist.compare.columns import find_columns, mean_and_std, why_apart
+from wavegan_dist.compare.groups import differences, group_runs
+from wavegan_dist.compare.heat_map import frequency_map
+from wavegan_dist.compare.runs import LoadedRun, read_run
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.evaluate import evaluate_snapshot, plot_spectrum, save_result
-from wavegan_dist.evaluate.comparison import compare
-from wavegan_dist.evaluate.comparison.columns import find_columns, mean_and_std, why_apart
-from wavegan_dist.evaluate.comparison.groups import differences, group_runs
-from wavegan_dist.evaluate.comparison.heat_map import frequency_map
-from wavegan_dist.evaluate.comparison.runs import Run, read_run
 from wavegan_dist.evaluate.wavelet_distance import haar_packets, packet_names
 from wavegan_dist.tracking import log_evaluation
 
@@ -53,7 +53,7 @@ def page(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pat
     return compare([str(path) for path in runs.values()], tmp_path_factory.mktemp("comparison") / "out")
 
 
-def read(runs: dict[str, Path], scratch: Path) -> list[Run]:
+def read(runs: dict[str, Path], scratch: Path) -> list[LoadedRun]:
     return [read_run(str(path), scratch) for path in runs.values()]
 
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from wavegan_dist.model import WaveletGenerator
-from wavegan_dist.train.watch import diversity
+from wavegan_dist.train.collapse import diversity
 from wavegan_dist.wavelet import dwt, fuse, idwt
 
 LOSSES = ("image", "low", "high")
 
 
-class Clock:
+class ThroughputTimer:
     """Seconds and images since the last report, and the share of them spent waiting for the next batch."""
 
     def __init__(self, nimg: int) -> None:

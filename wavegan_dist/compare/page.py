@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from wavegan_dist.evaluate.comparison.columns import Column, mean_and_std, why_apart
-from wavegan_dist.evaluate.comparison.groups import RunGroup, differences
+from wavegan_dist.compare.columns import Column, mean_and_std, why_apart
+from wavegan_dist.compare.groups import RunGroup, differences
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1300px; padding: 0 1rem; color: #222; }

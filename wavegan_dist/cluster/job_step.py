@@ -10,7 +10,7 @@ MARGIN = 15  # seconds before the end at which a step that has not left by then 
 POLL = 0.5
 
 
-class Step:
+class JobStep:
     """Start a command; from now on WARNING goes to it, and SIGTERM, which Slurm sends to its processes as well, does not.
 
     Args:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from wavegan_dist.evaluate.quantity import Kept, Quantity
-from wavegan_dist.processes import Group, gather_to_main, on_each
+from wavegan_dist.evaluate.feature import Feature, Statistics
+from wavegan_dist.processes import Group, gather_to_main, on_all_ranks
 
 BATCH = 64
 SEGMENTS = 64
@@ -22,27 +22,27 @@ SEGMENTS = 64
 Source = Callable[[range], Iterator[Tensor]]  # image numbers -> uint8 [<= BATCH, 3, S, S], in order
 
 
-def collect(source: Source, count: int, quantities: Sequence[Quantity], group: Group, told: str) -> list[Kept]:
-    """Look at the images 0..count-1 once; what is kept for each quantity is on rank 0, elsewhere it is empty.
+def compute_statistics(source: Source, count: int, features: Sequence[Feature], group: Group, told: str) -> list[Statistics]:
+    """Look at the images 0..count-1 once; what is kept for each feature is on rank 0, elsewhere it is empty.
 
     Args:
         source: gives images by their numbers.
         count: how many there are.
-        quantities: what to look at.
+        features: what to look at.
         group: the processes that share the work.
         told: what the progress bar says.
 
     Raises:
         WaveganError: on all ranks, where the source fails on any.
     """
-    whole = [quantity.empty() for quantity in quantities]
+    whole = [feature.empty() for feature in features]
     segment = BATCH * math.ceil(count / (BATCH * SEGMENTS))
     round_size = segment * group.num_processes
     with tqdm(total=count, unit="img", desc=told, disable=None if group.is_main_process else True, leave=False) as bar:
         for start in range(0, count, round_size):
             first = start + group.process_index * segment
             numbers = range(min(first, count), min(first + segment, count))
-            share = on_each(group, functools.partial(_look, source, numbers, quantities, group.device))
+            share = on_all_ranks(group, functools.partial(_look, source, numbers, features, group.device))
             for part in gather_to_main(group, share):
                 for kept, more in zip(whole, part, strict=True):
                     kept.merge(more)  # type: ignore[arg-type]
@@ -51,9 +51,9 @@ def collect(source: Source, count: int, quantities: Sequence[Quantity], group: G
 
 
 @torch.inference_mode()
-def _look(source: Source, numbers: range, quantities: Sequence[Quantity], device: torch.device) -> list[Kept]:
-    share = [quantity.empty() for quantity in quantities]
+def _look(source: Source, numbers: range, features: Sequence[Feature], device: torch.device) -> list[Statistics]:
+    share = [feature.empty() for feature in features]
     for images in source(numbers):
-        for kept, quantity in zip(share, quantities, strict=True):
-            kept.update(quantity.of(images.to(device)))
+        for kept, feature in zip(share, features, strict=True):
+            kept.update(feature.of(images.to(device)))
     return share

@@ -18,7 +18,7 @@ PAUSE = 10.0  # seconds between two looks of a training job
 
 
 @dataclass
-class Round:
+class QueueStatus:
     """What one look at a run's snapshots found; names of snapshots."""
 
     submitted: list[str] = field(default_factory=list)
@@ -28,7 +28,7 @@ class Round:
     failed: dict[str, str] = field(default_factory=dict)
 
 
-def collect(job: EvaluateJob, *, all_at_once: bool = False) -> Round:
+def submit_pending(job: EvaluateJob, *, all_at_once: bool = False) -> QueueStatus:
     """Look at all snapshots of the run and submit evaluations of new ones while fewer than `in_flight` wait or run.
 
     Args:
@@ -40,10 +40,10 @@ def collect(job: EvaluateJob, *, all_at_once: bool = False) -> Round:
         return _look(job, all_at_once=all_at_once)
 
 
-def _look(job: EvaluateJob, *, all_at_once: bool) -> Round:
+def _look(job: EvaluateJob, *, all_at_once: bool) -> QueueStatus:
     from wavegan_dist.cluster.submit import submit_evaluations  # a circle in fact: a job that submits jobs
 
-    jobs, active, found = submitted(job.run_dir), slurm.active(), Round()
+    jobs, active, found = submitted(job.run_dir), slurm.active(), QueueStatus()
     for name in snapshots(job.run_dir):
         if jobs.get(name) in active:  # also when its result is there: the best one's tag is still to come
             found.in_flight.append(name)
@@ -78,7 +78,7 @@ def note_submitted(run_dir: Path, jobs: dict[str, str]) -> None:
         json.dump(submitted(run_dir) | jobs, file, indent=2)
 
 
-class Chain:
+class EvaluationQueue:
     """What a training job does for its evaluations. Trouble with them is said and never ends the training.
 
     Args:
@@ -102,7 +102,7 @@ class Chain:
         if self.job is None:
             return
         try:
-            for name in collect(self.job, all_at_once=all_at_once).submitted:
+            for name in submit_pending(self.job, all_at_once=all_at_once).submitted:
                 print(f"wavegan: evaluation of {name} is submitted", flush=True)
         except (WaveganError, OSError) as error:
             print(f"wavegan: no evaluation submitted: {error}", file=sys.stderr, flush=True)
