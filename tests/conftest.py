@@ -1,21 +1,15 @@
 """What all tests share: small real shards, and commands run as a user runs them."""
 
-import os
-import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers import Command, environment
 from wavegan_dist.data import Index, write_shards
-from wavegan_dist.wavelet.cpu.build import library
-
-KERNELS = library().parent  # of this user, whatever a test makes of XDG_CACHE_HOME
-Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
@@ -64,26 +58,3 @@ def wavegan() -> Command:
         return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120, **settings)
 
     return run
-
-
-def environment(**more: str) -> dict[str, str]:
-    """This process's environment without a launcher's or a tracking server's variables."""
-    launcher = ("RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "ACCELERATE_", "MLFLOW_TRACKING")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(launcher)}
-    return {**kept, "OMP_NUM_THREADS": "1", **more}
-
-
-def free_port() -> str:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
-def fresh_cache(folder: Path) -> str:
-    """An XDG_CACHE_HOME with the compiled kernels, which take half a minute to build, and nothing else."""
-    (folder / "wavegan").mkdir(parents=True, exist_ok=True)
-    KERNELS.mkdir(parents=True, exist_ok=True)
-    if not (folder / "wavegan" / "kernels").exists():
-        (folder / "wavegan" / "kernels").symlink_to(KERNELS)
-    return str(folder)

@@ -10,14 +10,7 @@ from importlib.metadata import version
 
 import pytest
 
-
-def refused(outcome, *words: str, exit_code: int = 2) -> None:
-    """The command failed with that code and one line on stderr that holds all the words."""
-    assert outcome.returncode == exit_code, outcome.stderr
-    assert len(outcome.stderr.strip().splitlines()) == 1, outcome.stderr
-    assert outcome.stderr.startswith("wavegan: ")
-    for word in words:
-        assert word in outcome.stderr
+from tests.helpers import refused
 
 
 def test_help_is_instant_and_shows_every_command(wavegan):

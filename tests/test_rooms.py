@@ -9,6 +9,7 @@ import pytest
 import wavegan_dist
 
 HOUSE = Path(wavegan_dist.__file__).parent
+TESTS = Path(__file__).parent
 FOUNDATION = {"errors", "files", "counted", "config", "images", "log", "processes", "provenance", "run_folder"}
 MAY_USE = {
     "wavelet": FOUNDATION,
@@ -73,3 +74,11 @@ def test_other_rooms_use_only_what_the_transform_gives_out():
     for file in HOUSE.rglob("*.py"):
         if room(file) != "wavelet":
             assert "wavegan_dist.wavelet." not in file.read_text(), f"{file} reaches into the wavelet room"
+
+
+def test_no_test_imports_a_test_module_or_a_conftest():
+    for file in TESTS.rglob("*.py"):
+        nodes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
+        names = [f"{getattr(node, 'module', '')}.{alias.name}" for node in nodes for alias in node.names]
+        parts = {part for name in names for part in name.split(".")}
+        assert not {part for part in parts if part == "conftest" or part.startswith("test_")}, f"{file}: import from helpers"

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from tests.cluster.conftest import SLURM_CONF, ended, job_of, log_of, mlflow_run, slurm, states, trainers, until
-from tests.conftest import environment
+from tests.cluster.helpers import SLURM_CONF, ended, job_of, log_of, mlflow_run, slurm, states, trainers, until
+from tests.helpers import environment
 
 
 @pytest.fixture(scope="module")

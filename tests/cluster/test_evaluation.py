@@ -9,8 +9,8 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from tests.cluster.conftest import SLURM_CONF, log_of, slurm, states, until
-from tests.test_cli import refused
+from tests.cluster.helpers import SLURM_CONF, log_of, slurm, states, until
+from tests.helpers import refused
 from wavegan_dist.cluster import evaluation_queue
 from wavegan_dist.cluster.evaluation_queue import QueueStatus
 from wavegan_dist.cluster.job import EvaluateJob

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from tests.cluster.conftest import LOCAL, ROOT, documented, ended, slurm, states, until, without
+from tests.cluster.helpers import LOCAL, documented, ended, slurm, states, until, without
+from tests.helpers import ROOT
 
 ALONE, WIDE, ARRAY = documented("Without submitit")
 

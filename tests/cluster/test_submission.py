@@ -5,8 +5,7 @@ import sys
 
 import pytest
 
-from tests.conftest import environment
-from tests.test_cli import refused
+from tests.helpers import environment, refused
 
 
 @pytest.fixture

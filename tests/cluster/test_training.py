@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from tests.cluster.conftest import LOCAL, ended, job_of, log_of, mlflow_run, slurm, states, trainers, until
+from tests.cluster.helpers import LOCAL, ended, job_of, log_of, mlflow_run, slurm, states, trainers, until
 from wavegan_dist.data import Index
 
 EVERY_REPORT = list(range(128, 6401, 128))

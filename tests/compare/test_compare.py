@@ -16,7 +16,7 @@ import torch
 from mlflow import MlflowClient
 from PIL import Image
 
-from tests.conftest import Command
+from tests.helpers import Command
 from wavegan_dist.compare import compare
 from wavegan_dist.compare.columns import find_columns, mean_and_std, why_apart
 from wavegan_dist.compare.groups import differences, group_runs

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from tests.conftest import Command, environment
+from tests.helpers import Command, environment
 from wavegan_dist.data import Index, training_batches, write_shards
 
 Read = Callable[[Tensor], list[int]]

@@ -16,7 +16,7 @@ import webdataset
 from PIL import Image
 
 import wavegan_dist.data.write
-from tests.conftest import environment
+from tests.helpers import environment
 from wavegan_dist.data import Index, real_images, verify_shards, write_shards
 from wavegan_dist.data.tars import key_at
 from wavegan_dist.data.write import Encoding

@@ -7,7 +7,8 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from tests.evaluate.conftest import blurred, compare, noisy
+from tests.evaluate.degradations import blurred, noisy
+from tests.evaluate.helpers import compare
 from wavegan_dist.evaluate.bands import BandMetric
 from wavegan_dist.evaluate.metric import MetricResult
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.conftest import fresh_cache
-from tests.evaluate.conftest import keep
+from tests.evaluate.helpers import keep
+from tests.helpers import fresh_cache
 from wavegan_dist.evaluate import cache
 from wavegan_dist.evaluate.moments import Moments
 from wavegan_dist.evaluate.wavelet_distance import WaveletDistance

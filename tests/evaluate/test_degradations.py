@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 from torch import Tensor
 
-from tests.evaluate.conftest import blurred, checkered, collapsed, compare, compressed, keep, noisy, patches, sharpened
+from tests.evaluate.degradations import blurred, checkered, collapsed, compressed, noisy, patches, sharpened
+from tests.evaluate.helpers import compare, keep
 from wavegan_dist.evaluate.extractors import efflite0
 from wavegan_dist.evaluate.feature import FeatureRows, Statistics
 from wavegan_dist.evaluate.features import PrecisionRecall, frechet_distance, precision_recall

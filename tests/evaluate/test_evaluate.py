@@ -1,8 +1,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.conftest import Command, environment, free_port, fresh_cache
+from tests.helpers import Command, fresh_cache, run_ranks
 from wavegan_dist.config import Experiment
 from wavegan_dist.data import Index, write_shards
 from wavegan_dist.errors import UsageError, WaveganError
@@ -97,27 +95,12 @@ def test_the_real_side_is_read_once_and_the_result_is_the_same(
         evaluate_snapshot(snapshot, data, ("fwd",), count=251)
 
 
-def run_processes(processes: int, *arguments: object, cache: Path) -> list[tuple[int, str]]:
-    sizes = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-    group = {**sizes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "XDG_CACHE_HOME": fresh_cache(cache)}
-    command = [sys.executable, *map(str, arguments)]
-    running = [
-        subprocess.Popen(
-            command, env=environment(**group, RANK=str(rank), LOCAL_RANK=str(rank)), stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(processes)
-    ]
-    errors = [process.communicate(timeout=240)[1] for process in running]
-    return [(process.returncode, text) for process, text in zip(running, errors, strict=True)]
-
-
 def test_one_two_and_four_processes_give_the_same_numbers(snapshot: Path, data: Path, tmp_path: Path) -> None:
     results = []
     for processes in (1, 2, 4):
         out = tmp_path / f"{processes}.json"
         steps = Path(__file__).with_name("steps.py")
-        for code, errors in run_processes(processes, steps, out, snapshot, data, cache=tmp_path / f"cache-{processes}"):
-            assert code == 0, errors
+        run_ranks(processes, steps, out, snapshot, data, XDG_CACHE_HOME=fresh_cache(tmp_path / f"cache-{processes}"))
         results.append(json.loads(out.read_text()))
     for other in results[1:]:
         assert other["metrics"] == pytest.approx(results[0]["metrics"], rel=1e-9, abs=0)
@@ -133,8 +116,8 @@ def test_when_one_process_fails_all_say_why_and_stop(snapshot: Path, data: Path,
     for tar in sorted(broken.glob("*.tar"))[-1:]:
         tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 3])
     arguments = ("-m", "wavegan_dist", "evaluate", "--snapshot", snapshot, "--data", broken, "--metrics", "spectrum")
-    for rank, (code, errors) in enumerate(run_processes(2, *arguments, "--count", 600, cache=tmp_path / "cache")):
-        assert code == 1, errors
+    cache = fresh_cache(tmp_path / "cache")
+    for rank, errors in enumerate(run_ranks(2, *arguments, "--count", 600, exit_code=1, XDG_CACHE_HOME=cache)):
         (line,) = [line for line in errors.splitlines() if line.startswith("wavegan:")]
         assert "cut short" in line or "beyond the end" in line
         assert ("[rank 1]" in line) == (rank == 1)

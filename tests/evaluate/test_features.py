@@ -11,7 +11,8 @@ from torch_fidelity import FeatureExtractorBase, FeatureExtractorInceptionV3, ca
 from torch_fidelity.metric_kid import kernel_poly
 from torch_fidelity.utils import create_feature_extractor
 
-from tests.evaluate.conftest import blurred, compare, keep, noisy
+from tests.evaluate.degradations import blurred, noisy
+from tests.evaluate.helpers import compare, keep
 from wavegan_dist.counted import rng_at
 from wavegan_dist.data import Index, images_at, write_shards
 from wavegan_dist.errors import UsageError

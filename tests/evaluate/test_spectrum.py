@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tests.evaluate.conftest import blurred, compare, noisy
+from tests.evaluate.degradations import blurred, noisy
+from tests.evaluate.helpers import compare
 from wavegan_dist.evaluate.metric import MetricResult
 from wavegan_dist.evaluate.spectrum import RadialPower, SpectrumError, plot_spectrum
 

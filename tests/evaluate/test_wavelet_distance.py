@@ -5,7 +5,8 @@ import torch
 from scipy.linalg import sqrtm
 from torch import Tensor
 
-from tests.evaluate.conftest import blurred, compare, noisy
+from tests.evaluate.degradations import blurred, noisy
+from tests.evaluate.helpers import compare
 from wavegan_dist.errors import UsageError
 from wavegan_dist.evaluate.metric import MetricResult
 from wavegan_dist.evaluate.wavelet_distance import PACKETS, WaveletDistance, packet_level, packet_names

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from tests.train.test_processes import run_ranks
+from tests.helpers import run_ranks
 
 SCRIPT = Path(__file__).parent / "norms.py"
 

@@ -4,7 +4,7 @@ import json
 
 import yaml
 
-from tests.test_cli import refused
+from tests.helpers import refused
 from wavegan_dist.cli.plan import gpus
 
 

@@ -16,7 +16,7 @@ import pytest
 import requests
 from mlflow import MlflowClient
 
-from tests.conftest import environment
+from tests.helpers import environment
 from wavegan_dist import config as configuration
 from wavegan_dist.tracking.record import Record
 

@@ -6,7 +6,7 @@ import time
 import pytest
 from PIL import Image
 
-from tests.test_cli import refused
+from tests.helpers import refused
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.tracking import log_evaluation, sync
 from wavegan_dist.tracking.record import Record

@@ -9,7 +9,7 @@ import time
 
 import psutil
 
-from tests.conftest import environment
+from tests.helpers import environment
 from wavegan_dist.tracking import Tracker, sync
 from wavegan_dist.tracking.record import Record
 from wavegan_dist.tracking.spool import Spool

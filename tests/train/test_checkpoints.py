@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.test_cli import refused
+from tests.helpers import refused
 from wavegan_dist.run_folder import RunFolder, label
 
 ROOT = Path(__file__).parents[2]

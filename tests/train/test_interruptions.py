@@ -16,10 +16,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from tests.conftest import environment
-from tests.test_cli import refused
-from tests.train.test_processes import PROFILES, accelerate_command, free_port
-from tests.train.test_runs import points
+from tests.helpers import accelerate_command, environment, points, refused, run_ranks, start_ranks, two_processes
 from wavegan_dist.data import training_batches
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.train.checkpoint import damage
@@ -84,19 +81,8 @@ def test_two_processes_agree_on_one_s_signal_and_another_number_goes_on(tmp_path
     arguments = [seen, "train", "--config", config, "--run-dir", run, "train.total_kimg=0.512", *LONG[1:]]
     positions = []
     for processes, stop_at in ((2, 160), (1, 320), (2, 0)):
-        sizes = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-        group = {**sizes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "SIGNAL_AT": str(stop_at)}
-        ranks = [
-            subprocess.Popen(
-                [sys.executable, seeing, *map(str, arguments)],
-                env=environment(**group, RANK=str(rank), LOCAL_RANK=str(rank)),
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(processes)
-        ]
-        ended = [(rank.communicate(timeout=120)[1], rank.returncode) for rank in ranks]
-        assert {code for _, code in ended} == {75 if stop_at else 0}, ended
+        code = 75 if stop_at else 0
+        run_ranks(processes, seeing, *arguments, exit_code=code, timeout=120, SIGNAL_AT=str(stop_at))
         newest = RunFolder(run).checkpoints()[-1]
         positions.append(json.loads((newest / "state.json").read_text())["nimg"])
     assert positions[0] < positions[1] < positions[2] == 512
@@ -130,8 +116,7 @@ def test_a_second_signal_leaves_at_once_and_the_old_checkpoint_stays(tmp_path, c
 
 def test_accelerate_launch_passes_the_signal_on_and_the_run_saves_itself(tmp_path, config):
     run = tmp_path / "run"
-    profile = ["--config_file", PROFILES / "cpu2.yaml", "--main_process_port", free_port()]
-    with running(*accelerate_command(*profile, *train(run, config, *LONG))) as process:
+    with running(*accelerate_command(*two_processes(), *train(run, config, *LONG)[2:])) as process:
         wait_for_points(run, 2)
         os.kill(process.pid, signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
@@ -143,12 +128,7 @@ def test_accelerate_launch_passes_the_signal_on_and_the_run_saves_itself(tmp_pat
 
 def test_a_rank_that_dies_ends_the_others_in_seconds_with_one_line(tmp_path, config):
     run = tmp_path / "run"
-    sizes = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    command = [sys.executable, *train(run, config, *LONG)]
-    with (
-        running(*command, **sizes, RANK="0", LOCAL_RANK="0") as first,
-        running(*command, **sizes, RANK="1", LOCAL_RANK="1") as second,
-    ):
+    with start_ranks(2, *train(run, config, *LONG)) as (first, second):
         wait_for_points(run, 2)
         os.kill(second.pid, signal.SIGKILL)
         died = time.monotonic()

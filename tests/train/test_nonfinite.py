@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import environment
-from tests.train.test_processes import run_ranks
-from tests.train.test_runs import points
+from tests.helpers import environment, points, run_ranks
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.train.collapse import CollapseWarnings
 

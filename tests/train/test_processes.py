@@ -11,30 +11,12 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from tests.conftest import environment, free_port
+from tests.helpers import accelerate_launch, environment, run_ranks, two_processes
 from wavegan_dist.config import TrainConfig
 from wavegan_dist.errors import UsageError
 from wavegan_dist.train.launch import check_batch_division
 
 STEPS = Path(__file__).parent / "steps.py"
-PROFILES = Path(__file__).parents[2] / "launchers" / "accelerate"
-
-
-def run_ranks(processes: int, script: Path, *arguments: object) -> None:
-    """Run a script in so many processes that find one another as a launcher's would."""
-    sizes = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
-    group = {**sizes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    running = [
-        subprocess.Popen(
-            [sys.executable, script, *map(str, arguments)],
-            env=environment(**group, RANK=str(rank), LOCAL_RANK=str(rank)),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(processes)
-    ]
-    errors = [process.communicate(timeout=400)[1][-1500:] for process in running]
-    assert all(process.returncode == 0 for process in running), "\n".join(errors)
 
 
 def train_steps(out: Path, config: Path, processes: int, *overrides: str) -> list[dict[str, torch.Tensor]]:
@@ -62,20 +44,10 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path, config, override
         assert apart / travelled < 1e-2, module
 
 
-def accelerate_command(*arguments: object) -> list[str]:
-    return [str(Path(sys.executable).with_name("accelerate")), "launch", *map(str, arguments)]
-
-
-def accelerate_launch(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    command = accelerate_command(*arguments)
-    return subprocess.run(command, env=environment(**variables), capture_output=True, text=True, timeout=120)
-
-
 def test_accelerate_launch_makes_one_run_of_two_processes_and_one_process_goes_on(tmp_path, config, wavegan):
     run, uri = tmp_path / "run", f"sqlite:///{tmp_path}/other.db"
     train = ["train", "--config", config, "--run-dir", run, "tracking.uri=null", "train.report_kimg=0.16"]
-    profile = ["--config_file", PROFILES / "cpu2.yaml", "--main_process_port", free_port(), "-m", "wavegan_dist"]
-    outcome = accelerate_launch(*profile, *train, MLFLOW_TRACKING_URI=uri)
+    outcome = accelerate_launch(*two_processes(), *train, MLFLOW_TRACKING_URI=uri)
     assert outcome.returncode == 0, outcome.stderr
     assert outcome.stdout.count("starting at kimg 0") == 1
     assert json.loads((run / "environment.json").read_text())["world_size"] == 2

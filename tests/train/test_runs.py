@@ -13,14 +13,9 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from tests.conftest import environment
-from tests.test_cli import refused
+from tests.helpers import environment, points, refused
 from wavegan_dist.data import Index
 from wavegan_dist.model.snapshot import load_snapshot
-
-
-def points(run) -> list[dict]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,7 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.test_cli import refused
-from tests.train.test_processes import PROFILES, accelerate_launch, free_port, run_ranks
-from tests.train.test_runs import points
+from tests.helpers import accelerate_launch, points, refused, run_ranks, two_processes
 from wavegan_dist.config import TrainConfig
 from wavegan_dist.errors import UsageError
 from wavegan_dist.train import zero_settings
@@ -152,8 +150,8 @@ def test_fp16_scales_its_loss_alike_and_computes_in_fewer_bits(relayed, profiled
 def test_a_run_under_zero_3_reports_saves_and_goes_on_in_one_process(tmp_path, config, wavegan, sharp):
     run = tmp_path / "run"
     train = ["train", "--config", config, "--run-dir", run, "tracking.uri=null"]
-    profile = ["--config_file", PROFILES / "cpu2.yaml", "--main_process_port", free_port(), "-m", "wavegan_dist"]
-    outcome = accelerate_launch(*profile, *train, "train.strategy=zero3", f"train.deepspeed={sharp}", "train.total_kimg=0.16")
+    zero3 = ("train.strategy=zero3", f"train.deepspeed={sharp}")
+    outcome = accelerate_launch(*two_processes(), *train, *zero3, "train.total_kimg=0.16")
     assert outcome.returncode == 0, outcome.stderr
     assert {path.name for path in run.glob("snapshots/*")} == {"kimg-000000", "kimg-000000.160"}
     outcome = wavegan(*train, "train.total_kimg=0.32")

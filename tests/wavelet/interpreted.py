@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.wavelet.conftest import laid_out
+from tests.wavelet.layouts import laid_out
 from wavegan_dist.wavelet import reference
 from wavegan_dist.wavelet import triton as kernels
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.conftest import environment
+from tests.helpers import environment
 from wavegan_dist.wavelet.choice import VARIABLE
 from wavegan_dist.wavelet.cpu.build import OBJECTS, library
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from tests.conftest import environment
+from tests.helpers import environment
 from wavegan_dist.wavelet import dwt, fuse, idwt, reference
 
 SETS = 10_000

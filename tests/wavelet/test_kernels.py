@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from tests.wavelet.conftest import laid_out
+from tests.wavelet.layouts import laid_out
 from wavegan_dist.images import from_uint8
 from wavegan_dist.wavelet import analyse, dwt, fuse, idwt, reference
 

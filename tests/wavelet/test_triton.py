@@ -10,7 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.conftest import environment
+from tests.helpers import environment
 from wavegan_dist import wavelet
 from wavegan_dist.wavelet import choice
 
