@@ -35,5 +35,5 @@ def work(options: argparse.Namespace) -> None:
     raise WaveganError("broken")
 
 
-cli.parse = lambda arguments: argparse.Namespace(run=work, answered=arguments == ["answered"])
+cli.parse = lambda arguments: argparse.Namespace(run=work, log_level="info", answered=arguments == ["answered"])
 sys.exit(cli.main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""The command `wavegan`: parses, calls, prints. A file for each command."""
+"""The command `wavegan`: parses, calls, prints. One table of commands; a file holds each command's arguments and function."""
 
 import argparse
 import errno
@@ -6,12 +6,34 @@ import os
 import sys
 from collections.abc import Sequence
 
+from wavegan_dist import log
 from wavegan_dist.cli import compare, doctor, evaluate, plan, sample, shards, submit, track, train, watch
-from wavegan_dist.cli.parsing import Parser
+from wavegan_dist.cli.command import Command, make_parser
 from wavegan_dist.errors import WaveganError
 
-# Each command imports what it needs when it runs: `wavegan --help` stays instant.
-COMMANDS = (train, sample, evaluate, compare, shards, track, doctor, submit, watch, plan)
+DESCRIPTION = "Train detail-rich image generators: three generators, three discriminators, one wavelet."
+COMMANDS: tuple[Command, ...] = (
+    train.TRAIN,
+    sample.SAMPLE,
+    evaluate.EVALUATE,
+    compare.COMPARE,
+    shards.WRITE,
+    shards.INDEX,
+    shards.ORDER,
+    shards.VERIFY,
+    shards.INFO,
+    track.SYNC,
+    doctor.DOCTOR,
+    submit.SUBMIT_TRAIN,
+    submit.SUBMIT_EVALUATE,
+    watch.WATCH,
+    plan.PLAN,
+)
+GROUPS = {
+    "shards": "write, index, verify and describe training data",
+    "track": "deliver to MLflow what a run could not",
+    "submit": "train or evaluate as a job on Slurm",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,31 +50,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of one command; `key=value` settings may stand before, between and after them."""
-    top = parser()
-    options, rest = top.parse_known_args(arguments)
+    parser = make_parser(DESCRIPTION, COMMANDS, GROUPS)
+    options, rest = parser.parse_known_args(arguments)
     settings = [word for word in rest if hasattr(options, "overrides") and not word.startswith("-")]
     if len(settings) < len(rest):
         unknown = next(word for word in rest if word not in settings)
-        top.error(f"unrecognized argument: {unknown}")
+        parser.error(f"unrecognized argument: {unknown}")
     if settings:
         options.overrides += settings
     return options
 
 
-def parser() -> Parser:
-    """The whole command line."""
-    top = Parser(
-        prog="wavegan", description="Train detail-rich image generators: three generators, three discriminators, one wavelet."
-    )
-    commands = top.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for command in COMMANDS:
-        command.add(commands)
-    return top
-
-
 def _run(arguments: Sequence[str] | None) -> int:
     try:
         options = parse(arguments)
+        log.configure(options.log_level)
         options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of our output, `head` say, has seen enough

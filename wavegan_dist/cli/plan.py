@@ -1,29 +1,9 @@
 """`wavegan plan`."""
 
 import argparse
-from pathlib import Path
-from typing import Any
 
-
-def add(commands: Any) -> None:
-    """Add the command to the command line."""
-    command = commands.add_parser(
-        "plan",
-        help="predict speed, memory and cost on so many GPUs",
-        description="Predict images/s, efficiency, memory and cost of each strategy on GPUs that need not be here, from the\n"
-        "model's counted operations and a file of device rates. docs/scaling.md has the equations and their error.",
-        epilog="example: wavegan plan --config configs/photos64.yaml --gpus 8..256 --hardware h100.yaml",
-    )
-    command.add_argument("--config", type=Path, required=True, metavar="FILE", help="experiment, YAML")
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of the file")
-    command.add_argument(
-        "--gpus", type=gpus, required=True, metavar="N|N..M", help="one number, or doubled from the first to the last"
-    )
-    command.add_argument(
-        "--hardware", required=True, metavar="FILE", help="a file of rates, or the name of one in launchers/hardware"
-    )
-    command.add_argument("--json", action="store_true", help="print JSON")
-    command.set_defaults(run=run)
+from wavegan_dist.cli.arguments import EXPERIMENT, JSON
+from wavegan_dist.cli.command import Command, argument
 
 
 def gpus(text: str) -> list[int]:
@@ -39,7 +19,6 @@ def gpus(text: str) -> list[int]:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do it."""
     from wavegan_dist import config
 
     experiment = config.load(options.config, options.overrides)
@@ -48,3 +27,21 @@ def run(options: argparse.Namespace) -> None:
     hardware = plan.load_hardware(options.hardware)
     rows = plan.predict(experiment, hardware, options.gpus)
     print(plan.as_json(rows, hardware) if options.json else plan.format_plan(rows, hardware))
+
+
+PLAN = Command(
+    name="plan",
+    help="predict speed, memory and cost on so many GPUs",
+    description="Predict images/s, efficiency, memory and cost of each strategy on GPUs that need not be here, from the\n"
+    "model's counted operations and a file of device rates. docs/scaling.md has the equations and their error.",
+    example="wavegan plan --config configs/photos64.yaml --gpus 8..256 --hardware h100.yaml",
+    arguments=(
+        *EXPERIMENT,
+        argument(
+            "--gpus", type=gpus, required=True, metavar="N|N..M", help="one number, or doubled from the first to the last"
+        ),
+        argument("--hardware", required=True, metavar="FILE", help="a file of rates, or the name of one in launchers/hardware"),
+        JSON,
+    ),
+    run=run,
+)

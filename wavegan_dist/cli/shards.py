@@ -3,79 +3,13 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
-from wavegan_dist.cli.parsing import Parser, positive, seed
+from wavegan_dist.cli.arguments import JSON, positive, seed
+from wavegan_dist.cli.command import Command, argument
 from wavegan_dist.errors import WaveganError
 
-
-def add(commands: Any) -> None:
-    """Add the commands to the command line."""
-    shards = commands.add_parser("shards", help="write, index, verify and describe training data")
-    kinds = shards.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    write = kinds.add_parser(
-        "write",
-        help="images to WebDataset shards",
-        description="Turn pictures into shards. SOURCE is a folder, a folder of WebDataset tars, a zip, a torchvision\n"
-        "dataset on the disk (torchvision:CIFAR10:FOLDER), or `embedded`: photographs inside Python packages.\n"
-        "A write that was stopped goes on where it was when the same command runs again.",
-        epilog="example: wavegan shards write ~/photos data/photos64 --size 64 --patches",
-    )
-    write.add_argument("source", metavar="SOURCE", help="folder, zip, torchvision:CLASS:FOLDER or `embedded`")
-    write.add_argument("out", type=Path, metavar="OUT", help="folder to make")
-    write.add_argument("--size", type=int, required=True, help="side in pixels, a power of two from 32 to 256")
-    write.add_argument("--patches", action="store_true", help="cut patches instead of cropping and resizing each picture")
-    write.add_argument("--encoding", choices=("png", "jpg", "webp"), default="png", help="default: png; webp is lossless too")
-    write.add_argument("--labels", action="store_true", help="keep classes: folder names, .cls members or dataset targets")
-    write.set_defaults(run=_write)
-    index = kinds.add_parser(
-        "index",
-        help="an index for tars that another tool wrote",
-        description="Write index.json and members.npy beside WebDataset tars that another tool wrote; no tar is changed.",
-        epilog="example: wavegan shards index data/imagenet64",
-    )
-    index.add_argument("folder", type=Path, metavar="DIR")
-    index.set_defaults(run=_index)
-    _add_order(kinds)
-    verify = kinds.add_parser(
-        "verify",
-        help="check every shard against the index",
-        description="Check every shard against the index: present, size, sha256, and each image where it should be.",
-        epilog="example: wavegan shards verify data/demo",
-    )
-    verify.add_argument("folder", type=Path, metavar="DIR")
-    verify.add_argument("--json", action="store_true", help="print JSON")
-    verify.set_defaults(run=_verify)
-    for command in (write, index, verify):
-        command.add_argument("--workers", type=positive, metavar="N", help="processes (default: all cores)")
-    info = kinds.add_parser(
-        "info",
-        help="what an index says of its shards",
-        description="Print what an index says of its shards.",
-        epilog="example: wavegan shards info data/demo --sheet demo.png",
-    )
-    info.add_argument("folder", type=Path, metavar="DIR")
-    info.add_argument("--json", action="store_true", help="print JSON")
-    info.add_argument("--sheet", type=Path, metavar="FILE.png", help="also draw 64 random images as one grid")
-    info.set_defaults(run=_info)
-
-
-def _add_order(kinds: Any) -> None:
-    order = kinds.add_parser(
-        "order",
-        help="the order in which training would see an epoch",
-        description="Print an epoch's image keys in the order of training: a line for each global batch, a list for each rank.",
-        epilog="example: wavegan shards order data/demo --epoch 1 --world-size 4 --batch-size 64 --json",
-    )
-    order.add_argument("folder", metavar="DIR")
-    order.add_argument("--seed", type=seed, default=0, metavar="S")
-    order.add_argument("--epoch", type=seed, default=0, metavar="E", help="counted from 0")
-    order.add_argument("--world-size", type=positive, default=1, metavar="W", help="ranks")
-    order.add_argument("--workers", type=seed, default=0, metavar="K", help="loader processes of each rank")
-    order.add_argument("--batch-size", type=positive, default=64, metavar="B", help="of all ranks together")
-    order.add_argument("--start", type=seed, default=0, metavar="NIMG", help="images of the epoch that were seen before")
-    order.add_argument("--json", action="store_true", help="print JSON: [[keys of rank 0], [keys of rank 1], ...]")
-    order.set_defaults(run=_order)
+FOLDER = argument("folder", type=Path, metavar="DIR")
+WORKERS = argument("--workers", type=positive, metavar="N", help="processes (default: all cores)")
 
 
 def _write(options: argparse.Namespace) -> None:
@@ -138,3 +72,68 @@ def _info(options: argparse.Namespace) -> None:
     print(json.dumps(info(index)) if options.json else info_table(index))
     if options.sheet is not None:
         save_sheet(index, options.sheet)
+
+
+WRITE = Command(
+    name="shards write",
+    help="images to WebDataset shards",
+    description="Turn pictures into shards. SOURCE is a folder, a folder of WebDataset tars, a zip, a torchvision\n"
+    "dataset on the disk (torchvision:CIFAR10:FOLDER), or `embedded`: photographs inside Python packages.\n"
+    "A write that was stopped goes on where it was when the same command runs again.",
+    example="wavegan shards write ~/photos data/photos64 --size 64 --patches",
+    arguments=(
+        argument("source", metavar="SOURCE", help="folder, zip, torchvision:CLASS:FOLDER or `embedded`"),
+        argument("out", type=Path, metavar="OUT", help="folder to make"),
+        argument("--size", type=int, required=True, help="side in pixels, a power of two from 32 to 256"),
+        argument("--patches", action="store_true", help="cut patches instead of cropping and resizing each picture"),
+        argument("--encoding", choices=("png", "jpg", "webp"), default="png", help="default: png; webp is lossless too"),
+        argument("--labels", action="store_true", help="keep classes: folder names, .cls members or dataset targets"),
+        WORKERS,
+    ),
+    run=_write,
+)
+INDEX = Command(
+    name="shards index",
+    help="an index for tars that another tool wrote",
+    description="Write index.json and members.npy beside WebDataset tars that another tool wrote; no tar is changed.",
+    example="wavegan shards index data/imagenet64",
+    arguments=(FOLDER, WORKERS),
+    run=_index,
+)
+ORDER = Command(
+    name="shards order",
+    help="the order in which training would see an epoch",
+    description="Print an epoch's image keys in the order of training: a line for each global batch, a list for each rank.",
+    example="wavegan shards order data/demo --epoch 1 --world-size 4 --batch-size 64 --json",
+    arguments=(
+        argument("folder", metavar="DIR"),
+        argument("--seed", type=seed, default=0, metavar="S"),
+        argument("--epoch", type=seed, default=0, metavar="E", help="counted from 0"),
+        argument("--world-size", type=positive, default=1, metavar="W", help="ranks"),
+        argument("--workers", type=seed, default=0, metavar="K", help="loader processes of each rank"),
+        argument("--batch-size", type=positive, default=64, metavar="B", help="of all ranks together"),
+        argument("--start", type=seed, default=0, metavar="NIMG", help="images of the epoch that were seen before"),
+        argument("--json", action="store_true", help="print JSON: [[keys of rank 0], [keys of rank 1], ...]"),
+    ),
+    run=_order,
+)
+VERIFY = Command(
+    name="shards verify",
+    help="check every shard against the index",
+    description="Check every shard against the index: present, size, sha256, and each image where it should be.",
+    example="wavegan shards verify data/demo",
+    arguments=(FOLDER, JSON, WORKERS),
+    run=_verify,
+)
+INFO = Command(
+    name="shards info",
+    help="what an index says of its shards",
+    description="Print what an index says of its shards.",
+    example="wavegan shards info data/demo --sheet demo.png",
+    arguments=(
+        FOLDER,
+        JSON,
+        argument("--sheet", type=Path, metavar="FILE.png", help="also draw 64 random images as one grid"),
+    ),
+    run=_info,
+)

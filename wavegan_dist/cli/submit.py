@@ -2,80 +2,31 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from wavegan_dist.cli.evaluate import add_measures, measures
-from wavegan_dist.cli.parsing import Parser, positive
+from wavegan_dist.cli.arguments import EXPERIMENT, RUN_DIR, positive, run_dir_of
+from wavegan_dist.cli.command import Command, argument
+from wavegan_dist.cli.evaluate import MEASURES, measures
 from wavegan_dist.errors import UsageError
 
 if TYPE_CHECKING:
     from wavegan_dist.cluster.job import EvaluateJob
 
-
-def add(commands: Any) -> None:
-    """Add the commands to the command line."""
-    submit = commands.add_parser("submit", help="train or evaluate as a job on Slurm")
-    kinds = submit.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    _add_train(kinds)
-    _add_evaluate(kinds)
-
-
-def _add_train(kinds: Any) -> None:
-    command = kinds.add_parser(
-        "train",
-        help="train, through preemption and time limits, to the end",
-        description="Submit a training job: `wavegan train` on all nodes, requeued and continued until it is finished.",
-        epilog="example: wavegan submit train --config configs/cifar10.yaml --profile gpu8 --nodes 2 --time 12:00:00",
-    )
-    command.add_argument("--config", type=Path, required=True, metavar="FILE", help="experiment, YAML")
-    command.add_argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of the file")
-    command.add_argument("--run-dir", type=Path, metavar="DIR", help="run folder (default: runs/NAME_OF_CONFIG)")
-    add_resources(command)
-    command.add_argument("--nodes", type=positive, metavar="N")
-    _add_dry_run(command)
-    command.add_argument("--evaluate-profile", metavar="NAME", help="evaluate each snapshot in a job of this profile")
-    add_evaluation(command)
-    command.set_defaults(run=train)
-
-
-def _add_evaluate(kinds: Any) -> None:
-    command = kinds.add_parser(
-        "evaluate",
-        help="evaluate snapshots of a run, a job for each",
-        description="Submit an array of jobs: `wavegan evaluate` for each snapshot of a run, against the run's own data.",
-        epilog="example: wavegan submit evaluate --run runs/cifar10 --snapshots new --profile gpu1",
-    )
-    command.add_argument("--run", type=Path, required=True, metavar="RUN", dest="run_dir", help="run folder")
-    command.add_argument(
-        "--snapshots", required=True, metavar="all|new|LIST", help="new: without a result; LIST: kimg-000100,kimg-000200"
-    )
-    add_resources(command)
-    _add_dry_run(command)
-    add_evaluation(command)
-    command.set_defaults(run=evaluate)
-
-
-def _add_dry_run(command: Any) -> None:
-    command.add_argument("--dry-run", action="store_true", help="print the batch script and submit nothing")
-
-
-def add_resources(command: Any) -> None:
-    """What replaces the profile's own settings."""
-    command.add_argument("--profile", required=True, metavar="NAME", help="of launchers/slurm, or a .yaml file")
-    command.add_argument("--partition", metavar="NAME")
-    command.add_argument("--time", metavar="TIME", help="limit of one start, as Slurm writes it: 90 or 12:00:00 or 2-0")
-    command.add_argument("--gpus-per-node", type=int, metavar="N")
-
-
-def add_evaluation(command: Any) -> None:
-    """How snapshots are evaluated."""
-    add_measures(command)
-    command.add_argument("--best", default="fwd", metavar="METRIC", help="its value nearest to 0 is tagged best (default: fwd)")
-    command.add_argument("--in-flight", type=positive, default=2, metavar="N", help="evaluation jobs at a time (default: 2)")
+RESOURCES = (  # they replace the settings of the profile
+    argument("--profile", required=True, metavar="NAME", help="of launchers/slurm, or a .yaml file"),
+    argument("--partition", metavar="NAME"),
+    argument("--time", metavar="TIME", help="limit of one start, as Slurm writes it: 90 or 12:00:00 or 2-0"),
+    argument("--gpus-per-node", type=int, metavar="N"),
+)
+EVALUATION = (
+    *MEASURES,
+    argument("--best", default="fwd", metavar="METRIC", help="its value nearest to 0 is tagged best (default: fwd)"),
+    argument("--in-flight", type=positive, default=2, metavar="N", help="evaluation jobs at a time (default: 2)"),
+)
+DRY_RUN = argument("--dry-run", action="store_true", help="print the batch script and submit nothing")
 
 
 def train(options: argparse.Namespace) -> None:
-    """Submit a training job."""
     from wavegan_dist import config
     from wavegan_dist.cluster import submit
     from wavegan_dist.cluster.freeze import config_file
@@ -84,7 +35,7 @@ def train(options: argparse.Namespace) -> None:
 
     profile = load_profile(options.profile, nodes=options.nodes, **resources(options))
     experiment = config.load(options.config, options.overrides)
-    run_dir = (options.run_dir or Path("runs") / options.config.stem).absolute()
+    run_dir = run_dir_of(options).absolute()
     evaluation = evaluation_job(options, run_dir, options.evaluate_profile, {}) if options.evaluate_profile else None
     arguments = ["--config", str(config_file(experiment, run_dir / "cluster")), "--run-dir", str(run_dir)]
     job = TrainJob(run_dir=run_dir, profile=profile, arguments=arguments, evaluation=evaluation)
@@ -97,7 +48,6 @@ def train(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Submit evaluation jobs."""
     from wavegan_dist import config
     from wavegan_dist.cluster import submit
 
@@ -147,3 +97,37 @@ def evaluation_job(options: argparse.Namespace, run_dir: Path, profile: str, cha
         best=options.best,
         in_flight=options.in_flight,
     )
+
+
+SUBMIT_TRAIN = Command(
+    name="submit train",
+    help="train, through preemption and time limits, to the end",
+    description="Submit a training job: `wavegan train` on all nodes, requeued and continued until it is finished.",
+    example="wavegan submit train --config configs/cifar10.yaml --profile gpu8 --nodes 2 --time 12:00:00",
+    arguments=(
+        *EXPERIMENT,
+        RUN_DIR,
+        *RESOURCES,
+        argument("--nodes", type=positive, metavar="N"),
+        DRY_RUN,
+        argument("--evaluate-profile", metavar="NAME", help="evaluate each snapshot in a job of this profile"),
+        *EVALUATION,
+    ),
+    run=train,
+)
+SUBMIT_EVALUATE = Command(
+    name="submit evaluate",
+    help="evaluate snapshots of a run, a job for each",
+    description="Submit an array of jobs: `wavegan evaluate` for each snapshot of a run, against the run's own data.",
+    example="wavegan submit evaluate --run runs/cifar10 --snapshots new --profile gpu1",
+    arguments=(
+        argument("--run", type=Path, required=True, metavar="RUN", dest="run_dir", help="run folder"),
+        argument(
+            "--snapshots", required=True, metavar="all|new|LIST", help="new: without a result; LIST: kimg-000100,kimg-000200"
+        ),
+        *RESOURCES,
+        DRY_RUN,
+        *EVALUATION,
+    ),
+    run=evaluate,
+)

@@ -1,0 +1,36 @@
+"""Arguments that several commands share, and the types of their values."""
+
+import argparse
+from pathlib import Path
+
+from wavegan_dist.cli.command import argument
+
+
+def positive(text: str) -> int:
+    """Parse an integer >= 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return value
+
+
+def seed(text: str) -> int:
+    """Parse an integer from 0 to 2^63 - 1."""
+    value = int(text)
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"{value} is not a seed; give 0 or more")
+    return value
+
+
+EXPERIMENT = (
+    argument("--config", type=Path, required=True, metavar="FILE", help="experiment, YAML"),
+    argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of the file"),
+)
+RUN_DIR = argument("--run-dir", type=Path, metavar="DIR", help="run folder (default: runs/NAME_OF_CONFIG)")
+SEED = argument("--seed", type=seed, default=0, metavar="S")
+JSON = argument("--json", action="store_true", help="print JSON")
+
+
+def run_dir_of(options: argparse.Namespace) -> Path:
+    """Return the folder of `--run-dir`, by default runs/NAME_OF_CONFIG."""
+    return Path(options.run_dir or Path("runs") / options.config.stem)

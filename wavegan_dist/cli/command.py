@@ -1,0 +1,93 @@
+"""What a command of `wavegan` is, and the parser made of all of them."""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from wavegan_dist.errors import UsageError
+from wavegan_dist.log import LEVELS
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a command: the names and settings that `ArgumentParser.add_argument` takes."""
+
+    names: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+
+def argument(*names: str, **settings: Any) -> Argument:
+    """Describe an argument; the parameters are those of `ArgumentParser.add_argument`."""
+    return Argument(names, settings)
+
+
+LOG_LEVEL = argument(
+    "--log-level",
+    choices=LEVELS,
+    default="info",
+    metavar="LEVEL",
+    help=f"least severe log records to show: {', '.join(LEVELS)} (default: info)",
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of the table.
+
+    Args:
+        name: its words after `wavegan`: "train", or "shards write" for a command of a group.
+        help: its line in the list of commands.
+        description: the paragraph at the top of its own help.
+        example: a complete command line.
+        arguments: its arguments, in the order of the help; every command also has `--log-level`.
+        run: runs the command with the parsed options. It imports what it needs itself, so that parsing stays fast.
+    """
+
+    name: str
+    help: str
+    description: str
+    example: str
+    arguments: Sequence[Argument]
+    run: Callable[[argparse.Namespace], None]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that keeps the line breaks of descriptions, accepts no abbreviations and raises UsageError."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False, **settings})
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UsageError instead of printing the usage."""
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def make_parser(description: str, commands: Sequence[Command], groups: Mapping[str, str]) -> Parser:
+    """Build the parser of the whole command line.
+
+    Args:
+        description: the paragraph at the top of `wavegan --help`.
+        commands: all commands, in the order of the help.
+        groups: the help of each group of commands, by the group's name.
+    """
+    top = Parser(prog="wavegan", description=description)
+    children = {"": _subparsers(top)}
+    for command in commands:
+        group, _, name = command.name.rpartition(" ")
+        if group not in children:
+            children[group] = _subparsers(children[""].add_parser(group, help=groups[group]))
+        _add(children[group], name, command)
+    return top
+
+
+def _subparsers(parser: Parser) -> Any:
+    return parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
+
+
+def _add(subparsers: Any, name: str, command: Command) -> None:
+    epilog = f"example: {command.example}"
+    parser = subparsers.add_parser(name, help=command.help, description=command.description, epilog=epilog)
+    for entry in (*command.arguments, LOG_LEVEL):
+        parser.add_argument(*entry.names, **entry.settings)
+    parser.set_defaults(run=command.run)
