@@ -17,7 +17,7 @@ MAY_USE = {
     "data": FOUNDATION | {"wavelet"},
     "tracking": FOUNDATION,
     "train": FOUNDATION | {"wavelet", "model", "data", "tracking"},
-    "evaluate": FOUNDATION | {"wavelet", "model", "data"},
+    "evaluate": FOUNDATION | {"wavelet", "model", "data", "tracking"},
     "compare": FOUNDATION | {"model", "evaluate"},
     "plan": FOUNDATION | {"model", "data"},
     "cluster": FOUNDATION | {"tracking"},  # train and evaluate through their command lines only
@@ -27,6 +27,8 @@ MAY_USE = {
     "__init__": set(),
     **dict.fromkeys(FOUNDATION, FOUNDATION),
 }
+# Jobs read results to find the best snapshot, and only this module knows a result's fields; it imports no torch.
+SINGLE_MODULES = {"cluster": "wavegan_dist.evaluate.result"}
 
 
 def room(file: Path) -> str:
@@ -46,7 +48,8 @@ def imports(file: Path) -> set[str]:
 
 
 def imported_rooms(file: Path) -> set[str]:
-    return {name.split(".")[1] for name in imports(file)} - {"__version__"}
+    single = SINGLE_MODULES.get(room(file))
+    return {name.split(".")[1] for name in imports(file) if name.rpartition(".")[0] != single} - {"__version__"}
 
 
 def module(file: Path) -> str:

@@ -23,9 +23,9 @@ from wavegan_dist.compare.groups import differences, group_runs
 from wavegan_dist.compare.heat_map import frequency_map
 from wavegan_dist.compare.runs import LoadedRun, read_run
 from wavegan_dist.errors import UsageError, WaveganError
-from wavegan_dist.evaluate import evaluate_snapshot, plot_spectrum, save_result
+from wavegan_dist.evaluate.evaluate import evaluate_snapshot
 from wavegan_dist.evaluate.wavelet_distance import haar_packets, packet_names
-from wavegan_dist.tracking import log_evaluation
+from wavegan_dist.run_folder import RunFolder
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)
 BASE_ONLY = ("model.base_only=true", "loss.weights.low=0", "loss.weights.high=0")
@@ -42,9 +42,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, wavegan: Command, config: Pat
         for snapshot in sorted((folder / name / "snapshots").iterdir())[-2:]:
             result = evaluate_snapshot(snapshot, shards / "index.json", ("fwd", "spectrum", "bands"), count=200)
             assert result is not None
-            save_result(result, folder / name / "evaluations" / f"{snapshot.name}.json")
-            plot_spectrum(result["tables"]["spectrum"], folder / name / "evaluations" / f"{snapshot.name}.png")
-            log_evaluation(folder / name, snapshot.name, result)
+            run = RunFolder(folder / name)
+            result.write(run.evaluation(snapshot.name))
+            result.publish(run, snapshot.name)
     return {name: folder / name for name in settings}
 
 
@@ -128,7 +128,7 @@ def edited(source: Path, target: Path, edit: Callable[[dict[str, Any]], None]) -
         ("images_real", 1000, "images_real: 200 / 1000"),
         ("seed", 1, "seed: 0 / 1"),
         ("index_digest", "another", "index_digest: "),
-        ("git_commit", "another", "git_commit: "),
+        ("code_digest", "another", "code_digest: "),
     ],
 )
 def test_numbers_of_another_protocol_get_a_column_of_their_own_and_a_reason(
@@ -143,6 +143,17 @@ def test_numbers_of_another_protocol_get_a_column_of_their_own_and_a_reason(
     assert (bool(second.curve(both[0])), bool(second.curve(both[1]))) == (False, True)
     (why,) = why_apart(columns)
     assert why.startswith(reason)
+
+
+def test_results_of_other_commits_share_a_column_if_the_code_that_matters_is_equal(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    commits = edited(runs["base"], tmp_path / "commits", lambda result: result["protocol"].update(git_commit="another"))
+    both = [read_run(str(path), tmp_path) for path in (runs["full-0"], commits)]
+    assert [column.label for column in find_columns(both) if column.metric == "fwd"] == ["fwd"]
+    older = edited(commits, tmp_path / "older", lambda result: result["protocol"].pop("code_digest"))
+    both = [read_run(str(path), tmp_path) for path in (runs["full-0"], older)]
+    assert [column.label for column in find_columns(both) if column.metric == "fwd"] == ["fwd [1]", "fwd [2]"]
 
 
 def test_the_page_says_why_columns_are_apart(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -178,12 +189,12 @@ def test_a_run_in_mlflow_reads_like_its_folder_and_has_its_spectra_step_by_step(
         assert getattr(again, part) == getattr(folder, part), part
     for result in folder.evaluations:
         logged = client.get_metric_history(tracked.info.run_id, "eval/fwd")
-        assert (result["protocol"]["nimg"], result["metrics"]["fwd"]) in [(each.step, each.value) for each in logged]
+        assert (result.protocol.nimg, result.metrics["fwd"]) in [(each.step, each.value) for each in logged]
     page = compare([f"mlflow:{tracked.info.run_id}", str(runs["base"])], tmp_path / "out").read_text()
     assert "<th>full-0, 0.32 kimg</th><th>base, 0.32 kimg</th>" in page
     pictures = [Path(each.path).name for each in client.list_artifacts(tracked.info.run_id, "images")]
     for result in folder.evaluations:
-        step = rf"spectrum\Wstep\W{result['protocol']['nimg']}\W"
+        step = rf"spectrum\Wstep\W{result.protocol.nimg}\W"
         assert any(re.match(step, name) for name in pictures), pictures
     with pytest.raises(UsageError, match="has no such run"):
         read_run("mlflow:none", tmp_path)

@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-from wavegan_dist.evaluate import evaluate_snapshot, save_result
+from wavegan_dist.evaluate.evaluate import evaluate_snapshot
 from wavegan_dist.processes import leave
 
 out, snapshot, index = map(Path, sys.argv[1:])
 result = evaluate_snapshot(snapshot, index, ("fwd", "spectrum", "bands", "kid"), count=310)
 if result is not None:
-    save_result(result, out)
+    result.write(out)
 leave()

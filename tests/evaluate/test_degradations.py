@@ -9,7 +9,7 @@ from tests.evaluate.degradations import blurred, checkered, collapsed, compresse
 from tests.evaluate.helpers import compare, keep
 from wavegan_dist.evaluate.extractors import efflite0
 from wavegan_dist.evaluate.feature import FeatureRows, Statistics
-from wavegan_dist.evaluate.features import PrecisionRecall, frechet_distance, precision_recall
+from wavegan_dist.evaluate.features import PrecisionRecall, feature_frechet_distance, precision_recall
 from wavegan_dist.evaluate.spectrum import SpectrumError
 from wavegan_dist.evaluate.wavelet_distance import WaveletDistance
 
@@ -60,7 +60,7 @@ def test_mode_collapse_raises_the_distance_of_features_and_lowers_recall(photos:
     assert isinstance(real, FeatureRows)
     assert isinstance(others, FeatureRows)
     sides = [collapsed(others.all(), modes) for modes in (200, 50, 15, 5)]
-    distances = [frechet_distance(real.all(), side) for side in sides]
+    distances = [feature_frechet_distance(real.all(), side) for side in sides]
     recalls = [precision_recall(real.all(), side)[1] for side in sides]
     assert distances == sorted(distances)
     assert distances[-1] > 1.5 * distances[0]

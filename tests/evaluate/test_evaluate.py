@@ -12,7 +12,10 @@ from tests.helpers import Command, fresh_cache, run_ranks
 from wavegan_dist.config import Experiment
 from wavegan_dist.data import Index, write_shards
 from wavegan_dist.errors import UsageError, WaveganError
-from wavegan_dist.evaluate import EXTRACTORS, METRICS, ExtractorWeights, evaluate_snapshot, format_table, save_result
+from wavegan_dist.evaluate.code_digest import code_digest
+from wavegan_dist.evaluate.evaluate import evaluate_snapshot
+from wavegan_dist.evaluate.registry import EXTRACTORS, METRICS, ExtractorWeights
+from wavegan_dist.evaluate.result import EvaluationResult
 from wavegan_dist.images import save_png
 from wavegan_dist.model.build import build_generator
 from wavegan_dist.model.snapshot import save_snapshot
@@ -46,39 +49,41 @@ def test_result_holds_metrics_floors_intervals_tables_and_the_whole_protocol(
 ) -> None:
     result = evaluate_snapshot(snapshot, data, ("fwd", "spectrum", "bands", "kid", "prc"), count=200, seed=3)
     assert result is not None
-    save_result(result, tmp_path / "result.json")
-    assert json.loads((tmp_path / "result.json").read_text()) == result
-    metrics, protocol = result["metrics"], result["protocol"]
+    result.write(tmp_path / "result.json")
+    assert json.loads((tmp_path / "result.json").read_text()) == result.model_dump(mode="json")
+    assert EvaluationResult.read(tmp_path / "result.json") == result
+    metrics, protocol = result.metrics, result.protocol
     expected = {"fwd", "fwd_low", "fwd_high", "spectrum_db", "spectrum_db_top_half_signed", "bands_db", "kid_efflite0@128"}
     assert expected | {"precision_efflite0@128", "recall_efflite0@128"} <= set(metrics)
-    assert set(result["floors"]) == set(metrics) == set(protocol["metrics"])
-    assert result["floors"]["fwd"] < 0.2 * metrics["fwd"]
+    assert set(result.floors) == set(metrics) == set(protocol.metrics)
+    assert result.floors["fwd"] < 0.2 * metrics["fwd"]
     for name in ("spectrum_db", "kid_efflite0@128"):
-        low, high = result["intervals"][name]
+        low, high = result.intervals[name]
         assert low < metrics[name] < high
-    assert result["floors"]["recall_efflite0@128"] > 0.5 > metrics["recall_efflite0@128"]
-    assert set(result["tables"]) == {"fwd_packets", "spectrum", "bands"}
-    assert (protocol["images_real"], protocol["images_generated"], protocol["image_size"]) == (200, 200, 32)
-    assert (protocol["seed"], protocol["ema"], protocol["nimg"]) == (3, True, 2000)
-    assert protocol["index_digest"] == Index.load(data).digest
-    assert protocol["snapshot_sha256"] == json.loads((snapshot / "snapshot.json").read_text())["weights_sha256"]
-    assert protocol["metrics"]["fwd"] == {"basis": "haar", "level": 2, "variables": 192, "range": [0, 1]}
-    assert protocol["metrics"]["kid_efflite0@128"]["torch_fidelity"]
-    table = format_table(result)
+    assert result.floors["recall_efflite0@128"] > 0.5 > metrics["recall_efflite0@128"]
+    assert set(result.tables) == {"fwd_packets", "spectrum", "bands"}
+    assert (protocol.images_real, protocol.images_generated, protocol.image_size) == (200, 200, 32)
+    assert (protocol.seed, protocol.ema, protocol.nimg) == (3, True, 2000)
+    assert protocol.index_digest == Index.load(data).digest
+    assert protocol.snapshot_sha256 == json.loads((snapshot / "snapshot.json").read_text())["weights_sha256"]
+    assert protocol.code_digest == code_digest()
+    assert protocol.metrics["fwd"] == {"basis": "haar", "level": 2, "variables": 192, "range": [0, 1]}
+    assert protocol.metrics["kid_efflite0@128"]["torch_fidelity"]
+    table = result.table()
     assert all(name in table for name in metrics)
     assert "200 real and 200 generated images of 32 px, seed 3, EMA weights at 2 kimg" in table
-    assert "floor: the same between two disjoint sets of 200 real images" in table
+    assert "floor: the same metric between two disjoint sets of 200 real images" in table
 
 
 def test_half_of_the_real_images_is_the_default_and_more_have_no_floor(snapshot: Path, data: Path) -> None:
     result = evaluate_snapshot(snapshot, data, ("spectrum",))
     assert result is not None
-    assert result["protocol"]["images_real"] == 300
-    assert result["floors"]
+    assert result.protocol.images_real == 300
+    assert result.floors
     result = evaluate_snapshot(snapshot, data, ("spectrum",), count=301)
     assert result is not None
-    assert result["floors"] == {}
-    assert "no floors: they take 602 real images" in format_table(result)
+    assert result.floors == {}
+    assert "no floors: they take 602 real images" in result.table()
 
 
 def test_the_real_side_is_read_once_and_the_result_is_the_same(

@@ -20,7 +20,7 @@ from wavegan_dist.evaluate import extractors
 from wavegan_dist.evaluate.bootstrap import RESAMPLES
 from wavegan_dist.evaluate.extractors import Extractor, dinov2, efflite0, inception
 from wavegan_dist.evaluate.feature import FeatureRows, Statistics
-from wavegan_dist.evaluate.features import FrechetFeatures, KernelDistance, PrecisionRecall, resampled_kernel_distances
+from wavegan_dist.evaluate.features import FrechetDistance, KernelDistance, PrecisionRecall, resampled_kernel_distances
 from wavegan_dist.evaluate.metric import Metric
 from wavegan_dist.evaluate.real import halves
 from wavegan_dist.evaluate.statistics import Source, compute_statistics
@@ -34,9 +34,9 @@ def extractor() -> Extractor:
 
 
 def test_fd_and_kid_rise_with_blur(extractor: Extractor, photos: Tensor) -> None:
-    real = keep(FrechetFeatures(extractor, "fd"), photos[:64])
-    soft = [keep(FrechetFeatures(extractor, "fd"), blurred(photos[:64], sigma)) for sigma in (0.0, 0.7, 1.5)]
-    fd = [FrechetFeatures(extractor, "fd").compare(real, side).metrics["fd"] for side in soft]
+    real = keep(FrechetDistance(extractor, "fd"), photos[:64])
+    soft = [keep(FrechetDistance(extractor, "fd"), blurred(photos[:64], sigma)) for sigma in (0.0, 0.7, 1.5)]
+    fd = [FrechetDistance(extractor, "fd").compare(real, side).metrics["fd"] for side in soft]
     kid = [KernelDistance(extractor, 64).compare(real, side).metrics["kid_efflite0@128"] for side in soft]
     assert abs(fd[0]) < 1e-2
     assert fd == sorted(fd)
@@ -103,7 +103,7 @@ def test_fd_kid_and_prc_equal_torch_fidelity_run_alone_on_the_same_png_files(
     real = through_shards(photos[:count], tmp_path / "real", network)
     made = through_shards(blurred(photos[count : 2 * count], 2.0) // 2, tmp_path / "made", network)
     metrics: list[Metric] = [KernelDistance(network, 40, seed=7), PrecisionRecall(network)]
-    metrics += [FrechetFeatures(network, "fd")] if full_rank else []
+    metrics += [FrechetDistance(network, "fd")] if full_rank else []
     ours = {key: value for metric in metrics for key, value in metric.compare(real, made).metrics.items()}
     theirs = calculate_metrics(
         input1=str(tmp_path / "made" / "png"), input2=str(tmp_path / "real" / "png"), cuda=False, fid=full_rank, kid=True,
@@ -159,7 +159,7 @@ def test_fid_is_torch_fidelitys_inception_at_2048(tmp_path: Path, monkeypatch: p
     torch.save(stand_in.state_dict(), path)
     monkeypatch.setattr(extractors, "INCEPTION_SHA256", sha256(path))
     extractor = inception(path)
-    metric = FrechetFeatures(extractor, "fid")
+    metric = FrechetDistance(extractor, "fid")
     kept = keep(metric, photos[:2])
     assert isinstance(kept, FeatureRows)
     torch.testing.assert_close(kept.all(), stand_in(photos[:2])[0])

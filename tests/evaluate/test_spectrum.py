@@ -10,7 +10,8 @@ from torch import Tensor
 from tests.evaluate.degradations import blurred, noisy
 from tests.evaluate.helpers import compare
 from wavegan_dist.evaluate.metric import MetricResult
-from wavegan_dist.evaluate.spectrum import RadialPower, SpectrumError, plot_spectrum
+from wavegan_dist.evaluate.spectrum import RadialPower, SpectrumError
+from wavegan_dist.evaluate.spectrum_plot import plot_spectrum
 
 
 def spectrum(real: Tensor, generated: Tensor) -> MetricResult:

@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.helpers import refused
 from wavegan_dist.errors import WaveganError
-from wavegan_dist.tracking import log_evaluation, sync
+from wavegan_dist.tracking import log_metrics, sync
 from wavegan_dist.tracking.record import Record
 from wavegan_dist.tracking.sender import Sender
 from wavegan_dist.tracking.spool import Spool
@@ -138,9 +138,8 @@ def test_a_picture_is_named_as_mlflow_names_it(spool, stored, client):
 
 
 def test_sync_sends_all_spools_or_says_in_a_line_that_it_cannot(spool, proxy, stored, wavegan, tmp_path):
-    result = {"metrics": {"fd@128": 3.5}, "protocol": {"nimg": 1000}}
     proxy.mode = "fail"
-    log_evaluation(spool.run, "kimg-000001", result)  # does not raise
+    log_metrics(spool.run, {"eval/fd_at_128": 3.5}, 1000, spool="kimg-000001", files={}, pictures={})  # does not raise
     outcome = wavegan("track", "sync", spool.run)
     refused(outcome, proxy.uri, "1 point", "wavegan track sync", exit_code=1)
     proxy.mode = "pass"
@@ -157,7 +156,7 @@ def test_an_evaluation_waits_seconds_for_a_server_that_hangs_and_leaves_its_poin
     Sender(spool).deliver()
     proxy.mode = "hang"
     began = time.monotonic()
-    log_evaluation(spool.run, "kimg-000001", {"metrics": {"fwd": 0.5}, "protocol": {"nimg": 1000}})
+    log_metrics(spool.run, {"eval/fwd": 0.5}, 1000, spool="kimg-000001", files={}, pictures={})
     assert time.monotonic() - began < 8
     proxy.mode = "pass"
     assert sync(spool.run) == {"metrics": 1}

@@ -31,30 +31,28 @@ def measures(options: argparse.Namespace) -> list[str]:
 
 
 def run(options: argparse.Namespace) -> None:
-    from wavegan_dist import evaluate
-    from wavegan_dist.tracking import log_evaluation
+    from wavegan_dist.evaluate.evaluate import evaluate_snapshot
+    from wavegan_dist.evaluate.registry import ExtractorWeights
+    from wavegan_dist.run_folder import RunFolder
 
-    result = evaluate.evaluate_snapshot(
+    result = evaluate_snapshot(
         options.snapshot,
         options.data,
         metrics=options.metrics.split(","),
         count=options.count,
         seed=options.seed,
-        weights=evaluate.ExtractorWeights(options.extractor, options.inception_weights, options.dinov2_weights),
+        weights=ExtractorWeights(options.extractor, options.inception_weights, options.dinov2_weights),
     )
-    if result is None:  # rank 0 tells
+    if result is None:  # only rank 0 has the result
         return
-    snapshot = options.snapshot.resolve()
-    run = snapshot.parent.parent
-    of_run = snapshot.parent.name == "snapshots"
-    out = options.json or (run / "evaluations" / f"{snapshot.name}.json" if of_run else None)
+    name = options.snapshot.resolve().name
+    run = RunFolder.of_snapshot(options.snapshot)
+    out = options.json or (run.evaluation(name) if run else None)
     if out is not None:
-        evaluate.save_result(result, out)
-        if "spectrum" in result["tables"]:
-            evaluate.plot_spectrum(result["tables"]["spectrum"], out.with_suffix(".png"))
-    if of_run:
-        log_evaluation(run, snapshot.name, result)
-    print(evaluate.format_table(result))
+        result.write(out)
+    if run is not None:
+        result.publish(run, name)
+    print(result.table())
     if out is not None:
         print(out)
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from wavegan_dist.evaluate.result import EvaluationResult
 from wavegan_dist.files import atomic_file
 from wavegan_dist.tracking import log_tags
 from wavegan_dist.tracking.spool import locked
@@ -13,7 +14,7 @@ def tag_best(run_dir: Path, metric: str) -> None:
     with locked(run_dir / "cluster" / "best.lock"):  # two evaluations may end together
         values = {}
         for file in run_dir.glob("evaluations/kimg-*.json"):
-            if (value := json.loads(file.read_text())["metrics"].get(metric)) is not None:
+            if (value := EvaluationResult.read(file).metrics.get(metric)) is not None:
                 values[file.stem] = value
         if not values:
             print(f"wavegan: no evaluation has the metric {metric}, so no snapshot is tagged as the best")

@@ -10,9 +10,8 @@ from typing import Any
 
 from wavegan_dist.compare.groups import RunGroup
 from wavegan_dist.compare.runs import LoadedRun
+from wavegan_dist.evaluate.result import EvaluationResult
 from wavegan_dist.files import atomic_file
-
-SUBJECT = {"nimg", "snapshot", "snapshot_sha256", "metrics"}  # what was measured; all else is how
 
 
 @dataclass(frozen=True)
@@ -23,17 +22,17 @@ class Column:
     label: str
     protocol: dict[str, Any]
 
-    def results(self, run: LoadedRun) -> list[dict[str, Any]]:
+    def results(self, run: LoadedRun) -> list[EvaluationResult]:
         """The run's results that belong here, by ascending image number."""
         return [
             result
             for result in run.evaluations
-            if self.metric in result["metrics"] and _how(result, self.metric) == self.protocol
+            if self.metric in result.metrics and result.conditions(self.metric) == self.protocol
         ]
 
     def curve(self, run: LoadedRun) -> dict[float, float]:
         """kimg -> value."""
-        return {result["protocol"]["nimg"] / 1000: result["metrics"][self.metric] for result in self.results(run)}
+        return {result.kimg: result.metrics[self.metric] for result in self.results(run)}
 
     def final(self, group: RunGroup) -> list[float]:
         """The newest value of each run that has one."""
@@ -42,7 +41,7 @@ class Column:
     def floor(self, groups: Sequence[RunGroup]) -> float | None:
         """Between real images; equal for equal protocols."""
         every = (result for group in groups for run in group.runs for result in self.results(run))
-        return next((result["floors"][self.metric] for result in every if self.metric in result.get("floors", {})), None)
+        return next((result.floors[self.metric] for result in every if self.metric in result.floors), None)
 
 
 def find_columns(runs: Sequence[LoadedRun]) -> list[Column]:
@@ -50,9 +49,9 @@ def find_columns(runs: Sequence[LoadedRun]) -> list[Column]:
     found: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
         for result in run.evaluations:
-            for metric in result["metrics"]:
+            for metric in result.metrics:
                 protocols = found.setdefault(metric, [])
-                if (how := _how(result, metric)) not in protocols:
+                if (how := result.conditions(metric)) not in protocols:
                     protocols.append(how)
     return [
         Column(metric, metric if len(protocols) == 1 else f"{metric} [{number}]", how)
@@ -90,18 +89,12 @@ def _lines(groups: Sequence[RunGroup], columns: Sequence[Column]) -> Iterator[li
         for run in group.runs:
             for column in columns:
                 for result in column.results(run):
-                    metric, kimg = column.metric, result["protocol"]["nimg"] / 1000
-                    floor = result.get("floors", {}).get(metric, "")
-                    low, high = result.get("intervals", {}).get(metric, ("", ""))
-                    value, seed = result["metrics"][metric], run.settings["seed"]
+                    metric, kimg = column.metric, result.kimg
+                    floor = result.floors.get(metric, "")
+                    low, high = result.intervals.get(metric, ("", ""))
+                    value, seed = result.metrics[metric], run.settings["seed"]
                     how = json.dumps(column.protocol, sort_keys=True)
                     yield [group.label, run.name, seed, kimg, column.label, value, floor, low, high, how]
-
-
-def _how(result: dict[str, Any], metric: str) -> dict[str, Any]:
-    protocol: dict[str, Any] = result["protocol"]
-    shared = {key: value for key, value in protocol.items() if key not in SUBJECT}
-    return {**shared, **protocol["metrics"].get(metric, {})}
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:

@@ -59,7 +59,7 @@ def _results(groups: Sequence[RunGroup], columns: Sequence[Column]) -> str:
 
 
 def _measured(group: RunGroup) -> str:
-    newest = [run.evaluations[-1]["protocol"]["nimg"] / 1000 for run in group.runs if run.evaluations]
+    newest = [run.evaluations[-1].kimg for run in group.runs if run.evaluations]
     if not newest:
         return "not evaluated"
     return f"{min(newest):g} kimg" if min(newest) == max(newest) else f"{min(newest):g} to {max(newest):g} kimg"

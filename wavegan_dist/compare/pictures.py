@@ -105,7 +105,7 @@ def _heat_maps(groups: Sequence[RunGroup], column: Column) -> "Figure":
 def _newest(group: RunGroup, column: Column, table: str) -> Iterator[dict[str, Any]]:
     for run in group.runs:
         if results := column.results(run):
-            yield results[-1]["tables"][table]
+            yield results[-1].tables[table]
 
 
 def _history(run: LoadedRun, name: str) -> dict[float, float]:

@@ -9,7 +9,9 @@ from typing import Any
 from wavegan_dist import config
 from wavegan_dist.compare.mlflow_runs import fetch
 from wavegan_dist.errors import UsageError, WaveganError
+from wavegan_dist.evaluate.result import EvaluationResult
 from wavegan_dist.model.snapshot import Snapshot, load_snapshot
+from wavegan_dist.run_folder import RunFolder
 
 MLFLOW = "mlflow:"
 
@@ -31,7 +33,7 @@ class LoadedRun:
     settings: dict[str, Any]
     environment: dict[str, Any]
     points: list[dict[str, float]]
-    evaluations: list[dict[str, Any]]
+    evaluations: list[EvaluationResult]
     snapshot: Snapshot | None
 
     @property
@@ -55,29 +57,27 @@ def read_run(source: str, scratch: Path) -> LoadedRun:
         UsageError: no run is there.
         WaveganError: a file of it is damaged.
     """
-    folder = fetch(source.removeprefix(MLFLOW), scratch) if source.startswith(MLFLOW) else Path(source)
-    if not (folder / "config.yaml").is_file():
+    run = RunFolder(fetch(source.removeprefix(MLFLOW), scratch) if source.startswith(MLFLOW) else Path(source))
+    if not run.config.is_file():
         raise UsageError(f"{source} is not a run: config.yaml is not there; give a folder such as runs/demo, or mlflow:RUN_ID")
-    results = [_json(path) for path in sorted(folder.glob("evaluations/*.json"))]
-    snapshots = sorted(folder.glob("snapshots/kimg-*"))
-    environment = folder / "environment.json"
+    snapshots = run.snapshots()
     return LoadedRun(
-        name=folder.resolve().name,
-        settings=config.load(folder / "config.yaml").flat(),
-        environment=_json(environment) if environment.exists() else {},
-        points=_points(folder / "metrics.jsonl"),
-        evaluations=sorted(results, key=lambda result: int(result["protocol"]["nimg"])),
+        name=run.path.resolve().name,
+        settings=config.load(run.config).flat(),
+        environment=_environment(run.environment),
+        points=_points(run.metrics),
+        evaluations=sorted(map(EvaluationResult.read, run.evaluations()), key=lambda result: result.protocol.nimg),
         snapshot=load_snapshot(snapshots[-1]) if snapshots else None,
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _environment(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
     try:
         content: dict[str, Any] = json.loads(path.read_text())
-        if path.parent.name == "evaluations":
-            _ = content["metrics"], content["tables"], content["protocol"]["nimg"], content["protocol"]["metrics"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise WaveganError(f"{path} is damaged or no result of `wavegan evaluate`; delete it, or evaluate again") from error
+    except ValueError as error:
+        raise WaveganError(f"{path} is damaged: it is not JSON; delete it") from error
     return content
 
 

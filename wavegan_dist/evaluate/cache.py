@@ -1,7 +1,7 @@
 """What was computed of real images, kept between evaluations: $XDG_CACHE_HOME/wavegan, else ~/.cache/wavegan.
 
 An entry is named by the sha256 of its key, and the key is all that the content depends on: the digest of the data, the rows,
-the extractor and the hash of its weights, the versions, and the sources of this package. So nothing in it is ever stale.
+the extractor and the hash of its weights, the versions, and the digest of the source files. So nothing in it is ever stale.
 Entries appear whole under their names, so jobs may share the folder; each carries its own sha256 and a damaged one is made
 anew. The folder may be deleted at any time.
 """
@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import sys
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-import wavegan_dist
+from wavegan_dist.evaluate.code_digest import code_digest
 from wavegan_dist.files import atomic_file
 
 DIGEST_BYTES = 32
@@ -57,12 +56,5 @@ def write(key: Key, tensors: dict[str, Tensor]) -> None:
 
 
 def _path(key: Key) -> Path:
-    whole = {**key, "sources": _sources(), "torch": torch.__version__}
+    whole = {**key, "code_digest": code_digest(), "torch": torch.__version__}
     return folder() / f"{hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()}.bin"
-
-
-@cache
-def _sources() -> str:
-    """Sha256 of this package's sources."""
-    home = Path(wavegan_dist.__file__).parent
-    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(home.rglob("*.py")))).hexdigest()

@@ -10,9 +10,11 @@ from torch import Tensor
 from wavegan_dist import __version__
 from wavegan_dist.data import Index
 from wavegan_dist.errors import UsageError
+from wavegan_dist.evaluate.code_digest import code_digest
 from wavegan_dist.evaluate.generate import generated_images
 from wavegan_dist.evaluate.real import floors, real_sides
 from wavegan_dist.evaluate.registry import DEFAULT_METRICS, OFFLINE, ExtractorWeights, build_metrics, check_names
+from wavegan_dist.evaluate.result import EvaluationProtocol, EvaluationResult
 from wavegan_dist.evaluate.statistics import BATCH, Source, compute_statistics
 from wavegan_dist.model.snapshot import Snapshot, load_snapshot
 from wavegan_dist.processes import Group, join, on_all_ranks, together
@@ -28,7 +30,7 @@ def evaluate_snapshot(
     count: int | None = None,
     seed: int = 0,
     weights: ExtractorWeights = OFFLINE,
-) -> dict[str, Any] | None:
+) -> EvaluationResult | None:
     """Measure a snapshot's EMA generator against real images, with all processes of the launch, on GPUs if there are any.
 
     Args:
@@ -40,9 +42,7 @@ def evaluate_snapshot(
         weights: the extractor of fd, kid and prc, and files of weights.
 
     Returns:
-        On rank 0, {"metrics": name -> number, "floors": the same between two disjoint sets of as many real images (empty
-        where there are not enough), "intervals": 95% bootstrap, "tables": per packet, band and frequency, "protocol": all
-        that the numbers depend on}; None on other ranks. It does not depend on the number of processes.
+        The result on rank 0, None on other ranks. It does not depend on the number of processes.
 
     Raises:
         UsageError: before any work: an unknown metric, sizes that differ, too few images, weights that are missing.
@@ -61,33 +61,36 @@ def evaluate_snapshot(
         return None
     generated = dict(zip((feature.name for feature in features), kept, strict=True))
     outcomes = [measure.compare(sides[0][measure.feature.name], generated[measure.feature.name]) for measure in measures]
-    return {
-        "metrics": {name: value for outcome in outcomes for name, value in outcome.metrics.items()},
-        "floors": floors(measures, sides, index, count, seed, group),
-        "intervals": {name: interval for outcome in outcomes for name, interval in outcome.intervals.items()},
-        "tables": {name: table for outcome in outcomes for name, table in outcome.tables.items()},
-        "protocol": protocol(snapshot, index, count, seed, group)
-        | {"metrics": {name: m.protocol for m, o in zip(measures, outcomes, strict=True) for name in o.metrics}},
-    }
+    protocols = {name: metric.protocol for metric, outcome in zip(measures, outcomes, strict=True) for name in outcome.metrics}
+    return EvaluationResult(
+        metrics={name: value for outcome in outcomes for name, value in outcome.metrics.items()},
+        floors=floors(measures, sides, index, count, seed, group),
+        intervals={name: interval for outcome in outcomes for name, interval in outcome.intervals.items()},
+        tables={name: table for outcome in outcomes for name, table in outcome.tables.items()},
+        protocol=_protocol(snapshot, index, count, seed, group, protocols),
+    )
 
 
-def protocol(snapshot: Snapshot, index: Index, count: int, seed: int, group: Group) -> dict[str, Any]:
-    """What was measured, and all that every metric depends on."""
-    return {
-        "nimg": snapshot.nimg,
-        "snapshot": str(snapshot.path),
-        "snapshot_sha256": snapshot.weights_sha256,
-        "images_real": count,
-        "images_generated": count,
-        "image_size": index.size,
-        "seed": seed,
-        "ema": True,
-        "index_digest": index.digest,
-        "wavegan_dist": __version__,
-        "git_commit": git_commit(),
-        "torch": torch.__version__,
-        "device": group.device.type,
-    }
+def _protocol(
+    snapshot: Snapshot, index: Index, count: int, seed: int, group: Group, metrics: dict[str, dict[str, Any]]
+) -> EvaluationProtocol:
+    return EvaluationProtocol(
+        nimg=snapshot.nimg,
+        snapshot=str(snapshot.path),
+        snapshot_sha256=snapshot.weights_sha256,
+        images_real=count,
+        images_generated=count,
+        image_size=index.size,
+        seed=seed,
+        ema=True,
+        index_digest=index.digest,
+        wavegan_dist=__version__,
+        git_commit=git_commit(),
+        code_digest=code_digest(),
+        torch=torch.__version__,
+        device=group.device.type,
+        metrics=metrics,
+    )
 
 
 def _check_images(snapshot: Snapshot, index: Index, index_path: Path, count: int | None) -> int:

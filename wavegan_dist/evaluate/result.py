@@ -1,42 +1,156 @@
-"""The result of an evaluation for people and for files."""
+"""The result of an evaluation, and the only module that knows its fields.
+
+Imports neither torch nor torch-fidelity, so that jobs and commands which only read results start quickly.
+"""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from pydantic import BaseModel, ConfigDict
+
+from wavegan_dist.errors import WaveganError
+from wavegan_dist.evaluate.spectrum_plot import plot_spectrum
 from wavegan_dist.files import atomic_file
+from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.tracking import log_metrics
+
+SUBJECT = {"nimg", "snapshot", "snapshot_sha256"}  # fields that say what was measured; all others say how
 
 
-def format_table(result: dict[str, Any]) -> str:
-    """A metric a line with its floor and interval, then what was compared; no trailing newline."""
-    metrics, floors, intervals = result["metrics"], result["floors"], result["intervals"]
-    width = max(map(len, metrics))
-    rows = [f"{'':<{width}}  {'value':>10}  {'floor':>10}  95% interval"]
-    for name, value in metrics.items():
-        floor = f"{floors[name]:>10.4g}" if name in floors else f"{'-':>10}"
-        low, high = intervals.get(name, (None, None))
-        between = "" if low is None else f"  {low:.4g} .. {high:.4g}"
-        rows.append(f"{name:<{width}}  {value:>10.4g}  {floor}{between}")
-    rows += [_compared(result["protocol"]), _floor_note(floors, result["protocol"])]
-    return "\n".join(rows)
+class EvaluationProtocol(BaseModel):
+    """What was measured, and everything that the metrics depend on.
+
+    Args:
+        nimg: number of training images of the snapshot.
+        snapshot: path of the snapshot folder.
+        snapshot_sha256: hash of the snapshot's weights.
+        images_real, images_generated: number of images in each set.
+        image_size: side of the images in pixels.
+        seed: seed of the latents, of the choice of real images, of KID's subsets and of the bootstrap.
+        ema: whether the weights are the moving average; always true.
+        index_digest: digest of the real data set.
+        wavegan_dist: version of this package.
+        git_commit: commit of the checkout, with "+" after it if files were changed; shown but not compared.
+        code_digest: digest of the source files that the metrics depend on; empty in results of older versions.
+        torch: version of PyTorch.
+        device: type of the device, `cpu` or `cuda`.
+        metrics: for each metric, what that metric alone depends on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")  # a field of a later version must keep its columns apart, too
+
+    nimg: int
+    snapshot: str
+    snapshot_sha256: str
+    images_real: int
+    images_generated: int
+    image_size: int
+    seed: int
+    ema: bool
+    index_digest: str
+    wavegan_dist: str
+    git_commit: str
+    code_digest: str = ""
+    torch: str
+    device: str
+    metrics: dict[str, dict[str, Any]]
 
 
-def save_result(result: dict[str, Any], path: Path) -> None:
-    """Write the result as JSON, whole or not at all."""
-    with atomic_file(path) as file:
-        json.dump(result, file, indent=2, allow_nan=False)
-        file.write("\n")
+class EvaluationResult(BaseModel):
+    """Metrics of one snapshot, as `wavegan evaluate` writes them to JSON.
 
+    Args:
+        metrics: name to value.
+        floors: the same metrics between two disjoint sets of real images; empty if the data set is too small for two.
+        intervals: 95% bootstrap intervals [low, high] of those metrics that have one.
+        tables: per-packet, per-band and per-frequency values that the metrics summarize.
+        protocol: what was measured, and everything that the metrics depend on.
+    """
 
-def _compared(protocol: dict[str, Any]) -> str:
-    return (
-        f"{protocol['images_real']} real and {protocol['images_generated']} generated images of {protocol['image_size']} px, "
-        f"seed {protocol['seed']}, EMA weights at {protocol['nimg'] / 1000:g} kimg; compare only equal protocols"
-    )
+    model_config = ConfigDict(frozen=True)
 
+    metrics: dict[str, float]
+    floors: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    tables: dict[str, Any]
+    protocol: EvaluationProtocol
 
-def _floor_note(floors: dict[str, float], protocol: dict[str, Any]) -> str:
-    count = protocol["images_real"]
-    if floors:
-        return f"floor: the same between two disjoint sets of {count} real images"
-    return f"no floors: they take {2 * count} real images, more than the set holds; a smaller --count has them"
+    @property
+    def kimg(self) -> float:
+        """Number of training images of the snapshot, in thousands."""
+        return self.protocol.nimg / 1000
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a result from JSON.
+
+        Raises:
+            WaveganError: the file is damaged or holds something else.
+        """
+        try:
+            return cls.model_validate(json.loads(path.read_text()))
+        except ValueError as error:
+            raise WaveganError(f"{path} is damaged or no result of `wavegan evaluate`; delete it, or evaluate again") from error
+
+    def write(self, path: Path) -> None:
+        """Write the result to `path` as JSON and, if the spectrum was measured, its plot beside `path` as `.png`."""
+        with atomic_file(path) as file:
+            json.dump(self.model_dump(), file, indent=2, allow_nan=False)
+            file.write("\n")
+        if "spectrum" in self.tables:
+            plot_spectrum(self.tables["spectrum"], path.with_suffix(".png"))
+
+    def publish(self, run: RunFolder, snapshot: str) -> None:
+        """Log the metrics to the MLflow run of `run` at the snapshot's image number, with the result's file and its plot.
+
+        The files are logged if `write` put them at `run.evaluation(snapshot)`. What MLflow does not accept now stays in the
+        run folder for `wavegan track sync`. Never raises.
+
+        Args:
+            run: the run that the snapshot belongs to.
+            snapshot: name of the snapshot's folder.
+        """
+        file = run.evaluation(snapshot)
+        plot = file.with_suffix(".png")
+        log_metrics(
+            run.path,
+            {f"eval/{name.replace('@', '_at_')}": value for name, value in self.metrics.items()},
+            self.protocol.nimg,
+            spool=snapshot,
+            files={file: "evaluations"} if file.is_file() else {},
+            pictures={plot: "spectrum"} if plot.is_file() else {},
+        )
+
+    def conditions(self, metric: str) -> dict[str, Any]:
+        """Everything but the snapshot that a metric's value depends on: values are comparable only if these are equal.
+
+        The commit is not among the conditions: `code_digest` tells whether the code that matters has changed. A result without
+        a digest is comparable with results of its own commit only.
+        """
+        shared = self.protocol.model_dump(exclude=SUBJECT | {"metrics", "git_commit"})
+        shared["code_digest"] = self.protocol.code_digest or f"unknown, commit {self.protocol.git_commit}"
+        return {**shared, **self.protocol.metrics.get(metric, {})}
+
+    def table(self) -> str:
+        """Text for the terminal: a line for each metric with its floor and interval, then the protocol; no trailing newline."""
+        width = max(map(len, self.metrics))
+        lines = [f"{'':<{width}}  {'value':>10}  {'floor':>10}  95% interval"]
+        for name, value in self.metrics.items():
+            floor = f"{self.floors[name]:>10.4g}" if name in self.floors else f"{'-':>10}"
+            interval = "  {:.4g} .. {:.4g}".format(*self.intervals[name]) if name in self.intervals else ""
+            lines.append(f"{name:<{width}}  {value:>10.4g}  {floor}{interval}")
+        return "\n".join([*lines, self._protocol_line(), self._floor_line()])
+
+    def _protocol_line(self) -> str:
+        protocol = self.protocol
+        return (
+            f"{protocol.images_real} real and {protocol.images_generated} generated images of {protocol.image_size} px, "
+            f"seed {protocol.seed}, EMA weights at {self.kimg:g} kimg; compare only equal protocols"
+        )
+
+    def _floor_line(self) -> str:
+        count = self.protocol.images_real
+        if self.floors:
+            return f"floor: the same metric between two disjoint sets of {count} real images"
+        return f"no floors: they take {2 * count} real images, more than the data set holds; lower --count"

@@ -6,7 +6,6 @@ each colour's mean from each image and averages over the angle. 0 dB is one squa
 """
 
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,6 @@ from torch import Tensor
 from wavegan_dist.evaluate.bootstrap import RESAMPLES, intervals
 from wavegan_dist.evaluate.feature import Feature, FeatureRows, Statistics
 from wavegan_dist.evaluate.metric import MetricResult
-from wavegan_dist.files import atomic_file
 
 KAISER_BETA = 8.0
 ROUNDING_NOISE = 1 / 12  # power of rounding to 8 bits: below it nothing is meant, and a flat image stays finite
@@ -92,18 +90,3 @@ def radii(size: int) -> int:
 def decibels(power: Tensor) -> Tensor:
     """Power in squared grey levels, any shape -> dB, from that of rounding to 8 bits up."""
     return 10 * power.clamp(min=ROUNDING_NOISE).log10()
-
-
-def plot_spectrum(table: dict[str, Any], path: Path) -> None:
-    """Draw the table `spectrum` of a result as a PNG: power of real and generated images over the frequency."""
-    from matplotlib.figure import Figure  # slow to import
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot(xlabel="frequency / Nyquist", ylabel="power, dB (1 squared grey level = 0)")
-    axes.plot(table["frequency"], table["real_db"], label="real")
-    axes.plot(table["frequency"], table["generated_db"], label="generated")
-    axes.axvspan(0.5, max(table["frequency"]), alpha=0.08, label="top half")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    with atomic_file(path, "wb") as file:
-        figure.savefig(file, format="png", dpi=120)

@@ -2,8 +2,8 @@
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from wavegan_dist.errors import UsageError, WaveganError
@@ -34,21 +34,33 @@ def sync(run: Path) -> Counter[str]:
     return sent
 
 
-def log_evaluation(run: Path, snapshot: str, result: dict[str, Any]) -> None:
-    """Log an evaluation's metrics to the MLflow run of the run folder `run`, at the snapshot's own image number.
+def log_metrics(
+    run: Path,
+    values: Mapping[str, float],
+    nimg: int,
+    *,
+    spool: str,
+    files: Mapping[Path, str],
+    pictures: Mapping[Path, str],
+) -> None:
+    """Log metrics at step `nimg` to the MLflow run of a run folder, with the files that belong to them.
 
-    So are the result's file and the picture of its spectrum, if they lie in the run's folder `evaluations`.
+    What MLflow does not accept now stays in the run folder for `wavegan track sync`. Never raises.
 
-    What cannot be sent now stays for `wavegan track sync`; never raises.
+    Args:
+        run: the run folder; nothing is logged if the run is not tracked.
+        values: name to value.
+        nimg: image number, MLflow's step.
+        spool: first part of the spool file's name.
+        files: files inside the run folder, each with the artifact folder that it goes to.
+        pictures: image files inside the run folder, each with the name of its series.
     """
-    nimg = result["protocol"]["nimg"]
-    values = {f"eval/{name.replace('@', '_at_')}": value for name, value in result["metrics"].items()}
-    events: list[Event] = [{"kind": "metrics", "nimg": nimg, "values": values}]
-    if (run / (path := f"evaluations/{snapshot}.json")).is_file():
-        events.append({"kind": "file", "path": path, "under": "evaluations"})
-    if (run / (path := f"evaluations/{snapshot}.png")).is_file():
-        events.append({"kind": "picture", "path": path, "name": "spectrum", "nimg": nimg})
-    _log(run, snapshot, *events)
+    events: list[Event] = [{"kind": "metrics", "nimg": nimg, "values": dict(values)}]
+    events += [{"kind": "file", "path": str(path.relative_to(run)), "under": under} for path, under in files.items()]
+    events += [
+        {"kind": "picture", "path": str(path.relative_to(run)), "name": name, "nimg": nimg} for path, name in pictures.items()
+    ]
+    _log(run, spool, *events)
 
 
 def log_tags(run: Path, values: dict[str, str]) -> None:

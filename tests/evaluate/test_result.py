@@ -1,0 +1,77 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import wavegan_dist
+from wavegan_dist.errors import WaveganError
+from wavegan_dist.evaluate.code_digest import SOURCES, code_digest, digest_of
+from wavegan_dist.evaluate.result import EvaluationProtocol, EvaluationResult
+
+PACKAGE = Path(wavegan_dist.__file__).parent
+
+
+@pytest.fixture
+def result() -> EvaluationResult:
+    protocol = EvaluationProtocol(
+        nimg=2500, snapshot="runs/x/snapshots/kimg-000002.500", snapshot_sha256="0" * 64, images_real=10, images_generated=10,
+        image_size=32, seed=0, ema=True, index_digest="1" * 64, wavegan_dist="0.1", git_commit="abc", code_digest="2" * 64,
+        torch="2.9", device="cpu", metrics={"fwd": {"basis": "haar"}, "kid": {}},
+    )  # fmt: skip
+    return EvaluationResult(
+        metrics={"fwd": 0.1, "kid": 0.2}, floors={"fwd": 0.05}, intervals={"kid": (0.1, 0.3)}, tables={}, protocol=protocol
+    )
+
+
+def test_a_result_survives_its_file(result: EvaluationResult, tmp_path: Path) -> None:
+    path = tmp_path / "evaluations" / "kimg-000002.500.json"
+    result.write(path)
+    assert EvaluationResult.read(path) == result
+    content = json.loads(path.read_text())
+    assert list(content) == ["metrics", "floors", "intervals", "tables", "protocol"]
+    assert content["intervals"] == {"kid": [0.1, 0.3]}
+    assert path.read_text().endswith("}\n")
+    assert not path.with_suffix(".png").exists()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"metrics": {}}', "\ud800"])
+def test_a_damaged_file_is_one_line(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "kimg-000001.json"
+    path.write_bytes(content.encode(errors="surrogatepass"))
+    with pytest.raises(WaveganError, match=r"kimg-000001\.json is damaged or no result of `wavegan evaluate`") as error:
+        EvaluationResult.read(path)
+    assert "\n" not in str(error.value)
+
+
+def test_values_are_comparable_unless_something_but_the_snapshot_and_the_commit_differs(result: EvaluationResult) -> None:
+    def conditions(metric: str = "fwd", **changes: object) -> dict[str, object]:
+        return result.model_copy(update={"protocol": result.protocol.model_copy(update=changes)}).conditions(metric)
+
+    same = {"nimg": 1, "snapshot": "other", "snapshot_sha256": "3", "git_commit": "def", "metrics": {"fwd": {"basis": "haar"}}}
+    assert conditions(**same) == conditions()
+    for name, value in result.protocol.model_dump(exclude=set(same)).items():
+        assert conditions(**{name: not value if isinstance(value, bool) else value * 2 + type(value)(1)}) != conditions(), name
+    assert conditions("kid") != conditions("fwd")
+    assert conditions(code_digest="", git_commit="def") != conditions(code_digest="", git_commit="abc")
+
+
+def test_a_result_is_read_without_torch() -> None:
+    code = "import sys; import wavegan_dist.evaluate.result; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "torch_fidelity", "mlflow", "matplotlib"} & set(modules)
+
+
+def test_the_digest_of_the_code_covers_what_evaluation_imports_and_changes_with_any_of_it(tmp_path: Path) -> None:
+    for pattern in SOURCES:
+        assert list(PACKAGE.glob(pattern)), pattern
+    for path in ("evaluate/moments.py", "wavelet/cpu/build.py", "counted.py"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text("1")
+    digest = digest_of(tmp_path)
+    (tmp_path / "cli.py").write_text("not part of it")
+    assert digest_of(tmp_path) == digest
+    (tmp_path / "counted.py").write_text("2")
+    assert digest_of(tmp_path) != digest
+    assert len(code_digest()) == 64
