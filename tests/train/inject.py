@@ -46,7 +46,7 @@ def flat(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 def main(out: str, config_file: str, folder: str, strategy: str, kinds: str) -> None:
     experiment = config.load(Path(config_file), [f"train.strategy={strategy}"])
-    accelerator = launch.start(experiment.train)
+    accelerator = launch.init_accelerator(experiment.train)
     index, rank = load_index(experiment), accelerator.process_index
     draws = torch.Generator().manual_seed(rank)
     batches = (torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8, generator=draws) for _ in itertools.count())

@@ -10,7 +10,7 @@ from wavegan_dist.cli import main
 from wavegan_dist.train.trainer import Trainer
 
 out, stop_at = Path(f"{sys.argv[1]}.{os.getpid()}"), int(os.environ["SIGNAL_AT"])
-real = Trainer._real
+real = Trainer._prepare_real
 
 
 def seeing(self, images_uint8, positions):
@@ -21,5 +21,5 @@ def seeing(self, images_uint8, positions):
     return real(self, images_uint8, positions)
 
 
-Trainer._real = seeing
+Trainer._prepare_real = seeing
 sys.exit(main(sys.argv[2:]))

@@ -23,7 +23,7 @@ def weights(trainer: Trainer, moment: str) -> dict[str, torch.Tensor]:
 
 def main(out: Path, config_file: Path, overrides: list[str]) -> None:
     experiment = config.load(config_file, overrides)
-    accelerator = launch.start(experiment.train)
+    accelerator = launch.init_accelerator(experiment.train)
     trainer = Trainer(experiment, load_index(experiment), accelerator)
     rank, processes = accelerator.process_index, accelerator.num_processes
     draws = torch.Generator().manual_seed(0)

@@ -54,7 +54,7 @@ def run(leg: str, out: Path, config_file: Path) -> None:
     names, _, overrides = leg.partition(":")
     name, _, source = names.partition("<")
     experiment = config.load(config_file, overrides.split(","))
-    accelerator = launch.start(experiment.train)
+    accelerator = launch.init_accelerator(experiment.train)
     trainer = Trainer(experiment, load_index(experiment), accelerator)
     if source:
         load_checkpoint(out / source, trainer)

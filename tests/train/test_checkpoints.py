@@ -70,14 +70,15 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(ru
     outcome = wavegan("train", "--config", config, "--run-dir", run)
     assert outcome.returncode == 0, outcome.stderr
     assert f"{newest} is damaged" in outcome.stderr
-    assert "going on from kimg-000000.160 instead" in outcome.stderr
-    assert "going on at kimg 0.16" in outcome.stdout
+    assert "resuming from kimg-000000.160 instead" in outcome.stderr
+    assert "resuming from kimg-000000.160 instead" in RunFolder(run).log.read_text()
+    assert "resuming at kimg 0.16" in outcome.stderr
 
 
 def test_a_run_without_a_whole_checkpoint_does_not_begin_again_in_silence(run, wavegan, config):
     for checkpoint in RunFolder(run).checkpoints():
         (checkpoint / "state.json").write_text("{}")
-    refused(wavegan("train", "--config", config, "--run-dir", run), "no checkpoint", "is whole", "state.json", exit_code=1)
+    refused(wavegan("train", "--config", config, "--run-dir", run), "no checkpoint", "is intact", "state.json", exit_code=1)
 
 
 def test_a_damaged_checkpoint_that_was_asked_for_is_refused(run, wavegan, config, tmp_path):
@@ -102,7 +103,7 @@ def test_the_newest_and_every_so_many_kimg_stay(tmp_path):
     folder = RunFolder(tmp_path)
     for kimg in range(1, 13):
         folder.checkpoint(kimg * 1000).mkdir(parents=True)
-    folder.prune(2, every_kimg=5)
+    folder.prune(2, keep_every_kimg=5)
     assert [path.name for path in folder.checkpoints()] == [label(kimg * 1000) for kimg in (5, 10, 11, 12)]
 
 

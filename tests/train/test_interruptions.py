@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from tests.helpers import accelerate_command, environment, points, refused, run_ranks, start_ranks, two_processes
 from wavegan_dist.data import training_batches
 from wavegan_dist.run_folder import RunFolder
-from wavegan_dist.train.checkpoint import damage
+from wavegan_dist.train.checkpoint import find_damage
 
 LONG = ("train.total_kimg=1000", "train.snapshot_kimg=1000", "train.checkpoint_kimg=1000", "train.report_kimg=0.032")
 
@@ -61,12 +61,13 @@ def test_a_signal_saves_the_run_and_leaves_with_a_code_of_its_own(tmp_path, conf
         os.killpg(process.pid, number)  # the loader's worker gets it too, as from a terminal or Slurm
         _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
-    assert re.search(rf"^wavegan: {number.name}: saved at kimg [\d.]+; the same command goes on from there$", errors, re.M)
+    assert re.search(rf"^wavegan: {number.name}: saved at kimg [\d.]+; run the same command again to resume$", errors, re.M)
     assert "Traceback" not in errors
     (checkpoint,) = RunFolder(run).checkpoints()
     nimg = json.loads((checkpoint / "state.json").read_text())["nimg"]
     assert nimg == points(run)[-1]["nimg"]
     assert json.loads((run / "exit.json").read_text())["state"] == "interrupted"
+    assert f"{number.name}: saved at kimg" in RunFolder(run).log.read_text().splitlines()[-1]
 
 
 def tensors(run: Path) -> dict[str, bytes]:
@@ -178,7 +179,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_stops_or_goes_on_as_set(small
         wait_for_points(run, 12)
         filled(run)
         before = RunFolder(run).checkpoints()[-1]
-        out, errors = process.communicate(timeout=100)
+        _, errors = process.communicate(timeout=100)
     if policy == "stop":
         assert process.returncode == 1
         assert f"wavegan: {run}" in errors
@@ -186,14 +187,14 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_stops_or_goes_on_as_set(small
     else:
         assert process.returncode == 0, errors
         assert "cannot write a checkpoint" in errors
-        assert "kimg 1.6/1.6" in out
+        assert "kimg 1.6/1.6" in errors
     assert "Traceback" not in errors
-    assert damage(RunFolder(run).checkpoints()[-1]) is None
+    assert find_damage(RunFolder(run).checkpoints()[-1]) is None
     assert RunFolder(run).checkpoints()[-1] >= before
     (small_disk / "ballast").unlink()
     outcome = wavegan("train", "--config", config, "--run-dir", run, *lengths)
     assert outcome.returncode == 0, outcome.stderr
-    assert "going on at kimg 0." in outcome.stdout
+    assert "resuming at kimg 0." in outcome.stderr
 
 
 def test_a_run_folder_that_vanishes_ends_the_run_with_one_line(tmp_path, config):

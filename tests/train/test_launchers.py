@@ -10,7 +10,7 @@ from accelerate.commands.launch import launch_command, launch_command_parser
 from torch.distributed import run
 
 from wavegan_dist.config import parse
-from wavegan_dist.train.zero_settings import check, settings
+from wavegan_dist.train.zero_settings import check_strategy, deepspeed_config
 
 LAUNCHERS = Path(__file__).parents[2] / "launchers"
 
@@ -45,8 +45,8 @@ def test_deepspeed_reads_our_settings_with_each_file(file):
     told = json.loads(file.read_text())["zero_optimization"]
     train = {"strategy": f"zero{told['stage']}", "deepspeed": str(file), "batch_size": 64, "accumulation": 2}
     experiment = parse({"data": {"index": "x"}, "train": train, "optim": {"clip_norm": 2.0}}, "test")
-    check(experiment.train, processes=8)
-    config = DeepSpeedConfig(settings(experiment, processes=1))
+    check_strategy(experiment.train, world_size=8)
+    config = DeepSpeedConfig(deepspeed_config(experiment, world_size=1))
     assert (config.train_batch_size, config.gradient_accumulation_steps, config.gradient_clipping) == (64, 2, 2.0)
     assert config.zero_optimization_stage == told["stage"]
     assert not config.float16_config.enabled

@@ -73,14 +73,15 @@ def test_a_run_stops_with_one_line_a_report_and_its_last_good_checkpoint(tmp_pat
     assert json.loads((folder.path / "exit.json").read_text())["state"] == "failed"
     outcome = wavegan("train", "--config", config, "--run-dir", folder.path)
     assert outcome.returncode == 0, outcome.stderr
-    assert "going on at kimg 0.16" in outcome.stdout
+    assert "resuming at kimg 0.16" in outcome.stderr
 
 
 def test_rollback_goes_on_from_the_last_checkpoint_with_other_latents(tmp_path, config, wavegan):
     run = tmp_path / "run"
     outcome = poisoned(224, 0, run, config, "train.on_nonfinite=rollback")
     assert outcome.returncode == 0, outcome.stderr
-    assert "rolled back to kimg 0.16, 1 of at most 3" in outcome.stderr
+    assert "rolled back to kimg 0.16 (1 of at most 3)" in outcome.stderr
+    assert "rolled back to kimg 0.16 (1 of at most 3)" in RunFolder(run).log.read_text()
     assert [point["nimg"] for point in points(run)] == [64, 128, 192, 256, 320]
     straight = tmp_path / "straight"
     assert wavegan("train", "--config", config, "--run-dir", straight).returncode == 0

@@ -12,9 +12,10 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from wavegan_dist import wavelet
 from wavegan_dist.config import TrainConfig, parse
 from wavegan_dist.model import discriminator, generator
+from wavegan_dist.model.spectral_norm import Float32SpectralNorm
 from wavegan_dist.train import trainer as training
-from wavegan_dist.train.checkpoint import tensors
-from wavegan_dist.train.precision import FIRST_SCALE, GROWTH_INTERVAL, LossScale, set_matmul_precision
+from wavegan_dist.train.checkpoint import checkpoint_tensors
+from wavegan_dist.train.precision import GROWTH_INTERVAL, INIT_SCALE, LossScale, set_matmul_precision
 from wavegan_dist.train.trainer import Trainer
 
 BANDS = dict.fromkeys(("low", "lh", "hl", "hh"), 1.0)
@@ -50,6 +51,10 @@ def seen(request):
 
         return noted
 
+    def power_method(*arguments):
+        autocast.add(torch.is_autocast_enabled("cpu"))
+        return _SpectralNorm._power_method(*arguments)
+
     def loss(name, function):
         def noted(*logits):
             out = function(*logits)
@@ -62,12 +67,12 @@ def seen(request):
         for module in engine.module.modules():
             if isinstance(module, _SpectralNorm):
                 module.register_forward_hook(lambda _module, inputs, out: note("spectral norm", [*inputs, out]))
-                module.register_forward_hook(lambda *_: autocast.add(torch.is_autocast_enabled("cpu")))
             if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
                 module.register_forward_hook(lambda _module, _inputs, out: note("convolution", [out]))
     with (
         patch.object(discriminator, "dwt", kernel("dwt")),
         patch.object(generator, "fuse", kernel("fuse")),
+        patch.object(Float32SpectralNorm, "_power_method", power_method),
         patch.object(training, "hinge_d", loss("loss", training.hinge_d)),
         patch.object(training, "hinge_g", loss("loss", training.hinge_g)),
     ):
@@ -89,7 +94,7 @@ def test_lam_losses_and_spectral_norm_stay_float32(seen):
 
 def test_weights_moments_statistics_average_and_gradients_stay_float32(seen):
     trainer = seen.trainer
-    types = {name: value.dtype for name, value in tensors(trainer) if "num_batches" not in name}
+    types = {name: value.dtype for name, value in checkpoint_tensors(trainer) if "num_batches" not in name}
     assert any("running_var" in name for name in types)
     assert any("_u" in name for name in types)
     assert any("exp_avg_sq" in name for name in types)
@@ -97,8 +102,10 @@ def test_weights_moments_statistics_average_and_gradients_stay_float32(seen):
     assert set(types.values()) == {torch.float32}
     with trainer.ema.sampling() as average:
         assert average(torch.zeros(4, 8)).dtype == torch.float32
-    losses = trainer.g_phase.losses(trainer.generator.module, trainer.discriminator.module, torch.zeros(4, 8))
-    trainer.total(losses).backward()
+    losses = trainer.g_phase.compute_losses(
+        trainer.generator.autocast_module, trainer.discriminator.autocast_module, torch.zeros(4, 8)
+    )
+    trainer.total_loss(losses).backward()
     assert {p.grad.dtype for p in trainer.generator.module.parameters() if p.grad is not None} == {torch.float32}
 
 
@@ -116,27 +123,27 @@ def test_few_bits_train_nearly_as_float32_does():
 
 def test_an_overflow_in_fp16_costs_a_step_and_halves_the_scale():
     trainer, source = trainer_of("fp16"), batches()
-    trainer.discriminator.scale.value.fill_(1e30)  # float32 holds it, float16 gradients do not
+    trainer.discriminator.loss_scale.value.fill_(1e30)  # float32 holds it, float16 gradients do not
     before = [value.clone() for value in trainer.discriminator.module.parameters()]
     trainer.step(source)
     assert trainer.nonfinite.item() == 0
     assert all(map(torch.equal, before, trainer.discriminator.module.parameters()))
-    assert trainer.discriminator.scale.value.item() == pytest.approx(5e29)
-    assert trainer.generator.scale.value.item() == FIRST_SCALE
+    assert trainer.discriminator.loss_scale.value.item() == pytest.approx(5e29)
+    assert trainer.generator.loss_scale.value.item() == INIT_SCALE
 
 
 def test_the_scale_grows_when_all_is_well_falls_to_1_at_most_and_is_saved():
     scale, other = LossScale("fp16", torch.device("cpu")), LossScale("fp16", torch.device("cpu"))
     for _ in range(GROWTH_INTERVAL):
-        assert scale.settle(0 * ONE).item() == 0
-    assert scale.value.item() == 2 * FIRST_SCALE
-    scale.settle(0 * ONE)
+        assert scale.update(0 * ONE).item() == 0
+    assert scale.value.item() == 2 * INIT_SCALE
+    scale.update(0 * ONE)
     other.restore(scale.state())
-    assert other.state() == [2 * FIRST_SCALE, 1]
+    assert other.state() == [2 * INIT_SCALE, 1]
     for _ in range(17):
-        assert scale.settle(ONE).item() == 0
+        assert scale.update(ONE).item() == 0
     assert scale.value.item() == 1
-    assert scale.settle(ONE).item() == 1  # nothing is left to try
+    assert scale.update(ONE).item() == 1  # nothing is left to try
     assert scale.value.item() == 1
 
 

@@ -49,7 +49,7 @@ def test_accelerate_launch_makes_one_run_of_two_processes_and_one_process_goes_o
     train = ["train", "--config", config, "--run-dir", run, "tracking.uri=null", "train.report_kimg=0.16"]
     outcome = accelerate_launch(*two_processes(), *train, MLFLOW_TRACKING_URI=uri)
     assert outcome.returncode == 0, outcome.stderr
-    assert outcome.stdout.count("starting at kimg 0") == 1
+    assert outcome.stderr.count("starting at kimg 0") == 1
     assert json.loads((run / "environment.json").read_text())["world_size"] == 2
     outcome = wavegan(*train, "train.total_kimg=0.48")
     assert outcome.returncode == 0, outcome.stderr

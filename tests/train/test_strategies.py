@@ -156,20 +156,24 @@ def test_a_run_under_zero_3_reports_saves_and_goes_on_in_one_process(tmp_path, c
     assert {path.name for path in run.glob("snapshots/*")} == {"kimg-000000", "kimg-000000.160"}
     outcome = wavegan(*train, "train.total_kimg=0.32")
     assert outcome.returncode == 0, outcome.stderr
-    assert "going on at kimg 0.16" in outcome.stdout
+    assert "resuming at kimg 0.16" in outcome.stderr
     assert [point["nimg"] for point in points(run)] == [64, 128, 160, 192, 256, 320]
     assert wavegan("sample", "--snapshot", run / "snapshots/kimg-000000.160", "--out", tmp_path / "a.png").returncode == 0
 
 
 def test_what_cannot_be_is_refused_in_one_line(tmp_path, config, wavegan, monkeypatch):
     run = ("train", "--config", config, "--run-dir", tmp_path / "run")
-    refused(wavegan(*run, "train.strategy=zero2"), "shares the state among processes, and there is 1", "train.strategy=ddp")
+    refused(
+        wavegan(*run, "train.strategy=zero2"),
+        "shards the training state over several processes, and there is 1",
+        "train.strategy=ddp",
+    )
     refused(wavegan(*run, "train.deepspeed=x.json"), "settings for DeepSpeed, but train.strategy is ddp")
     with pytest.raises(UsageError, match="does not divide among 2 processes in 3 micro-batches each"):
         check_batch_division(2, TrainConfig(world_size=2, batch_size=32, accumulation=3))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(UsageError, match=r"pip install 'wavegan-dist\[deepspeed\]'"):
-        zero_settings.check(TrainConfig(strategy="zero1"), 2)
+        zero_settings.check_strategy(TrainConfig(strategy="zero1"), 2)
 
 
 def test_a_launcher_that_brings_its_own_deepspeed_is_refused(tmp_path, config):
@@ -184,7 +188,7 @@ def test_a_launcher_that_brings_its_own_deepspeed_is_refused(tmp_path, config):
     ("told", "words"),
     [
         ('{"zero_optimization": {"stage": 3}}', "is for stage 3 but train.strategy = zero2"),
-        ('{"train_batch_size": 8}', "'train_batch_size' is not for this file to say; take it out and set train.batch_size"),
+        ('{"train_batch_size": 8}', "'train_batch_size' must not be set in this file; remove it and set train.batch_size"),
         ('{"bf16": {"enabled": true}}', "set train.precision"),
         ('{"gradient_clipping": 1.0}', "set optim.clip_norm"),
         ("[]", "is not a mapping"),
@@ -197,4 +201,4 @@ def test_settings_of_deepspeed_that_contradict_the_experiment_are_refused(tmp_pa
     if told is not None:
         path.write_text(told)
     with pytest.raises(UsageError, match=words):
-        zero_settings.check(TrainConfig(strategy="zero2", deepspeed=path), 2)
+        zero_settings.check_strategy(TrainConfig(strategy="zero2", deepspeed=path), 2)

@@ -13,7 +13,7 @@ class Float32SpectralNorm(_SpectralNorm):
     @override
     def forward(self, weight: Tensor) -> Tensor:
         with torch.autocast(weight.device.type, enabled=False):
-            return super().forward(weight)  # type: ignore[no-any-return]
+            return super().forward(weight)
 
 
 def spectral_norm(conv: nn.Conv2d) -> nn.Conv2d:

@@ -47,7 +47,9 @@ class CollapseWarnings:
         for name, value in metrics.items():
             if name.startswith("watch/saturation_") and value > MAX_SATURATION:
                 network = name.removeprefix("watch/saturation_")
-                active[name] = f"discriminator.{network} classifies {value:.1%} of the images beyond its hinge margin: it has won"
+                active[name] = (
+                    f"discriminator.{network} classifies {value:.1%} of the images beyond its hinge margin: it has won"
+                )
         new = [text for name, text in active.items() if name not in self._active]
         self._active = set(active)
         return new

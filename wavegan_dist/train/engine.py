@@ -184,8 +184,6 @@ def clamped_parameters(module: nn.Module) -> list[str]:
 
 def _zero_adam_state(parameter: Tensor) -> dict[str, Tensor]:
     return {
-        key: torch.zeros((), device=parameter.device)
-        if key == "step"
-        else torch.zeros_like(parameter, requires_grad=False)
+        key: torch.zeros((), device=parameter.device) if key == "step" else torch.zeros_like(parameter, requires_grad=False)
         for key in ADAM_STATE
     }

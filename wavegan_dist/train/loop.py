@@ -30,9 +30,7 @@ from wavegan_dist.train.tally import Tally
 from wavegan_dist.train.trainer import Trainer
 
 
-def train(
-    experiment: Experiment, run_dir: Path, resume: str = "auto", make_tracker: TrackerFactory = Tracker.open
-) -> None:
+def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_tracker: TrackerFactory = Tracker.open) -> None:
     """Train until `train.total_kimg`, from the start or from a checkpoint.
 
     Args:

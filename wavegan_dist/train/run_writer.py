@@ -80,7 +80,7 @@ class RunWriter:
         self.tracker.end(_mlflow_status(error))
 
     def report(self, metrics: dict[str, float]) -> None:
-        """Add lam and statistics of sampled images to `metrics`; write them to log, metrics.jsonl and MLflow: a collective call."""
+        """Write `metrics`, lam and statistics of sampled images to log, metrics.jsonl and MLflow: a collective call."""
         metrics |= {"lam": self.trainer.lam()}
         with self.trainer.ema.sampling() as generator:
             metrics |= image_metrics(generator, self.grid_z, self.trainer.last_real)

@@ -42,7 +42,10 @@ class StepSync:
     signals: Signals
 
     def all_reduce(self) -> StepStatus:
-        """Take the maximum of each flag over all ranks: a collective call, and the only point where a step waits for the GPU."""
+        """Take the maximum of each flag over all ranks: a collective call.
+
+        This is the only point of a step at which the host waits for the GPU.
+        """
         host_flags = torch.tensor([float(self.checkpointer.failed()), float(self.signals.received)])
         device = self.trainer.accelerator.device
         flags = torch.cat((self.trainer.nonfinite[None], host_flags.to(device, non_blocking=True)))
