@@ -1,4 +1,7 @@
-"""Five steps of training on batches that do not depend on the number of processes: `steps.py OUT CONFIG key=value ...`."""
+"""Trains five steps on batches that do not depend on the number of processes: `steps.py OUT CONFIG key=value ...`.
+
+Each rank writes the losses, and the weights before and after, to OUT.RANK.
+"""
 
 import sys
 from pathlib import Path
@@ -14,7 +17,7 @@ from wavegan_dist.train.trainer import Trainer
 
 
 def weights(trainer: Trainer, moment: str) -> dict[str, torch.Tensor]:
-    """Parameters and buffers of each module, flat."""
+    """Return parameters and buffers of each module and of the EMA as one vector each."""
     modules = {"generator": trainer.generator.module, "discriminator": trainer.discriminator.module}
     states = {kind: list(module.state_dict().values()) for kind, module in modules.items()}
     states["ema"] = [value for _, value in trainer.ema.iter_full_tensors()]

@@ -1,4 +1,4 @@
-"""bf16 and fp16: what is computed in fewer bits, and the list of what is not."""
+"""bf16 and fp16: which operations run in the compute dtype, and which stay float32."""
 
 import itertools
 from types import SimpleNamespace
@@ -36,7 +36,7 @@ def batches():
 
 @pytest.fixture(scope="module", params=["bf16", "fp16"])
 def seen(request):
-    """A trainer after two steps and the types of what passed through it: kernels, networks, spectral norm, losses."""
+    """Return a trainer after two steps and the dtypes that kernels, layers, spectral norm and losses saw."""
     trainer, types, autocast = trainer_of(request.param), {}, set()
     names = {name: getattr(wavelet, name) for name in ("dwt", "fuse")}
 
@@ -83,13 +83,13 @@ def seen(request):
     return SimpleNamespace(trainer=trainer, types=types, autocast=autocast, compute=compute)
 
 
-def test_networks_and_fused_kernels_run_in_the_compute_type(seen):
+def test_networks_and_fused_kernels_run_in_the_compute_dtype(seen):
     assert seen.types["convolution"] == seen.types["dwt"] == seen.types["fuse"] == {seen.compute}
 
 
 def test_lam_losses_and_spectral_norm_stay_float32(seen):
     assert seen.types["fuse lam"] == seen.types["loss"] == seen.types["spectral norm"] == {torch.float32}
-    assert seen.autocast == {False}  # GPUs' autocast has matrix times vector, the power iteration, in its list
+    assert seen.autocast == {False}  # on GPUs autocast would run the power iteration's matrix-vector products in 16 bits
 
 
 def test_weights_moments_statistics_average_and_gradients_stay_float32(seen):
@@ -109,7 +109,7 @@ def test_weights_moments_statistics_average_and_gradients_stay_float32(seen):
     assert {p.grad.dtype for p in trainer.generator.module.parameters() if p.grad is not None} == {torch.float32}
 
 
-def test_few_bits_train_nearly_as_float32_does():
+def test_low_precision_trains_nearly_as_float32_does():
     ends = {}
     for precision in ("fp32", "bf16", "fp16"):
         trainer, source = trainer_of(precision), batches()
@@ -121,7 +121,7 @@ def test_few_bits_train_nearly_as_float32_does():
     assert ends["fp16"] != ends["fp32"]
 
 
-def test_an_overflow_in_fp16_costs_a_step_and_halves_the_scale():
+def test_an_overflow_in_fp16_skips_the_step_and_halves_the_scale():
     trainer, source = trainer_of("fp16"), batches()
     trainer.discriminator.loss_scale.value.fill_(1e30)  # float32 holds it, float16 gradients do not
     before = [value.clone() for value in trainer.discriminator.module.parameters()]
@@ -132,7 +132,7 @@ def test_an_overflow_in_fp16_costs_a_step_and_halves_the_scale():
     assert trainer.generator.loss_scale.value.item() == INIT_SCALE
 
 
-def test_the_scale_grows_when_all_is_well_falls_to_1_at_most_and_is_saved():
+def test_the_scale_grows_without_overflow_never_falls_below_1_and_is_saved():
     scale, other = LossScale("fp16", torch.device("cpu")), LossScale("fp16", torch.device("cpu"))
     for _ in range(GROWTH_INTERVAL):
         assert scale.update(0 * ONE).item() == 0
@@ -143,15 +143,15 @@ def test_the_scale_grows_when_all_is_well_falls_to_1_at_most_and_is_saved():
     for _ in range(17):
         assert scale.update(ONE).item() == 0
     assert scale.value.item() == 1
-    assert scale.update(ONE).item() == 1  # nothing is left to try
+    assert scale.update(ONE).item() == 1  # the scale cannot fall further
     assert scale.value.item() == 1
 
 
-def test_tf32_is_off_unless_asked_for():
+def test_tf32_is_off_by_default():
     before = torch.backends.fp32_precision
     try:
-        for tf32, found in ((False, "ieee"), (True, "tf32")):
+        for tf32, expected in ((False, "ieee"), (True, "tf32")):
             set_matmul_precision(TrainConfig(tf32=tf32))
-            assert torch.backends.cuda.matmul.fp32_precision == torch.backends.cudnn.conv.fp32_precision == found
+            assert torch.backends.cuda.matmul.fp32_precision == torch.backends.cudnn.conv.fp32_precision == expected
     finally:
         torch.backends.fp32_precision = before

@@ -1,4 +1,4 @@
-"""Whole runs through the command line: what they leave, and that a killed one goes on."""
+"""Runs through the command line: the files they write, and resuming after a kill."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def test_the_run_folder_explains_itself(run):
     assert not list(run.rglob("*.tmp"))
 
 
-def test_the_status_line_says_what_people_watch(run):
+def test_status_lines_show_speed_losses_and_memory_on_stderr_and_in_the_log_file(run):
     lines = [line for line in RunFolder(run).log.read_text().splitlines() if " INFO rank 0: kimg " in line]
     assert len(lines) == 5
     assert set(lines) <= set((run / "stderr").read_text().splitlines())
@@ -88,10 +88,10 @@ def test_a_finished_run_started_again_has_nothing_to_do(run, wavegan, config):
 def test_another_config_never_and_a_wrong_checkpoint_are_refused(run, wavegan, config, tmp_path):
     refused(wavegan("train", "--config", config, "--run-dir", run, "model.width=8"), "model.width: 4 -> 8", "--run-dir")
     refused(wavegan("train", "--config", config, "--run-dir", run, "--resume", "never"), "holds a run already")
-    refused(wavegan("train", "--config", config, "--run-dir", run, "--resume", tmp_path), "no checkpoint is there")
+    refused(wavegan("train", "--config", config, "--run-dir", run, "--resume", tmp_path), "is not a checkpoint")
 
 
-def test_a_longer_total_goes_on_in_the_same_folder_and_mlflow_run(run, wavegan, config, store):
+def test_a_larger_total_resumes_in_the_same_folder_and_mlflow_run(run, wavegan, config, store):
     run_id = json.loads((run / "tracking.json").read_text())["run_id"]
     outcome = wavegan("train", "--config", config, "--run-dir", run, "train.total_kimg=0.448")
     assert outcome.returncode == 0, outcome.stderr
@@ -102,7 +102,7 @@ def test_a_longer_total_goes_on_in_the_same_folder_and_mlflow_run(run, wavegan, 
     assert [metric.step for metric in history] == [64, 128, 192, 256, 320, 384, 448]
 
 
-def test_a_killed_run_goes_on_at_its_checkpoint_in_the_same_mlflow_run(tmp_path, wavegan, config, store):
+def test_a_killed_run_resumes_at_its_checkpoint_in_the_same_mlflow_run(tmp_path, wavegan, config, store):
     run = tmp_path / "killed"
     command = [sys.executable, "-m", "wavegan_dist", "train", "--config", config, "--run-dir", run]
     endless = subprocess.Popen([*command, "train.total_kimg=1000", "train.keep_checkpoints=2"], env=environment())
