@@ -4,6 +4,7 @@ import itertools
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,7 +27,7 @@ def poison(trainer: Trainer, network: str, kind: str) -> None:
     side, name = network.split(".")
     root = trainer.generator.module if side == "generator" else trainer.discriminator.module
     convolutions = [m for m in getattr(root, name).modules() if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d)]
-    layer = convolutions[1]
+    layer: Any = convolutions[1]
     weight = layer.parametrizations.weight.original if side == "discriminator" else layer.weight
     if kind == "weight":
         weight.data[0, 0, 0, 0] = torch.nan

@@ -4,6 +4,7 @@ The fault is active in the attempts 0 ... LAST_ATTEMPT; each rollback begins a n
 """
 
 import sys
+from typing import Any
 
 import torch
 
@@ -16,7 +17,8 @@ run_phase = Trainer._run_phase
 
 def poisoned(self: Trainer, phase: Phase, *inputs: torch.Tensor) -> None:
     if phase.name == "d" and self.nimg >= first and self.rollbacks <= last_attempt:
-        self.generator.module.high[1].weight.data.fill_(torch.inf)
+        network: Any = self.generator.module.high
+        network[1].weight.data.fill_(torch.inf)
     run_phase(self, phase, *inputs)
 
 

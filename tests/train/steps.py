@@ -32,7 +32,8 @@ def main(out: Path, config_file: Path, overrides: list[str]) -> None:
     draws = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (100, experiment.train.batch_size, 3, 32, 32), dtype=torch.uint8, generator=draws)
     batches = (batch.chunk(processes)[rank] for batch in images)
-    losses, start = {}, weights(trainer, "start")
+    losses: dict[str, torch.Tensor] = {}
+    start = weights(trainer, "start")
     for step in range(5):
         trainer.step(batches)
         losses |= {f"{step}/{name}": torch.tensor(value) for name, value in trainer.metrics.drain().items()}

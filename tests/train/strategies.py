@@ -31,7 +31,7 @@ def batches(trainer: Trainer) -> Iterator[torch.Tensor]:
 
 def stale_gradient(trainer: Trainer) -> None:
     """Do not freeze the discriminators in the G phase: their gradients of that phase are added to their next step."""
-    trainer.discriminator.module.requires_grad_ = lambda _flag: None
+    trainer.discriminator.module.requires_grad_ = lambda _flag: None  # type: ignore[assignment, misc]
 
 
 def wrong_order(trainer: Trainer) -> None:

@@ -1,27 +1,15 @@
 """Gradient accumulation: a step of several micro-batches equals a step on the full batch."""
 
-import itertools
-from types import SimpleNamespace
-
 import pytest
-import torch
-from accelerate import Accelerator
 
-from wavegan_dist.config import parse
-from wavegan_dist.train.trainer import Trainer
-
-BANDS = dict.fromkeys(("low", "lh", "hl", "hh"), 1.0)
+from tests.train.tiny import make_trainer, random_batches
 
 
 def first_step(accumulation: int) -> dict[str, float]:
     """Return losses and gradient norms of a step without batch norm and with spectral norm in eval mode."""
-    tree = {"data": {"index": "none"}, "model": {"z_dim": 8, "width": 4, "norm": "none"}}
-    tree["train"] = {"batch_size": 8, "accumulation": accumulation}
-    index = SimpleNamespace(band_std=SimpleNamespace(model_dump=lambda: BANDS))
-    trainer = Trainer(parse(tree, "test"), index, Accelerator(cpu=True))
+    trainer = make_trainer({"norm": "none"}, {"accumulation": accumulation})
     trainer.discriminator.module.eval()
-    draws = torch.Generator().manual_seed(0)
-    trainer.step(torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=draws) for _ in itertools.count())
+    trainer.step(random_batches())
     return trainer.metrics.drain()
 
 

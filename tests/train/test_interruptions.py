@@ -27,9 +27,14 @@ LONG = ("train.total_kimg=1000", "train.snapshot_kimg=1000", "train.checkpoint_k
 @contextmanager
 def running(*command: object, **variables: str) -> Iterator[subprocess.Popen[str]]:
     """Start a command in a process group of its own, which is killed at the end of the block."""
-    words = list(map(str, command))
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    process = subprocess.Popen(words, env=environment(**variables), **pipes)
+    process = subprocess.Popen(
+        list(map(str, command)),
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
         yield process
     finally:

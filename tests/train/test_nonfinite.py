@@ -55,7 +55,7 @@ def test_under_zero_too_no_weight_moves_and_the_network_is_named(tmp_path, confi
 
 def poisoned(first: int, last_attempt: int, run: Path, config: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     train = ["train", "--config", config, "--run-dir", run, *overrides]
-    command = [sys.executable, HERE / "poisoned.py", str(first), str(last_attempt), *train]
+    command = [sys.executable, *map(str, (HERE / "poisoned.py", first, last_attempt, *train))]
     return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120)
 
 

@@ -1,43 +1,30 @@
 """bf16 and fp16: which operations run in the compute dtype, and which stay float32."""
 
-import itertools
 from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch.nn.utils.parametrizations import _SpectralNorm
 
+from tests.train.tiny import make_trainer, random_batches
 from wavegan_dist import wavelet
-from wavegan_dist.config import TrainConfig, parse
+from wavegan_dist.config import TrainConfig
 from wavegan_dist.model import discriminator, generator
 from wavegan_dist.model.spectral_norm import Float32SpectralNorm
 from wavegan_dist.train import trainer as training
 from wavegan_dist.train.checkpoint import checkpoint_tensors
 from wavegan_dist.train.precision import GROWTH_INTERVAL, INIT_SCALE, LossScale, set_matmul_precision
-from wavegan_dist.train.trainer import Trainer
 
-BANDS = dict.fromkeys(("low", "lh", "hl", "hh"), 1.0)
 ONE = torch.ones(())
-
-
-def trainer_of(precision: str, **model: object) -> Trainer:
-    tree = {"data": {"index": "none"}, "model": {"z_dim": 8, "width": 4, **model}}
-    tree["train"] = {"batch_size": 8, "precision": precision}
-    index = SimpleNamespace(band_std=SimpleNamespace(model_dump=lambda: BANDS))
-    return Trainer(parse(tree, "test"), index, Accelerator(cpu=True))
-
-
-def batches():
-    draws = torch.Generator().manual_seed(0)
-    return (torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=draws) for _ in itertools.count())
 
 
 @pytest.fixture(scope="module", params=["bf16", "fp16"])
 def seen(request):
     """Return a trainer after two steps and the dtypes that kernels, layers, spectral norm and losses saw."""
-    trainer, types, autocast = trainer_of(request.param), {}, set()
+    trainer = make_trainer({}, {"precision": request.param})
+    types: dict[str, set[torch.dtype]] = {}
+    autocast: set[bool] = set()
     names = {name: getattr(wavelet, name) for name in ("dwt", "fuse")}
 
     def note(key, tensors):
@@ -76,7 +63,7 @@ def seen(request):
         patch.object(training, "hinge_d", loss("loss", training.hinge_d)),
         patch.object(training, "hinge_g", loss("loss", training.hinge_g)),
     ):
-        source = batches()
+        source = random_batches()
         trainer.step(source)
         trainer.step(source)
     compute = {"bf16": torch.bfloat16, "fp16": torch.float16}[request.param]
@@ -112,7 +99,7 @@ def test_weights_moments_statistics_average_and_gradients_stay_float32(seen):
 def test_low_precision_trains_nearly_as_float32_does():
     ends = {}
     for precision in ("fp32", "bf16", "fp16"):
-        trainer, source = trainer_of(precision), batches()
+        trainer, source = make_trainer({}, {"precision": precision}), random_batches()
         for _ in range(3):
             trainer.step(source)
         ends[precision] = {name: value.item() for name, value in trainer.phase_results[-1].losses.items()}
@@ -122,7 +109,7 @@ def test_low_precision_trains_nearly_as_float32_does():
 
 
 def test_an_overflow_in_fp16_skips_the_step_and_halves_the_scale():
-    trainer, source = trainer_of("fp16"), batches()
+    trainer, source = make_trainer({}, {"precision": "fp16"}), random_batches()
     trainer.discriminator.loss_scale.value.fill_(1e30)  # float32 holds it, float16 gradients do not
     before = [value.clone() for value in trainer.discriminator.module.parameters()]
     trainer.step(source)
@@ -148,10 +135,11 @@ def test_the_scale_grows_without_overflow_never_falls_below_1_and_is_saved():
 
 
 def test_tf32_is_off_by_default():
-    before = torch.backends.fp32_precision
+    before = torch.backends.fp32_precision  # type: ignore[attr-defined]
     try:
         for tf32, expected in ((False, "ieee"), (True, "tf32")):
             set_matmul_precision(TrainConfig(tf32=tf32))
-            assert torch.backends.cuda.matmul.fp32_precision == torch.backends.cudnn.conv.fp32_precision == expected
+            assert torch.backends.cuda.matmul.fp32_precision == expected
+            assert torch.backends.cudnn.conv.fp32_precision == expected  # type: ignore[attr-defined]
     finally:
-        torch.backends.fp32_precision = before
+        torch.backends.fp32_precision = before  # type: ignore[attr-defined]

@@ -34,7 +34,7 @@ def test_two_processes_equal_one_with_the_full_batch(tmp_path, config, overrides
         assert torch.equal(first[name], second[name]), f"ranks differ in {name}"
         if "loss" in name:
             torch.testing.assert_close(
-                first[name], expected, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+                first[name], expected, rtol=1e-4, atol=1e-5, msg=f"{name} of rank 0 and of one process differ"
             )
     for module in ("generator", "discriminator", "ema"):
         # Adam turns gradients of rounding noise into full-sized steps: compare with the distance travelled, not elementwise.
