@@ -20,7 +20,7 @@ from accelerate import Accelerator
 
 from wavegan_dist.config import parse
 from wavegan_dist.provenance import provenance
-from wavegan_dist.train.checkpoint import Checkpointer, tensors
+from wavegan_dist.train.checkpoint import Checkpointer, checkpoint_tensors
 from wavegan_dist.train.trainer import Trainer
 
 RESULTS = Path(__file__).parent / "results"
@@ -78,7 +78,7 @@ def main() -> None:
     trainer = trainer_of(chosen.width)
     with tempfile.TemporaryDirectory(dir=chosen.out) as folder:
         row = measure(trainer, Path(folder), chosen.rounds)
-    state = sum(value.nbytes for _, value in tensors(trainer))
+    state = sum(value.nbytes for _, value in checkpoint_tensors(trainer))
     print(f"state {state / 2**20:.0f} MiB; medians of {chosen.rounds} rounds, one thread, seconds")
     for name, value in row.items():
         print(f"{name:>18} {value:8.3f}")

@@ -47,10 +47,8 @@ STEPS, BATCH = 24, 32
 class NoTracker:
     """Stands where the MLflow run is."""
 
-    @classmethod
-    def open(cls, *_: object) -> "NoTracker":
-        """Nothing to open."""
-        return cls()
+    def __init__(self, *_: object) -> None:
+        pass
 
     def __getattr__(self, _: str) -> Callable[..., None]:
         return lambda *_, **__: None
@@ -116,15 +114,14 @@ def process(experiment: Experiment, run: Path, rank: int, processes: int, port: 
         with run.with_suffix(".log").open("a") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
-        run_writer.Tracker = NoTracker  # type: ignore[assignment,misc]
         if rank == 0:
             cut.watch(Trainer, "_run_phase", lambda _, phase, *__: f"{phase.name} phase")
             cut.watch(run_writer.RunWriter, "snapshot", "snapshot")
             cut.watch(checkpoint, "save", "save")
             start_up = cut.entered("start-up")
             start_up.__enter__()
-            loop.train_on = started(loop.train_on, start_up)
-        loop.train(experiment, run)
+            loop.train_to_end = started(loop.train_to_end, start_up)
+        loop.train(experiment, run, make_tracker=NoTracker)  # type: ignore[arg-type]
         if rank == 0:
             usual = {stage: sum(seconds) / len(seconds) for stage, seconds in cut.seconds.items() if seconds}
             run.with_suffix(".json").write_text(json.dumps(usual))

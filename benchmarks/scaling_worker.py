@@ -28,7 +28,7 @@ from wavegan_dist.model import norm
 from wavegan_dist.processes import leave
 from wavegan_dist.train import launch
 from wavegan_dist.train.checkpoint import Checkpointer
-from wavegan_dist.train.loop import load_index, stream
+from wavegan_dist.train.loop import load_index, local_batches
 from wavegan_dist.train.progress import peak_memory
 from wavegan_dist.train.signals import Signals
 from wavegan_dist.train.step_sync import StepSync
@@ -125,7 +125,7 @@ class Job:
     """A trainer that makes steps when asked."""
 
     def __init__(self, folder: Path, experiment: config.Experiment) -> None:
-        accelerator = launch.start(experiment.train)
+        accelerator = launch.init_accelerator(experiment.train)
         index = load_index(experiment)
         self.parts = Parts()
         wrappers: list[DistributedDataParallel] = []
@@ -133,7 +133,7 @@ class Job:
             self.trainer = Trainer(experiment, index, accelerator)
         watch(self.parts, self.trainer, wrappers)
         tally = Tally(accelerator, folder / "data_errors.jsonl", index, 0.0)
-        self.batches = self._waiting(stream(self.trainer, index, tally))
+        self.batches = self._waiting(local_batches(self.trainer, index, tally))
         self.step_sync = StepSync(self.trainer, Checkpointer(self.trainer, dict), Signals())
 
     def _waiting(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:

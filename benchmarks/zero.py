@@ -29,7 +29,7 @@ from wavegan_dist.files import atomic_file
 from wavegan_dist.processes import leave
 from wavegan_dist.provenance import provenance
 from wavegan_dist.train import launch
-from wavegan_dist.train.checkpoint import tensors
+from wavegan_dist.train.checkpoint import checkpoint_tensors
 from wavegan_dist.train.engine import Engine
 from wavegan_dist.train.trainer import Trainer
 
@@ -91,7 +91,7 @@ def report(strategy: str, width: int, out: Path) -> None:
         train["deepspeed"] = str(messages)
     tree = {"data": {"index": "none"}, "model": {"resolution": 64, "width": width}, "train": train}
     experiment = parse(tree, "benchmarks/zero.py")
-    accelerator = launch.start(experiment.train)
+    accelerator = launch.init_accelerator(experiment.train)
     bands = SimpleNamespace(band_std=SimpleNamespace(model_dump=lambda: dict.fromkeys(("low", "lh", "hl", "hh"), 1.0)))
     trainer = Trainer(experiment, bands, accelerator)  # type: ignore[arg-type]
     batches = iter([torch.randint(0, 256, (BATCH, 3, 64, 64), dtype=torch.uint8) for _ in range(3)])
@@ -105,7 +105,7 @@ def report(strategy: str, width: int, out: Path) -> None:
         trainer.step(batches)
         seconds.append(time.perf_counter() - began)
     sizes = {part: sum(found.values()) for part, found in held.items()}
-    state = sum(value.nbytes for _, value in tensors(trainer))
+    state = sum(value.nbytes for _, value in checkpoint_tensors(trainer))
     if accelerator.is_main_process:
         out.write_text(json.dumps({**sizes, "seconds": min(seconds), "written": state}))
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from wavegan_dist.errors import WaveganError
+
 LEVELS = ("debug", "info", "warning", "error")
 PLAIN = "%(asctime)s %(levelname)s rank %(rank)s: %(message)s"
 TIME = "%Y-%m-%dT%H:%M:%S%z"
@@ -75,7 +77,10 @@ class LogFile(logging.FileHandler):
 
 @contextmanager
 def copied_to(path: Path) -> Iterator[None]:
-    """Also append records to the file `path` while the block runs; where that is impossible, warn once and go on."""
+    """Also append records, and the error that ends the block, to the file `path` while the block runs.
+
+    Warns once if the file cannot be written.
+    """
     try:
         handler = LogFile(path)
     except OSError as error:
@@ -86,6 +91,11 @@ def copied_to(path: Path) -> Iterator[None]:
     log.addHandler(handler)
     try:
         yield
+    except Exception as error:  # the command line reports the error on stderr
+        is_expected = isinstance(error, WaveganError | OSError)
+        trace = None if is_expected else (type(error), error, error.__traceback__)
+        handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, "%s", (error,), trace))
+        raise
     finally:
         log.removeHandler(handler)
         handler.close()

@@ -1,17 +1,17 @@
-"""The run folder: the only module that knows the names of what a run leaves on disk.
+"""The run folder: the only module that knows the names of the files that a run writes.
 
-runs/<name>/config.yaml            the experiment as resolved
-            environment.json       versions, commit, command, processes, device, digest of the data
-            metrics.jsonl          one JSON object a report
-            log.txt                the log records of rank 0
+runs/<name>/config.yaml            the experiment, with all defaults filled in
+            environment.json       versions, commit, command, world size, device, digest of the data index
+            metrics.jsonl          one JSON object per report
+            log.txt                log records of rank 0, appended to by each start
             exit.json              how the run ended
-            data_errors.jsonl      one JSON object for each shard and image that could not be read
+            data_errors.jsonl      one JSON object per shard or image that could not be read
             samples/kimg-000200.png  snapshots/kimg-000200/  checkpoints/kimg-000200/  diagnostics/kimg-000200/
-            evaluations/kimg-000200.json    its result; .png: the spectrum; .failed: why there is no result
+            evaluations/kimg-000200.json    evaluation result; .png: spectrum; .failed: why there is no result
             best.json              the best evaluated snapshot
             tracking.json          the MLflow run of this folder
             tracking/*.jsonl       events for MLflow, delivered or not
-            cluster/               what jobs on Slurm need and write
+            cluster/               files that Slurm jobs read and write
 """
 
 import json
@@ -32,13 +32,13 @@ from wavegan_dist.files import atomic_file, locked, sweep
 
 @dataclass(frozen=True)
 class RunExit:
-    """How a start of a run ended, the content of exit.json.
+    """How the last start of a run ended: the content of exit.json.
 
     Args:
-        state: `finished`, `interrupted` (the run saved a checkpoint and can be started again) or `failed`.
-        nimg: image number at which the run ended.
-        reason: one line; empty for `finished`.
-        time: when, in seconds since 1970.
+        state: `finished`, `interrupted` (the run saved a checkpoint and can be resumed) or `failed`.
+        nimg: number of real images shown when the run ended.
+        reason: the error message; empty for `finished`.
+        time: time of the end, in seconds since 1970.
     """
 
     state: str
@@ -49,67 +49,71 @@ class RunExit:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths inside the folder `path` of one run. Snapshots, checkpoints and evaluations are named by `label`."""
+    """Paths in a run folder. Snapshots, checkpoints, samples, diagnostics and evaluations are named by `label(nimg)`.
+
+    Args:
+        path: the run folder, which need not exist.
+    """
 
     path: Path
 
     @classmethod
     def of_snapshot(cls, snapshot: Path) -> "RunFolder | None":
-        """The run folder that a snapshot folder lies in; None where the snapshot lies elsewhere."""
+        """Return the run folder that contains the snapshot folder `snapshot`, or None if the snapshot is outside of a run."""
         snapshot = snapshot.resolve()
         return cls(snapshot.parents[1]) if snapshot.parent.name == "snapshots" else None
 
     @property
     def config(self) -> Path:
-        """The experiment as resolved, YAML."""
+        """The experiment with all defaults filled in, YAML."""
         return self.path / "config.yaml"
 
     @property
     def environment(self) -> Path:
-        """Versions, commit, command, processes, device and digest of the data, JSON."""
+        """Versions, commit, command, world size, device and digest of the data index, JSON."""
         return self.path / "environment.json"
 
     @property
     def metrics(self) -> Path:
-        """One JSON object a line for each report."""
+        """Reported metrics, one JSON object per line."""
         return self.path / "metrics.jsonl"
 
     @property
     def log(self) -> Path:
-        """The log records of rank 0."""
+        """Log records of rank 0, plain text."""
         return self.path / "log.txt"
 
     @property
     def exit(self) -> Path:
-        """How the run ended (`RunExit`); absent while the run is running, and after it was killed."""
+        """How the run ended (`RunExit`), JSON; absent while the run is running and after it was killed."""
         return self.path / "exit.json"
 
     @property
     def data_errors(self) -> Path:
-        """One JSON object a line for each shard and image that could not be read; absent if there is none."""
+        """Shards and images that could not be read, one JSON object per line; absent if there is none."""
         return self.path / "data_errors.jsonl"
 
     @property
     def best(self) -> Path:
-        """The best evaluated snapshot, its metric and value, JSON."""
+        """Name of the best evaluated snapshot, the metric and its value, JSON."""
         return self.path / "best.json"
 
     @property
     def tracking(self) -> Path:
-        """Which MLflow run belongs to this folder, JSON."""
+        """The MLflow run that belongs to this folder, JSON."""
         return self.path / "tracking.json"
 
     @property
     def cluster(self) -> Path:
-        """Folder of what jobs on Slurm need and write."""
+        """Folder of the files that Slurm jobs read and write."""
         return self.path / "cluster"
 
     def spool(self, name: str) -> Path:
-        """The events for MLflow of one writer: `train` for the run itself."""
+        """Events for MLflow from one writer: `train` for the run itself, else the label of an evaluated snapshot."""
         return self.path / "tracking" / f"{name}.jsonl"
 
     def spools(self) -> list[Path]:
-        """All spools, by name."""
+        """All spools, sorted by name."""
         return sorted(self.path.glob("tracking/*.jsonl"))
 
     def samples(self, nimg: int) -> Path:
@@ -133,11 +137,11 @@ class RunFolder:
         return sorted(self.path.glob("checkpoints/kimg-*"))
 
     def diagnostics(self, nimg: int) -> Path:
-        """Folder of the report on a loss or gradient that was not finite at image `nimg`."""
+        """Folder of the report about a non-finite loss or gradient at image `nimg`."""
         return self.path / "diagnostics" / label(nimg)
 
     def evaluation(self, snapshot: str) -> Path:
-        """The result of evaluating the snapshot of that name, JSON; `.png` beside it shows the spectrum."""
+        """Result of evaluating the snapshot named `snapshot`, JSON; a `.png` of the same name shows the spectrum."""
         return self.path / "evaluations" / f"{snapshot}.json"
 
     def evaluations(self) -> list[Path]:
@@ -145,15 +149,17 @@ class RunFolder:
         return sorted(self.path.glob("evaluations/*.json"))
 
     def evaluation_failure(self, snapshot: str) -> Path:
-        """The reason why the snapshot of that name could not be evaluated, text; absent where there was no failure."""
+        """Why the snapshot named `snapshot` could not be evaluated, text; absent unless the evaluation failed."""
         return self.path / "evaluations" / f"{snapshot}.failed"
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep a second trainer out while the block lasts, and delete what a killed one left half-written.
+        """Lock the folder against other trainers while the block runs, and delete incomplete files that a killed one left.
+
+        Creates the folder; deletes it again if the block ends before `begin`.
 
         Raises:
-            UsageError: another process trains in this folder.
+            UsageError: another process holds the lock.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         lock = self.path / ".lock"
@@ -164,18 +170,22 @@ class RunFolder:
                 holder = lock.read_text().strip()
                 raise UsageError(f"{self.path} is in use by {holder}; wait for it, or choose another --run-dir") from error
             lock.write_text(f"process {os.getpid()} on {platform.node()}")
-            for written in ("checkpoints", "snapshots", "samples", "diagnostics"):
-                sweep(self.path / written)
+            for name in ("checkpoints", "snapshots", "samples", "diagnostics"):
+                sweep(self.path / name)
             try:
                 yield
             finally:
-                if not self.config.exists():  # refused before it began: leave nothing
+                if not self.config.exists():
+                    self.log.unlink(missing_ok=True)
                     lock.unlink(missing_ok=True)
                     with suppress(OSError):
                         self.path.rmdir()
 
     def begin(self, experiment: Experiment, environment: dict[str, Any], nimg: int) -> None:
-        """Write config.yaml and environment.json, and forget the metrics past `nimg`: a resumed run makes them again."""
+        """Prepare the folder for a start at image `nimg`: write config.yaml and environment.json, drop later metrics.
+
+        A resumed run reports again from `nimg` on.
+        """
         with atomic_file(self.config) as file:
             file.write(experiment.to_yaml())
         with atomic_file(self.environment) as file:
@@ -184,40 +194,45 @@ class RunFolder:
         self.forget_after(nimg)
 
     def forget_after(self, nimg: int) -> None:
-        """Drop the lines of metrics.jsonl past image `nimg`, and a last one that a crash cut short."""
+        """Delete the lines of metrics.jsonl after image `nimg`, and a last line that a crash cut short."""
         if self.metrics.exists():
-            lines = [line for line in self.metrics.read_text().splitlines() if _nimg_of_point(line) <= nimg]
+            lines = [line for line in self.metrics.read_text().splitlines() if _nimg_of_line(line) <= nimg]
             with atomic_file(self.metrics) as file:
                 file.writelines(f"{line}\n" for line in lines)
 
-    def append_metrics(self, point: dict[str, float]) -> None:
-        """Add one line to metrics.jsonl."""
+    def append_metrics(self, metrics: dict[str, float]) -> None:
+        """Append one line to metrics.jsonl."""
         with self.metrics.open("a") as file:
-            file.write(json.dumps(point) + "\n")
+            file.write(json.dumps(metrics) + "\n")
 
-    def prune(self, newest: int, every_kimg: float | None) -> None:
-        """Delete all checkpoints but the newest so many, and the first past each multiple of `every_kimg`."""
+    def prune(self, keep_newest: int, keep_every_kimg: float | None) -> None:
+        """Delete all checkpoints except the newest ones and the first at or after each multiple of an interval.
+
+        Args:
+            keep_newest: how many of the newest checkpoints to keep.
+            keep_every_kimg: the interval; None: keep only the newest.
+        """
         checkpoints = self.checkpoints()
-        stay = set(checkpoints[-newest:])
-        if every_kimg is not None:
-            first = {int(nimg_of(path) // (every_kimg * 1000)): path for path in reversed(checkpoints)}
-            stay |= {path for multiple, path in first.items() if multiple}
-        for path in set(checkpoints) - stay:
+        kept = set(checkpoints[-keep_newest:])
+        if keep_every_kimg is not None:
+            first_after = {int(nimg_of(path) // (keep_every_kimg * 1000)): path for path in reversed(checkpoints)}
+            kept |= {path for multiple, path in first_after.items() if multiple}
+        for path in set(checkpoints) - kept:
             shutil.rmtree(path, ignore_errors=True)
 
     def write_exit(self, state: str, nimg: int, reason: str = "") -> None:
-        """Write exit.json; the arguments are those of `RunExit`."""
+        """Write exit.json with the current time; the arguments are those of `RunExit`."""
         with atomic_file(self.exit) as file:
             json.dump(asdict(RunExit(state, nimg, reason, time.time())), file)
 
     def read_exit(self) -> RunExit | None:
-        """How the last start of the run ended; None while it is running, after a kill, and where exit.json is damaged."""
+        """Return how the last start of the run ended; None while it is running, after a kill, and if exit.json is damaged."""
         with suppress(OSError, ValueError, TypeError):
             return RunExit(**json.loads(self.exit.read_text()))
         return None
 
 
-def _nimg_of_point(line: str) -> float:
+def _nimg_of_line(line: str) -> float:
     try:
         return int(json.loads(line)["nimg"])
     except (ValueError, KeyError, TypeError):
@@ -225,11 +240,11 @@ def _nimg_of_point(line: str) -> float:
 
 
 def label(nimg: int) -> str:
-    """`kimg-000200` for 200,000 images, `kimg-000200.064` for 200,064: sorts by image."""
+    """Return `kimg-000200` for 200,000 images, `kimg-000200.064` for 200,064; labels sort in the order of `nimg`."""
     return f"kimg-{nimg // 1000:06d}" + (f".{nimg % 1000:03d}" if nimg % 1000 else "")
 
 
 def nimg_of(path: Path) -> int:
-    """The image of a folder that `label` named."""
+    """Return the `nimg` of a file or folder that is named by `label`."""
     kimg, _, rest = path.name.removeprefix("kimg-").partition(".")
     return int(kimg) * 1000 + int(rest or 0)

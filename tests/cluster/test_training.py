@@ -126,17 +126,17 @@ def test_a_preempted_run_saves_itself_in_mid_epoch_within_the_grace_period(inter
     assert interrupted.preempted["nimg"] % Index.load(demo).count
     assert interrupted.seconds < 30, "GraceTime"
     assert interrupted.urgent == ["COMPLETED"]
-    assert f"going on at kimg {interrupted.preempted['nimg'] / 1000:g}" in log_of(interrupted.run, interrupted.job)
+    assert f"resuming at kimg {interrupted.preempted['nimg'] / 1000:g}" in log_of(interrupted.run, interrupted.job)
 
 
 def test_a_run_at_its_time_limit_saves_itself_and_goes_on(interrupted):
     assert interrupted.limited["state"] == "interrupted"
     assert interrupted.limited["nimg"] > interrupted.preempted["nimg"]
-    assert f"going on at kimg {interrupted.limited['nimg'] / 1000:g}" in log_of(interrupted.run, interrupted.job)
+    assert f"resuming at kimg {interrupted.limited['nimg'] / 1000:g}" in log_of(interrupted.run, interrupted.job)
 
 
 def test_a_run_that_lost_a_node_goes_on_from_its_last_checkpoint(interrupted):
-    starts = re.findall(r"(?:starting|going on) at kimg ([\d.]+)", log_of(interrupted.run, interrupted.job))
+    starts = re.findall(r"(?:starting|resuming) at kimg ([\d.]+)", log_of(interrupted.run, interrupted.job))
     assert len(starts) == 4
     assert float(starts[3]) >= interrupted.limited["nimg"] / 1000
     assert len(interrupted.states) == 4, interrupted.states

@@ -1,9 +1,10 @@
-"""Two ranks; on one of them a network is made to produce NaN, each in turn: `inject.py OUT CONFIG FOLDER STRATEGY KINDS`."""
+"""Injects a NaN into each network in turn, on rank 1 of 2, and diagnoses it: `inject.py OUT CONFIG FOLDER STRATEGY KINDS`."""
 
 import itertools
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,11 +23,11 @@ NETWORKS = [
 
 
 def poison(trainer: Trainer, network: str, kind: str) -> None:
-    """From now on this network's second convolution has a NaN in its weight, its output or its weight's gradient."""
+    """Put a NaN into the weight, every output or every weight gradient of the network's second convolution."""
     side, name = network.split(".")
     root = trainer.generator.module if side == "generator" else trainer.discriminator.module
     convolutions = [m for m in getattr(root, name).modules() if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d)]
-    layer = convolutions[1]
+    layer: Any = convolutions[1]
     weight = layer.parametrizations.weight.original if side == "discriminator" else layer.weight
     if kind == "weight":
         weight.data[0, 0, 0, 0] = torch.nan
@@ -36,8 +37,8 @@ def poison(trainer: Trainer, network: str, kind: str) -> None:
         weight.requires_grad_().register_hook(lambda gradient: gradient * torch.nan)
 
 
-def flat(trainer: Trainer) -> dict[str, torch.Tensor]:
-    """All weights of each module: a collective call."""
+def flat_weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Return all weights of each module as one vector, by the module's first letter: a collective call."""
     return {
         engine.name[0]: torch.cat([value.detach().nan_to_num().flatten() for _, value in engine.full_parameters()])
         for engine in trainer.engines
@@ -46,11 +47,11 @@ def flat(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 def main(out: str, config_file: str, folder: str, strategy: str, kinds: str) -> None:
     experiment = config.load(Path(config_file), [f"train.strategy={strategy}"])
-    accelerator = launch.start(experiment.train)
+    accelerator = launch.init_accelerator(experiment.train)
     index, rank = load_index(experiment), accelerator.process_index
     draws = torch.Generator().manual_seed(rank)
     batches = (torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8, generator=draws) for _ in itertools.count())
-    seen = []
+    records = []
     for network, kind in itertools.product(NETWORKS, kinds.split(",")):
         trainer = Trainer(experiment, index, accelerator)
         trainer.step(batches)
@@ -58,13 +59,13 @@ def main(out: str, config_file: str, folder: str, strategy: str, kinds: str) -> 
         assert trainer.nonfinite.item() == 0
         if rank == 1:
             poison(trainer, network, kind)
-        before = flat(trainer)
+        before = flat_weights(trainer)
         trainer.step(batches)
-        moved = {phase: not torch.equal(before[phase], weights) for phase, weights in flat(trainer).items()}
+        moved = {phase: not torch.equal(before[phase], weights) for phase, weights in flat_weights(trainer).items()}
         nonfinite = trainer.nonfinite.item()
         error = diagnose(trainer, Path(folder) / f"{network}-{kind}", lambda first: [f"key {first}"])
-        seen.append({"network": network, "kind": kind, "nonfinite": nonfinite, "moved": moved, "error": str(error)})
-    Path(f"{out}.{rank}").write_text(json.dumps(seen))
+        records.append({"network": network, "kind": kind, "nonfinite": nonfinite, "moved": moved, "error": str(error)})
+    Path(f"{out}.{rank}").write_text(json.dumps(records))
 
 
 if __name__ == "__main__":

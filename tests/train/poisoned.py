@@ -1,7 +1,10 @@
-"""`wavegan` with a fault: weights that turn NaN. `poisoned.py FIRST LAST_ATTEMPT train ...`: from image FIRST on, in the
-attempts 0 ... LAST_ATTEMPT (an attempt ends with a rollback)."""
+"""Runs `wavegan` with weights that become infinite from image FIRST on: `poisoned.py FIRST LAST_ATTEMPT train ...`.
+
+The fault is active in the attempts 0 ... LAST_ATTEMPT; each rollback begins a new attempt.
+"""
 
 import sys
+from typing import Any
 
 import torch
 
@@ -9,13 +12,14 @@ from wavegan_dist.cli import main
 from wavegan_dist.train.trainer import Phase, Trainer
 
 first, last_attempt = int(sys.argv[1]), int(sys.argv[2])
-move = Trainer._run_phase
+run_phase = Trainer._run_phase
 
 
 def poisoned(self: Trainer, phase: Phase, *inputs: torch.Tensor) -> None:
     if phase.name == "d" and self.nimg >= first and self.rollbacks <= last_attempt:
-        self.generator.module.high[1].weight.data.fill_(torch.inf)
-    move(self, phase, *inputs)
+        network: Any = self.generator.module.high
+        network[1].weight.data.fill_(torch.inf)
+    run_phase(self, phase, *inputs)
 
 
 Trainer._run_phase = poisoned

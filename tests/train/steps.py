@@ -1,4 +1,7 @@
-"""Five steps of training on batches that do not depend on the number of processes: `steps.py OUT CONFIG key=value ...`."""
+"""Trains five steps on batches that do not depend on the number of processes: `steps.py OUT CONFIG key=value ...`.
+
+Each rank writes the losses, and the weights before and after, to OUT.RANK.
+"""
 
 import sys
 from pathlib import Path
@@ -14,7 +17,7 @@ from wavegan_dist.train.trainer import Trainer
 
 
 def weights(trainer: Trainer, moment: str) -> dict[str, torch.Tensor]:
-    """Parameters and buffers of each module, flat."""
+    """Return parameters and buffers of each module and of the EMA as one vector each."""
     modules = {"generator": trainer.generator.module, "discriminator": trainer.discriminator.module}
     states = {kind: list(module.state_dict().values()) for kind, module in modules.items()}
     states["ema"] = [value for _, value in trainer.ema.iter_full_tensors()]
@@ -23,13 +26,14 @@ def weights(trainer: Trainer, moment: str) -> dict[str, torch.Tensor]:
 
 def main(out: Path, config_file: Path, overrides: list[str]) -> None:
     experiment = config.load(config_file, overrides)
-    accelerator = launch.start(experiment.train)
+    accelerator = launch.init_accelerator(experiment.train)
     trainer = Trainer(experiment, load_index(experiment), accelerator)
     rank, processes = accelerator.process_index, accelerator.num_processes
     draws = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (100, experiment.train.batch_size, 3, 32, 32), dtype=torch.uint8, generator=draws)
     batches = (batch.chunk(processes)[rank] for batch in images)
-    losses, start = {}, weights(trainer, "start")
+    losses: dict[str, torch.Tensor] = {}
+    start = weights(trainer, "start")
     for step in range(5):
         trainer.step(batches)
         losses |= {f"{step}/{name}": torch.tensor(value) for name, value in trainer.metrics.drain().items()}

@@ -1,7 +1,8 @@
-"""Legs of training in one launch, each with its settings: `strategies.py OUT CONFIG NAME:key=value,... NAME<FROM:...`.
+"""Trains several models one after another: `strategies.py OUT CONFIG NAME:key=value,... NAME<SOURCE:key=value,...`.
 
-A leg goes on from the checkpoint OUT/FROM, or starts, runs to `train.total_kimg` and leaves the checkpoint OUT/NAME and
-samples. A leg with the name of a mutation makes that mistake.
+Each argument is a training with its own settings. It starts at image 0 or resumes from the checkpoint OUT/SOURCE, trains to
+`train.total_kimg` and writes the checkpoint OUT/NAME and OUT/NAME.samples. A training named like one of `MUTATIONS` contains
+that mistake.
 """
 
 import sys
@@ -20,7 +21,7 @@ from wavegan_dist.train.trainer import Trainer
 
 
 def batches(trainer: Trainer) -> Iterator[torch.Tensor]:
-    """This rank's share of global batches that do not depend on the number of processes."""
+    """Yield this rank's part of global batches that do not depend on the number of processes."""
     accelerator, size = trainer.accelerator, trainer.experiment.train.batch_size
     while True:
         draws = torch.Generator().manual_seed(trainer.nimg)
@@ -29,20 +30,20 @@ def batches(trainer: Trainer) -> Iterator[torch.Tensor]:
 
 
 def stale_gradient(trainer: Trainer) -> None:
-    """The discriminators are not frozen in the generators' phase: what that leaves goes into their next step."""
-    trainer.discriminator.module.requires_grad_ = lambda _flag: None
+    """Do not freeze the discriminators in the G phase: their gradients of that phase are added to their next step."""
+    trainer.discriminator.module.requires_grad_ = lambda _flag: None  # type: ignore[assignment, misc]
 
 
 def wrong_order(trainer: Trainer) -> None:
-    """The generators move before the discriminators."""
-    move, waiting = trainer._run_phase, []
+    """Run the G phase before the D phase."""
+    run_phase, d_inputs = trainer._run_phase, []
 
     def swapped(phase, *inputs):
         if phase is trainer.d_phase:
-            waiting.append(inputs)
+            d_inputs.append(inputs)
         else:
-            move(phase, *inputs)
-            move(trainer.d_phase, *waiting.pop())
+            run_phase(phase, *inputs)
+            run_phase(trainer.d_phase, *d_inputs.pop())
 
     trainer._run_phase = swapped
 
@@ -50,11 +51,11 @@ def wrong_order(trainer: Trainer) -> None:
 MUTATIONS = {"stale": stale_gradient, "order": wrong_order}
 
 
-def run(leg: str, out: Path, config_file: Path) -> None:
-    names, _, overrides = leg.partition(":")
+def run(training: str, out: Path, config_file: Path) -> None:
+    names, _, overrides = training.partition(":")
     name, _, source = names.partition("<")
     experiment = config.load(config_file, overrides.split(","))
-    accelerator = launch.start(experiment.train)
+    accelerator = launch.init_accelerator(experiment.train)
     trainer = Trainer(experiment, load_index(experiment), accelerator)
     if source:
         load_checkpoint(out / source, trainer)
@@ -70,18 +71,18 @@ def run(leg: str, out: Path, config_file: Path) -> None:
 
 
 def save_samples(trainer: Trainer, path: Path) -> None:
-    """What the average makes of fixed latents, lam, and the average as a snapshot has it."""
+    """Write the EMA's samples of fixed latents, lam, and the EMA's tensors as a snapshot contains them."""
     lam = torch.tensor(trainer.lam())
     with trainer.ema.sampling() as generator:
         images = generator(torch.randn(4, 8, generator=torch.Generator().manual_seed(0)))
-    average = {f"average.{name}": value.contiguous() for name, value in trainer.ema.iter_full_tensors()}
+    ema = {f"average.{name}": value.contiguous() for name, value in trainer.ema.iter_full_tensors()}
     if trainer.accelerator.is_main_process:
-        save_file({"lam": lam, "images": images.contiguous(), **average}, path)
+        save_file({"lam": lam, "images": images.contiguous(), **ema}, path)
 
 
-def main(out: Path, config_file: Path, legs: list[str]) -> None:
-    for leg in legs:
-        run(leg, out, config_file)
+def main(out: Path, config_file: Path, trainings: list[str]) -> None:
+    for training in trainings:
+        run(training, out, config_file)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`wavegan` whose first step never ends, as in a collective whose peer is gone."""
+"""Runs `wavegan` with a first step that never ends, as if it waited in a collective for a rank that is gone."""
 
 import ctypes
 import sys

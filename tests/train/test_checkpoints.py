@@ -1,4 +1,4 @@
-"""Checkpoints: exact, whole or not there, never a pickle."""
+"""Checkpoints: bit-exact, complete or absent, never a pickle."""
 
 import hashlib
 import json
@@ -33,8 +33,8 @@ def run(finished, tmp_path) -> Path:
     return shutil.copytree(finished, tmp_path / "run")
 
 
-def test_runs_cut_at_random_end_bit_for_bit_as_the_straight_run():
-    command = [sys.executable, ROOT / "benchmarks" / "resume.py", "--cuts", "5", "--processes", "1,2", "--seed", "1"]
+def test_runs_killed_at_random_end_bit_for_bit_as_the_uninterrupted_run():
+    command = [sys.executable, str(ROOT / "benchmarks" / "resume.py"), "--cuts", "5", "--processes", "1,2", "--seed", "1"]
     outcome = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=ROOT)
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     assert outcome.stdout.count("cuts so far, equal") >= 2
@@ -54,7 +54,7 @@ def test_a_checkpoint_holds_every_tensor_and_its_manifest_every_file(run):
 
 
 @pytest.mark.parametrize("damage", ["cut", "bit", "file gone", "no manifest"])
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(run, wavegan, config, damage):
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_with_a_warning(run, wavegan, config, damage):
     newest = RunFolder(run).checkpoints()[-1]
     weights = next(newest.glob("*.safetensors"))
     content = bytearray(weights.read_bytes())
@@ -70,17 +70,18 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(ru
     outcome = wavegan("train", "--config", config, "--run-dir", run)
     assert outcome.returncode == 0, outcome.stderr
     assert f"{newest} is damaged" in outcome.stderr
-    assert "going on from kimg-000000.160 instead" in outcome.stderr
-    assert "going on at kimg 0.16" in outcome.stdout
+    assert "resuming from kimg-000000.160 instead" in outcome.stderr
+    assert "resuming from kimg-000000.160 instead" in RunFolder(run).log.read_text()
+    assert "resuming at kimg 0.16" in outcome.stderr
 
 
-def test_a_run_without_a_whole_checkpoint_does_not_begin_again_in_silence(run, wavegan, config):
+def test_a_run_without_an_intact_checkpoint_does_not_silently_start_anew(run, wavegan, config):
     for checkpoint in RunFolder(run).checkpoints():
         (checkpoint / "state.json").write_text("{}")
-    refused(wavegan("train", "--config", config, "--run-dir", run), "no checkpoint", "is whole", "state.json", exit_code=1)
+    refused(wavegan("train", "--config", config, "--run-dir", run), "no checkpoint", "is intact", "state.json", exit_code=1)
 
 
-def test_a_damaged_checkpoint_that_was_asked_for_is_refused(run, wavegan, config, tmp_path):
+def test_a_damaged_checkpoint_that_was_requested_is_refused(run, wavegan, config, tmp_path):
     oldest = RunFolder(run).checkpoints()[0]
     (oldest / "state.json").write_text("{}")
     outcome = wavegan("train", "--config", config, "--run-dir", tmp_path / "other", "--resume", oldest)
@@ -88,7 +89,7 @@ def test_a_damaged_checkpoint_that_was_asked_for_is_refused(run, wavegan, config
     assert not (tmp_path / "other").exists()
 
 
-def test_other_images_under_the_same_path_are_noticed(run, wavegan, config, shards, tmp_path):
+def test_other_images_under_the_same_path_are_refused(run, wavegan, config, shards, tmp_path):
     other = shutil.copytree(shards, tmp_path / "set")
     changed = json.loads((other / "index.json").read_text())
     changed["band_std"]["low"] *= 2
@@ -98,15 +99,15 @@ def test_other_images_under_the_same_path_are_noticed(run, wavegan, config, shar
     refused(outcome, "was trained on other images", "data.index")
 
 
-def test_the_newest_and_every_so_many_kimg_stay(tmp_path):
+def test_the_newest_checkpoints_and_one_per_interval_are_kept(tmp_path):
     folder = RunFolder(tmp_path)
     for kimg in range(1, 13):
         folder.checkpoint(kimg * 1000).mkdir(parents=True)
-    folder.prune(2, every_kimg=5)
+    folder.prune(2, keep_every_kimg=5)
     assert [path.name for path in folder.checkpoints()] == [label(kimg * 1000) for kimg in (5, 10, 11, 12)]
 
 
-def test_what_a_killed_writer_left_is_swept_away(run, wavegan, config):
+def test_incomplete_files_of_a_killed_writer_are_deleted(run, wavegan, config):
     left = run / "checkpoints" / ".kimg-000000.480.tmp"
     left.mkdir()
     (left / "shard-00001-model-00001-of-00001.safetensors").write_bytes(b"half")

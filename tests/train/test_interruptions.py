@@ -1,4 +1,4 @@
-"""Signals, locks, full disks, dead ranks: a run ends in order, with one line, and goes on where it was."""
+"""Signals, locks, full disks, dead ranks: a run ends in order, with one error line, and can be resumed."""
 
 import hashlib
 import json
@@ -19,17 +19,22 @@ from safetensors.torch import load_file
 from tests.helpers import accelerate_command, environment, points, refused, run_ranks, start_ranks, two_processes
 from wavegan_dist.data import training_batches
 from wavegan_dist.run_folder import RunFolder
-from wavegan_dist.train.checkpoint import damage
+from wavegan_dist.train.checkpoint import find_damage
 
 LONG = ("train.total_kimg=1000", "train.snapshot_kimg=1000", "train.checkpoint_kimg=1000", "train.report_kimg=0.032")
 
 
 @contextmanager
 def running(*command: object, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """A command in a process group of its own, killed at the end of the block if it still lives."""
-    words = list(map(str, command))
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    process = subprocess.Popen(words, env=environment(**variables), **pipes)
+    """Start a command in a process group of its own, which is killed at the end of the block."""
+    process = subprocess.Popen(
+        list(map(str, command)),
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     try:
         yield process
     finally:
@@ -54,19 +59,20 @@ def train(run: Path, config: Path, *overrides: str) -> list[object]:
     [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGUSR2, 75), (signal.SIGINT, 130)],
     ids=lambda value: getattr(value, "name", ""),
 )
-def test_a_signal_saves_the_run_and_leaves_with_a_code_of_its_own(tmp_path, config, number, code):
+def test_a_signal_saves_the_run_and_exits_with_its_own_code(tmp_path, config, number, code):
     run = tmp_path / "run"
     with running(sys.executable, *train(run, config, *LONG, "data.workers=1")) as process:
         wait_for_points(run, 2)
         os.killpg(process.pid, number)  # the loader's worker gets it too, as from a terminal or Slurm
         _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
-    assert re.search(rf"^wavegan: {number.name}: saved at kimg [\d.]+; the same command goes on from there$", errors, re.M)
+    assert re.search(rf"^wavegan: {number.name}: saved at kimg [\d.]+; run the same command again to resume$", errors, re.M)
     assert "Traceback" not in errors
     (checkpoint,) = RunFolder(run).checkpoints()
     nimg = json.loads((checkpoint / "state.json").read_text())["nimg"]
     assert nimg == points(run)[-1]["nimg"]
     assert json.loads((run / "exit.json").read_text())["state"] == "interrupted"
+    assert f"{number.name}: saved at kimg" in RunFolder(run).log.read_text().splitlines()[-1]
 
 
 def tensors(run: Path) -> dict[str, bytes]:
@@ -74,15 +80,15 @@ def tensors(run: Path) -> dict[str, bytes]:
     return {name: value.numpy().tobytes() for file in files for name, value in load_file(file).items()}
 
 
-def test_two_processes_agree_on_one_s_signal_and_another_number_goes_on(tmp_path, config, index):
-    """2 -> 1 -> 2 processes in one epoch, each leg ended by a signal to one rank: every image is seen, none twice."""
+def test_two_processes_agree_on_a_signal_to_one_and_another_number_resumes(tmp_path, config, index):
+    """2 -> 1 -> 2 processes in one epoch, the first two ended by a signal to one rank: every image is seen exactly once."""
     run, seen = tmp_path / "run", tmp_path / "seen"
-    seeing = Path(__file__).parent / "seeing.py"
+    script = Path(__file__).parent / "record_images.py"
     arguments = [seen, "train", "--config", config, "--run-dir", run, "train.total_kimg=0.512", *LONG[1:]]
     positions = []
     for processes, stop_at in ((2, 160), (1, 320), (2, 0)):
         code = 75 if stop_at else 0
-        run_ranks(processes, seeing, *arguments, exit_code=code, timeout=120, SIGNAL_AT=str(stop_at))
+        run_ranks(processes, script, *arguments, exit_code=code, timeout=120, SIGNAL_AT=str(stop_at))
         newest = RunFolder(run).checkpoints()[-1]
         positions.append(json.loads((newest / "state.json").read_text())["nimg"])
     assert positions[0] < positions[1] < positions[2] == 512
@@ -95,7 +101,7 @@ def test_two_processes_agree_on_one_s_signal_and_another_number_goes_on(tmp_path
     assert max(abs(a - b) for a, b in pairwise(losses)) < 0.2  # no jump where the processes changed
 
 
-def test_a_second_signal_leaves_at_once_and_the_old_checkpoint_stays(tmp_path, config, wavegan):
+def test_a_second_signal_exits_at_once_and_the_old_checkpoint_stays(tmp_path, config, wavegan):
     run = tmp_path / "run"
     assert wavegan("train", "--config", config, "--run-dir", run).returncode == 0
     before = tensors(run)
@@ -106,7 +112,7 @@ def test_a_second_signal_leaves_at_once_and_the_old_checkpoint_stays(tmp_path, c
             pass
         os.kill(process.pid, signal.SIGTERM)
         time.sleep(0.5)
-        os.kill(process.pid, signal.SIGTERM)  # what a launcher passes on: the same signal still
+        os.kill(process.pid, signal.SIGTERM)  # counts as the same signal, forwarded by a launcher
         time.sleep(3)
         assert process.poll() is None
         os.kill(process.pid, signal.SIGTERM)
@@ -114,7 +120,7 @@ def test_a_second_signal_leaves_at_once_and_the_old_checkpoint_stays(tmp_path, c
     assert tensors(run) == before
 
 
-def test_accelerate_launch_passes_the_signal_on_and_the_run_saves_itself(tmp_path, config):
+def test_accelerate_launch_forwards_the_signal_and_the_run_saves_a_checkpoint(tmp_path, config):
     run = tmp_path / "run"
     with running(*accelerate_command(*two_processes(), *train(run, config, *LONG)[2:])) as process:
         wait_for_points(run, 2)
@@ -141,7 +147,7 @@ def test_a_rank_that_dies_ends_the_others_in_seconds_with_one_line(tmp_path, con
     assert "Traceback" not in errors
 
 
-def test_a_run_folder_in_use_is_refused_until_its_run_is_gone(tmp_path, config, wavegan):
+def test_a_run_folder_in_use_is_refused_until_its_run_ends(tmp_path, config, wavegan):
     run = tmp_path / "run"
     with running(sys.executable, *train(run, config, *LONG)) as process:
         wait_for_points(run, 1)
@@ -154,31 +160,31 @@ def test_a_run_folder_in_use_is_refused_until_its_run_is_gone(tmp_path, config, 
 
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Path]:
-    """A file system of 3 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", place]).returncode:
+    """Return the mount point of a file system of 3 MiB."""
+    mount_point = tmp_path / "disk"
+    mount_point.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", mount_point]).returncode:
         pytest.skip("mounting a tmpfs takes root")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
+    yield mount_point
+    subprocess.run(["umount", "--lazy", mount_point], check=True)
 
 
-def filled(run: Path) -> None:
-    """Use up the disk under a run."""
+def fill_disk(run: Path) -> None:
+    """Use up all space of the file system that holds a run."""
     with (run.parent / "ballast").open("wb", buffering=0) as file, suppress(OSError):
         while file.write(bytes(4096)):
             pass
 
 
 @pytest.mark.parametrize("policy", ["stop", "continue"])
-def test_a_full_disk_leaves_the_old_checkpoint_and_stops_or_goes_on_as_set(small_disk, config, wavegan, policy):
+def test_a_full_disk_keeps_the_old_checkpoint_and_stops_or_continues_as_set(small_disk, config, wavegan, policy):
     run = small_disk / "run"
     lengths = ("train.total_kimg=1.6", "train.report_kimg=0.032", "train.snapshot_kimg=100")
     with running(sys.executable, *train(run, config, *lengths, f"train.on_disk_error={policy}")) as process:
         wait_for_points(run, 12)
-        filled(run)
+        fill_disk(run)
         before = RunFolder(run).checkpoints()[-1]
-        out, errors = process.communicate(timeout=100)
+        _, errors = process.communicate(timeout=100)
     if policy == "stop":
         assert process.returncode == 1
         assert f"wavegan: {run}" in errors
@@ -186,14 +192,14 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_stops_or_goes_on_as_set(small
     else:
         assert process.returncode == 0, errors
         assert "cannot write a checkpoint" in errors
-        assert "kimg 1.6/1.6" in out
+        assert "kimg 1.6/1.6" in errors
     assert "Traceback" not in errors
-    assert damage(RunFolder(run).checkpoints()[-1]) is None
+    assert find_damage(RunFolder(run).checkpoints()[-1]) is None
     assert RunFolder(run).checkpoints()[-1] >= before
     (small_disk / "ballast").unlink()
     outcome = wavegan("train", "--config", config, "--run-dir", run, *lengths)
     assert outcome.returncode == 0, outcome.stderr
-    assert "going on at kimg 0." in outcome.stdout
+    assert "resuming at kimg 0." in outcome.stderr
 
 
 def test_a_run_folder_that_vanishes_ends_the_run_with_one_line(tmp_path, config):

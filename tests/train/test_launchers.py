@@ -1,4 +1,4 @@
-"""The launchers' files, each read by the library that it is for."""
+"""The files in launchers/, each read by the library that it is written for."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from accelerate.commands.launch import launch_command, launch_command_parser
 from torch.distributed import run
 
 from wavegan_dist.config import parse
-from wavegan_dist.train.zero_settings import check, settings
+from wavegan_dist.train.zero_settings import check_strategy, deepspeed_config
 
 LAUNCHERS = Path(__file__).parents[2] / "launchers"
 
@@ -42,17 +42,17 @@ def test_deepspeed_reads_our_settings_with_each_file(file):
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     from deepspeed.runtime.config import DeepSpeedConfig
 
-    told = json.loads(file.read_text())["zero_optimization"]
-    train = {"strategy": f"zero{told['stage']}", "deepspeed": str(file), "batch_size": 64, "accumulation": 2}
+    zero = json.loads(file.read_text())["zero_optimization"]
+    train = {"strategy": f"zero{zero['stage']}", "deepspeed": str(file), "batch_size": 64, "accumulation": 2}
     experiment = parse({"data": {"index": "x"}, "train": train, "optim": {"clip_norm": 2.0}}, "test")
-    check(experiment.train, processes=8)
-    config = DeepSpeedConfig(settings(experiment, processes=1))
+    check_strategy(experiment.train, world_size=8)
+    config = DeepSpeedConfig(deepspeed_config(experiment, world_size=1))
     assert (config.train_batch_size, config.gradient_accumulation_steps, config.gradient_clipping) == (64, 2, 2.0)
-    assert config.zero_optimization_stage == told["stage"]
+    assert config.zero_optimization_stage == zero["stage"]
     assert not config.float16_config.enabled
     assert not config.bfloat16_config.enabled
-    for key, value in told.items():
-        held = getattr(config.zero_config, key.removeprefix("stage3_"), None)
+    for key, value in zero.items():
+        parsed = getattr(config.zero_config, key.removeprefix("stage3_"), None)
         if isinstance(value, bool | int):
-            assert held == value, key
-    assert bool(config.zero_config.offload_optimizer) == ("offload_optimizer" in told)
+            assert parsed == value, key
+    assert bool(config.zero_config.offload_optimizer) == ("offload_optimizer" in zero)

@@ -1,4 +1,4 @@
-"""A number that is not finite: found before any weight moves, by all ranks, with the network's name."""
+"""Non-finite numbers: all ranks detect them before any weight changes and name the network."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def injected(tmp_path_factory, config) -> tuple[list[dict], list[dict], Path]:
-    """What two ranks saw of each fault on rank 1, and the folder of their reports."""
+    """Return the records of ranks 0 and 1 for each fault on rank 1, and the folder of the reports."""
     folder = tmp_path_factory.mktemp("injected")
     run_ranks(2, HERE / "inject.py", folder / "seen", config, folder, "ddp", "weight,output,gradient")
     return (*(json.loads((folder / f"seen.{rank}").read_text()) for rank in range(2)), folder)
@@ -25,11 +25,10 @@ def injected(tmp_path_factory, config) -> tuple[list[dict], list[dict], Path]:
 @pytest.mark.parametrize("case", range(18))
 def test_a_nan_in_one_network_of_one_rank_stops_both_before_the_step_and_names_it(injected, case):
     first, second, folder = injected
-    mine, other = first[case], second[case]
-    network, kind = mine["network"], mine["kind"]
-    for seen in (mine, other):
+    network, kind = first[case]["network"], first[case]["kind"]
+    for seen in (first[case], second[case]):
         assert seen["nonfinite"] == 1
-        # A fault in the generators' gradient shows after the discriminators have moved.
+        # A fault in the generators' gradient appears after the discriminators' optimizer step.
         assert seen["moved"] == {"d": network.startswith("generator") and kind == "gradient", "g": False}
         assert f"phase: {network}, " in seen["error"], seen["error"]
         assert "on rank 1" in seen["error"]
@@ -56,7 +55,7 @@ def test_under_zero_too_no_weight_moves_and_the_network_is_named(tmp_path, confi
 
 def poisoned(first: int, last_attempt: int, run: Path, config: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     train = ["train", "--config", config, "--run-dir", run, *overrides]
-    command = [sys.executable, HERE / "poisoned.py", str(first), str(last_attempt), *train]
+    command = [sys.executable, *map(str, (HERE / "poisoned.py", first, last_attempt, *train))]
     return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120)
 
 
@@ -73,14 +72,15 @@ def test_a_run_stops_with_one_line_a_report_and_its_last_good_checkpoint(tmp_pat
     assert json.loads((folder.path / "exit.json").read_text())["state"] == "failed"
     outcome = wavegan("train", "--config", config, "--run-dir", folder.path)
     assert outcome.returncode == 0, outcome.stderr
-    assert "going on at kimg 0.16" in outcome.stdout
+    assert "resuming at kimg 0.16" in outcome.stderr
 
 
-def test_rollback_goes_on_from_the_last_checkpoint_with_other_latents(tmp_path, config, wavegan):
+def test_rollback_continues_from_the_last_checkpoint_with_other_latents(tmp_path, config, wavegan):
     run = tmp_path / "run"
     outcome = poisoned(224, 0, run, config, "train.on_nonfinite=rollback")
     assert outcome.returncode == 0, outcome.stderr
-    assert "rolled back to kimg 0.16, 1 of at most 3" in outcome.stderr
+    assert "rolled back to kimg 0.16 (1 of at most 3)" in outcome.stderr
+    assert "rolled back to kimg 0.16 (1 of at most 3)" in RunFolder(run).log.read_text()
     assert [point["nimg"] for point in points(run)] == [64, 128, 192, 256, 320]
     straight = tmp_path / "straight"
     assert wavegan("train", "--config", config, "--run-dir", straight).returncode == 0
@@ -97,15 +97,15 @@ def test_rollbacks_are_bounded(tmp_path, config):
     assert outcome.stderr.splitlines()[-1].startswith("wavegan: not finite at image 224")
 
 
-def test_a_dying_gan_is_warned_of_once_until_it_was_well_again():
-    watch = CollapseWarnings(total_kimg=100)
-    dead = {"kimg": 50, "watch/diversity": 0.05, "watch/saturation_low": 1.0, "watch/saturation_high": 0.5}
-    well = {"kimg": 50, "watch/diversity": 0.8, "watch/saturation_low": 0.7}
-    assert watch.warnings({**dead, "kimg": 1}) == []  # fresh networks look dead too
-    first = watch.warnings(dead)
+def test_collapse_is_warned_of_once_until_it_has_ceased():
+    collapse = CollapseWarnings(total_kimg=100)
+    collapsed = {"kimg": 50, "watch/diversity": 0.05, "watch/saturation_low": 1.0, "watch/saturation_high": 0.5}
+    healthy = {"kimg": 50, "watch/diversity": 0.8, "watch/saturation_low": 0.7}
+    assert collapse.warnings({**collapsed, "kimg": 1}) == []  # untrained networks look collapsed, too
+    first = collapse.warnings(collapsed)
     assert len(first) == 2
     assert "mode collapse" in first[0]
     assert "discriminator.low" in first[1]
-    assert watch.warnings(dead) == []
-    assert watch.warnings(well) == []
-    assert watch.warnings(dead) == first
+    assert collapse.warnings(collapsed) == []
+    assert collapse.warnings(healthy) == []
+    assert collapse.warnings(collapsed) == first

@@ -1,42 +1,30 @@
-"""bf16 and fp16: what is computed in fewer bits, and the list of what is not."""
+"""bf16 and fp16: which operations run in the compute dtype, and which stay float32."""
 
-import itertools
 from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch.nn.utils.parametrizations import _SpectralNorm
 
+from tests.train.tiny import make_trainer, random_batches
 from wavegan_dist import wavelet
-from wavegan_dist.config import TrainConfig, parse
+from wavegan_dist.config import TrainConfig
 from wavegan_dist.model import discriminator, generator
+from wavegan_dist.model.spectral_norm import Float32SpectralNorm
 from wavegan_dist.train import trainer as training
-from wavegan_dist.train.checkpoint import tensors
-from wavegan_dist.train.precision import FIRST_SCALE, GROWTH_INTERVAL, LossScale, set_matmul_precision
-from wavegan_dist.train.trainer import Trainer
+from wavegan_dist.train.checkpoint import checkpoint_tensors
+from wavegan_dist.train.precision import GROWTH_INTERVAL, INIT_SCALE, LossScale, set_matmul_precision
 
-BANDS = dict.fromkeys(("low", "lh", "hl", "hh"), 1.0)
 ONE = torch.ones(())
-
-
-def trainer_of(precision: str, **model: object) -> Trainer:
-    tree = {"data": {"index": "none"}, "model": {"z_dim": 8, "width": 4, **model}}
-    tree["train"] = {"batch_size": 8, "precision": precision}
-    index = SimpleNamespace(band_std=SimpleNamespace(model_dump=lambda: BANDS))
-    return Trainer(parse(tree, "test"), index, Accelerator(cpu=True))
-
-
-def batches():
-    draws = torch.Generator().manual_seed(0)
-    return (torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=draws) for _ in itertools.count())
 
 
 @pytest.fixture(scope="module", params=["bf16", "fp16"])
 def seen(request):
-    """A trainer after two steps and the types of what passed through it: kernels, networks, spectral norm, losses."""
-    trainer, types, autocast = trainer_of(request.param), {}, set()
+    """Return a trainer after two steps and the dtypes that kernels, layers, spectral norm and losses saw."""
+    trainer = make_trainer({}, {"precision": request.param})
+    types: dict[str, set[torch.dtype]] = {}
+    autocast: set[bool] = set()
     names = {name: getattr(wavelet, name) for name in ("dwt", "fuse")}
 
     def note(key, tensors):
@@ -50,6 +38,10 @@ def seen(request):
 
         return noted
 
+    def power_method(*arguments):
+        autocast.add(torch.is_autocast_enabled("cpu"))
+        return _SpectralNorm._power_method(*arguments)
+
     def loss(name, function):
         def noted(*logits):
             out = function(*logits)
@@ -62,34 +54,34 @@ def seen(request):
         for module in engine.module.modules():
             if isinstance(module, _SpectralNorm):
                 module.register_forward_hook(lambda _module, inputs, out: note("spectral norm", [*inputs, out]))
-                module.register_forward_hook(lambda *_: autocast.add(torch.is_autocast_enabled("cpu")))
             if isinstance(module, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
                 module.register_forward_hook(lambda _module, _inputs, out: note("convolution", [out]))
     with (
         patch.object(discriminator, "dwt", kernel("dwt")),
         patch.object(generator, "fuse", kernel("fuse")),
+        patch.object(Float32SpectralNorm, "_power_method", power_method),
         patch.object(training, "hinge_d", loss("loss", training.hinge_d)),
         patch.object(training, "hinge_g", loss("loss", training.hinge_g)),
     ):
-        source = batches()
+        source = random_batches()
         trainer.step(source)
         trainer.step(source)
     compute = {"bf16": torch.bfloat16, "fp16": torch.float16}[request.param]
     return SimpleNamespace(trainer=trainer, types=types, autocast=autocast, compute=compute)
 
 
-def test_networks_and_fused_kernels_run_in_the_compute_type(seen):
+def test_networks_and_fused_kernels_run_in_the_compute_dtype(seen):
     assert seen.types["convolution"] == seen.types["dwt"] == seen.types["fuse"] == {seen.compute}
 
 
 def test_lam_losses_and_spectral_norm_stay_float32(seen):
     assert seen.types["fuse lam"] == seen.types["loss"] == seen.types["spectral norm"] == {torch.float32}
-    assert seen.autocast == {False}  # GPUs' autocast has matrix times vector, the power iteration, in its list
+    assert seen.autocast == {False}  # on GPUs autocast would run the power iteration's matrix-vector products in 16 bits
 
 
 def test_weights_moments_statistics_average_and_gradients_stay_float32(seen):
     trainer = seen.trainer
-    types = {name: value.dtype for name, value in tensors(trainer) if "num_batches" not in name}
+    types = {name: value.dtype for name, value in checkpoint_tensors(trainer) if "num_batches" not in name}
     assert any("running_var" in name for name in types)
     assert any("_u" in name for name in types)
     assert any("exp_avg_sq" in name for name in types)
@@ -97,15 +89,17 @@ def test_weights_moments_statistics_average_and_gradients_stay_float32(seen):
     assert set(types.values()) == {torch.float32}
     with trainer.ema.sampling() as average:
         assert average(torch.zeros(4, 8)).dtype == torch.float32
-    losses = trainer.g_phase.losses(trainer.generator.module, trainer.discriminator.module, torch.zeros(4, 8))
-    trainer.total(losses).backward()
+    losses = trainer.g_phase.compute_losses(
+        trainer.generator.autocast_module, trainer.discriminator.autocast_module, torch.zeros(4, 8)
+    )
+    trainer.total_loss(losses).backward()
     assert {p.grad.dtype for p in trainer.generator.module.parameters() if p.grad is not None} == {torch.float32}
 
 
-def test_few_bits_train_nearly_as_float32_does():
+def test_low_precision_trains_nearly_as_float32_does():
     ends = {}
     for precision in ("fp32", "bf16", "fp16"):
-        trainer, source = trainer_of(precision), batches()
+        trainer, source = make_trainer({}, {"precision": precision}), random_batches()
         for _ in range(3):
             trainer.step(source)
         ends[precision] = {name: value.item() for name, value in trainer.phase_results[-1].losses.items()}
@@ -114,37 +108,38 @@ def test_few_bits_train_nearly_as_float32_does():
     assert ends["fp16"] != ends["fp32"]
 
 
-def test_an_overflow_in_fp16_costs_a_step_and_halves_the_scale():
-    trainer, source = trainer_of("fp16"), batches()
-    trainer.discriminator.scale.value.fill_(1e30)  # float32 holds it, float16 gradients do not
+def test_an_overflow_in_fp16_skips_the_step_and_halves_the_scale():
+    trainer, source = make_trainer({}, {"precision": "fp16"}), random_batches()
+    trainer.discriminator.loss_scale.value.fill_(1e30)  # float32 holds it, float16 gradients do not
     before = [value.clone() for value in trainer.discriminator.module.parameters()]
     trainer.step(source)
     assert trainer.nonfinite.item() == 0
     assert all(map(torch.equal, before, trainer.discriminator.module.parameters()))
-    assert trainer.discriminator.scale.value.item() == pytest.approx(5e29)
-    assert trainer.generator.scale.value.item() == FIRST_SCALE
+    assert trainer.discriminator.loss_scale.value.item() == pytest.approx(5e29)
+    assert trainer.generator.loss_scale.value.item() == INIT_SCALE
 
 
-def test_the_scale_grows_when_all_is_well_falls_to_1_at_most_and_is_saved():
+def test_the_scale_grows_without_overflow_never_falls_below_1_and_is_saved():
     scale, other = LossScale("fp16", torch.device("cpu")), LossScale("fp16", torch.device("cpu"))
     for _ in range(GROWTH_INTERVAL):
-        assert scale.settle(0 * ONE).item() == 0
-    assert scale.value.item() == 2 * FIRST_SCALE
-    scale.settle(0 * ONE)
+        assert scale.update(0 * ONE).item() == 0
+    assert scale.value.item() == 2 * INIT_SCALE
+    scale.update(0 * ONE)
     other.restore(scale.state())
-    assert other.state() == [2 * FIRST_SCALE, 1]
+    assert other.state() == [2 * INIT_SCALE, 1]
     for _ in range(17):
-        assert scale.settle(ONE).item() == 0
+        assert scale.update(ONE).item() == 0
     assert scale.value.item() == 1
-    assert scale.settle(ONE).item() == 1  # nothing is left to try
+    assert scale.update(ONE).item() == 1  # the scale cannot fall further
     assert scale.value.item() == 1
 
 
-def test_tf32_is_off_unless_asked_for():
-    before = torch.backends.fp32_precision
+def test_tf32_is_off_by_default():
+    before = torch.backends.fp32_precision  # type: ignore[attr-defined]
     try:
-        for tf32, found in ((False, "ieee"), (True, "tf32")):
+        for tf32, expected in ((False, "ieee"), (True, "tf32")):
             set_matmul_precision(TrainConfig(tf32=tf32))
-            assert torch.backends.cuda.matmul.fp32_precision == torch.backends.cudnn.conv.fp32_precision == found
+            assert torch.backends.cuda.matmul.fp32_precision == expected
+            assert torch.backends.cudnn.conv.fp32_precision == expected  # type: ignore[attr-defined]
     finally:
-        torch.backends.fp32_precision = before
+        torch.backends.fp32_precision = before  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Several real processes: they train as one does, and nobody trains alone."""
+"""Several real processes: they train as one process does, and none trains alone."""
 
 import json
 import statistics
@@ -20,13 +20,13 @@ STEPS = Path(__file__).parent / "steps.py"
 
 
 def train_steps(out: Path, config: Path, processes: int, *overrides: str) -> list[dict[str, torch.Tensor]]:
-    """What each rank holds after five steps."""
+    """Return what each rank recorded over five steps."""
     run_ranks(processes, STEPS, out, config, *overrides)
     return [load_file(f"{out}.{rank}") for rank in range(processes)]
 
 
 @pytest.mark.parametrize("overrides", [("model.norm=batch",), ("model.norm=none", "train.d_steps=2", "optim.clip_norm=1.0")])
-def test_two_processes_equal_one_with_the_whole_batch(tmp_path, config, overrides):
+def test_two_processes_equal_one_with_the_full_batch(tmp_path, config, overrides):
     (alone,) = train_steps(tmp_path / "one", config, 1, *overrides)
     first, second = train_steps(tmp_path / "two", config, 2, *overrides)
     assert any(name.startswith("4/loss/d_high") for name in alone)
@@ -34,22 +34,22 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path, config, override
         assert torch.equal(first[name], second[name]), f"ranks differ in {name}"
         if "loss" in name:
             torch.testing.assert_close(
-                first[name], expected, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+                first[name], expected, rtol=1e-4, atol=1e-5, msg=f"{name} of rank 0 and of one process differ"
             )
     for module in ("generator", "discriminator", "ema"):
-        # Adam makes a whole step of a gradient that is rounding noise: compare with the way travelled, not each element.
+        # Adam turns gradients of rounding noise into full-sized steps: compare with the distance travelled, not elementwise.
         travelled = (alone[f"end/{module}"] - alone[f"start/{module}"]).norm()
         apart = (alone[f"end/{module}"] - first[f"end/{module}"]).norm()
         assert travelled > 0
         assert apart / travelled < 1e-2, module
 
 
-def test_accelerate_launch_makes_one_run_of_two_processes_and_one_process_goes_on(tmp_path, config, wavegan):
+def test_accelerate_launch_makes_one_run_of_two_processes_and_one_process_resumes(tmp_path, config, wavegan):
     run, uri = tmp_path / "run", f"sqlite:///{tmp_path}/other.db"
     train = ["train", "--config", config, "--run-dir", run, "tracking.uri=null", "train.report_kimg=0.16"]
     outcome = accelerate_launch(*two_processes(), *train, MLFLOW_TRACKING_URI=uri)
     assert outcome.returncode == 0, outcome.stderr
-    assert outcome.stdout.count("starting at kimg 0") == 1
+    assert outcome.stderr.count("starting at kimg 0") == 1
     assert json.loads((run / "environment.json").read_text())["world_size"] == 2
     outcome = wavegan(*train, "train.total_kimg=0.48")
     assert outcome.returncode == 0, outcome.stderr
@@ -60,8 +60,8 @@ def test_accelerate_launch_makes_one_run_of_two_processes_and_one_process_goes_o
     assert steps == [160, 320, 480]
 
 
-def test_the_launcher_s_lone_processes_are_refused(tmp_path, config):
-    """`accelerate launch --cpu --num_processes 2` starts one process (or two lone ones) and says nothing."""
+def test_processes_that_a_launcher_does_not_connect_are_refused(tmp_path, config):
+    """`accelerate launch --cpu --num_processes 2` starts one process, or two that do not know each other, without an error."""
     train = ["-m", "wavegan_dist", "train", "--config", config, "--run-dir", tmp_path / "run"]
     outcome = accelerate_launch("--cpu", "--num_processes", 2, *train)
     assert outcome.returncode != 0
@@ -84,8 +84,8 @@ def test_world_size_and_batch_are_checked(monkeypatch):
     check_batch_division(4, TrainConfig(batch_size=32))
 
 
-def test_memory_that_a_step_frees_is_there_for_the_next():
-    """In a process of its own: what else lies in the heap decides where a block fits."""
+def test_memory_that_a_step_frees_is_reused_by_the_next():
+    """Runs in a process of its own, because earlier allocations decide where the heap has room."""
     code = """if True:
         import resource, torch
         from wavegan_dist.train.launch import keep_freed_memory

@@ -1,4 +1,4 @@
-"""Whole runs through the command line: what they leave, and that a killed one goes on."""
+"""Runs through the command line: the files they write, and resuming after a kill."""
 
 import json
 import os
@@ -16,6 +16,7 @@ from PIL import Image
 from tests.helpers import environment, points, refused
 from wavegan_dist.data import Index
 from wavegan_dist.model.snapshot import load_snapshot
+from wavegan_dist.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,8 @@ def run(tmp_path_factory, wavegan, config):
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     outcome = wavegan("train", "--config", config, "--run-dir", folder)
     assert outcome.returncode == 0, outcome.stderr
-    (folder / "stdout").write_text(outcome.stdout)
+    assert outcome.stdout == ""
+    (folder / "stderr").write_text(outcome.stderr)
     return folder
 
 
@@ -42,9 +44,10 @@ def test_the_run_folder_explains_itself(run):
     assert not list(run.rglob("*.tmp"))
 
 
-def test_the_status_line_says_what_people_watch(run):
-    lines = [line for line in (run / "stdout").read_text().splitlines() if line.startswith("kimg ")]
+def test_status_lines_show_speed_losses_and_memory_on_stderr_and_in_the_log_file(run):
+    lines = [line for line in RunFolder(run).log.read_text().splitlines() if " INFO rank 0: kimg " in line]
     assert len(lines) == 5
+    assert set(lines) <= set((run / "stderr").read_text().splitlines())
     for word in ("s/kimg", "img/s", "lam", "D ", "G ", "wait", "mem"):
         assert word in lines[0]
 
@@ -85,21 +88,21 @@ def test_a_finished_run_started_again_has_nothing_to_do(run, wavegan, config):
 def test_another_config_never_and_a_wrong_checkpoint_are_refused(run, wavegan, config, tmp_path):
     refused(wavegan("train", "--config", config, "--run-dir", run, "model.width=8"), "model.width: 4 -> 8", "--run-dir")
     refused(wavegan("train", "--config", config, "--run-dir", run, "--resume", "never"), "holds a run already")
-    refused(wavegan("train", "--config", config, "--run-dir", run, "--resume", tmp_path), "no checkpoint is there")
+    refused(wavegan("train", "--config", config, "--run-dir", run, "--resume", tmp_path), "is not a checkpoint")
 
 
-def test_a_longer_total_goes_on_in_the_same_folder_and_mlflow_run(run, wavegan, config, store):
+def test_a_larger_total_resumes_in_the_same_folder_and_mlflow_run(run, wavegan, config, store):
     run_id = json.loads((run / "tracking.json").read_text())["run_id"]
     outcome = wavegan("train", "--config", config, "--run-dir", run, "train.total_kimg=0.448")
     assert outcome.returncode == 0, outcome.stderr
-    assert "going on at kimg 0.32" in outcome.stdout
+    assert "resuming at kimg 0.32" in outcome.stderr
     assert [point["nimg"] for point in points(run)] == [64, 128, 192, 256, 320, 384, 448]
     assert json.loads((run / "tracking.json").read_text())["run_id"] == run_id
     history = MlflowClient(store).get_metric_history(run_id, "lam")
     assert [metric.step for metric in history] == [64, 128, 192, 256, 320, 384, 448]
 
 
-def test_a_killed_run_goes_on_at_its_checkpoint_in_the_same_mlflow_run(tmp_path, wavegan, config, store):
+def test_a_killed_run_resumes_at_its_checkpoint_in_the_same_mlflow_run(tmp_path, wavegan, config, store):
     run = tmp_path / "killed"
     command = [sys.executable, "-m", "wavegan_dist", "train", "--config", config, "--run-dir", run]
     endless = subprocess.Popen([*command, "train.total_kimg=1000", "train.keep_checkpoints=2"], env=environment())
@@ -114,7 +117,7 @@ def test_a_killed_run_goes_on_at_its_checkpoint_in_the_same_mlflow_run(tmp_path,
     end = nimg + 320
     outcome = wavegan("train", "--config", config, "--run-dir", run, f"train.total_kimg={end / 1000}")
     assert outcome.returncode == 0, outcome.stderr
-    assert f"going on at kimg {nimg / 1000:g}" in outcome.stdout
+    assert f"resuming at kimg {nimg / 1000:g}" in outcome.stderr
     steps = [point["nimg"] for point in points(run)]
     assert steps == sorted(set(steps))
     assert steps[-1] == end
@@ -141,7 +144,7 @@ def test_bad_images_are_listed_and_counted_and_stop_the_run_over_the_limit(tmp_p
 
     outcome = wavegan(*train, tmp_path / "patient", "data.max_bad_fraction=0.01")
     assert outcome.returncode == 0, outcome.stderr
-    assert "bad 3 images 1 shards" in outcome.stdout
+    assert "bad 3 images 1 shards" in outcome.stderr
     listed = [json.loads(line) for line in (tmp_path / "patient" / "data_errors.jsonl").read_text().splitlines()]
     assert sorted(error["row"] for error in listed if error["row"] is not None) == [*rows[-3:]]
     assert [error["shard"] for error in listed if error["row"] is None] == [index.shards[2].file]
@@ -150,4 +153,7 @@ def test_bad_images_are_listed_and_counted_and_stop_the_run_over_the_limit(tmp_p
     assert MlflowClient(store).get_metric_history(run_id, "data/bad_shards")[-1].value == 1
 
     outcome = wavegan(*train, tmp_path / "strict")
-    refused(outcome, f"of {index.count} images cannot be read", "data.max_bad_fraction", "data_errors.jsonl", exit_code=1)
+    assert outcome.returncode == 1
+    for words in (f"of {index.count} images cannot be read", "data.max_bad_fraction", "data_errors.jsonl"):
+        assert words in outcome.stderr.splitlines()[-1]
+    assert "images cannot be read" in RunFolder(tmp_path / "strict").log.read_text().splitlines()[-1]

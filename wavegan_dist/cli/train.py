@@ -18,14 +18,18 @@ def run(options: argparse.Namespace) -> None:
 TRAIN = Command(
     name="train",
     help="train a model",
-    description="Train a model. Run it under `accelerate launch -m wavegan_dist train ...` for several processes.\n"
-    "Exit code 75 after SIGTERM, SIGUSR1 or SIGUSR2: the run has saved itself, the same command goes on.",
+    description="Train a model. For several processes: `accelerate launch -m wavegan_dist train ...`.\n"
+    "After SIGTERM, SIGUSR1 or SIGUSR2 the run saves a checkpoint and exits with 75; the same command resumes it.",
     example="wavegan train --config configs/cifar10.yaml train.batch_size=128 --run-dir runs/big-batch",
     arguments=(
         *EXPERIMENT,
         RUN_DIR,
         argument(
-            "--resume", default="auto", metavar="auto|never|PATH", help="go on from the newest checkpoint (default: auto)"
+            "--resume",
+            default="auto",
+            metavar="auto|never|PATH",
+            help="resume from the newest checkpoint if there is one (auto, the default), refuse a folder that holds a run "
+            "(never), or resume from a checkpoint folder",
         ),
     ),
     run=run,

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
 
 from wavegan_dist.errors import UsageError
 from wavegan_dist.model.generator import COLOURS, check_resolution, feature_sides, width_at
+from wavegan_dist.model.spectral_norm import spectral_norm
 from wavegan_dist.wavelet import dwt
 
 NETWORKS = ("image", "low", "high")

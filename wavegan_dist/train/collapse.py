@@ -1,52 +1,55 @@
-"""Signs that a GAN is dying, in numbers, with a warning when one begins to show."""
+"""Warnings when the reported metrics show mode collapse or a discriminator that has won."""
 
 from torch import Tensor
 from torch.nn import functional as F
 
-LEAST_DIVERSITY = 0.1
-MOST_SATURATION = 0.99
-SETTLED = 0.05  # share of the run before which nothing is made of it: fresh networks look dead too
+MIN_DIVERSITY = 0.1
+MAX_SATURATION = 0.99
+WARMUP_FRACTION = 0.05  # fraction of the run without warnings: untrained networks look collapsed, too
 
 
 def diversity(images: Tensor) -> float:
-    """How much images differ from one another in their coarse content.
+    """Measure how much the coarse content of images differs within a batch.
 
     Args:
         images: float [B, 3, R, R], B > 1.
 
     Returns:
-        Standard deviation over the batch of the images averaged down to 8x8, mean over pixels and colours: near 0 when
-        all images are alike (mode collapse).
+        Standard deviation over the batch of the images averaged down to 8x8 pixels, then the mean over pixels and channels.
+        Near 0 if all images are alike (mode collapse).
     """
     return F.adaptive_avg_pool2d(images.float(), 8).std(dim=0).mean().item()
 
 
 class CollapseWarnings:
-    """Tells when a run begins to look dead; says each thing once, until it was well again.
+    """Turns reported metrics into warnings; repeats a warning only if its condition ceased in between.
 
     Args:
-        total_kimg: the run's length.
+        total_kimg: length of the run, in thousands of images.
     """
 
     def __init__(self, total_kimg: float) -> None:
-        self.settled_kimg = SETTLED * total_kimg
-        self._warned: set[str] = set()
+        self.warmup_kimg = WARMUP_FRACTION * total_kimg
+        self._active: set[str] = set()
 
-    def warnings(self, point: dict[str, float]) -> list[str]:
-        """Warnings that a report gives rise to.
+    def warnings(self, metrics: dict[str, float]) -> list[str]:
+        """Return the warnings whose condition is new in this report.
 
         Args:
-            point: with `kimg`, `watch/diversity` (of samples, as a share of that of real images) and `watch/saturation_*`.
+            metrics: with `kimg`, `watch/diversity` (of samples, as a fraction of that of real images) and
+                `watch/saturation_*`.
         """
-        if point["kimg"] < self.settled_kimg:
+        if metrics["kimg"] < self.warmup_kimg:
             return []
-        signs = {}
-        if point["watch/diversity"] < LEAST_DIVERSITY:
-            signs["diversity"] = f"samples differ only {point['watch/diversity']:.1%} as much as real images do: mode collapse"
-        for name, value in point.items():
-            if name.startswith("watch/saturation_") and value > MOST_SATURATION:
+        active = {}
+        if (ratio := metrics["watch/diversity"]) < MIN_DIVERSITY:
+            active["diversity"] = f"samples differ only {ratio:.1%} as much as real images do: mode collapse"
+        for name, value in metrics.items():
+            if name.startswith("watch/saturation_") and value > MAX_SATURATION:
                 network = name.removeprefix("watch/saturation_")
-                signs[name] = f"discriminator.{network} tells {value:.1%} of the images apart beyond its margin: it has won"
-        new = [text for name, text in signs.items() if name not in self._warned]
-        self._warned = set(signs)
+                active[name] = (
+                    f"discriminator.{network} classifies {value:.1%} of the images beyond its hinge margin: it has won"
+                )
+        new = [text for name, text in active.items() if name not in self._active]
+        self._active = set(active)
         return new

@@ -1,9 +1,9 @@
-"""Where a number that is not finite came from: the step is run again, without moving a weight, and watched."""
+"""Finds where a non-finite number came from: repeats the phase without an optimizer step and records every tensor's range."""
 
-import contextlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,21 @@ from wavegan_dist.train.trainer import PhaseResult, Trainer
 
 
 class NonFiniteError(WaveganError):
-    """A loss or gradient that is not finite; all ranks raise it before any weight has moved."""
+    """A loss or a gradient is not finite. All ranks raise it, and no weight has changed since."""
 
 
 @dataclass(frozen=True)
-class Suspect:
-    """What a rank saw first; `order` and then `position` say how near to the cause it is, lower is nearer."""
+class Culprit:
+    """The first non-finite tensor that one rank found.
+
+    Args:
+        order: 0 for a weight, 1 for an output, 2 for the gradient of an output, 3 for the gradient of a weight, 4 if every
+            tensor was finite; lower is closer to the cause.
+        position: position among the tensors of that kind, in the order of computation.
+        rank: the rank.
+        network: such as `generator.base`.
+        what: description of the tensor, such as "output of generator.base.3".
+    """
 
     order: int
     position: int
@@ -32,8 +41,8 @@ class Suspect:
 
 
 @dataclass
-class Range:
-    """A module's output, or the gradient that came back to it."""
+class TensorStats:
+    """Range of a weight, an output or a gradient; `name` is that of the parameter or module."""
 
     name: str
     low: float
@@ -41,126 +50,132 @@ class Range:
     rms: float
     finite: bool
 
-
-def diagnose(trainer: Trainer, folder: Path, keys: Callable[[int], list[str]]) -> NonFiniteError:
-    """The error to raise after a step whose `nonfinite` is 1, once `folder` tells all about it: a collective call.
-
-    Args:
-        trainer: stopped after that step; its weights are those of before.
-        folder: where rank 0 writes report.json.
-        keys: this rank's images of the global batch that begins at an image of the run.
-    """
-    move = next(move for move in trainer.phase_results if move.nonfinite.item())
-    accelerator = trainer.accelerator
-    seen = _watched(trainer, move)
-    suspect = _suspect(seen, move, accelerator.process_index)
-    told = {
-        "rank": accelerator.process_index,
-        "suspect": asdict(suspect),
-        "losses": {name: loss.item() for name, loss in move.losses.items()},
-        "keys": keys(_batch_before(trainer, move)),
-        "outputs": [asdict(each) for each in seen.outputs],
-        "gradients": [asdict(each) for each in seen.gradients],
-        "weights": [asdict(each) for each in seen.weights],
-        "weight_gradients": [asdict(each) for each in seen.weight_gradients],
-    }
-    ranks = gather_object([told])
-    if accelerator.is_main_process:
-        with atomic_dir(folder) as temporary:
-            report = {"nimg": move.first, "phase": move.phase.name, "ranks": ranks}
-            (temporary / "report.json").write_text(json.dumps(report, indent=1))
-    first = min((Suspect(**rank["suspect"]) for rank in ranks), key=lambda each: (each.order, each.position, each.rank))
-    losses = ", ".join(f"{name} {value:.4g}" for name, value in ranks[first.rank]["losses"].items())
-    return NonFiniteError(
-        f"not finite at image {move.first} in the {move.phase.name.upper()} phase: {first.network}, {first.what} on rank "
-        f"{first.rank} (losses there: {losses}); the optimizer did not step, the last checkpoint is whole, see {folder}; "
-        "go on with a lower learning rate, optim.clip_norm or train.on_nonfinite=rollback"
-    )
-
-
-def _batch_before(trainer: Trainer, move: PhaseResult) -> int:
-    """Where the real batch of this phase begins; for the generators' phase, that of the discriminators' before it."""
-    shown = [each.first for each in trainer.phase_results if each.phase is trainer.d_phase]
-    return max(first for first in shown if first <= move.first)
+    @classmethod
+    def of(cls, name: str, tensor: Tensor) -> "TensorStats":
+        """Measure a tensor of any floating dtype."""
+        values = tensor.detach().float()
+        low, high = torch.aminmax(values)
+        return cls(name, low.item(), high.item(), values.square().mean().sqrt().item(), bool(values.isfinite().all()))
 
 
 @dataclass
-class _Seen:
-    weights: list[Range]
-    outputs: list[Range]
-    gradients: list[Range]
-    weight_gradients: list[Range]
+class PhaseStats:
+    """Statistics of the tensors of one phase on one rank, in the order of computation.
+
+    Args:
+        weights: weights of both modules.
+        outputs: output of each layer.
+        gradients: gradient with respect to each layer's output.
+        weight_gradients: gradient with respect to each weight of the module that trains.
+    """
+
+    weights: list[TensorStats] = field(default_factory=list)
+    outputs: list[TensorStats] = field(default_factory=list)
+    gradients: list[TensorStats] = field(default_factory=list)
+    weight_gradients: list[TensorStats] = field(default_factory=list)
 
 
-def _watched(trainer: Trainer, move: PhaseResult) -> _Seen:
-    """Run the phase again on the same inputs, on this rank alone, and note the range of everything in its order."""
-    outputs: list[Range] = []
-    gradients: list[Range] = []
+def diagnose(trainer: Trainer, folder: Path, keys: Callable[[int], list[str]]) -> NonFiniteError:
+    """Write `folder`/report.json about a non-finite step and return the error to raise: a collective call.
 
-    def note(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def noted(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-            outputs.append(_range(name, output))
+    Args:
+        trainer: a trainer whose last step was not finite, so that its weights are still those of before the step.
+        folder: folder that rank 0 creates.
+        keys: returns the keys of this rank's images in the global batch that begins at the given image number.
+    """
+    result = next(result for result in trainer.phase_results if result.nonfinite.item())
+    accelerator = trainer.accelerator
+    stats = _rerun(trainer, result)
+    rank_report = {
+        "rank": accelerator.process_index,
+        "suspect": asdict(_find_culprit(stats, result, accelerator.process_index)),
+        "losses": {name: loss.item() for name, loss in result.losses.items()},
+        "keys": keys(_first_nimg_of_real_batch(trainer, result)),
+        **asdict(stats),
+    }
+    ranks = gather_object([rank_report])
+    if accelerator.is_main_process:
+        with atomic_dir(folder) as temporary:
+            report = {"nimg": result.first_nimg, "phase": result.phase.name, "ranks": ranks}
+            (temporary / "report.json").write_text(json.dumps(report, indent=1))
+    culprits = [Culprit(**rank["suspect"]) for rank in ranks]
+    culprit = min(culprits, key=lambda culprit: (culprit.order, culprit.position, culprit.rank))
+    losses = ", ".join(f"{name} {value:.4g}" for name, value in ranks[culprit.rank]["losses"].items())
+    return NonFiniteError(
+        f"not finite at image {result.first_nimg} in the {result.phase.name.upper()} phase: {culprit.network}, "
+        f"{culprit.what} on rank {culprit.rank} (losses there: {losses}); the optimizer did not step and the last "
+        f"checkpoint is intact, see {folder}; "
+        "resume with a lower learning rate, optim.clip_norm or train.on_nonfinite=rollback"
+    )
+
+
+def _first_nimg_of_real_batch(trainer: Trainer, result: PhaseResult) -> int:
+    """Image number at which the real batch of a phase begins; for the generator phase, that of the D phase before it."""
+    d_phases = [d_result.first_nimg for d_result in trainer.phase_results if d_result.phase is trainer.d_phase]
+    return max(nimg for nimg in d_phases if nimg <= result.first_nimg)
+
+
+def _rerun(trainer: Trainer, result: PhaseResult) -> PhaseStats:
+    """Repeat the forward and backward of a phase on this rank's inputs; only reading the weights is a collective call."""
+    stats = PhaseStats()
+
+    def record_output(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
+            stats.outputs.append(TensorStats.of(name, output))
             if output.requires_grad:
-                output.register_hook(lambda gradient: gradients.append(_range(name, gradient)))
+                output.register_hook(lambda gradient: stats.gradients.append(TensorStats.of(name, gradient)))
 
-        return noted
+        return hook
 
-    with contextlib.ExitStack() as hooks:
-        for name, module in _leaves(trainer):
-            hooks.callback(module.register_forward_hook(note(name)).remove)
+    with ExitStack() as hooks:
+        for name, module in _layers(trainer):
+            hooks.callback(module.register_forward_hook(record_output(name)).remove)
         for engine in trainer.engines:
-            engine.module.requires_grad_(engine is move.phase.engine)
-        gradients_of = _own_gradients(trainer, move)
-    return _Seen(
-        [_range(f"{engine.name}.{name}", value) for engine in trainer.engines for name, value in engine.full_parameters()],
-        outputs,
-        gradients,
-        [_range(f"{move.phase.engine.name}.{name}", gradient) for name, gradient in gradients_of.items()],
-    )
+            engine.module.requires_grad_(engine is result.phase.engine)
+        weight_gradients = _local_gradients(trainer, result)
+    for engine in trainer.engines:
+        stats.weights += [TensorStats.of(f"{engine.name}.{name}", weight) for name, weight in engine.full_parameters()]
+    for name, gradient in weight_gradients.items():
+        stats.weight_gradients.append(TensorStats.of(f"{result.phase.engine.name}.{name}", gradient))
+    return stats
 
 
-def _own_gradients(trainer: Trainer, move: PhaseResult) -> dict[str, Tensor]:
-    """Not by backward() and not through the engines: those would share the gradients with the other ranks."""
-    named = dict(move.phase.engine.module.named_parameters())
-    nets = [engine.module for engine in trainer.engines]
+def _local_gradients(trainer: Trainer, result: PhaseResult) -> dict[str, Tensor]:
+    """Gradients of this rank alone, by parameter name.
+
+    Uses `autograd.grad` on modules outside DDP and DeepSpeed: `backward` would run hooks that all-reduce the gradients.
+    """
+    parameters = dict(result.phase.engine.module.named_parameters())
+    generator, discriminator = (engine.autocast_module for engine in trainer.engines)
     sums: list[Tensor] = []
-    for micro_batch in move.micro_batches:
-        loss = trainer.total(move.phase.losses(*nets, *micro_batch))
-        found = torch.autograd.grad(loss, list(named.values()))
-        sums = [total + each for total, each in zip(sums, found, strict=True)] if sums else list(found)
-    return dict(zip(named, sums, strict=True))
+    for micro_batch in result.micro_batches:
+        loss = trainer.total_loss(result.phase.compute_losses(generator, discriminator, *micro_batch))
+        gradients = torch.autograd.grad(loss, list(parameters.values()))
+        sums = [total + gradient for total, gradient in zip(sums, gradients, strict=True)] if sums else list(gradients)
+    return dict(zip(parameters, sums, strict=True))
 
 
-def _suspect(seen: _Seen, move: PhaseResult, rank: int) -> Suspect:
-    """The first thing that is not finite, in the order of cause and effect."""
-    ways = (
-        (seen.weights, "weight {}"),
-        (seen.outputs, "output of {}"),
-        (seen.gradients, "gradient that reaches {}"),
-        (seen.weight_gradients, "gradient of {}"),
+def _find_culprit(stats: PhaseStats, result: PhaseResult, rank: int) -> Culprit:
+    tensors_and_texts = (
+        (stats.weights, "weight {}"),
+        (stats.outputs, "output of {}"),
+        (stats.gradients, "gradient that reaches {}"),
+        (stats.weight_gradients, "gradient of {}"),
     )
-    for order, (ranges, what) in enumerate(ways):
-        for position, each in enumerate(ranges):
-            if not each.finite:
-                return Suspect(order, position, rank, _network(each.name), what.format(each.name))
-    side = "discriminator" if move.phase.name == "d" else "generator"
-    return Suspect(len(ways), 0, rank, side, "but not again when the step was repeated: suspect the hardware")
+    for order, (tensors, text) in enumerate(tensors_and_texts):
+        for position, tensor in enumerate(tensors):
+            if not tensor.finite:
+                network = ".".join(tensor.name.split(".")[:2])  # generator.base of generator.base.3.weight
+                return Culprit(order, position, rank, network, text.format(tensor.name))
+    module = result.phase.engine.name
+    return Culprit(len(tensors_and_texts), 0, rank, module, "but not again when the step was repeated: suspect the hardware")
 
 
-def _network(name: str) -> str:
-    """`generator.base` of `generator.base.3.weight`."""
-    return ".".join(name.split(".")[:2])
-
-
-def _leaves(trainer: Trainer) -> Iterator[tuple[str, nn.Module]]:
+def _layers(trainer: Trainer) -> Iterator[tuple[str, nn.Module]]:
+    """Yield (name, module) of each layer of both modules."""
     for engine in trainer.engines:
         for name, module in engine.module.named_modules():
-            whole = not list(module.children()) or isinstance(module, nn.Conv2d)  # a spectrally normed one has children
-            if whole and "parametrizations" not in name:
+            # A convolution with spectral norm has children, which are not layers.
+            is_layer = not list(module.children()) or isinstance(module, nn.Conv2d)
+            if is_layer and "parametrizations" not in name:
                 yield f"{engine.name}.{name}", module
-
-
-def _range(name: str, value: Tensor) -> Range:
-    value = value.detach().float()
-    low, high = torch.aminmax(value)
-    return Range(name, low.item(), high.item(), value.square().mean().sqrt().item(), bool(value.isfinite().all()))

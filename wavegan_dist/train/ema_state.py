@@ -1,4 +1,4 @@
-"""The generator's moving average as a run uses it: fed each step, sampled from, saved; whole here, shared out in zero.py."""
+"""The generator's EMA during training: updated at each step, sampled from, saved. `sharded_ema.py` is the form for ZeRO-3."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -6,15 +6,18 @@ from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from wavegan_dist.model import Ema, WaveletGenerator
 
 
 class EmaState(ABC):
-    """The mean of a training generator's weights and buffers.
+    """Exponential moving average of the weights and buffers of the generator being trained.
+
+    `layout` is the state dict of the full EMA generator on the meta device: names, shapes and dtypes.
 
     Args:
-        ema: how long its memory is, and the mean at the start.
+        ema: the EMA's initial value, half-life and ramp-up.
     """
 
     def __init__(self, ema: Ema[WaveletGenerator]) -> None:
@@ -22,55 +25,61 @@ class EmaState(ABC):
 
     @abstractmethod
     def update(self, nimg: int, batch_size: int) -> None:
-        """Take in the weights after the `batch_size` images that end at `nimg`."""
+        """Update the EMA with the current weights, after the `batch_size` images that end at image number `nimg`."""
 
     @abstractmethod
     def sampling(self) -> AbstractContextManager[WaveletGenerator]:
-        """The mean as a generator in eval mode, without gradients: a collective call, and so is every forward."""
+        """Context that yields a generator with the EMA's weights, in eval mode and under `torch.no_grad`.
+
+        Entering the context is a collective call, and so is each forward of the generator.
+        """
 
     @abstractmethod
     def iter_full_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Each tensor whole on rank 0 (what other ranks get is undefined), one at a time: a collective call to the end."""
+        """Yield (name, full tensor) of the EMA's state dict, one at a time: a collective call for the whole iteration.
+
+        Only rank 0 gets valid tensors.
+        """
 
     @abstractmethod
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """What this rank is to write of a checkpoint, as `Engine.tensors`."""
+    def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield (name in the checkpoint, full tensor) of each tensor this rank writes, as `Engine.checkpoint_tensors`."""
 
     @abstractmethod
     def load(self, read: Callable[[dict[str, Tensor]], None]) -> None:
-        """Go on with what `read` fills in, as `Engine.load`."""
+        """Restore the EMA from a checkpoint, as `Engine.load`."""
 
 
 class ReplicatedEma(EmaState):
-    """All of it in every process.
+    """The full EMA on every rank.
 
     Args:
-        ema: the mean.
-        module: the generator that trains.
+        ema: the EMA.
+        module: the generator being trained.
     """
 
     def __init__(self, ema: Ema[WaveletGenerator], module: WaveletGenerator) -> None:
         super().__init__(ema)
-        self.ema, self.live = ema, module
+        self.ema, self.module = ema, module
 
+    @override
     def update(self, nimg: int, batch_size: int) -> None:
-        """On every rank alike."""
-        self.ema.update(self.live, nimg, batch_size)
+        self.ema.update(self.module, nimg, batch_size)
 
+    @override
     @contextmanager
     def sampling(self) -> Iterator[WaveletGenerator]:
-        """Nothing is exchanged."""
         with torch.no_grad():
             yield self.ema.module
 
+    @override
     def iter_full_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """All are here."""
         yield from self.ema.module.state_dict().items()
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """All of them."""
+    @override
+    def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
         yield from ((f"ema.{key}", value) for key, value in self.iter_full_tensors())
 
+    @override
     def load(self, read: Callable[[dict[str, Tensor]], None]) -> None:
-        """In place."""
-        read(dict(self.tensors()))
+        read(dict(self.checkpoint_tensors()))

@@ -1,6 +1,7 @@
-"""How one module trains in several processes: forward, backward, step, and its state by name. One class for each strategy.
+"""How one module trains on several ranks: forward, backward, optimizer step and checkpoint. One class for each strategy.
 
-Trainer and checkpoints see only `Engine`. `DdpEngine` holds everything in every process; `zero.ZeroEngine` shares it out.
+The trainer and checkpoints use only the interface `Engine`. `DdpEngine` replicates all state on every rank;
+`zero.ZeroEngine` shards it.
 """
 
 from abc import ABC, abstractmethod
@@ -11,114 +12,131 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from typing_extensions import override
 
 from wavegan_dist.config import Experiment, OptimConfig
 from wavegan_dist.model import Ema, WaveletGenerator
 from wavegan_dist.train.ema_state import EmaState, ReplicatedEma
-from wavegan_dist.train.precision import LossScale, apply_autocast
+from wavegan_dist.train.precision import LossScale, with_autocast
 
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-Read = Callable[[dict[str, Tensor]], None]  # fills tensors in place from a checkpoint, by name
+ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")  # keys of torch.optim.Adam's state of one parameter
+ReadTensors = Callable[[dict[str, Tensor]], None]  # fills the given tensors in place from the checkpoint's, by name
 
 
 class Engine(ABC):
-    """A module and its optimizer.
+    """A module, its optimizer and its loss scale.
 
     Args:
-        module: as built, equal in all processes.
-        name: what a checkpoint calls it: its tensors are `name.*`, its moments `optimizer_X.*` with X its first letter.
+        module: the module as built, with equal weights on all ranks.
+        name: "generator" or "discriminator": the prefix of the module's tensors in a checkpoint. Optimizer state is stored
+            under `optimizer_g` or `optimizer_d`.
         lr: Adam's learning rate.
         experiment: the settings.
-        accelerator: the processes.
+        accelerator: the process group.
     """
 
     def __init__(self, module: nn.Module, name: str, lr: float, experiment: Experiment, accelerator: Accelerator) -> None:
         self.module, self.name, self.accelerator = module, name, accelerator
         self.optimizer_name = f"optimizer_{name[0]}"
         self.clip_norm = experiment.optim.clip_norm
-        self.scale = LossScale(experiment.train.precision, accelerator.device)
-        apply_autocast(module, experiment.train.precision, accelerator.device)
+        self.loss_scale = LossScale(experiment.train.precision, accelerator.device)
+        self.autocast_module = with_autocast(module, experiment.train.precision, accelerator.device)
 
     @abstractmethod
     def forward(self, x: Tensor) -> Any:
-        """The module's output in its own phase, whose backward moves it."""
+        """Run the module in its own phase, in which `backward` computes gradients of its parameters."""
 
     @abstractmethod
     def forward_frozen(self, x: Tensor) -> Any:
-        """The module's output in the other module's phase."""
+        """Run the module in the other module's phase, while its own parameters require no gradients."""
 
     @abstractmethod
     def micro_batch(self, last: bool) -> AbstractContextManager[None]:
-        """Around forward and backward of a micro-batch; gradients add up and are exchanged with the last, where they can."""
+        """Context around the forward and backward of one micro-batch, for gradient accumulation.
+
+        Args:
+            last: whether this is the last micro-batch of the step. Where the strategy allows, gradients are communicated
+                only then.
+        """
 
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a scalar."""
+        """Add the gradients of a scalar loss, multiplied by the loss scale, to those of earlier micro-batches."""
 
     @abstractmethod
     def step(self) -> Tensor:
-        """Clip, move the weights, forget the gradients.
+        """Unscale and clip the gradients, update the weights, reset the gradients.
 
         Returns:
-            The gradient's norm before clipping, equal on all ranks: float32 scalar on the device. Where it is not finite,
-            neither weights nor moments have moved.
+            Gradient norm before clipping, equal on all ranks: float32 scalar on the device. If the norm is not finite, the
+            step changed neither weights nor moments.
         """
 
     @abstractmethod
     def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Each parameter in full, by its name in the module, one at a time: a collective call."""
+        """Yield (name in the module, full tensor) of each parameter, one at a time: a collective call."""
 
     @abstractmethod
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """What this rank is to write of a checkpoint: whole tensors by name, one at a time. A collective call."""
+    def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield (name in the checkpoint, full tensor) of each tensor this rank writes, one at a time: a collective call."""
 
     @abstractmethod
-    def load(self, read: Read) -> None:
-        """Go on with the weights, buffers and moments that `read` fills in."""
+    def load(self, read: ReadTensors) -> None:
+        """Restore weights, buffers and moments from a checkpoint.
+
+        Args:
+            read: fills tensors in place, given a dict of them by name. Every rank reads for itself.
+        """
 
     def gathered_params(self) -> AbstractContextManager[None]:
-        """While it lasts, the module's own parameters (not those of its children) can be read: a collective call."""
+        """Context in which the module's direct parameters (not those of its children) are full: a collective call."""
         return nullcontext()
 
     def make_ema(self, ema: Ema[WaveletGenerator]) -> EmaState:
-        """Keep the mean of the module in `ema`, which was made before this engine, or in a form of the engine's own."""
+        """Return the EMA of this engine's module in the form that fits the strategy.
+
+        Args:
+            ema: an EMA of the module, made before this engine.
+        """
         assert isinstance(self.module, WaveletGenerator)
         return ReplicatedEma(ema, self.module)
 
 
 class DdpEngine(Engine):
-    """DistributedDataParallel, or the bare module in one process: every process holds all of the state."""
+    """DistributedDataParallel, or the module itself if there is one process. Every rank holds all of the state."""
 
     def __init__(self, module: nn.Module, name: str, lr: float, experiment: Experiment, accelerator: Accelerator) -> None:
         super().__init__(module, name, lr, experiment, accelerator)
         module.to(device=accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.wrapped, prepared = accelerator.prepare(module, adam(module, lr, experiment.optim))
+        self.ddp, prepared = accelerator.prepare(self.autocast_module, make_adam(module, lr, experiment.optim))
         self.optimizer: torch.optim.Adam = prepared.optimizer
-        self.optimizer.register_step_post_hook(lambda *_: self._bound())
+        self.optimizer.register_step_post_hook(lambda *_: self._clamp_parameters())
 
+    @override
     def forward(self, x: Tensor) -> Any:
-        """DDP's own forward."""
-        return self.wrapped(x)
+        return self.ddp(x)
 
+    @override
     def forward_frozen(self, x: Tensor) -> Any:
-        """The wrapper again: DDP without it would exchange other gradients than it computed."""
-        return self.wrapped(x)
+        """Call the DDP wrapper: calling the bare module would skip gradient synchronization."""
+        return self.ddp(x)
 
+    @override
     def micro_batch(self, last: bool) -> AbstractContextManager[None]:
-        """Only the last exchanges gradients."""
-        context: AbstractContextManager[None] = nullcontext() if last else self.accelerator.no_sync(self.wrapped)
+        context: AbstractContextManager[None] = nullcontext() if last else self.accelerator.no_sync(self.ddp)
         return context
 
+    @override
     def backward(self, loss: Tensor) -> None:
-        """With the loss scale's factor."""
-        (loss * self.scale.value if self.scale.adapts else loss).backward()
+        (loss * self.loss_scale.value if self.loss_scale.dynamic else loss).backward()
 
+    @override
     def step(self) -> Tensor:
-        """Fused Adam looks at `found_inf` on the device and leaves all alone: the host need not wait for it."""
+        """Fused Adam reads `found_inf` on the device and skips its update if it is 1, so the host does not wait."""
         parameters = [parameter for parameter in self.module.parameters() if parameter.grad is not None]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if self.scale.adapts:
-            torch._foreach_div_(gradients, self.scale.value)
+        if self.loss_scale.dynamic:
+            torch._foreach_div_(gradients, self.loss_scale.value)
         norm = torch.nn.utils.get_total_norm(gradients)
         if self.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.clip_norm, norm)
@@ -127,43 +145,45 @@ class DdpEngine(Engine):
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
+    @override
     def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """All are here."""
         yield from self.module.named_parameters()
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """All, on every rank: torch.distributed.checkpoint shares out the writing."""
+    @override
+    def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Every rank yields every tensor: torch.distributed.checkpoint divides the writing among the ranks."""
         yield from ((f"{self.name}.{key}", value) for key, value in self.module.state_dict().items())
-        for parameter, value in self.module.named_parameters():
-            for key in MOMENTS:
-                yield f"{self.optimizer_name}.{parameter}.{key}", self.optimizer.state[value][key]
+        for name, parameter in self.module.named_parameters():
+            for key in ADAM_STATE:
+                yield f"{self.optimizer_name}.{name}.{key}", self.optimizer.state[parameter][key]
 
-    def load(self, read: Read) -> None:
-        """Weights and buffers in place; moments laid out as their parameters, which fused Adam relies on."""
-        moments = {name: _fresh_moments(value) for name, value in self.module.named_parameters()}
+    @override
+    def load(self, read: ReadTensors) -> None:
+        """Moments get the memory format of their parameters, which fused Adam relies on."""
+        states = {name: _zero_adam_state(parameter) for name, parameter in self.module.named_parameters()}
         read({f"{self.name}.{key}": value.detach() for key, value in self.module.state_dict().items()})
-        read({f"{self.optimizer_name}.{name}.{key}": each[key] for name, each in moments.items() for key in MOMENTS})
+        read({f"{self.optimizer_name}.{name}.{key}": state[key] for name, state in states.items() for key in ADAM_STATE})
         groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": dict(enumerate(moments.values())), "param_groups": groups})
+        self.optimizer.load_state_dict({"state": dict(enumerate(states.values())), "param_groups": groups})
 
     @torch.no_grad()
-    def _bound(self) -> None:
-        for name in bounded(self.module):
+    def _clamp_parameters(self) -> None:
+        for name in clamped_parameters(self.module):
             self.module.get_parameter(name).clamp_(0, 1)
 
 
-def adam(module: nn.Module, lr: float, optim: OptimConfig) -> torch.optim.Adam:
-    """Fused Adam over all of a module's parameters."""
+def make_adam(module: nn.Module, lr: float, optim: OptimConfig) -> torch.optim.Adam:
+    """Return fused Adam over all parameters of a module."""
     return torch.optim.Adam(module.parameters(), lr=lr, betas=(optim.beta1, optim.beta2), fused=True)
 
 
-def bounded(module: nn.Module) -> list[str]:
-    """Names of the parameters that must stay in [0, 1]."""
+def clamped_parameters(module: nn.Module) -> list[str]:
+    """Return the names of the parameters to clamp to [0, 1] after each optimizer step."""
     return module.bounded() if isinstance(module, WaveletGenerator) else []
 
 
-def _fresh_moments(value: Tensor) -> dict[str, Tensor]:
+def _zero_adam_state(parameter: Tensor) -> dict[str, Tensor]:
     return {
-        key: torch.zeros((), device=value.device) if key == "step" else torch.zeros_like(value, requires_grad=False)
-        for key in MOMENTS
+        key: torch.zeros((), device=parameter.device) if key == "step" else torch.zeros_like(parameter, requires_grad=False)
+        for key in ADAM_STATE
     }

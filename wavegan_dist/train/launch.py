@@ -1,4 +1,4 @@
-"""The processes of a run: found by Accelerate, counted before the first step."""
+"""Start of a training process: process group, checks of the launch, the run folder's lock and log."""
 
 import ctypes
 import os
@@ -12,40 +12,39 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 
 from wavegan_dist.config import TrainConfig
 from wavegan_dist.errors import UsageError
-from wavegan_dist.processes import check_world_size, on_main, requested_world_size, together
+from wavegan_dist.log import copied_to
+from wavegan_dist.processes import check_world_size, on_main, requested_world_size
 from wavegan_dist.run_folder import RunFolder
-from wavegan_dist.train import zero_settings
 from wavegan_dist.train.precision import set_matmul_precision
+from wavegan_dist.train.zero_settings import check_strategy
 
-__all__ = ["check_batch_division", "locked", "on_main", "start", "together"]
-
-# Longer than anything that one rank does while the others wait in a collective (a sample grid, a read from slow storage),
-# shorter than anyone wants to pay for a cluster that hangs.
-TIMEOUT = timedelta(minutes=10)
-# Of glibc's malloc.h: when freed memory goes back to the kernel.
-TRIM_THRESHOLD, MMAP_MAX, NEVER = -1, -4, 2**31 - 1
+# Longer than anything that one rank does while the others wait in a collective (a sample grid, a read from slow storage);
+# short enough that a hang does not waste much cluster time.
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+# Parameters of mallopt in glibc's malloc.h, and the largest value they take.
+M_TRIM_THRESHOLD, M_MMAP_MAX, INT_MAX = -1, -4, 2**31 - 1
 
 
-def start(train: TrainConfig) -> Accelerator:
-    """Join the process group that the launcher made and check that everyone who was asked for is there.
+def init_accelerator(train: TrainConfig) -> Accelerator:
+    """Join the process group that the launcher created and configure PyTorch for training.
 
     Raises:
-        UsageError: fewer or more processes than asked for, a batch that they cannot share, a launcher that brings its own
-            strategy, or a strategy that is not possible here.
+        UsageError: the number of processes is not the requested one or does not divide the batch size, the launcher brings a
+            strategy of its own, or `train.strategy` cannot run here.
     """
-    refuse_launchers_strategy()
-    # All ranks hold equal buffers (model/norm.py; spectral norm is a function of equal weights), so none are broadcast.
-    # (Accelerate knows no other name for this yet than the one that PyTorch 2.14 deprecates.)
+    refuse_launcher_strategy()
+    # Buffers are equal on all ranks without a broadcast: batch statistics are synchronized (model/norm.py), and spectral norm
+    # computes the same from equal weights. Accelerate's only name for this option is deprecated since PyTorch 2.14.
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     # Without cpu=True, ranks that find no GPU would each train alone (accelerate 1.15).
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),
-        mixed_precision="no",  # engine.py has it
-        kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=TIMEOUT)],
+        mixed_precision="no",  # the engines apply autocast themselves
+        kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT)],
     )
     check_batch_division(accelerator.num_processes, train)
-    zero_settings.check(train, accelerator.num_processes)
+    check_strategy(train, accelerator.num_processes)
     set_matmul_precision(train)
     if accelerator.device.type == "cpu":
         keep_freed_memory()
@@ -53,42 +52,44 @@ def start(train: TrainConfig) -> Accelerator:
 
 
 def check_batch_division(world_size: int, train: TrainConfig) -> None:
-    """Raise UsageError unless `world_size` is what was asked for and divides the global batch."""
-    check_world_size(world_size, *_asked(train))
+    """Raise UsageError unless `world_size` is the requested one and divides the batch size into equal micro-batches."""
+    requested = (train.world_size, "train.world_size") if train.world_size is not None else requested_world_size()
+    check_world_size(world_size, *requested)
     if train.batch_size % (world_size * train.accumulation):
-        in_parts = f" in {train.accumulation} micro-batches each" if train.accumulation > 1 else ""
+        micro_batches = f" in {train.accumulation} micro-batches each" if train.accumulation > 1 else ""
         raise UsageError(
-            f"train.batch_size = {train.batch_size} does not divide among {world_size} processes{in_parts}; make it a multiple"
+            f"train.batch_size = {train.batch_size} does not divide among {world_size} processes{micro_batches}; "
+            "make it a multiple"
         )
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what a step frees for the next one, which else takes it from the kernel again, page by page."""
+    """Let glibc keep freed memory for the next step instead of returning it to the kernel and faulting each page in again."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
-        libc.mallopt(TRIM_THRESHOLD, NEVER)
-        libc.mallopt(MMAP_MAX, 0)  # a threshold above 32 MiB would be refused
+        libc.mallopt(M_TRIM_THRESHOLD, INT_MAX)
+        libc.mallopt(M_MMAP_MAX, 0)  # raising the mmap threshold instead is limited to 32 MiB
 
 
-def refuse_launchers_strategy() -> None:
-    """Raise UsageError where `accelerate launch` was told to use DeepSpeed or FSDP: that would become plain DDP here."""
+def refuse_launcher_strategy() -> None:
+    """Raise UsageError if `accelerate launch` is configured for DeepSpeed or FSDP, which would train under plain DDP here."""
     for variable in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
         if os.environ.get(variable, "false").lower() in ("true", "1"):
             raise UsageError(
-                f"{variable} is set: the launcher's profile brings its own strategy; give it distributed_type: MULTI_GPU "
-                "(launchers/accelerate) and the run train.strategy=zero1, zero2 or zero3"
+                f"{variable} is set: the launcher's profile brings its own strategy; set distributed_type: MULTI_GPU there "
+                "(launchers/accelerate) and train.strategy=zero1, zero2 or zero3 for the run"
             )
 
 
 @contextmanager
-def locked(accelerator: Accelerator, folder: RunFolder) -> Iterator[None]:
-    """Hold the run folder's lock, on rank 0, while the block lasts; UsageError on all ranks where another holds it."""
+def open_run_folder(accelerator: Accelerator, folder: RunFolder) -> Iterator[None]:
+    """On rank 0, hold the run folder's lock and append log records to its log.txt while the block runs: a collective call.
+
+    Raises:
+        UsageError: another process holds the lock; raised on all ranks.
+    """
     with ExitStack() as stack:
         on_main(accelerator, lambda: stack.enter_context(folder.lock()))
+        if accelerator.is_main_process:
+            stack.enter_context(copied_to(folder.log))
         yield
-
-
-def _asked(train: TrainConfig) -> tuple[int, str]:
-    if train.world_size is not None:
-        return train.world_size, "train.world_size"
-    return requested_world_size()

@@ -1,4 +1,4 @@
-"""The loop, from top to bottom."""
+"""The training loop, from top to bottom."""
 
 import platform
 from collections.abc import Generator
@@ -14,53 +14,56 @@ from torch import Tensor
 from wavegan_dist.config import Experiment
 from wavegan_dist.data import Index, batch_keys, check_present, training_batches
 from wavegan_dist.errors import UsageError
+from wavegan_dist.processes import on_main, together
 from wavegan_dist.provenance import provenance
 from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.tracking import Tracker
 from wavegan_dist.train import launch
 from wavegan_dist.train.checkpoint import Checkpointer, load_checkpoint
 from wavegan_dist.train.diagnosis import NonFiniteError, diagnose
 from wavegan_dist.train.progress import ThroughputTimer
 from wavegan_dist.train.resume import checkpoint_to_resume
-from wavegan_dist.train.run_writer import RunWriter
+from wavegan_dist.train.run_writer import RunWriter, TrackerFactory
 from wavegan_dist.train.signals import Signals
 from wavegan_dist.train.step_sync import StepSync
 from wavegan_dist.train.tally import Tally
 from wavegan_dist.train.trainer import Trainer
 
 
-def train(experiment: Experiment, run_dir: Path, resume: str = "auto") -> None:
-    """Run the experiment to its end in `run_dir`, from the start or from a checkpoint.
+def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_tracker: TrackerFactory = Tracker.open) -> None:
+    """Train until `train.total_kimg`, from the start or from a checkpoint.
 
     Args:
         experiment: the settings.
         run_dir: the run folder.
-        resume: `auto`, `never` or the path of a checkpoint, as `checkpoint_to_resume` says.
+        resume: `auto`, `never` or the path of a checkpoint, as in `checkpoint_to_resume`.
+        make_tracker: returns the tracker that rank 0 sends metrics, pictures and files to.
 
     Raises:
-        UsageError: the experiment, the data and the processes do not go together, or the run folder is in use.
-        InterruptedRunError: a signal asked the run to leave; it is saved.
+        UsageError: the experiment, the data and the number of processes do not fit together, or the run folder is in use.
+        InterruptedRunError: a signal ended the run; the run has saved a checkpoint.
         NonFiniteError: a loss or a gradient is not finite.
-        WaveganError: a shard is corrupt, a checkpoint is damaged, another process died.
+        WaveganError: a shard is corrupt, a checkpoint is damaged, or another process died.
     """
-    accelerator = launch.start(experiment.train)
+    accelerator = launch.init_accelerator(experiment.train)
     index = load_index(experiment)
     folder = RunFolder(run_dir)
-    with launch.together(accelerator), launch.locked(accelerator, folder):
-        checkpoint = launch.on_main(accelerator, lambda: checkpoint_to_resume(folder, experiment, index.digest, resume))
+    with together(accelerator), launch.open_run_folder(accelerator, folder):
+        checkpoint = on_main(accelerator, lambda: checkpoint_to_resume(folder, experiment, index.digest, resume))
         trainer = Trainer(experiment, index, accelerator)
         if checkpoint is not None:
             load_checkpoint(checkpoint, trainer)
-        told = environment(accelerator, index)
-        checkpointer = Checkpointer(trainer, lambda: {"config": experiment.model_dump(mode="json"), **told})
-        with Signals() as signals, RunWriter(folder, trainer, checkpointer, told) as writer:
+        environment = describe_environment(accelerator, index)
+        checkpointer = Checkpointer(trainer, lambda: {"config": experiment.model_dump(mode="json"), **environment})
+        with Signals() as signals, RunWriter(folder, trainer, checkpointer, environment, make_tracker) as writer:
             step_sync = StepSync(trainer, checkpointer, signals)
-            run(TrainingRun(trainer, index, folder, step_sync, writer))
+            train_with_rollbacks(TrainingRun(trainer, index, folder, step_sync, writer))
         accelerator.wait_for_everyone()
 
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What the loop works with."""
+    """The objects that the loop works with."""
 
     trainer: Trainer
     index: Index
@@ -69,64 +72,68 @@ class TrainingRun:
     writer: RunWriter
 
 
-def run(parts: TrainingRun) -> None:
-    """Train to the end; after a number that is not finite go back to the last checkpoint, where the experiment says so."""
-    if parts.trainer.nimg == 0:
-        parts.writer.snapshot()
+def train_with_rollbacks(run: TrainingRun) -> None:
+    """Train to the end; after a non-finite step, return to the last checkpoint if `train.on_nonfinite` is `rollback`."""
+    if run.trainer.nimg == 0:
+        run.writer.snapshot()
     while True:
         try:
-            train_on(parts)
+            train_to_end(run)
         except NonFiniteError as error:
-            roll_back(parts, error)
+            roll_back(run, error)
         else:
-            return parts.writer.settle_checkpoint()
+            return run.writer.wait_for_checkpoint()
 
 
-def train_on(parts: TrainingRun) -> None:
-    """Step until `total_kimg`; report, snapshot and checkpoint whenever a multiple of their interval is crossed."""
-    trainer, writer = parts.trainer, parts.writer
+def train_to_end(run: TrainingRun) -> None:
+    """Step until `train.total_kimg`; report, save a snapshot or a checkpoint when a multiple of its interval is reached."""
+    trainer, writer = run.trainer, run.writer
     settings = trainer.experiment.train
-    tally = Tally(trainer.accelerator, parts.folder.data_errors, parts.index, trainer.experiment.data.max_bad_fraction)
-    clock = ThroughputTimer(trainer.nimg)
-    with closing(stream(trainer, parts.index, tally)) as batches:
-        timed_batches = clock.waiting(batches)
+    tally = Tally(trainer.accelerator, run.folder.data_errors, run.index, trainer.experiment.data.max_bad_fraction)
+    timer = ThroughputTimer(trainer.nimg)
+    with closing(local_batches(trainer, run.index, tally)) as batches:
+        timed_batches = timer.time_batches(batches)
         while trainer.nimg < settings.total_kimg * 1000:
-            before = trainer.nimg
+            nimg_before = trainer.nimg
             trainer.step(timed_batches)
 
-            verdict = parts.step_sync.all_reduce()
-            if verdict.nonfinite:
-                raise diagnose(trainer, parts.folder.diagnostics(before), lambda first: keys(parts, first))
-            if verdict.save_failed:
-                writer.settle_checkpoint()
-            if crossed(settings.report_kimg, before, trainer):
-                writer.report(trainer.metrics.drain() | clock.read(trainer.nimg) | tally.settle())
-            if crossed(settings.snapshot_kimg, before, trainer):
+            status = run.step_sync.all_reduce()
+            if status.nonfinite:
+                raise diagnose(trainer, run.folder.diagnostics(nimg_before), lambda nimg: local_keys(run, nimg))
+            if status.save_failed:
+                writer.wait_for_checkpoint()
+            if is_due(settings.report_kimg, nimg_before, trainer):
+                writer.report(trainer.metrics.drain() | timer.read(trainer.nimg) | tally.settle())
+            if is_due(settings.snapshot_kimg, nimg_before, trainer):
                 writer.snapshot()
-            if crossed(settings.checkpoint_kimg, before, trainer) or verdict.signal:
+            if is_due(settings.checkpoint_kimg, nimg_before, trainer) or status.signal:
                 writer.checkpoint()
-            if verdict.signal:
-                raise writer.interrupted(verdict.signal)
+            if status.signal:
+                raise writer.interrupted(status.signal)
 
 
-def roll_back(parts: TrainingRun, error: NonFiniteError) -> None:
-    """Go back to the last checkpoint and on from there with other latents; raises `error` where that is not wanted or left."""
-    trainer = parts.trainer
+def roll_back(run: TrainingRun, error: NonFiniteError) -> None:
+    """Load the last checkpoint; training then continues with different latents.
+
+    Raises:
+        NonFiniteError: `error`, if the experiment does not allow (another) rollback or there is no checkpoint.
+    """
+    trainer = run.trainer
     settings = trainer.experiment.train
     rollbacks = trainer.rollbacks + 1
     if settings.on_nonfinite == "stop" or rollbacks > settings.max_rollbacks:
         raise error
-    parts.writer.settle_checkpoint()
-    checkpoint = next(reversed(launch.on_main(trainer.accelerator, parts.folder.checkpoints)), None)
+    run.writer.wait_for_checkpoint()
+    checkpoint = next(reversed(on_main(trainer.accelerator, run.folder.checkpoints)), None)
     if checkpoint is None:
         raise error
     load_checkpoint(checkpoint, trainer)
     trainer.rollbacks = rollbacks
-    parts.writer.rolled_back(error)
+    run.writer.rolled_back(error)
 
 
-def stream(trainer: Trainer, index: Index, tally: Tally) -> Generator[Tensor, None, None]:
-    """This rank's batches from the trainer's position on."""
+def local_batches(trainer: Trainer, index: Index, tally: Tally) -> Generator[Tensor, None, None]:
+    """Return this rank's batches of real images, uint8 [b, 3, R, R], from image `trainer.nimg` on."""
     accelerator, settings = trainer.accelerator, trainer.experiment
     return training_batches(
         index,
@@ -141,23 +148,27 @@ def stream(trainer: Trainer, index: Index, tally: Tally) -> Generator[Tensor, No
     )
 
 
-def keys(parts: TrainingRun, first: int) -> list[str]:
-    """This rank's images of the global batch that begins at image `first`."""
-    accelerator, settings = parts.trainer.accelerator, parts.trainer.experiment
-    local = settings.train.batch_size // accelerator.num_processes
-    share = slice(accelerator.process_index * local, (accelerator.process_index + 1) * local)
-    return batch_keys(parts.index, settings.seed, first, settings.train.batch_size, share)
+def local_keys(run: TrainingRun, nimg: int) -> list[str]:
+    """Return the keys of this rank's images in the global batch that begins at image number `nimg`."""
+    accelerator, settings = run.trainer.accelerator, run.trainer.experiment
+    local_batch_size = settings.train.batch_size // accelerator.num_processes
+    first = accelerator.process_index * local_batch_size
+    return batch_keys(run.index, settings.seed, nimg, settings.train.batch_size, slice(first, first + local_batch_size))
 
 
-def crossed(kimg: float, before: int, trainer: Trainer) -> bool:
-    """Whether a multiple of `kimg` lies between image `before` and now, or the run has come to its end."""
-    every = kimg * 1000
-    done = trainer.nimg >= trainer.experiment.train.total_kimg * 1000
-    return done or trainer.nimg // every > before // every
+def is_due(interval_kimg: float, nimg_before: int, trainer: Trainer) -> bool:
+    """Return whether the last step reached a multiple of `interval_kimg`, or the end of the run."""
+    interval = interval_kimg * 1000
+    finished = trainer.nimg >= trainer.experiment.train.total_kimg * 1000
+    return finished or trainer.nimg // interval > nimg_before // interval
 
 
 def load_index(experiment: Experiment) -> Index:
-    """The data's index; UsageError where it does not fit the model's resolution or too many of its shards are missing."""
+    """Load the index of the experiment's data set.
+
+    Raises:
+        UsageError: the images do not have the model's resolution, or too many shards are missing.
+    """
     data = experiment.data
     index = Index.load(data.index, data.cache, int(data.cache_gib * 2**30))
     if index.size != experiment.model.resolution:
@@ -169,8 +180,8 @@ def load_index(experiment: Experiment) -> Index:
     return index
 
 
-def environment(accelerator: Accelerator, index: Index) -> dict[str, Any]:
-    """What environment.json says of a run, besides its config."""
+def describe_environment(accelerator: Accelerator, index: Index) -> dict[str, Any]:
+    """Return the content of environment.json: versions, commit, command, world size, device, host, digest of the index."""
     device = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type
     return {
         **provenance(),

@@ -1,4 +1,4 @@
-"""Sums of what is measured at every step, kept on the device until the next report."""
+"""Sums of the values measured at every step, accumulated on the device until the next report."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 class MetricAccumulator:
-    """Sums since the last report, of this process alone until `drain` takes the mean over all.
+    """Sums since the last report, local to each rank; `drain` averages them over steps and ranks.
 
     Args:
-        accelerator: the processes.
+        accelerator: the process group.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:
@@ -23,16 +23,16 @@ class MetricAccumulator:
         self._steps = 0
 
     def add(self, name: str, value: Tensor) -> None:
-        """Count in a scalar."""
+        """Add a scalar tensor to the sum called `name`; the tensor is detached."""
         value = value.detach()
         self._sums[name] = self._sums[name] + value if name in self._sums else value
 
     def step(self) -> None:
-        """A step is done."""
+        """Count one step: `drain` divides each sum by the number of steps."""
         self._steps += 1
 
     def drain(self) -> dict[str, float]:
-        """Means over the steps since the last call and over all processes: a collective call."""
+        """Return each value's mean over all ranks and all steps since the last call, and reset: a collective call."""
         names = sorted(self._sums)
         means = torch.stack([self._sums[name] for name in names]) / self._steps
         means = self.accelerator.reduce(means, reduction="mean")
@@ -40,7 +40,7 @@ class MetricAccumulator:
         return dict(zip(names, means.tolist(), strict=True))
 
     def state(self) -> dict[str, Any]:
-        """Every process's sums, for a checkpoint between two reports: a collective call."""
+        """Return the sums of every rank, for a checkpoint between two reports: a collective call."""
         names = sorted(self._sums)
         if not names:
             return {"steps": 0, "names": [], "sums": []}
@@ -48,12 +48,15 @@ class MetricAccumulator:
         return {"steps": self._steps, "names": names, "sums": sums.view(-1, len(names)).tolist()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from `state`: each process from its own sums, or from their mean where the processes are others now."""
+        """Load what `state` returned.
+
+        Each rank restores its own sums, or the mean over the ranks if the number of ranks has changed since.
+        """
         self._clear()
         if not state["names"]:
             return
         sums = torch.tensor(state["sums"], device=self.accelerator.device)
-        same = len(sums) == self.accelerator.num_processes
-        mine = sums[self.accelerator.process_index] if same else sums.mean(dim=0)
+        same_world_size = len(sums) == self.accelerator.num_processes
+        local_sums = sums[self.accelerator.process_index] if same_world_size else sums.mean(dim=0)
         self._steps = state["steps"]
-        self._sums = dict(zip(state["names"], mine.unbind(), strict=True))
+        self._sums = dict(zip(state["names"], local_sums.unbind(), strict=True))

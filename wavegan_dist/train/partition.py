@@ -1,7 +1,8 @@
-"""Which part of each parameter a process holds under ZeRO, and whole tensors from the parts, one at a time.
+"""Where DeepSpeed's ZeRO keeps each parameter: the only module that reads the private attributes of ZeRO's optimizers (0.19).
 
-DeepSpeed keeps float32 weights and Adam's moments as flat tensors, in which each process has a stretch of (nearly) every
-parameter. Anything laid out like them, as the EMA under stage 3, is read and written by the same map.
+ZeRO stores the float32 weights and Adam's moments of a rank in a few flat tensors, the *flat partitions*. A parameter's
+*fragment* is the range of a flat partition that holds this rank's shard of the parameter. Every list of tensors with the
+layout of the flat partitions (weights, exp_avg, exp_avg_sq, the sharded EMA) can be read and written through fragments.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,70 +16,119 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Fragment:
-    """A stretch of a parameter and where it lies; all counted in numbers."""
+    """This rank's shard of one parameter; offsets and sizes are in elements.
 
-    flat: int  # which flat tensor
-    at: int  # in that
-    begin: int  # in the flattened parameter
-    count: int
+    Args:
+        flat_index: which flat partition holds the shard.
+        flat_offset: where the shard begins in that flat partition.
+        param_offset: where the shard begins in the flattened parameter.
+        numel: size of the shard; 0 if this rank holds none of the parameter.
+    """
+
+    flat_index: int
+    flat_offset: int
+    param_offset: int
+    numel: int
 
 
 class Partition:
-    """This process's share of a module's parameters.
+    """The map between a module's parameters and this rank's flat partitions.
+
+    `flats` are the flat partitions of the float32 weights that Adam updates, `shapes` the full shape of each parameter by name.
 
     Args:
-        module: whose parameters DeepSpeed has taken over.
-        zero: DeepSpeed's optimizer, of stage 1, 2 or 3 (0.19).
-        device: where whole tensors are put together.
+        module: a module that `deepspeed.initialize` has taken over.
+        optimizer: DeepSpeed's ZeRO optimizer of stage 1, 2 or 3.
+        device: where `full_tensor` assembles tensors.
     """
 
-    def __init__(self, module: nn.Module, zero: Any, device: torch.device) -> None:
-        self.device = device
-        sharded = hasattr(zero, "fp32_partitioned_groups_flat")
-        self.flats: list[Tensor] = zero.fp32_partitioned_groups_flat if sharded else zero.single_partition_of_fp32_groups
+    def __init__(self, module: nn.Module, optimizer: Any, device: torch.device) -> None:
+        self.device, self._optimizer = device, optimizer
+        self.is_stage3 = hasattr(optimizer, "fp32_partitioned_groups_flat")
+        self.flats: list[Tensor] = (
+            optimizer.fp32_partitioned_groups_flat if self.is_stage3 else optimizer.single_partition_of_fp32_groups
+        )
         self.shapes = {name: getattr(value, "ds_shape", value.shape) for name, value in module.named_parameters()}
-        fragment = _sharded_fragment if sharded else _fragment
-        self.fragments = {name: fragment(zero, value) for name, value in module.named_parameters()}
+        find_fragment = _stage3_fragment if self.is_stage3 else _stage12_fragment
+        self.fragments = {name: find_fragment(optimizer, value) for name, value in module.named_parameters()}
 
     def local_shard(self, name: str, flats: Sequence[Tensor]) -> Tensor:
-        """This process's stretch of a parameter in tensors laid out as `flats`: a view, empty where it has none."""
-        place = self.fragments[name]
-        return flats[place.flat].narrow(0, place.at, place.count)
+        """Return this rank's shard of a parameter, a flat view into `flats`; empty if this rank holds none of it.
 
-    def full_tensor(self, name: str, flats: Sequence[Tensor], to: int | None = None) -> Tensor:
-        """A parameter's tensor put together on rank `to`, or on all: a collective call."""
-        place, shape = self.fragments[name], self.shapes[name]
-        out = torch.zeros(shape.numel(), device=self.device)
-        out.narrow(0, place.begin, place.count).copy_(self.local_shard(name, flats))
-        if to is None:
-            dist.all_reduce(out)
+        Args:
+            name: name of the parameter.
+            flats: tensors with the layout of the flat partitions.
+        """
+        fragment = self.fragments[name]
+        return flats[fragment.flat_index].narrow(0, fragment.flat_offset, fragment.numel)
+
+    def full_tensor(self, name: str, flats: Sequence[Tensor], rank: int | None = None) -> Tensor:
+        """Assemble the full tensor of a parameter from the shards of all ranks: a collective call.
+
+        Args:
+            name: name of the parameter.
+            flats: tensors with the layout of the flat partitions.
+            rank: the rank that receives the tensor, on other ranks its content is undefined; None: all ranks.
+        """
+        fragment, shape = self.fragments[name], self.shapes[name]
+        full = torch.zeros(shape.numel(), device=self.device)
+        full.narrow(0, fragment.param_offset, fragment.numel).copy_(self.local_shard(name, flats))
+        if rank is None:
+            dist.all_reduce(full)
         else:
-            dist.reduce(out, to)
-        return out.view(shape)
+            dist.reduce(full, rank)
+        return full.view(shape)
 
     @torch.no_grad()
-    def write_local_shard(self, name: str, flats: Sequence[Tensor], value: Tensor) -> None:
-        """Take this process's stretch from a whole tensor."""
-        place = self.fragments[name]
-        self.local_shard(name, flats).copy_(value.flatten().narrow(0, place.begin, place.count))
+    def write_local_shard(self, name: str, flats: Sequence[Tensor], full: Tensor) -> None:
+        """Copy this rank's shard out of the full tensor of a parameter into `flats`."""
+        fragment = self.fragments[name]
+        shard = full.flatten().narrow(0, fragment.param_offset, fragment.numel)
+        self.local_shard(name, flats).copy_(shard)
 
-    def owners(self) -> Iterator[tuple[str, int]]:
-        """Each parameter with the rank that writes it, in turn."""
-        world = dist.get_world_size()
-        yield from ((name, number % world) for number, name in enumerate(self.shapes))
+    @torch.no_grad()
+    def sync_compute_weights(self, name: str, parameter: Any, full: Tensor) -> None:
+        """Copy a weight that was just written to `flats` to the tensor that forward reads.
+
+        The two share memory only under stage 3 without offload, where the copy does nothing.
+
+        Args:
+            name: name of the parameter.
+            parameter: the module's parameter.
+            full: the weight's full tensor.
+        """
+        if self.is_stage3:
+            shard = self.local_shard(name, self.flats)
+            parameter.ds_tensor.narrow(0, 0, len(shard)).copy_(shard)
+        else:
+            parameter.copy_(full)
+
+    @property
+    def compute_flats(self) -> list[Tensor]:
+        """Stage 3: the flat partitions that forward gathers its weights from."""
+        flats: list[Tensor] = self._optimizer.fp16_partitioned_groups_flat
+        return flats
+
+    def release_gathered_params(self) -> None:
+        """Stage 3: free all gathered parameters, so that the next forward gathers them anew from the flat partitions."""
+        self._optimizer.parameter_offload.partition_all_parameters()
+
+    def assigned_ranks(self) -> Iterator[tuple[str, int]]:
+        """Yield (name, rank) of each parameter: checkpoints assign parameters to writing ranks round-robin."""
+        world_size = dist.get_world_size()
+        yield from ((name, number % world_size) for number, name in enumerate(self.shapes))
 
 
-def _fragment(_zero: Any, parameter: Any) -> Fragment:
-    """Stages 1 and 2."""
-    link = parameter._hp_mapping
-    if link is None:
+def _stage12_fragment(_optimizer: Any, parameter: Any) -> Fragment:
+    mapping = parameter._hp_mapping
+    if mapping is None:
         return Fragment(0, 0, 0, 0)
-    whole, flat = link.lp_fragment_address, link.hp_fragment_address
-    return Fragment(link.param_group_index, flat.start, whole.start, flat.numel)
+    param_address, flat_address = mapping.lp_fragment_address, mapping.hp_fragment_address
+    return Fragment(mapping.param_group_index, flat_address.start, param_address.start, flat_address.numel)
 
 
-def _sharded_fragment(zero: Any, parameter: Any) -> Fragment:
-    """Stage 3: equal stretches in the order of the ranks, the last filled up."""
-    group, at, count = zero.grad_position[zero.get_param_id(parameter)]
-    begin = min(dist.get_rank() * count, parameter.ds_numel)
-    return Fragment(group, at, begin, min(count, parameter.ds_numel - begin))
+def _stage3_fragment(optimizer: Any, parameter: Any) -> Fragment:
+    """Stage 3 divides each parameter into equal shards in the order of the ranks and pads the last one."""
+    flat_index, flat_offset, shard_size = optimizer.grad_position[optimizer.get_param_id(parameter)]
+    param_offset = min(dist.get_rank() * shard_size, parameter.ds_numel)
+    return Fragment(flat_index, flat_offset, param_offset, min(shard_size, parameter.ds_numel - param_offset))

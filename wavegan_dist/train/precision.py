@@ -1,78 +1,95 @@
-"""What is computed in fewer bits than float32, and what is not.
+"""Mixed precision: which operations run in bfloat16 or float16, and the loss scale that float16 needs.
 
-The networks' forward and backward passes run under `torch.autocast`; the weights stay float32. The fused wavelet kernels run
-in the type of their input. Always in float32: losses, `lam`, spectral norm's power iteration, batch statistics, gradients
-and their exchange, clipping, Adam and its moments, the EMA and all that is drawn from it.
+The networks' forward and backward passes run under `torch.autocast`; the fused wavelet kernels run in the dtype of their
+input. Everything else is float32: weights, losses, `lam`, spectral norm's power iteration, batch statistics, gradients and
+their all-reduce, clipping, Adam and its moments, the EMA and all samples drawn from the EMA.
 """
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import ParametrizationList
+from typing_extensions import override
 
 from wavegan_dist.config import TrainConfig
 
-COMPUTE = {"bf16": torch.bfloat16, "fp16": torch.float16}
-GROWTH, BACKOFF, GROWTH_INTERVAL = 2.0, 0.5, 2000  # as torch.amp.GradScaler's
-FIRST_SCALE = 2.0**16
+COMPUTE_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# The defaults of torch.amp.GradScaler.
+INIT_SCALE, GROWTH_FACTOR, BACKOFF_FACTOR, GROWTH_INTERVAL = 2.0**16, 2.0, 0.5, 2000
 
 
 def set_matmul_precision(train: TrainConfig) -> None:
-    """TF32 or not, for all multiplications and convolutions of float32 numbers in this process."""
+    """Allow or forbid TF32 in all float32 matrix products and convolutions of this process, as `train.tf32` says."""
     torch.backends.fp32_precision = "tf32" if train.tf32 else "ieee"  # type: ignore[attr-defined]
 
 
-def apply_autocast(module: nn.Module, precision: str, device: torch.device) -> None:
-    """Make a module's forward run in this precision while it trains; in eval mode it stays as it is.
+def with_autocast(module: nn.Module, precision: str, device: torch.device) -> nn.Module:
+    """Wrap `module` in `Autocast` for `train.precision` = bf16 or fp16; returns `module` itself for fp32."""
+    return Autocast(module, COMPUTE_DTYPES[precision], device.type) if precision in COMPUTE_DTYPES else module
 
-    Floating inputs are rounded to that precision at once, so that real images have no finer bands than generated ones.
+
+class Autocast(nn.Module):
+    """Runs the forward of a module under `torch.autocast` while the module is in training mode, in float32 in eval mode.
+
+    DDP and DeepSpeed wrap this module rather than the bare one: DeepSpeed disables an autocast that is entered around its own
+    forward.
+
+    Args:
+        module: the wrapped module; holds all parameters and buffers.
+        dtype: torch.bfloat16 or torch.float16.
+        device_type: "cpu" or "cuda".
     """
-    if precision == "fp32":
-        return
-    dtype, forward = COMPUTE[precision], module.forward
 
-    def in_fewer_bits(x: Tensor) -> Any:
-        if not module.training:
-            return forward(x)
-        with torch.autocast(device.type, dtype):
-            return forward(x.to(dtype))
+    def __init__(self, module: nn.Module, dtype: torch.dtype, device_type: str) -> None:
+        super().__init__()
+        self.module, self.dtype, self.device_type = module, dtype, device_type
 
-    module.forward = in_fewer_bits
-    for part in module.modules():
-        if isinstance(part, ParametrizationList):
-            part.forward = torch.autocast(device.type, enabled=False)(part.forward)  # type: ignore[method-assign]  # spectral norm
+    @override
+    def forward(self, x: Tensor) -> Any:
+        if not self.module.training:
+            return self.module(x)
+        with torch.autocast(self.device_type, self.dtype):
+            # Rounding the input as well gives real images no finer wavelet bands than generated ones have.
+            return self.module(x.to(self.dtype))
 
 
 class LossScale:
-    """What a phase's loss is multiplied by so that its gradients do not vanish in float16; 1 in other precisions.
+    """The factor that multiplies a phase's loss so that small gradients do not underflow in float16; 1 in other precisions.
 
-    A gradient that overflows costs a step and halves the scale; it is a fault only where the scale cannot fall any more.
+    A gradient that overflows skips that optimizer step and halves the scale. The overflow is an error only when the scale is
+    already 1.
 
     Args:
         precision: `train.precision`.
-        device: where the losses are.
+        device: device of the losses.
     """
 
     def __init__(self, precision: str, device: torch.device) -> None:
-        self.adapts = precision == "fp16"
-        self.value = torch.tensor(FIRST_SCALE if self.adapts else 1.0, device=device)
+        self.dynamic = precision == "fp16"
+        self.value = torch.tensor(INIT_SCALE if self.dynamic else 1.0, device=device)
         self._good_steps = torch.zeros((), dtype=torch.int32, device=device)
 
-    def settle(self, overflow: Tensor) -> Tensor:
-        """Adapt to a step whose gradient was not finite (float32 0 or 1); whether that was a fault, in the same form."""
-        if not self.adapts:
+    def update(self, overflow: Tensor) -> Tensor:
+        """Adapt the scale after an optimizer step, without waiting for the device.
+
+        Args:
+            overflow: float32 scalar, 1 if the gradient norm was not finite, else 0.
+
+        Returns:
+            float32 scalar, 1 if the overflow is an error, else 0. Without a dynamic scale every overflow is an error.
+        """
+        if not self.dynamic:
             return overflow
-        fault = overflow * (self.value <= 1)
-        torch._amp_update_scale_(self.value, self._good_steps, overflow, GROWTH, BACKOFF, GROWTH_INTERVAL)
+        error = overflow * (self.value <= 1)
+        torch._amp_update_scale_(self.value, self._good_steps, overflow, GROWTH_FACTOR, BACKOFF_FACTOR, GROWTH_INTERVAL)
         self.value.clamp_(min=1.0)
-        return fault
+        return error
 
     def state(self) -> list[float]:
-        """For a checkpoint."""
+        """Return [scale, number of good steps since it last changed] for the state.json of a checkpoint."""
         return [self.value.item(), self._good_steps.item()]
 
     def restore(self, state: list[float]) -> None:
-        """Go on from `state`."""
+        """Load what `state` returned."""
         self.value.fill_(state[0])
         self._good_steps.fill_(int(state[1]))

@@ -1,4 +1,4 @@
-"""What a person sees of a run: status lines, the shares of the generator's output, the time spent waiting for data."""
+"""Progress metrics: throughput, time spent waiting for data, statistics of generated images, the status line."""
 
 import resource
 import sys
@@ -16,38 +16,42 @@ LOSSES = ("image", "low", "high")
 
 
 class ThroughputTimer:
-    """Seconds and images since the last report, and the share of them spent waiting for the next batch."""
+    """Measures seconds and images since the last `read`, and the time spent waiting for batches.
+
+    Args:
+        nimg: image number at which the first interval begins.
+    """
 
     def __init__(self, nimg: int) -> None:
-        self.restart(nimg)
+        self._restart(nimg)
 
-    def restart(self, nimg: int) -> None:
-        """Begin a new interval at image `nimg`."""
-        self.began, self.nimg, self.waited = time.perf_counter(), nimg, 0.0
+    def _restart(self, nimg: int) -> None:
+        self.start, self.start_nimg, self.waited = time.perf_counter(), nimg, 0.0
 
-    def waiting(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
-        """The same batches; the time until each arrives is counted."""
+    def time_batches(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
+        """Yield the batches unchanged and add up the time that taking each of them takes."""
         while True:
-            asked = time.perf_counter()
+            requested = time.perf_counter()
             batch = next(batches)
-            self.waited += time.perf_counter() - asked
+            self.waited += time.perf_counter() - requested
             yield batch
 
     def read(self, nimg: int) -> dict[str, float]:
-        """Speed since the last call, which begins a new interval."""
-        seconds = time.perf_counter() - self.began
-        speed = {
-            "speed/seconds_per_kimg": 1000 * seconds / (nimg - self.nimg),
-            "speed/images_per_second": (nimg - self.nimg) / seconds,
+        """Return speed and peak memory for the interval that ends at image number `nimg`, and begin the next interval."""
+        seconds = time.perf_counter() - self.start
+        images = nimg - self.start_nimg
+        metrics = {
+            "speed/seconds_per_kimg": 1000 * seconds / images,
+            "speed/images_per_second": images / seconds,
             "speed/data_wait_percent": 100 * self.waited / seconds,
             "memory/gib": peak_memory() / 2**30,
         }
-        self.restart(nimg)
-        return speed
+        self._restart(nimg)
+        return metrics
 
 
 def peak_memory() -> int:
-    """Bytes: the most this process held so far, on the GPU where there is one, else in RAM."""
+    """Return this process's peak memory in bytes: allocated GPU memory if there is a GPU, else resident memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
@@ -55,38 +59,45 @@ def peak_memory() -> int:
 
 
 @torch.no_grad()
-def grid_report(ema: WaveletGenerator, z: Tensor, real: Tensor) -> dict[str, float]:
-    """What the EMA's samples of the fixed latents `z` tell, beside real images: float [B, 3, R, R] in [-1, 1].
+def image_metrics(generator: WaveletGenerator, z: Tensor, real: Tensor) -> dict[str, float]:
+    """Compare generated images with real ones.
 
-    The standard deviation of the low and high bands of each term of the output: base, idwt of the branches, fused,
-    which are watched apart from the first day, since a blend can lose detail that each of its terms has; and the
-    samples' diversity as a share of the real images'.
+    Args:
+        generator: a generator in eval mode.
+        z: latents [N, z_dim].
+        real: real images, float [B, 3, R, R] in [-1, 1].
+
+    Returns:
+        `std_low/*` and `std_high/*`: standard deviation of the Haar bands of each term of the output (`base`, `branches` =
+        idwt of the low and high generators, `fused`), because the fused image can lose detail that each of its terms has;
+        `watch/diversity`: diversity of the generated images divided by that of the real ones.
     """
-    base, low, high = ema.parts(z)
+    base, low, high = generator.parts(z)
     terms = {"base": base}
     if low is not None and high is not None:
-        terms |= {"branches": idwt(low, high), "fused": fuse(base, low, high, ema.mix())}
-    told: dict[str, float] = {}
+        terms |= {"branches": idwt(low, high), "fused": fuse(base, low, high, generator.mix())}
+    metrics: dict[str, float] = {}
     for name, image in terms.items():
         low_band, high_bands = dwt(image)
-        told |= {f"std_low/{name}": low_band.std().item(), f"std_high/{name}": high_bands.std().item()}
+        metrics |= {f"std_low/{name}": low_band.std().item(), f"std_high/{name}": high_bands.std().item()}
     images = list(terms.values())[-1]
-    return {**told, "watch/diversity": diversity(images) / diversity(real)}
+    return {**metrics, "watch/diversity": diversity(images) / diversity(real)}
 
 
-def status(point: dict[str, float], total_kimg: float) -> str:
-    """One line for people."""
+def status_line(metrics: dict[str, float], total_kimg: float) -> str:
+    """Format the reported metrics as one line for people."""
     losses = "  ".join(
-        f"{phase.upper()} " + " ".join(_number(point.get(f"loss/{phase}_{name}")) for name in LOSSES) for phase in ("d", "g")
+        f"{phase.upper()} " + " ".join(_format_loss(metrics.get(f"loss/{phase}_{name}")) for name in LOSSES)
+        for phase in ("d", "g")
     )
-    images, shards = (int(point[f"data/bad_{kind}"]) for kind in ("images", "shards"))
+    images, shards = (int(metrics[f"data/bad_{kind}"]) for kind in ("images", "shards"))
     bad = f"  bad {images} images {shards} shards" if images or shards else ""
     return (
-        f"kimg {point['kimg']:.1f}/{total_kimg:g}  {point['speed/seconds_per_kimg']:.1f} s/kimg  "
-        f"{point['speed/images_per_second']:.0f} img/s  lam {point['lam']:+.4f}  {losses}  "
-        f"wait {point['speed/data_wait_percent']:.1f}%  mem {point['memory/gib']:.2f} GiB{bad}"
+        f"kimg {metrics['kimg']:.1f}/{total_kimg:g}  {metrics['speed/seconds_per_kimg']:.1f} s/kimg  "
+        f"{metrics['speed/images_per_second']:.0f} img/s  lam {metrics['lam']:+.4f}  {losses}  "
+        f"wait {metrics['speed/data_wait_percent']:.1f}%  mem {metrics['memory/gib']:.2f} GiB{bad}"
     )
 
 
-def _number(value: float | None) -> str:
+def _format_loss(value: float | None) -> str:
     return "-" if value is None else f"{value:+.2f}"

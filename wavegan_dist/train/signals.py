@@ -1,7 +1,8 @@
-"""Signals that ask a run to leave: the first is noted and answered at the end of the step, a second ends the process.
+"""Signals that ask a run to stop: the first sets a flag that is read after each step, a second one ends the process.
 
-The interpreter runs Python handlers between two bytecodes of the main thread, so never while that waits inside a collective.
-Its C handler writes the number to a socket at once (`signal.set_wakeup_fd`); a thread reads it there.
+Python runs signal handlers between bytecodes of the main thread, so never while that thread waits in a collective. The
+interpreter's C-level handler, however, writes the signal number to a socket at once (`signal.set_wakeup_fd`); a thread reads
+the socket.
 """
 
 import os
@@ -14,30 +15,30 @@ from typing import Self
 
 from wavegan_dist.errors import WaveganError
 
-ASKED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
-# A launcher passes on what the whole process group has got already: within this time the two are one.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+# A launcher forwards a signal that the process group has received already: within this time both count as one.
 SAME_SIGNAL_SECONDS = 3.0
-REQUEUE = 75  # sysexits.h EX_TEMPFAIL: "the user is invited to retry"
+EXIT_REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: "the user is invited to retry"
 
 
 class InterruptedRunError(WaveganError):
-    """The run was asked to leave and has saved itself. Exit code 75 (start it again), or 130 after Ctrl-C.
+    """A signal ended the run after it saved a checkpoint. Exit code 75 (start the run again), or 130 after Ctrl-C.
 
     Args:
         number: the signal.
-        message: what was saved.
+        message: the signal's name and where the run was saved.
     """
 
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
         self.number = number
-        self.exit_code = 130 if number == signal.SIGINT else REQUEUE
+        self.exit_code = 130 if number == signal.SIGINT else EXIT_REQUEUE
 
 
 class Signals:
-    """While this context lasts, `received` is the first signal's number, or 0.
+    """Context in which stop signals set `received` (number of the first signal, 0 before) instead of ending the process.
 
-    A second signal, more than 3 seconds later, ends the process at once with 128 + its number.
+    A second signal more than 3 seconds after the first ends the process at once with exit code 128 + its number.
     """
 
     def __init__(self) -> None:
@@ -46,28 +47,28 @@ class Signals:
     def __enter__(self) -> Self:
         reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
-        self._before = {number: signal.signal(number, _noted) for number in ASKED}
-        self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._previous_handlers = {number: signal.signal(number, _do_nothing) for number in STOP_SIGNALS}
+        self._previous_wakeup_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._watch, args=(reader,), daemon=True, name="signals").start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous_handlers.items():
             signal.signal(number, handler)
-        signal.set_wakeup_fd(self._wakeup)
+        signal.set_wakeup_fd(self._previous_wakeup_fd)
         self._writer.close()
 
     def _watch(self, reader: socket.socket) -> None:
-        first = 0.0
+        first_time = 0.0
         with reader:
             while number := reader.recv(1):
-                if number[0] not in ASKED:
+                if number[0] not in STOP_SIGNALS:
                     continue
                 if not self.received:
-                    self.received, first = number[0], time.monotonic()
-                elif time.monotonic() - first > SAME_SIGNAL_SECONDS:
+                    self.received, first_time = number[0], time.monotonic()
+                elif time.monotonic() - first_time > SAME_SIGNAL_SECONDS:
                     os._exit(128 + number[0])
 
 
-def _noted(_number: int, _frame: object) -> None:
-    """Python wants a handler; the thread does the work."""
+def _do_nothing(_number: int, _frame: object) -> None:
+    """Handler that replaces the default one, which would end the process; the thread does the work."""

@@ -1,11 +1,11 @@
-"""From `train.strategy` to the class of engine; DeepSpeed is imported only where it is asked for."""
+"""Chooses the engine class for `train.strategy`."""
 
 from wavegan_dist.config import TrainConfig
 from wavegan_dist.train.engine import DdpEngine, Engine
 
 
 def engine_class(train: TrainConfig) -> type[Engine]:
-    """What each module trains in."""
+    """Return `DdpEngine` or `ZeroEngine`; the module of the latter is imported only when it is needed."""
     if train.strategy == "ddp":
         return DdpEngine
     from wavegan_dist.train.zero import ZeroEngine

@@ -1,4 +1,4 @@
-"""What training changes, and one step of it."""
+"""The training state and one step of it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,31 +26,45 @@ Discriminator = Callable[[Tensor], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Phase:
-    """One half of a step: whose weights move, and the loss of each discriminator network that moves them."""
+    """One half of a step, in which one module trains and the other is frozen.
+
+    Args:
+        name: "d" or "g".
+        engine: the engine of the module that trains.
+        compute_losses: maps (generator, discriminator, *micro_batch) to the loss from each discriminator network.
+    """
 
     name: str
     engine: Engine
-    losses: Callable[..., Losses]  # of the generator, the discriminator and a micro-batch
+    compute_losses: Callable[..., Losses]
 
 
 @dataclass(frozen=True)
 class PhaseResult:
-    """A phase that was run: on what, with which losses, and whether anything was not finite by then (float32 0 or 1)."""
+    """A phase that has run, with all that is needed to run it again.
+
+    Args:
+        phase: the phase.
+        first_nimg: image number at which the phase's global batch begins.
+        micro_batches: this rank's inputs to `phase.compute_losses`, a tuple for each micro-batch.
+        losses: loss from each discriminator network, the mean over micro-batches.
+        nonfinite: float32 scalar, 1 if a loss or gradient of this or an earlier phase of the step was not finite, else 0.
+    """
 
     phase: Phase
-    first: int  # image of the run at which the global batch begins
+    first_nimg: int
     micro_batches: list[tuple[Tensor, ...]]
     losses: Losses
     nonfinite: Tensor
 
 
 class Trainer:
-    """Two modules, each in an engine, the generator's average and `nimg`, the count of real images shown.
+    """Generator and discriminator, each in an engine, the generator's EMA, and `nimg`, the number of real images shown.
 
     Args:
         experiment: the settings.
-        index: the data's index, for the standard deviations of its bands.
-        accelerator: the processes; the modules live on its device, shared out among them as `train.strategy` says.
+        index: the data set's index, for the standard deviation of each wavelet band.
+        accelerator: the process group. Modules are on its device, replicated or sharded as `train.strategy` says.
     """
 
     def __init__(self, experiment: Experiment, index: Index, accelerator: Accelerator) -> None:
@@ -74,15 +88,18 @@ class Trainer:
         self.metrics = MetricAccumulator(accelerator)
 
     def step(self, batches: Iterator[Tensor]) -> None:
-        """Show `d_steps` local batches (uint8 [b, 3, R, R]) to the discriminators, then move the generators once.
+        """Run `train.d_steps` discriminator phases and one generator phase, then update the EMA: a collective call.
 
-        From the first loss or gradient on that is not finite, no weight moves any more; `moves` tells.
+        Once a loss or gradient is not finite, no weight changes in the rest of the step, and `nonfinite` is 1.
+
+        Args:
+            batches: this rank's batches of real images, uint8 [b, 3, R, R]; one is taken for each discriminator phase.
         """
         batch_size = self.experiment.train.batch_size
         self.phase_results = []
         for _ in range(self.experiment.train.d_steps):
-            positions = self._positions()
-            self._run_phase(self.d_phase, self._real(next(batches), positions), self._latents("latent/d", positions))
+            positions = self._local_positions()
+            self._run_phase(self.d_phase, self._prepare_real(next(batches), positions), self._latents("latent/d", positions))
             self.nimg += batch_size
         self._run_phase(self.g_phase, self._latents("latent/g", positions))
         self.ema.update(self.nimg, batch_size * self.experiment.train.d_steps)
@@ -90,38 +107,38 @@ class Trainer:
 
     @property
     def nonfinite(self) -> Tensor:
-        """float32 0 or 1 on the device: whether the last step met a loss or a gradient that is not finite."""
+        """float32 scalar on the device: 1 if a loss or gradient of the last step was not finite, else 0."""
         return self.phase_results[-1].nonfinite
 
     @property
-    def real(self) -> Tensor:
-        """This rank's last real batch: float32 [b, 3, R, R] in [-1, 1]."""
-        move = next(move for move in reversed(self.phase_results) if move.phase is self.d_phase)
-        return torch.cat([real for real, _ in move.micro_batches])
+    def last_real(self) -> Tensor:
+        """This rank's last batch of real images: float32 [b, 3, R, R] in [-1, 1]."""
+        result = next(result for result in reversed(self.phase_results) if result.phase is self.d_phase)
+        return torch.cat([real for real, _ in result.micro_batches])
 
     def lam(self) -> float:
-        """The generator's effective lam: a collective call."""
+        """Return the generator's effective lam: a collective call."""
         assert isinstance(self.generator.module, WaveletGenerator)
         with self.generator.gathered_params():
             return self.generator.module.mix().item()
 
     @property
     def engines(self) -> tuple[Engine, Engine]:
-        """The generator's and the discriminator's."""
+        """The generator's engine and the discriminator's engine."""
         return self.generator, self.discriminator
 
-    def _positions(self) -> range:
-        """The image numbers of this process's share of the global batch that begins at `nimg`."""
-        local = self.experiment.train.batch_size // self.accelerator.num_processes
-        first = self.nimg + self.accelerator.process_index * local
-        return range(first, first + local)
+    def _local_positions(self) -> range:
+        """Image numbers of this rank's part of the global batch that begins at `nimg`."""
+        local_batch_size = self.experiment.train.batch_size // self.accelerator.num_processes
+        first = self.nimg + self.accelerator.process_index * local_batch_size
+        return range(first, first + local_batch_size)
 
     def _latents(self, stream: str, positions: range) -> Tensor:
         stream += f"/{self.rollbacks}" if self.rollbacks else ""
         z = counted.normal(self.experiment.seed, stream, positions, self.experiment.model.z_dim)
         return z.to(self.accelerator.device, non_blocking=True)
 
-    def _real(self, images_uint8: Tensor, positions: range) -> Tensor:
+    def _prepare_real(self, images_uint8: Tensor, positions: range) -> Tensor:
         images = images_uint8.to(self.accelerator.device, memory_format=torch.channels_last, non_blocking=True)
         if self.experiment.data.horizontal_flip:
             images = flip(images, counted.coin_flips(self.experiment.seed, "flip", positions).to(images.device))
@@ -139,37 +156,44 @@ class Trainer:
         return {name: hinge_g(fake) for name, fake in discriminator(generator(z)).items()}
 
     def _run_phase(self, phase: Phase, *inputs: Tensor) -> None:
-        """One scalar and one backward for each micro-batch, then one step; the other module's parameters are frozen."""
+        """Accumulate gradients over micro-batches, then step the optimizer; the other module is frozen."""
         for engine in self.engines:
             engine.module.requires_grad_(engine is phase.engine)
-        nets = [engine.forward if engine is phase.engine else engine.forward_frozen for engine in self.engines]
+        generator, discriminator = (
+            engine.forward if engine is phase.engine else engine.forward_frozen for engine in self.engines
+        )
         count = self.experiment.train.accumulation
-        micro_batches = list(zip(*(each.chunk(count) for each in inputs), strict=True))
-        losses: Losses = {}
+        micro_batches = list(zip(*(tensor.chunk(count) for tensor in inputs), strict=True))
+        mean_losses: Losses = {}
         for number, micro_batch in enumerate(micro_batches, start=1):
             with phase.engine.micro_batch(last=number == count):
-                found = phase.losses(*nets, *micro_batch)
-                phase.engine.backward(self.total(found) / count * self._go())
-            losses = {name: losses.get(name, 0) + value.detach() / count for name, value in found.items()}
-        norm = phase.engine.step()
-        self.phase_results.append(
-            PhaseResult(phase, self.nimg, micro_batches, losses, self._nonfinite_by_now(phase.engine, losses, norm))
-        )
-        for name, value in losses.items():
-            self.metrics.add(f"loss/{phase.name}_{name}", value)
-        self.metrics.add(f"grad_norm/{phase.name}", norm.nan_to_num(0, 0, 0))  # a step that fp16 skips counts as 0
+                losses = phase.compute_losses(generator, discriminator, *micro_batch)
+                phase.engine.backward(self.total_loss(losses) / count * self._one_or_nan())
+            mean_losses = {name: mean_losses.get(name, 0) + loss.detach() / count for name, loss in losses.items()}
+        grad_norm = phase.engine.step()
+        nonfinite = self._any_nonfinite(phase.engine, mean_losses, grad_norm)
+        self.phase_results.append(PhaseResult(phase, self.nimg, micro_batches, mean_losses, nonfinite))
+        for name, loss in mean_losses.items():
+            self.metrics.add(f"loss/{phase.name}_{name}", loss)
+        self.metrics.add(f"grad_norm/{phase.name}", grad_norm.nan_to_num(0, 0, 0))  # 0 for a step skipped in float16
 
-    def total(self, losses: Losses) -> Tensor:
-        """The weighted sum of the networks' losses: the one scalar of a phase."""
+    def total_loss(self, losses: Losses) -> Tensor:
+        """Return the sum of the losses weighted by `loss.weights`: the one scalar that a phase differentiates."""
         weights = self.experiment.loss.weights
         return torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()
 
-    def _go(self) -> Tensor | float:
-        """1, or NaN once anything was not finite: a factor that keeps all that follows from moving, on the device."""
+    def _one_or_nan(self) -> Tensor | float:
+        """Factor of the loss: NaN after a phase that was not finite, so that the optimizer skips the phases after it, else 1.
+
+        A factor on the device, because a condition on the host would wait for the device in every phase.
+        """
         return torch.where(self.nonfinite > 0, torch.nan, 1.0) if self.phase_results else 1.0
 
-    def _nonfinite_by_now(self, engine: Engine, losses: Losses, norm: Tensor) -> Tensor:
-        """Gradients are equal on all ranks, and one that is not finite anywhere is so everywhere: all decide alike."""
-        fault = engine.scale.settle(1 - norm.isfinite().float())
-        fault = fault.maximum(1 - self.total(losses).isfinite().float())
-        return fault if not self.phase_results else fault.maximum(self.nonfinite)
+    def _any_nonfinite(self, engine: Engine, losses: Losses, grad_norm: Tensor) -> Tensor:
+        """Return `PhaseResult.nonfinite`; updates the loss scale.
+
+        Ranks decide alike: gradients are all-reduced, so a non-finite loss on one rank makes the norm non-finite on all.
+        """
+        nonfinite = engine.loss_scale.update(1 - grad_norm.isfinite().float())
+        nonfinite = nonfinite.maximum(1 - self.total_loss(losses).isfinite().float())
+        return nonfinite.maximum(self.nonfinite) if self.phase_results else nonfinite

@@ -1,4 +1,7 @@
-"""DeepSpeed's settings: what `train.strategy` says, and what a file may add. Nothing here imports DeepSpeed."""
+"""DeepSpeed's configuration: what `train.strategy` implies and what the file `train.deepspeed` may add.
+
+Does not import DeepSpeed, so that `wavegan plan` can use the constants.
+"""
 
 import importlib.util
 import json
@@ -8,8 +11,9 @@ from typing import Any
 from wavegan_dist.config import Experiment, TrainConfig
 from wavegan_dist.errors import UsageError
 
-# Ours to set: by the experiment, or so that DeepSpeed leaves weights, gradients and Adam in float32 as the other strategies do.
-OWNED = {
+# Keys of DeepSpeed's configuration that the file may not contain, and the setting of the experiment to use instead. Some would
+# make DeepSpeed keep weights, gradients or Adam's moments in another dtype than float32, unlike the other strategies.
+EXPERIMENT_KEYS = {
     "train_batch_size": "train.batch_size",
     "train_micro_batch_size_per_gpu": "train.batch_size",
     "gradient_accumulation_steps": "train.accumulation",
@@ -25,70 +29,73 @@ OWNED = {
     "zero_allow_untested_optimizer": "nothing: it is always true",
     "zero_force_ds_cpu_optimizer": "nothing: it is always false",
 }
-BUCKET = 2**22  # numbers in a message: 16 MiB, as large as DDP's; DeepSpeed's own 5e8 would take 2 GB
-GATHERED = 2**24  # weights that stage 3 may keep whole; with DeepSpeed's own 1e9 it would let go of none of such a model
+# Elements in one message of gradients or weights: 16 MiB in float32. DeepSpeed's default of 5e8 would allocate 2 GB.
+REDUCE_BUCKET_ELEMENTS = 2**22
+# Elements of weights that stage 3 may keep gathered. With DeepSpeed's default of 1e9 a model of this size is never released.
+LIVE_PARAMETERS = 2**24
 
 
-def check(train: TrainConfig, processes: int) -> None:
-    """Raise UsageError unless a zero strategy can run: DeepSpeed is there, and so are processes to share the state."""
+def check_strategy(train: TrainConfig, world_size: int) -> None:
+    """Raise UsageError if `train.strategy` is a ZeRO stage and there is one process, no DeepSpeed or an unsuitable file."""
     if train.strategy == "ddp":
         return
-    if processes == 1:
+    if world_size == 1:
         raise UsageError(
-            f"train.strategy = {train.strategy} shares the state among processes, and there is 1; "
-            "start more of them or set train.strategy=ddp (a checkpoint goes on under either)"
+            f"train.strategy = {train.strategy} shards the training state over several processes, and there is 1; "
+            "start more of them or set train.strategy=ddp (a checkpoint can be resumed under either)"
         )
     if importlib.util.find_spec("deepspeed") is None:
         raise UsageError(f"train.strategy = {train.strategy} needs DeepSpeed; pip install 'wavegan-dist[deepspeed]'")
-    _from_file(train)
+    _load_file(train)
 
 
-def settings(experiment: Experiment, processes: int) -> dict[str, Any]:
-    """What `deepspeed.initialize` is to get: the file of `train.deepspeed` and, over it, what the experiment says."""
+def deepspeed_config(experiment: Experiment, world_size: int) -> dict[str, Any]:
+    """Return the configuration for `deepspeed.initialize`: the file `train.deepspeed`, overridden by the experiment."""
     train = experiment.train
-    file = _from_file(train)
-    zero = {"reduce_bucket_size": BUCKET, "allgather_bucket_size": BUCKET, "stage3_prefetch_bucket_size": BUCKET}
-    zero |= {"stage3_max_live_parameters": GATHERED, "stage3_max_reuse_distance": GATHERED}
+    file = _load_file(train)
+    zero = dict.fromkeys(("reduce_bucket_size", "allgather_bucket_size", "stage3_prefetch_bucket_size"), REDUCE_BUCKET_ELEMENTS)
+    zero |= dict.fromkeys(("stage3_max_live_parameters", "stage3_max_reuse_distance"), LIVE_PARAMETERS)
     return {
         "steps_per_print": None,
         **file,
         "train_batch_size": train.batch_size,
-        "train_micro_batch_size_per_gpu": train.batch_size // (processes * train.accumulation),
+        "train_micro_batch_size_per_gpu": train.batch_size // (world_size * train.accumulation),
         "gradient_accumulation_steps": train.accumulation,
         "gradient_clipping": experiment.optim.clip_norm or 0.0,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
-        "zero_optimization": {**zero, **file.get("zero_optimization", {}), "stage": stage(train)},
+        "zero_optimization": {**zero, **file.get("zero_optimization", {}), "stage": zero_stage(train)},
     }
 
 
-def stage(train: TrainConfig) -> int:
-    """1, 2 or 3."""
+def zero_stage(train: TrainConfig) -> int:
+    """Return 1, 2 or 3 for `train.strategy` = zero1, zero2 or zero3."""
     return int(train.strategy.removeprefix("zero"))
 
 
-def _from_file(train: TrainConfig) -> dict[str, Any]:
+def _load_file(train: TrainConfig) -> dict[str, Any]:
     path = train.deepspeed
     if path is None:
         return {}
-    told = _read(path)
-    if owned := sorted(OWNED.keys() & told.keys()):
-        raise UsageError(f"{path}: '{owned[0]}' is not for this file to say; take it out and set {OWNED[owned[0]]}")
-    zero = told.get("zero_optimization", {})
-    if zero.get("stage", stage(train)) != stage(train):
+    content = _parse(path)
+    if reserved := sorted(EXPERIMENT_KEYS.keys() & content.keys()):
+        key = reserved[0]
+        raise UsageError(f"{path}: '{key}' must not be set in this file; remove it and set {EXPERIMENT_KEYS[key]}")
+    zero = content.get("zero_optimization", {})
+    if zero.get("stage", zero_stage(train)) != zero_stage(train):
         raise UsageError(f"{path} is for stage {zero['stage']} but train.strategy = {train.strategy}; make them agree")
-    return told
+    return content
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _parse(path: Path) -> dict[str, Any]:
     try:
-        told = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except OSError as error:
         raise UsageError(f"train.deepspeed: cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise UsageError(f"train.deepspeed: {path} is not JSON: {error}") from error
-    if not isinstance(told, dict) or not isinstance(told.get("zero_optimization", {}), dict):
+    if not isinstance(content, dict) or not isinstance(content.get("zero_optimization", {}), dict):
         raise UsageError(
             f"train.deepspeed: {path} is not a mapping of DeepSpeed's settings; see launchers/deepspeed/zero2.json"
         )
-    return told
+    return content

@@ -1,4 +1,7 @@
-"""`wavegan` that notes the images it trains on in OUT.*, and signals its rank 0 at image SIGNAL_AT: `seeing.py OUT ...`."""
+"""Runs `wavegan` and records the sha256 of every image it trains on: `record_images.py OUT train ...`.
+
+Each process writes to OUT.PID. Rank 0 sends itself SIGUSR2 at image SIGNAL_AT (an environment variable; 0: never).
+"""
 
 import hashlib
 import os
@@ -10,16 +13,16 @@ from wavegan_dist.cli import main
 from wavegan_dist.train.trainer import Trainer
 
 out, stop_at = Path(f"{sys.argv[1]}.{os.getpid()}"), int(os.environ["SIGNAL_AT"])
-real = Trainer._real
+prepare_real = Trainer._prepare_real
 
 
-def seeing(self, images_uint8, positions):
+def recording(self, images_uint8, positions):
     with out.open("a") as file:
         file.writelines(hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest() + "\n" for image in images_uint8)
     if stop_at and self.nimg >= stop_at and self.accelerator.is_main_process:
         os.kill(os.getpid(), signal.SIGUSR2)
-    return real(self, images_uint8, positions)
+    return prepare_real(self, images_uint8, positions)
 
 
-Trainer._real = seeing
+Trainer._prepare_real = recording
 sys.exit(main(sys.argv[2:]))

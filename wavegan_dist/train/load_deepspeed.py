@@ -1,0 +1,28 @@
+"""Imports DeepSpeed, which takes seconds, only when a ZeRO strategy needs it."""
+
+import functools
+import logging
+import os
+import warnings
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+@functools.cache
+def load_deepspeed(device: torch.device) -> Any:
+    """Import the module `deepspeed` and let it use the existing process group.
+
+    Args:
+        device: a device of the type that training runs on.
+    """
+    os.environ.setdefault("DS_ACCELERATOR", device.type)
+    warnings.filterwarnings("ignore", "`torch.distributed.*` is deprecated", FutureWarning)
+    import deepspeed
+
+    deepspeed.utils.logger.setLevel(logging.ERROR)  # the run reports skipped steps and the like itself
+    # Without this DeepSpeed compiles a shared-memory collective for two minutes; gloo serves as well.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
+    return deepspeed

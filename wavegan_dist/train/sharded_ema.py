@@ -1,0 +1,99 @@
+"""The generator's EMA under ZeRO-3: each rank averages its own shard of the weights."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from typing_extensions import override
+
+from wavegan_dist.model import Ema, WaveletGenerator
+from wavegan_dist.train.ema_state import EmaState
+from wavegan_dist.train.partition import Partition
+
+
+class ShardedEma(EmaState):
+    """EMA of this rank's flat partitions; buffers are replicated.
+
+    Args:
+        ema: the EMA's half-life and ramp-up; its module is not kept.
+        module: the generator being trained, of which ZeRO-3 holds the parameters.
+        partition: the map between the generator's parameters and the flat partitions.
+        gathered_params: returns a context in which the generator's direct parameters are full.
+    """
+
+    def __init__(
+        self,
+        ema: Ema[WaveletGenerator],
+        module: WaveletGenerator,
+        partition: Partition,
+        gathered_params: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        super().__init__(ema)
+        self.decay: Callable[[int, int], float] = Ema(nn.Identity(), ema.half_life, ema.rampup).decay
+        self.module, self.partition, self.gathered_params = module, partition, gathered_params
+        self.flats = [flat.detach().clone() for flat in partition.flats]
+        self.buffers = {name: value.clone() for name, value in module.named_buffers()}
+
+    @override
+    @torch.no_grad()
+    def update(self, nimg: int, batch_size: int) -> None:
+        weight = 1 - self.decay(nimg, batch_size)
+        torch._foreach_lerp_(self.flats, [flat.detach() for flat in self.partition.flats], weight)
+        for name, value in self.module.named_buffers():
+            if value.is_floating_point():
+                self.buffers[name].lerp_(value, weight)
+            else:
+                self.buffers[name].copy_(value)
+
+    @override
+    @contextmanager
+    def sampling(self) -> Iterator[WaveletGenerator]:
+        """Yield the training generator itself with the EMA's weights swapped in; ZeRO gathers them layer by layer."""
+        with torch.no_grad(), self._swapped_in(), self.gathered_params():
+            self.module.eval()
+            try:
+                yield self.module
+            finally:
+                self.module.train()
+
+    @override
+    def iter_full_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        yield from self.buffers.items()
+        yield from ((name, self.partition.full_tensor(name, self.flats, rank=0)) for name in self.partition.shapes)
+
+    @override
+    def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        yield from ((f"ema.{key}", value) for key, value in self.buffers.items())
+        for name, rank in self.partition.assigned_ranks():
+            full = self.partition.full_tensor(name, self.flats, rank)
+            if rank == dist.get_rank():
+                yield f"ema.{name}", full
+
+    @override
+    def load(self, read: Callable[[dict[str, Tensor]], None]) -> None:
+        read({f"ema.{key}": value for key, value in self.buffers.items()})
+        for name, shape in self.partition.shapes.items():
+            full = torch.empty(shape, device=self.partition.device)
+            read({f"ema.{name}": full})
+            self.partition.write_local_shard(name, self.flats, full)
+
+    @contextmanager
+    def _swapped_in(self) -> Iterator[None]:
+        """Put the EMA's weights and buffers in the place of the training ones while the block runs."""
+        training = [*self.partition.compute_flats, *(value for _, value in self.module.named_buffers())]
+        average = [*self.flats, *(self.buffers[name] for name, _ in self.module.named_buffers())]
+        backup = [tensor.detach().clone() for tensor in training]
+        self.partition.release_gathered_params()
+        _copy(average, training)
+        try:
+            yield
+        finally:
+            self.partition.release_gathered_params()
+            _copy(backup, training)
+
+
+def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source)
