@@ -31,7 +31,7 @@ def test_fake_bands_are_those_of_the_fused_image():
     z = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
     fused = generator(z)
     low, high = dwt(fused)
-    _, raw_low, raw_high = generator.parts(z)
+    _, raw_low, raw_high = generator.components(z)
     logits = discriminator(fused)
     torch.testing.assert_close(logits["low"], discriminator.low(low))
     torch.testing.assert_close(logits["high"], discriminator.high(high))

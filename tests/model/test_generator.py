@@ -25,7 +25,7 @@ def _seed():
 @pytest.mark.parametrize("norm", ["batch", "none"])
 def test_shapes_at_every_resolution(resolution, attention, norm):
     generator = WaveletGenerator(resolution, z_dim=10, z_low=3, width=4, attention=attention, norm=norm)
-    base, low, high = generator.parts(latents(2, 10))
+    base, low, high = generator.components(latents(2, 10))
     half = resolution // 2
     assert base.shape == (2, 3, resolution, resolution)
     assert low.shape == (2, 3, half, half)
@@ -37,16 +37,16 @@ def test_low_sees_the_first_k_of_the_latent_and_high_the_rest():
     generator = WaveletGenerator(**SMALL, z_low=3).eval()
     z, other = latents(), latents()
     other[:, :3] += 1
-    (_, low, high), (_, other_low, other_high) = generator.parts(z), generator.parts(other)
+    (_, low, high), (_, other_low, other_high) = generator.components(z), generator.components(other)
     assert not torch.equal(low, other_low)
     assert torch.equal(high, other_high)
 
 
-def test_output_is_the_mix_of_its_parts():
+def test_output_is_the_blend_of_its_components():
     generator = WaveletGenerator(**SMALL).eval()
     with torch.no_grad():
         generator.lam.fill_(0.25)
-    base, low, high = generator.parts(latents())
+    base, low, high = generator.components(latents())
     torch.testing.assert_close(generator(latents()), 0.75 * base + 0.25 * idwt(low, high))
 
 
@@ -74,23 +74,27 @@ def test_lam_leaves_0_in_one_step_and_the_branches_then_learn():
     assert any(parameter.grad.count_nonzero() > 0 for parameter in generator.high.parameters())
 
 
-def test_lam_forms_bound_the_mix():
+def test_lam_forms_bound_the_effective_lam():
     free, clamp, sigmoid = (WaveletGenerator(**SMALL, lam=form) for form in ("free", "clamp", "sigmoid"))
     for generator in (free, clamp, sigmoid):
         with torch.no_grad():
             generator.lam.fill_(1.5)
-    assert free.mix().item() == 1.5
-    assert [generator.bounded() for generator in (free, clamp, sigmoid)] == [[], ["lam"], []]  # the trainer sees to it
-    assert 0 < sigmoid.mix().item() < 1
-    assert WaveletGenerator(**SMALL, lam="clamp").mix().item() == 0
-    assert WaveletGenerator(**SMALL, lam="sigmoid").mix().item() < 0.02
+    assert free.effective_lam().item() == 1.5
+    assert [generator.clamped_parameters() for generator in (free, clamp, sigmoid)] == [
+        [],
+        ["lam"],
+        [],
+    ]  # the trainer sees to it
+    assert 0 < sigmoid.effective_lam().item() < 1
+    assert WaveletGenerator(**SMALL, lam="clamp").effective_lam().item() == 0
+    assert WaveletGenerator(**SMALL, lam="sigmoid").effective_lam().item() < 0.02
 
 
 def test_base_only_has_no_branches_and_no_lam():
     generator = WaveletGenerator(**SMALL, base_only=True).eval()
     assert not any(name.startswith(("low", "high", "lam")) for name in generator.state_dict())
     torch.testing.assert_close(generator(latents()), generator.base(latents()))
-    assert generator.mix().item() == 0
+    assert generator.effective_lam().item() == 0
 
 
 def test_norm_none_has_no_batch_norm():

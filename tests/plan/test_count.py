@@ -9,7 +9,7 @@ from wavegan_dist.config import parse
 from wavegan_dist.data import Index
 from wavegan_dist.model import hinge_d
 from wavegan_dist.model.build import build_discriminator
-from wavegan_dist.model.generator import COLOURS
+from wavegan_dist.model.shapes import IMAGE_CHANNELS
 from wavegan_dist.plan.count import Counts, Model, count
 from wavegan_dist.train.trainer import Trainer
 
@@ -38,10 +38,10 @@ def test_convolutions_of_a_base_alone_equal_hand_computed_ones():
         taps * z_dim * 4 * width,  # 1x1 -> 4x4, of 4 * width channels
         taps * 4 * width * 2 * width * 4**2,
         taps * 2 * width * width * 8**2,
-        taps * width * COLOURS * 16**2,
+        taps * width * IMAGE_CHANNELS * 16**2,
     ]
     discriminator = [
-        taps * COLOURS * width * 16**2,
+        taps * IMAGE_CHANNELS * width * 16**2,
         taps * width * 2 * width * 8**2,
         taps * 2 * width * 4 * width * 4**2,
         taps * 4 * width,
@@ -61,7 +61,7 @@ UNCOUNTED = {"max": 0, "dot": 6 * 2 * 256 * 256 * (4 + 4) * 4}
 def test_flops_equal_those_of_a_real_training_step(index: Index, attention):
     experiment = parse(tree(attention=attention), "tests")
     trainer = Trainer(experiment, index, Accelerator(cpu=True))
-    images = torch.zeros(6, COLOURS, 32, 32, dtype=torch.uint8)
+    images = torch.zeros(6, IMAGE_CHANNELS, 32, 32, dtype=torch.uint8)
     with FlopCounterMode(display=False) as real:
         trainer.step(iter([images]))
     assert Model(experiment).at(6).flops == pytest.approx(real.get_total_flops() + UNCOUNTED[attention])
@@ -92,7 +92,7 @@ def test_saved_bytes_are_what_autograd_keeps_on_real_tensors():
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        logits = discriminator(torch.zeros(32, COLOURS, 32, 32))
+        logits = discriminator(torch.zeros(32, IMAGE_CHANNELS, 32, 32))
         torch.stack([hinge_d(*each.chunk(2)) for each in logits.values()]).sum()
     assert counts.d.saved_bytes == pytest.approx(sum(kept.values()), rel=0.02)
 

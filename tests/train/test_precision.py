@@ -10,9 +10,8 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 from tests.train.tiny import make_trainer, random_batches
 from wavegan_dist import wavelet
 from wavegan_dist.config import TrainConfig
-from wavegan_dist.model import discriminator, generator
+from wavegan_dist.model import discriminator, generator, losses
 from wavegan_dist.model.spectral_norm import Float32SpectralNorm
-from wavegan_dist.train import trainer as training
 from wavegan_dist.train.checkpoint import checkpoint_tensors
 from wavegan_dist.train.precision import GROWTH_INTERVAL, INIT_SCALE, LossScale, set_matmul_precision
 
@@ -60,8 +59,8 @@ def seen(request):
         patch.object(discriminator, "dwt", kernel("dwt")),
         patch.object(generator, "fuse", kernel("fuse")),
         patch.object(Float32SpectralNorm, "_power_method", power_method),
-        patch.object(training, "hinge_d", loss("loss", training.hinge_d)),
-        patch.object(training, "hinge_g", loss("loss", training.hinge_g)),
+        patch.object(losses, "hinge_d", loss("loss", losses.hinge_d)),
+        patch.object(losses, "hinge_g", loss("loss", losses.hinge_g)),
     ):
         source = random_batches()
         trainer.step(source)
@@ -89,10 +88,10 @@ def test_weights_moments_statistics_average_and_gradients_stay_float32(seen):
     assert set(types.values()) == {torch.float32}
     with trainer.ema.sampling() as average:
         assert average(torch.zeros(4, 8)).dtype == torch.float32
-    losses = trainer.g_phase.compute_losses(
+    g_losses = trainer.g_phase.compute_losses(
         trainer.generator.autocast_module, trainer.discriminator.autocast_module, torch.zeros(4, 8)
     )
-    trainer.total_loss(losses).backward()
+    trainer.total_loss(g_losses).backward()
     assert {p.grad.dtype for p in trainer.generator.module.parameters() if p.grad is not None} == {torch.float32}
 
 

@@ -1,4 +1,4 @@
-"""Generators, discriminators, attention, losses and EMA: plain modules that know no trainer."""
+"""Generator, discriminator, losses and EMA: plain PyTorch modules and functions, independent of the trainer."""
 
 from wavegan_dist.model.discriminator import WaveletDiscriminator
 from wavegan_dist.model.ema import Ema

@@ -3,25 +3,29 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 
 class MaxAttention(nn.Module):
-    """`h(x) + expand(softmax(maximum(f(x), g(x))))` (patent CN 111275640 B), linear in H*W.
+    """Computes `h(x) + expand(softmax(maximum(f(x), g(x))))` (patent CN 111275640 B); the cost is linear in H*W.
 
-    The softmax runs over the H*W positions of each channel and its result is multiplied by H*W, so that its mean is 1 at
-    every resolution. f and g have C/8 channels, at least 4; a 1x1 convolution brings the map back to C.
+    The softmax runs over the H*W positions of each channel. Its output is multiplied by H*W, so that the attention map has mean
+    1 at every resolution. f and g are 1x1 convolutions to C/8 channels, at least 4; `expand` is a 1x1 convolution back to C.
+
+    Args:
+        channels: number of channels C of the input and of the output.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        narrow = max(channels // 8, 4)
-        self.f = nn.Conv2d(channels, narrow, 1)
-        self.g = nn.Conv2d(channels, narrow, 1)
+        hidden_channels = max(channels // 8, 4)
+        self.f = nn.Conv2d(channels, hidden_channels, 1)
+        self.g = nn.Conv2d(channels, hidden_channels, 1)
         self.h = nn.Conv2d(channels, channels, 1)
-        self.expand = nn.Conv2d(narrow, channels, 1)
+        self.expand = nn.Conv2d(hidden_channels, channels, 1)
 
+    @override
     def forward(self, x_bchw: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W]."""
         score = torch.maximum(self.f(x_bchw), self.g(x_bchw))
         attention = score.flatten(2).softmax(dim=-1).view_as(score) * (score.shape[-2] * score.shape[-1])
         out: Tensor = self.h(x_bchw) + self.expand(attention)
@@ -29,19 +33,25 @@ class MaxAttention(nn.Module):
 
 
 class DotAttention(nn.Module):
-    """`x + gamma * out(softmax(f(x)^T g(x)) h(x))`, gamma learned from 0 (SAGAN, Zhang et al. 2019), quadratic in H*W."""
+    """Computes `x + gamma * out(softmax(f(x)^T g(x)) h(x))` (SAGAN, Zhang et al. 2019); the cost is quadratic in H*W.
+
+    gamma is learned and initialized to 0.
+
+    Args:
+        channels: number of channels C of the input and of the output.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        narrow = max(channels // 8, 4)
-        self.f = nn.Conv2d(channels, narrow, 1)
-        self.g = nn.Conv2d(channels, narrow, 1)
+        hidden_channels = max(channels // 8, 4)
+        self.f = nn.Conv2d(channels, hidden_channels, 1)
+        self.g = nn.Conv2d(channels, hidden_channels, 1)
         self.h = nn.Conv2d(channels, max(channels // 2, 4), 1)
         self.out = nn.Conv2d(max(channels // 2, 4), channels, 1)
         self.gamma = nn.Parameter(torch.zeros(()))
 
+    @override
     def forward(self, x_bchw: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W]."""
         query, key, value = (net(x_bchw).flatten(2).transpose(1, 2) for net in (self.f, self.g, self.h))
         attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # [B, HW, C/2]; SAGAN does not scale
         attended = attended.transpose(1, 2).reshape(x_bchw.shape[0], -1, *x_bchw.shape[-2:])

@@ -1,4 +1,4 @@
-"""From the experiment's settings to modules."""
+"""Build the generator and the discriminator of an experiment."""
 
 from collections.abc import Mapping
 
@@ -8,12 +8,17 @@ from wavegan_dist.model.generator import WaveletGenerator
 
 
 def build_generator(experiment: Experiment) -> WaveletGenerator:
-    """The three generators (or the base alone) with fresh weights from PyTorch's global generator."""
+    """Build the generator on the CPU; its weights are drawn from PyTorch's global random number generator."""
     return WaveletGenerator(**experiment.model.model_dump(exclude={"band_scale"}))
 
 
 def build_discriminator(experiment: Experiment, band_std: Mapping[str, float]) -> WaveletDiscriminator:
-    """The discriminators whose loss weighs more than 0; `band_std` is used when `model.band_scale` is `data`."""
+    """Build the discriminator on the CPU; its weights are drawn from PyTorch's global random number generator.
+
+    Args:
+        experiment: the settings. Only networks whose loss weight is above 0 are built.
+        band_std: standard deviation of each Haar band over real data; used only if `model.band_scale` is `data`.
+    """
     weights = experiment.loss.weights
     return WaveletDiscriminator(
         experiment.model.resolution,

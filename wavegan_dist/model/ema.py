@@ -10,13 +10,16 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class Ema(Generic[Module]):
-    """A shadow of a module whose weights halve their memory every `half_life` images.
+    """Exponential moving average (EMA) of a module, whose decay is given as a half-life in images.
+
+    Attributes:
+        module: the averaged module: a copy of the original in eval mode, without gradients.
 
     Args:
-        module: what to follow; the shadow is a copy in eval mode that needs no gradients.
-        half_life: images after which an old weight counts half.
-        rampup: the half-life is at most this share of the images seen, so that a short run is not blurred by its start
-            (Karras et al. 2024, EDM2); 0 turns the ramp off.
+        module: the module to average.
+        half_life: number of images after which the contribution of a weight has halved.
+        rampup: limits the half-life to this share of the images seen so far, so that early weights do not dominate the average
+            of a short run (Karras et al. 2024, EDM2). 0: no limit.
     """
 
     def __init__(self, module: Module, half_life: float, rampup: float) -> None:
@@ -24,19 +27,24 @@ class Ema(Generic[Module]):
         self.half_life, self.rampup = half_life, rampup
 
     def decay(self, nimg: int, batch_size: int) -> float:
-        """What is left of the old mean after the `batch_size` images that end at `nimg`."""
+        """Return the factor in [0, 1] that multiplies the old average in an update.
+
+        Args:
+            nimg: images seen so far, those of the update included.
+            batch_size: images seen since the last update.
+        """
         half_life = min(self.half_life, nimg * self.rampup) if self.rampup else self.half_life
         return float(0.5 ** (batch_size / max(half_life, 1e-8)))
 
     @torch.no_grad()
     def update(self, module: Module, nimg: int, batch_size: int) -> None:
-        """Take in the weights of `module` after the `batch_size` images that end at `nimg`.
+        """Update the average with the current weights of `module`; arguments as for `decay`.
 
-        Floating buffers (batch-norm statistics) are averaged too; counters are copied.
+        Floating-point buffers (running statistics of batch norms) are averaged, too; integer buffers are copied.
         """
         decay = self.decay(nimg, batch_size)
-        ours, theirs = self.module.state_dict(), module.state_dict()
-        floating = [name for name, value in ours.items() if value.is_floating_point()]
-        torch._foreach_lerp_([ours[name] for name in floating], [theirs[name] for name in floating], 1 - decay)
-        for name in ours.keys() - set(floating):
-            ours[name].copy_(theirs[name])
+        average, current = self.module.state_dict(), module.state_dict()
+        floating = [name for name, value in average.items() if value.is_floating_point()]
+        torch._foreach_lerp_([average[name] for name in floating], [current[name] for name in floating], 1 - decay)
+        for name in average.keys() - set(floating):
+            average[name].copy_(current[name])

@@ -1,38 +1,48 @@
-"""The three generators and the learned scalar that joins them."""
+"""The wavelet generator: three DCGAN generators whose outputs are blended by one learned scalar, lam."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from wavegan_dist.errors import UsageError
 from wavegan_dist.model.attention import DotAttention, MaxAttention
-from wavegan_dist.model.norm import BatchNorm, run_in_lockstep
+from wavegan_dist.model.shapes import IMAGE_CHANNELS, check_resolution, feature_map_channels, feature_map_sizes
 from wavegan_dist.wavelet import fuse
 
-COLOURS = 3
-SIGMOID_START = -4.0  # sigmoid(-4) = 0.018: a sigmoid cannot begin at the patent's 0
-
+SIGMOID_LOGIT_INIT = -4.0  # sigmoid(-4) = 0.018: a sigmoid cannot output the patent's initial value of exactly 0
 INIT_STD = 0.02
+# The Haar bands of an image in [-1, 1] lie in [-2, 2].
+IMAGE_BOUND, BAND_BOUND = 1.0, 2.0
+
+NetworkRunner = Callable[[Sequence[nn.Module], Sequence[Tensor]], Sequence[Tensor]]
 
 
 class WaveletGenerator(nn.Module):
-    """`image = (1 - lam) * base(z) + lam * idwt(low(z[:, :k]), high(z[:, k:]))` (patent CN 111275640 B).
+    """Generates images as `(1 - lam) * base(z) + lam * idwt(low(z[:, :k]), high(z[:, k:]))` (patent CN 111275640 B).
+
+    Attributes:
+        base, low, high: the three networks; `low` and `high` are None with `base_only`.
+        lam: the learned blending scalar, as stored (see `effective_lam`); absent with `base_only`.
+        training_runner: in training mode, called as `training_runner(networks, inputs)` to run the three networks. None (the
+            default): each network is called directly. See `model.lockstep`, its only use.
 
     Args:
-        resolution: side of the image in pixels, a power of two from 32 to 256.
+        resolution: height and width of the image in pixels, one of `config.RESOLUTIONS`.
         z_dim: size n of the latent.
-        z_low: k, how much of the latent the low generator gets; the high one gets the rest. Default n/2.
-        width: channels of each network's largest feature map; doubled with each halving, up to 8 times.
-        attention: in the base generator: the patent's `max`, SAGAN's `dot` or `none`.
-        attention_at: sides of the feature maps that get it.
-        norm: `batch` or `none`.
-        lam: the mixing scalar as it is (`free`), kept in [0, 1] by the trainer (`clamp`) or through a `sigmoid`.
-        base_only: no low and high generators and no lam: the ablation `image = base(z)`.
+        z_low: k, the number of latent components that feed `low`; the remaining n - k feed `high`. Default: n / 2.
+        width: number of channels of each network's largest feature map; each halving of the size doubles it, up to 8 times.
+        attention: attention layer of `base`: the patent's `max`, SAGAN's `dot` or `none`.
+        attention_at: sizes in pixels of the feature maps of `base` that are followed by an attention layer.
+        norm: `batch` for batch norm after every transposed convolution but the last, or `none`.
+        lam: how lam is parametrized: `free` (unbounded), `clamp` (the trainer clamps it to [0, 1] after each optimizer step)
+            or `sigmoid` (the stored parameter is a logit).
+        base_only: ablation without `low`, `high` and lam: `image = base(z)`.
 
     Raises:
-        UsageError: k outside 1..n-1 or a resolution that is not supported.
+        UsageError: `z_low` is outside 1..z_dim-1, or `resolution` is not supported.
     """
 
     def __init__(
@@ -53,47 +63,78 @@ class WaveletGenerator(nn.Module):
         if not 1 <= k < z_dim:
             raise UsageError(f"z_low = {k} leaves a half of the latent empty; it must be in 1..{z_dim - 1}")
         self.z_dim, self.z_low, self.lam_form = z_dim, k, lam
-        places = () if attention == "none" else attention_at
-        self.base = Deconvolution(z_dim, resolution, COLOURS, width, norm, attention, places, bound=1.0)
+        self.training_runner: NetworkRunner | None = None
+        self.base = DCGANGenerator(z_dim, resolution, IMAGE_CHANNELS, width, norm, attention, attention_at, bound=IMAGE_BOUND)
         self.low: nn.Module | None = None
         self.high: nn.Module | None = None
         if not base_only:
-            # The Haar bands of an image in [-1, 1] lie in [-2, 2].
-            self.low = Deconvolution(k, resolution // 2, COLOURS, width, norm, bound=2.0)
-            self.high = Deconvolution(z_dim - k, resolution // 2, 3 * COLOURS, width, norm, bound=2.0)
-            self.lam = nn.Parameter(torch.tensor(SIGMOID_START if lam == "sigmoid" else 0.0))
+            self.low = DCGANGenerator(k, resolution // 2, IMAGE_CHANNELS, width, norm, bound=BAND_BOUND)
+            self.high = DCGANGenerator(z_dim - k, resolution // 2, 3 * IMAGE_CHANNELS, width, norm, bound=BAND_BOUND)
+            self.lam = nn.Parameter(torch.tensor(SIGMOID_LOGIT_INIT if lam == "sigmoid" else 0.0))
 
+    @override
     def forward(self, z: Tensor) -> Tensor:
-        """Latents [B, z_dim] -> images [B, 3, resolution, resolution], nominally in [-1, 1]."""
-        base, low, high = self.parts(z)
-        return base if low is None or high is None else fuse(base, low, high, self.mix())
+        """Generate images.
 
-    def parts(self, z: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Base image [B, 3, R, R], low band [B, 3, R/2, R/2] and high bands [B, 9, R/2, R/2] before the mix."""
+        Args:
+            z: latents, float [B, z_dim], standard normal.
+
+        Returns:
+            Images [B, 3, resolution, resolution], nominally in [-1, 1]: a blend with lam outside [0, 1] may exceed this range.
+        """
+        base, low, high = self.components(z)
+        return base if low is None or high is None else fuse(base, low, high, self.effective_lam())
+
+    def components(self, z: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Run the three networks without blending their outputs.
+
+        Args:
+            z: latents, float [B, z_dim].
+
+        Returns:
+            The base image [B, 3, R, R], the low band [B, 3, R/2, R/2] and the high bands LH, HL, HH joined by channel
+            [B, 9, R/2, R/2]; both bands are None with `base_only`.
+
+        Raises:
+            UsageError: `z` has another shape.
+        """
         if z.dim() != 2 or z.shape[1] != self.z_dim:
             raise UsageError(f"the generator wants latents [B, {self.z_dim}], got {list(z.shape)}")
         if self.low is None or self.high is None:
             return self.base(z), None, None
-        nets, inputs = (self.base, self.low, self.high), (z, z[:, : self.z_low], z[:, self.z_low :])
-        base, low, high = run_in_lockstep(nets, inputs)
-        return base, low, high
+        z_low, z_high = z[:, : self.z_low], z[:, self.z_low :]
+        if self.training and self.training_runner is not None:
+            base, low, high = self.training_runner((self.base, self.low, self.high), (z, z_low, z_high))
+            return base, low, high
+        return self.base(z), self.low(z_low), self.high(z_high)
 
-    def mix(self) -> Tensor:
-        """The effective lam, a scalar tensor (0 where there is only the base)."""
+    def effective_lam(self) -> Tensor:
+        """Return the lam that `forward` blends with: a scalar tensor, after the sigmoid if any; 0 with `base_only`."""
         if self.low is None:
             return torch.zeros(())
         return self.lam.sigmoid() if self.lam_form == "sigmoid" else self.lam
 
-    def bounded(self) -> list[str]:
-        """Names of the parameters that the trainer brings back into [0, 1] after each optimizer step: a clamped lam."""
+    def clamped_parameters(self) -> list[str]:
+        """Return the names of the parameters that the trainer must clamp to [0, 1] after each optimizer step."""
         return ["lam"] if self.lam_form == "clamp" and self.low is not None else []
 
 
-class Deconvolution(nn.Sequential):
-    """A DCGAN generator (Radford et al. 2016): a 4x4 projection of z, then transposed convolutions that double the side.
+class DCGANGenerator(nn.Sequential):
+    """A DCGAN generator (Radford et al. 2016) from a latent [B, z_dim] to `bound * tanh(...)` of shape [B, C, R, R].
 
-    The output passes `bound * tanh`. Weights start as DCGAN's, N(0, 0.02): behind batch norm their scale does not matter
-    to the output but sets how far a step of Adam turns them (docs/LOG.md: with He's larger ones D won at once).
+    A transposed convolution projects the latent to 4x4; each following one doubles the size. Weights are initialized from
+    N(0, 0.02) as in DCGAN. Under batch norm the scale of the weights does not change the output, but it sets how far one Adam
+    step turns them: with He initialization, whose weights are larger, the discriminators won at once (docs/LOG.md).
+
+    Args:
+        z_dim: size of the latent.
+        resolution: height and width R of the output in pixels.
+        out_channels: number of channels C of the output.
+        width: number of channels of the largest feature map (`feature_map_channels`).
+        norm: `batch` or `none`.
+        attention: attention layer: `max`, `dot` or `none`.
+        attention_at: sizes of the feature maps that are followed by an attention layer.
+        bound: largest absolute value of the output.
     """
 
     def __init__(
@@ -110,47 +151,33 @@ class Deconvolution(nn.Sequential):
     ) -> None:
         layers: list[nn.Module] = [nn.Unflatten(1, (z_dim, 1, 1))]
         channels = z_dim
-        for side in feature_sides(resolution):
-            previous, channels = channels, width_at(side, resolution, width)
-            layers.append(_upsample(previous, channels, first=side == 4, bias=norm == "none"))
+        for size in feature_map_sizes(resolution):
+            in_channels, channels = channels, feature_map_channels(size, resolution, width)
+            layers.append(_conv_transpose(in_channels, channels, project=size == 4, bias=norm == "none"))
             if norm == "batch":
-                layers.append(BatchNorm(channels))
+                layers.append(nn.BatchNorm2d(channels))
             layers.append(nn.ReLU(inplace=True))
-            if side in attention_at:
+            if attention != "none" and size in attention_at:
                 layers.append(MaxAttention(channels) if attention == "max" else DotAttention(channels))
-        layers += [_upsample(channels, out_channels, first=False, bias=True), ScaledTanh(bound)]
+        layers += [_conv_transpose(channels, out_channels, project=False, bias=True), ScaledTanh(bound)]
         super().__init__(*layers)
 
 
 class ScaledTanh(nn.Module):
-    """`bound * tanh(x)`."""
+    """Applies `bound * tanh(x)` element by element."""
 
     def __init__(self, bound: float) -> None:
         super().__init__()
         self.bound = bound
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape, kept."""
         return self.bound * x.tanh()
 
 
-def check_resolution(resolution: int) -> None:
-    """Raise UsageError unless `resolution` is a power of two from 32 to 256."""
-    if resolution not in (32, 64, 128, 256):
-        raise UsageError(f"resolution {resolution} is not a power of two from 32 to 256")
-
-
-def feature_sides(resolution: int) -> list[int]:
-    """Sides of the feature maps between z and an image: 4, 8, ..., resolution / 2."""
-    return [2**n for n in range(2, resolution.bit_length() - 1)]
-
-
-def width_at(side: int, resolution: int, width: int) -> int:
-    """Channels of the feature map of that side in a network for that resolution."""
-    return width * min(resolution // (2 * side), 8)
-
-
-def _upsample(inputs: int, outputs: int, *, first: bool, bias: bool) -> nn.ConvTranspose2d:
-    layer = nn.ConvTranspose2d(inputs, outputs, 4, 1 if first else 2, 0 if first else 1, bias=bias)
+def _conv_transpose(in_channels: int, out_channels: int, *, project: bool, bias: bool) -> nn.ConvTranspose2d:
+    """A 4x4 transposed convolution: from 1x1 to 4x4 (`project`), or doubling the size."""
+    stride, padding = (1, 0) if project else (2, 1)
+    layer = nn.ConvTranspose2d(in_channels, out_channels, 4, stride, padding, bias=bias)
     nn.init.normal_(layer.weight, std=INIT_STD)
     return layer

@@ -1,8 +1,8 @@
-"""A snapshot: the EMA generator at one point of a run, immutable, in a folder that explains itself.
+"""Snapshots: the EMA generator at one point of a run, in a self-contained folder that never changes once written.
 
-model.safetensors   weights and buffers
-config.yaml         the experiment as resolved
-snapshot.json       nimg, sha256 of the weights, digest of the data index, versions
+model.safetensors   parameters and buffers
+config.yaml         the experiment, with all defaults filled in
+snapshot.json       nimg, sha256 of the weights, digest of the data index, versions of the software
 """
 
 import json
@@ -27,7 +27,16 @@ WEIGHTS, CONFIG, META = "model.safetensors", "config.yaml", "snapshot.json"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A loaded snapshot; `generator` is on the CPU in eval mode."""
+    """A loaded snapshot.
+
+    Attributes:
+        path: the snapshot's folder.
+        generator: the EMA generator on the CPU, in eval mode, without gradients.
+        config: the experiment that trained it.
+        nimg: real images shown to the discriminators before the snapshot was taken.
+        weights_sha256: sha256 of model.safetensors, in hex.
+        index_digest: digest of the index of the training data.
+    """
 
     path: Path
     generator: WaveletGenerator
@@ -45,15 +54,15 @@ def save_snapshot(
     nimg: int,
     index_digest: str,
 ) -> None:
-    """Write the folder `path`, whole or not at all.
+    """Write a snapshot folder atomically: after a failure, `path` does not exist.
 
     Args:
-        path: the snapshot.
-        layout: the generator's state, of which only names, shapes and dtypes are looked at.
-        weights: the same names with the EMA's values, taken one at a time.
-        experiment: the settings as resolved.
-        nimg: real images shown so far.
-        index_digest: of the data.
+        path: the folder to create.
+        layout: the generator's state dict; only its names, shapes and dtypes are read.
+        weights: the names of `layout` with the EMA's values; consumed one tensor at a time.
+        experiment: the settings, with all defaults filled in.
+        nimg: real images shown to the discriminators so far.
+        index_digest: digest of the index of the training data.
     """
     with atomic_dir(path) as folder:
         save_tensors(layout, weights, folder / WEIGHTS)
@@ -63,11 +72,11 @@ def save_snapshot(
 
 
 def load_snapshot(path: Path) -> Snapshot:
-    """Read a snapshot folder.
+    """Read and verify a snapshot folder.
 
     Raises:
-        UsageError: `path` is no snapshot.
-        WaveganError: its files are not those that were written.
+        UsageError: `path` is not a snapshot.
+        WaveganError: a file of the snapshot is damaged.
     """
     for name in (WEIGHTS, CONFIG, META):
         if not (path / name).is_file():
@@ -95,4 +104,4 @@ def _meta(path: Path) -> dict[str, Any]:
             return meta
     except (ValueError, AttributeError):
         pass
-    raise WaveganError(f"{path} is damaged: it does not say what a snapshot is; use another snapshot")
+    raise WaveganError(f"{path} is damaged: nimg, weights_sha256 or index_digest is missing; use another snapshot")

@@ -17,8 +17,7 @@ from wavegan_dist.config import Experiment
 from wavegan_dist.model import hinge_d, hinge_g
 from wavegan_dist.model.build import build_discriminator, build_generator
 from wavegan_dist.model.discriminator import BANDS
-from wavegan_dist.model.generator import COLOURS
-from wavegan_dist.model.norm import BatchNorm
+from wavegan_dist.model.shapes import IMAGE_CHANNELS
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -115,7 +114,7 @@ def _d_losses(generator: nn.Module, discriminator: nn.Module, experiment: Experi
     side = experiment.model.resolution
     with torch.no_grad():
         fake = generator(torch.randn(batch, experiment.model.z_dim))
-    logits = discriminator(torch.cat((torch.zeros(batch, COLOURS, side, side), fake)))
+    logits = discriminator(torch.cat((torch.zeros(batch, IMAGE_CHANNELS, side, side), fake)))
     return [hinge_d(*both.chunk(2)) for both in logits.values()]
 
 
@@ -182,7 +181,8 @@ def _sizes(generator: nn.Module, discriminator: nn.Module) -> Sizes:
     g, d = (sum(parameter.numel() for parameter in module.parameters()) for module in (generator, discriminator))
     average = sum(value.numel() for value in generator.state_dict().values() if value.is_floating_point())
     norms = tuple(
-        tuple(layer.num_features for layer in net.children() if isinstance(layer, BatchNorm)) for net in generator.children()
+        tuple(layer.num_features for layer in net.children() if isinstance(layer, nn.BatchNorm2d))
+        for net in generator.children()
     )
     return Sizes(g, d, average, norms)
 

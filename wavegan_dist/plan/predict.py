@@ -9,7 +9,7 @@ from wavegan_dist.config import Experiment
 from wavegan_dist.data import Index
 from wavegan_dist.data.order import STREAMS, WINDOW
 from wavegan_dist.errors import UsageError
-from wavegan_dist.model.generator import COLOURS
+from wavegan_dist.model.shapes import IMAGE_CHANNELS
 from wavegan_dist.plan.count import Counts, Model, Sizes
 from wavegan_dist.plan.hardware import Hardware
 from wavegan_dist.plan.network import Network
@@ -62,7 +62,7 @@ def image_bytes(experiment: Experiment) -> float:
     """Bytes of an image in the shards: by the index where it is on this disk, else as many as its pixels."""
     index = Path(experiment.data.index)
     if not index.exists():
-        return COLOURS * experiment.model.resolution**2
+        return IMAGE_CHANNELS * experiment.model.resolution**2
     loaded = Index.load(str(index))
     return sum(shard.bytes for shard in loaded.shards) / loaded.count
 
@@ -71,7 +71,7 @@ def device_bytes(counts: Counts, sizes: Sizes, strategy: str, devices: int, batc
     """Of one device: its share of the state, the larger phase's activations with its largest operator, real and fake images."""
     largest = max(each.bytes for phase in (counts.d, counts.g) for part in (phase.forward, phase.backward) for each in part)
     activations = max(counts.d.saved_bytes, counts.g.saved_bytes)
-    images = 2 * batch * COLOURS * resolution**2 * FLOAT
+    images = 2 * batch * IMAGE_CHANNELS * resolution**2 * FLOAT
     return state(sizes, strategy, devices).total + activations + largest + images
 
 

@@ -179,7 +179,7 @@ def make_adam(module: nn.Module, lr: float, optim: OptimConfig) -> torch.optim.A
 
 def clamped_parameters(module: nn.Module) -> list[str]:
     """Return the names of the parameters to clamp to [0, 1] after each optimizer step."""
-    return module.bounded() if isinstance(module, WaveletGenerator) else []
+    return module.clamped_parameters() if isinstance(module, WaveletGenerator) else []
 
 
 def _zero_adam_state(parameter: Tensor) -> dict[str, Tensor]:

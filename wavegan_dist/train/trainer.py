@@ -5,23 +5,19 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from wavegan_dist import counted
 from wavegan_dist.config import Experiment
 from wavegan_dist.data import Index, flip
 from wavegan_dist.images import from_uint8
-from wavegan_dist.model import Ema, WaveletGenerator, hinge_d, hinge_g
+from wavegan_dist.model import Ema, WaveletGenerator
 from wavegan_dist.model.build import build_discriminator, build_generator
-from wavegan_dist.model.losses import saturation
-from wavegan_dist.model.norm import convert_sync_batchnorm
+from wavegan_dist.model.lockstep import convert_to_lockstep
+from wavegan_dist.model.losses import Discriminator, Generator, Losses, discriminator_losses, generator_losses, saturation
 from wavegan_dist.train.engine import Engine
 from wavegan_dist.train.metric_accumulator import MetricAccumulator
 from wavegan_dist.train.strategy import engine_class
-
-Losses = dict[str, Tensor]
-Generator = Callable[[Tensor], Tensor]
-Discriminator = Callable[[Tensor], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,9 @@ class Trainer:
             torch.manual_seed(experiment.seed)
             generator, discriminator = build_generator(experiment), build_discriminator(experiment, index.band_std.model_dump())
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
-            generator = convert_sync_batchnorm(generator)
+            generator = nn.SyncBatchNorm.convert_sync_batchnorm(generator)
+        elif accelerator.num_processes > 1:
+            convert_to_lockstep(generator)
         engine, optim = engine_class(experiment.train), experiment.optim
         generator.to(accelerator.device).to(memory_format=torch.channels_last)
         ema = Ema(generator, experiment.ema.half_life_kimg * 1000, experiment.ema.rampup)
@@ -83,7 +81,7 @@ class Trainer:
         self.discriminator = engine(discriminator, "discriminator", optim.lr_d, experiment, accelerator)
         self.ema = self.generator.make_ema(ema)
         self.d_phase = Phase("d", self.discriminator, self._d_losses)
-        self.g_phase = Phase("g", self.generator, self._g_losses)
+        self.g_phase = Phase("g", self.generator, generator_losses)
         self.phase_results: list[PhaseResult] = []
         self.metrics = MetricAccumulator(accelerator)
 
@@ -120,7 +118,7 @@ class Trainer:
         """Return the generator's effective lam: a collective call."""
         assert isinstance(self.generator.module, WaveletGenerator)
         with self.generator.gathered_params():
-            return self.generator.module.mix().item()
+            return self.generator.module.effective_lam().item()
 
     @property
     def engines(self) -> tuple[Engine, Engine]:
@@ -145,15 +143,10 @@ class Trainer:
         return from_uint8(images)
 
     def _d_losses(self, generator: Generator, discriminator: Discriminator, real: Tensor, z: Tensor) -> Losses:
-        with torch.no_grad():
-            fake = generator(z)
-        logits = {name: both.chunk(2) for name, both in discriminator(torch.cat((real, fake))).items()}
-        for name, (of_real, of_fake) in logits.items():
-            self.metrics.add(f"watch/saturation_{name}", saturation(of_real, of_fake) / self.experiment.train.accumulation)
-        return {name: hinge_d(*both) for name, both in logits.items()}
-
-    def _g_losses(self, generator: Generator, discriminator: Discriminator, z: Tensor) -> Losses:
-        return {name: hinge_g(fake) for name, fake in discriminator(generator(z)).items()}
+        losses, logits = discriminator_losses(generator, discriminator, real, z)
+        for name, pair in logits.items():
+            self.metrics.add(f"watch/saturation_{name}", saturation(*pair) / self.experiment.train.accumulation)
+        return losses
 
     def _run_phase(self, phase: Phase, *inputs: Tensor) -> None:
         """Accumulate gradients over micro-batches, then step the optimizer; the other module is frozen."""

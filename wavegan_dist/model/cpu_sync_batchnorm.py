@@ -1,0 +1,197 @@
+"""Synchronized batch norm for CPU processes, where PyTorch's `nn.SyncBatchNorm` is not available.
+
+As in `nn.SyncBatchNorm`, the statistics are those of the global batch: 2 processes with 16 images each train as 1 process with
+32 does, up to rounding, and the running statistics are equal on all ranks. Unlike it, one collective serves several layers.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+from typing_extensions import override
+
+CHUNK_ELEMENTS = 2**17  # elements reduced at a time: they stay in the CPU's cache between PyTorch's two passes over them
+
+
+class CpuSyncBatchNorm(nn.BatchNorm2d):
+    """`nn.BatchNorm2d` whose statistics, and their gradients, are averaged over all processes in training mode.
+
+    Forward and backward are collective calls in training mode. Every process must pass a batch of the same shape.
+    """
+
+    @classmethod
+    def from_batch_norm(cls, norm: nn.BatchNorm2d) -> Self:
+        """Return a synchronized layer with a copy of the parameters, buffers and settings of `norm`."""
+        synchronized = cls(norm.num_features, norm.eps, norm.momentum)
+        synchronized.load_state_dict(norm.state_dict())
+        return synchronized
+
+    @override
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        return synchronized_batch_norms([self], [x_bchw])[0] if self.training else super().forward(x_bchw)
+
+    @torch.no_grad()
+    def update_running_stats(self, mean: Tensor, unbiased_variance: Tensor) -> None:
+        """Update the running statistics with those of one global batch, each float32 [C]."""
+        assert self.momentum is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(unbiased_variance, self.momentum)
+
+
+def synchronized_batch_norms(norms: Sequence[CpuSyncBatchNorm], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Apply several batch norms in training mode with one all-gather for all of them: a collective call.
+
+    Args:
+        norms: the layers; all have the same `eps`. Their running statistics are updated.
+        inputs: one batch [B, C, H, W] for each layer. The layers compute in float32, whatever the dtype of the input.
+
+    Returns:
+        The normalized batch of each layer, of the shape and dtype of its input.
+    """
+    tensors = [tensor for norm, x in zip(norms, inputs, strict=True) for tensor in (x.float(), norm.weight, norm.bias)]
+    results = _SyncBatchNormFunction.apply(norms[0].eps, *tensors)
+    outputs = []
+    for norm, x, output, mean, variance in zip(norms, inputs, results[::3], results[1::3], results[2::3], strict=True):
+        count = x.numel() // x.shape[1] * dist.get_world_size()  # elements of a channel in the global batch
+        norm.update_running_stats(mean, variance * (count / (count - 1)))
+        outputs.append(output.to(x.dtype))
+    return outputs
+
+
+class _SyncBatchNormFunction(Function):
+    """The counterpart of PyTorch's own SyncBatchNorm autograd function, for several layers at once (Ioffe and Szegedy 2015).
+
+    Forward all-gathers the mean and variance of every channel; backward all-gathers two sums for every channel. Each process
+    has the same number of elements of a channel, so global statistics are plain averages over the processes.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, eps: float, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Normalize each layer's batch by the statistics of the global batch.
+
+        Args:
+            ctx: autograd's context.
+            eps: added to each variance.
+            tensors: x float32 [B, C, H, W], weight [C] and bias [C] of the first layer, then of the second, ...
+
+        Returns:
+            The normalized x, the global mean [C] and the global biased variance [C] of the first layer, then of the second, ...
+        """
+        layers = list(zip(tensors[0::3], tensors[1::3], tensors[2::3], strict=True))
+        channels = [len(weight) for _, weight, _ in layers]
+        # The channels of all layers are joined; means and variances are [processes, channels of all layers].
+        means, variances = _all_gather_pairs([_mean_and_variance(x) for x, _, _ in layers]).unbind(dim=1)
+        # Law of total variance: the variance of the means plus the mean of the variances.
+        variance, mean = torch.var_mean(means, dim=0, correction=0)
+        variance += variances.mean(dim=0)
+        inverse_std = torch.rsqrt(variance + eps)
+        saved, outputs = [], []
+        for (x, weight, bias), mean_c, variance_c, inverse_std_c in zip(
+            layers, mean.split(channels), variance.split(channels), inverse_std.split(channels), strict=True
+        ):
+            saved += [x, weight, mean_c, inverse_std_c]
+            outputs += [F.batch_norm(x, mean_c, variance_c, weight, bias, eps=eps), mean_c, variance_c]
+        ctx.save_for_backward(*saved)
+        ctx.mark_non_differentiable(*outputs[1::3], *outputs[2::3])
+        return tuple(outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Compute the gradients of each layer's x, weight and bias; those of weight and bias are local sums, as in PyTorch.
+
+        With x_hat = (x - mean) / std, dx = weight / std * (dy - mean(dy) - x_hat * mean(dy * x_hat)); the means are over the
+        global batch. The sums of dy and dy * x_hat are the gradients of bias and weight.
+        """
+        xs, weights, means, inverse_stds = (ctx.saved_tensors[first::4] for first in range(4))
+        layers = list(zip(output_gradients[::3], xs, weights, means, inverse_stds, strict=True))
+        local = [_bias_and_weight_gradient(dy, x, mean, inverse_std) for dy, x, _, mean, inverse_std in layers]
+        averages = _all_gather_pairs(local).mean(dim=0).split([len(bias_grad) for bias_grad, _ in local], dim=1)
+        gradients: list[Tensor | None] = [None]  # eps has no gradient
+        for layer, (bias_grad, weight_grad), (mean_bias_grad, mean_weight_grad) in zip(layers, local, averages, strict=True):
+            gradients += [_input_gradient(*layer, mean_bias_grad, mean_weight_grad), weight_grad, bias_grad]
+        return tuple(gradients)
+
+
+def _mean_and_variance(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance, [C] each, of this process's batch [B, C, H, W] in channels-last memory format.
+
+    Calls PyTorch's own kernel for contiguous batch norm on a view that makes a channel of each position of an image row
+    (`_row_positions_as_channels`) and averages the positions afterwards. The direct way, `torch.var_mean` over a channels-last
+    tensor, takes 20 to 70 times as long on the CPU, and plain float32 sums over all positions lose two digits (docs/LOG.md).
+    """
+    stats = [torch.batch_norm_update_stats(_row_positions_as_channels(chunk), None, None, 0.0) for chunk in _chunks(x)]
+    means, variances = (torch.cat(values).view(-1, x.shape[1]) for values in zip(*stats, strict=True))
+    variance, mean = torch.var_mean(means, dim=0, correction=0)
+    return mean, variance.add_(variances.mean(dim=0))
+
+
+def _bias_and_weight_gradient(dy: Tensor, x: Tensor, mean: Tensor, inverse_std: Tensor) -> tuple[Tensor, Tensor]:
+    """This process's sums of dy and of dy * x_hat, [C] each: the local gradients of bias and weight, in that order.
+
+    Uses the same view as `_mean_and_variance`, for the same reason.
+    """
+    channels, width = x.shape[1], x.shape[3]
+    stats = (None, None, mean.repeat(width), inverse_std.repeat(width))
+    chunk_gradients = [
+        torch.ops.aten.native_batch_norm_backward(
+            *map(_row_positions_as_channels, chunk), None, *stats, True, 0.0, [False, True, True]
+        )[1:]
+        for chunk in zip(_chunks(dy), _chunks(x), strict=True)
+    ]
+    weight_grad, bias_grad = (torch.cat(values).view(-1, channels).sum(dim=0) for values in zip(*chunk_gradients, strict=True))
+    return bias_grad, weight_grad
+
+
+def _input_gradient(
+    dy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse_std: Tensor, mean_bias_grad: Tensor, mean_weight_grad: Tensor
+) -> Tensor:
+    """The gradient of x (formula in `_SyncBatchNormFunction.backward`), given the process average of the two local sums.
+
+    Written as a * dy + b * x + c with one a, b, c for each channel, it takes two passes over the memory.
+    """
+    count = x.numel() // x.shape[1]
+    a = weight * inverse_std
+    b = -a * inverse_std * mean_weight_grad / count
+    c = -a * mean_bias_grad / count - b * mean
+    return torch.addcmul(c[:, None, None], x, b[:, None, None]).addcmul_(dy, a[:, None, None])
+
+
+def _chunks(x: Tensor) -> Sequence[Tensor]:
+    """Split [B, C, H, W] along B into equal chunks of at most `CHUNK_ELEMENTS` elements, or one image if that is larger."""
+    batch, limit = len(x), max(1, CHUNK_ELEMENTS * len(x) // x.numel())
+    return list(x.split(max(size for size in range(1, min(batch, limit) + 1) if batch % size == 0)))
+
+
+def _row_positions_as_channels(x: Tensor) -> Tensor:
+    """View [B, C, H, W] as [1, W * C, B * H, 1]: the W positions of an image row become separate channels.
+
+    In channels-last memory an image row is W * C contiguous numbers, so this is a view with B * H rows of contiguous channels.
+    Other memory formats are copied.
+    """
+    batch, channels, height, width = x.shape
+    return x.permute(0, 2, 3, 1).reshape(1, batch * height, 1, width * channels).permute(0, 3, 1, 2)
+
+
+def _all_gather_pairs(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """All-gather pairs of vectors in one collective.
+
+    Concatenates the first vectors of all pairs and the second vectors of all pairs. An all-gather, because it is faster than
+    an all-reduce over gloo.
+
+    Returns:
+        [processes, 2, total length of the first vectors].
+    """
+    packed = torch.cat([vector for vectors in zip(*pairs, strict=True) for vector in vectors]).view(2, -1)
+    gathered = [torch.empty_like(packed) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, packed)
+    return torch.stack(gathered)

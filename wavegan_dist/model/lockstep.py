@@ -1,0 +1,76 @@
+"""Training of a generator with batch norm in several CPU processes: one collective for the batch norms of all three networks.
+
+Only the trainer uses this module, and only on CPUs, where PyTorch's `nn.SyncBatchNorm` is not available. Each collective costs
+its latency and the wait for the slowest process, so the three networks run side by side, from batch norm to batch norm, and
+share one collective at each stop. The price: forward hooks on the three networks do not fire in training mode (hooks on their
+layers other than batch norms do).
+"""
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor, nn
+
+from wavegan_dist.model.cpu_sync_batchnorm import CpuSyncBatchNorm, synchronized_batch_norms
+from wavegan_dist.model.generator import WaveletGenerator
+
+
+def convert_to_lockstep(generator: WaveletGenerator) -> None:
+    """Make `generator` train with the batch statistics of all processes; changes the module in place.
+
+    Replaces every `nn.BatchNorm2d` by a `CpuSyncBatchNorm` with the same state, and sets `training_runner`. Eval mode and the
+    names in the state dict do not change. Call it before the optimizer is made: the parameters of the batch norms are new.
+    """
+    for network in generator.children():
+        for name, layer in network.named_children():
+            if isinstance(layer, nn.BatchNorm2d):
+                setattr(network, name, CpuSyncBatchNorm.from_batch_norm(layer))
+    generator.training_runner = run_in_lockstep
+
+
+def run_in_lockstep(networks: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Run sequential networks side by side, so that their batch norms share collectives: a collective call.
+
+    The n-th batch norms of all networks are computed together, with one all-gather in forward and one in backward. The outputs
+    equal those of `network(input)` up to rounding.
+
+    If ZeRO stage 3 has partitioned the weights of the batch norms, each network is called as a whole instead: DeepSpeed
+    gathers a layer's weights in a hook that fires only when the layer itself is called.
+
+    Args:
+        networks: modules whose children run one after another, as in `nn.Sequential`.
+        inputs: one batch for each network.
+
+    Returns:
+        One output for each network.
+    """
+    if not all(map(_has_norm_weights, networks)):
+        return [network(x) for network, x in zip(networks, inputs, strict=True)]
+    activations = list(inputs)
+    layers = [iter(network.children()) for network in networks]
+    while norms := _run_to_next_norms(layers, activations):
+        normalized = synchronized_batch_norms(list(norms.values()), [activations[number] for number in norms])
+        for number, output in zip(norms, normalized, strict=True):
+            activations[number] = output
+    return activations
+
+
+def _has_norm_weights(network: nn.Module) -> bool:
+    """Whether the weights of all batch norms are complete on this rank; ZeRO stage 3 leaves empty tensors in their place."""
+    norms = [layer for layer in network.children() if isinstance(layer, CpuSyncBatchNorm)]
+    return all(norm.weight.numel() == norm.num_features for norm in norms)
+
+
+def _run_to_next_norms(layers: Sequence[Iterator[nn.Module]], activations: list[Tensor]) -> dict[int, CpuSyncBatchNorm]:
+    """Run each network up to its next batch norm or its end, updating `activations` in place.
+
+    Returns:
+        The batch norm at which each network stopped, by the network's number. Networks that have ended are missing.
+    """
+    norms: dict[int, CpuSyncBatchNorm] = {}
+    for number, remaining in enumerate(layers):
+        for layer in remaining:
+            if isinstance(layer, CpuSyncBatchNorm):
+                norms[number] = layer
+                break
+            activations[number] = layer(activations[number])
+    return norms
