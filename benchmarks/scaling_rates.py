@@ -16,7 +16,7 @@ import yaml
 from wavegan_dist.config import Experiment
 from wavegan_dist.files import atomic_file
 from wavegan_dist.plan import Hardware
-from wavegan_dist.plan.count import Model
+from wavegan_dist.plan.count import StepCounter
 from wavegan_dist.plan.network import Network
 from wavegan_dist.plan.step_time import step_time
 
@@ -30,13 +30,13 @@ def rates(measured: dict[str, Any], experiment: Experiment) -> Hardware:
     """Peaks by microbenchmarks, fractions by the step of one process; `experiment` is that process's."""
     torch.set_num_threads(1)
     took = {name: statistics.median(step["total"] for step in steps) for name, steps in measured["steps"].items()}
-    alone, model = took["alone"], Model(experiment)
+    alone, counter = took["alone"], StepCounter(experiment)
     peak = {
         "fp32": tflops(torch.float32, SIDE),
         "bf16": tflops(torch.bfloat16, SIDE // 4),
         "fp16": tflops(torch.float16, SIDE // 4),
     }
-    counts = model.at(experiment.train.batch_size)
+    counts = counter.counts(experiment.train.batch_size)
     reached = counts.flops / (alone * measured["products_share"]) / 1e12
     alpha, beta = fit(measured["all_reduce_seconds"])
     link = {"alpha_us": alpha * 1e6, "gb_per_s": beta / 1e9}
@@ -62,20 +62,20 @@ def rates(measured: dict[str, Any], experiment: Experiment) -> Hardware:
         "cost_per_gpu_hour": 0.0,
     }
     steps = {experiment.train.batch_size: alone, TINY: took["tiny"]}
-    return fitted(known, model, steps, experiment.train.d_steps)
+    return fitted(known, counter, steps, experiment.train.d_steps)
 
 
-def fitted(known: dict[str, Any], model: Model, steps: dict[int, float], d_steps: int) -> Hardware:
+def fitted(known: dict[str, Any], counter: StepCounter, steps: dict[int, float], d_steps: int) -> Hardware:
     """With the memory's share and the operator's launch at which one process takes `steps`: batch -> seconds a step."""
     (batch, seconds_of_batch), (tiny, seconds_of_tiny) = steps.items()
     rates = {**known, "memory_fraction": 1.0, "operator_us": 1.0}
     for _ in range(12):  # each hardly depends on the other
         for key, size, goal in (("operator_us", tiny, seconds_of_tiny), ("memory_fraction", batch, seconds_of_batch)):
-            counts, low, high = model.at(size), 1e-3, 1e3
+            counts, low, high = counter.counts(size), 1e-3, 1e3
             for _ in range(30):
                 rates[key] = (low * high) ** 0.5
                 network = Network(Hardware.model_validate(rates), 1)
-                longer = step_time(counts, model.sizes, "ddp", network, d_steps).total > goal
+                longer = step_time(counts, counter.sizes, "ddp", network, d_steps).total > goal
                 low, high = (low, rates[key]) if longer == (key == "operator_us") else (rates[key], high)
     return Hardware.model_validate(rates)
 

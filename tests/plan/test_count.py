@@ -1,4 +1,6 @@
-"""What is counted is what the real step does."""
+"""The counted operators are those of a real training step."""
+
+from typing import Any
 
 import pytest
 import torch
@@ -10,13 +12,13 @@ from wavegan_dist.data import Index
 from wavegan_dist.model import hinge_d
 from wavegan_dist.model.build import build_discriminator
 from wavegan_dist.model.shapes import IMAGE_CHANNELS
-from wavegan_dist.plan.count import Counts, Model, count
+from wavegan_dist.plan.count import StepCounter, StepCounts, count_step
 from wavegan_dist.train.trainer import Trainer
 
-BASE = ["low", "high"]
+BRANCHES = ["low", "high"]
 
 
-def tree(**model):
+def tree(**model: object) -> dict[str, Any]:
     return {
         "data": {"index": "none"},
         "model": {"resolution": 32, "width": 8, "z_dim": 16, **model},
@@ -24,15 +26,15 @@ def tree(**model):
     }
 
 
-def convolutions(counts: Counts) -> list[float]:
+def convolutions(counts: StepCounts) -> list[float]:
     return [operator.flops for operator in counts.d.forward if operator.name == "aten::convolution"]
 
 
 def test_convolutions_of_a_base_alone_equal_hand_computed_ones():
-    """2 flops a tap: a transposed convolution spreads each input over 16 outputs, a convolution gathers 16 inputs."""
+    """2 FLOPs for each of 16 kernel elements: at every input of a transposed convolution, at every output of a convolution."""
     alone = tree(base_only=True, attention="none")
-    experiment = parse({**alone, "loss": {"weights": dict.fromkeys(BASE, 0)}}, "tests")
-    _, counts = count(experiment, 2)
+    experiment = parse({**alone, "loss": {"weights": dict.fromkeys(BRANCHES, 0)}}, "tests")
+    _, counts = count_step(experiment, 2)
     width, z_dim, taps = 8, 16, 2 * 16
     generator = [
         taps * z_dim * 4 * width,  # 1x1 -> 4x4, of 4 * width channels
@@ -48,12 +50,12 @@ def test_convolutions_of_a_base_alone_equal_hand_computed_ones():
     ]
     assert convolutions(counts) == [2 * flops for flops in generator] + [4 * flops for flops in discriminator]
     backward = sum(operator.flops for operator in counts.d.backward)
-    image_gradient = 4 * discriminator[0]  # of the images themselves nothing is asked: no gradient of the first one's input
+    image_gradient = 4 * discriminator[0]  # the images need no gradient, so the first layer computes none for its input
     assert backward == 2 * 4 * sum(discriminator) - image_gradient
 
 
-# PyTorch's counter does not know the CPU's fused attention: 2 flops for each of 256 x 256 pairs of places and 4 + 4 channels,
-# in both forwards and twice as many in the one backward.
+# PyTorch's FLOP counter does not know the CPU's fused attention: 2 FLOPs for each of 256 x 256 pairs of positions and 4 + 4
+# channels, in both forwards, and twice as many in the one backward.
 UNCOUNTED = {"max": 0, "dot": 6 * 2 * 256 * 256 * (4 + 4) * 4}
 
 
@@ -64,42 +66,42 @@ def test_flops_equal_those_of_a_real_training_step(index: Index, attention):
     images = torch.zeros(6, IMAGE_CHANNELS, 32, 32, dtype=torch.uint8)
     with FlopCounterMode(display=False) as real:
         trainer.step(iter([images]))
-    assert Model(experiment).at(6).flops == pytest.approx(real.get_total_flops() + UNCOUNTED[attention])
+    assert StepCounter(experiment).counts(6).flops == pytest.approx(real.get_total_flops() + UNCOUNTED[attention])
 
 
 def test_counts_of_any_batch_are_those_of_that_batch():
     experiment = parse(tree(), "tests")
-    _, direct = count(experiment, 7)
-    line = Model(experiment).at(7)
-    for phase, expected in ((line.d, direct.d), (line.g, direct.g)):
+    _, direct = count_step(experiment, 7)
+    interpolated = StepCounter(experiment).counts(7)
+    for phase, expected in ((interpolated.d, direct.d), (interpolated.g, direct.g)):
         assert phase.forward == expected.forward
         assert phase.backward == expected.backward
         assert phase.saved_bytes == expected.saved_bytes
 
 
 def test_saved_bytes_are_what_autograd_keeps_on_real_tensors():
-    """The activations of a discriminator's phase, counted on a real one."""
+    """The activations of a discriminator phase, counted on fake tensors, beside those of a real one."""
     experiment = parse(tree(), "tests")
-    _, counts = count(experiment, 16)
+    _, counts = count_step(experiment, 16)
     discriminator = build_discriminator(experiment, {})
     weights = {parameter.untyped_storage().data_ptr() for parameter in discriminator.parameters()}
-    kept: dict[int, int] = {}
+    saved: dict[int, int] = {}
 
-    def pack(tensor):
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes()
+            saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         logits = discriminator(torch.zeros(32, IMAGE_CHANNELS, 32, 32))
-        torch.stack([hinge_d(*each.chunk(2)) for each in logits.values()]).sum()
-    assert counts.d.saved_bytes == pytest.approx(sum(kept.values()), rel=0.02)
+        torch.stack([hinge_d(*both.chunk(2)) for both in logits.values()]).sum()
+    assert counts.d.saved_bytes == pytest.approx(sum(saved.values()), rel=0.02)
 
 
 def test_bf16_counts_the_same_products_in_bf16_and_moves_fewer_bytes():
-    full, half = (parse({**tree(), "train": {"precision": name}}, "tests") for name in ("fp32", "bf16"))
-    (_, whole), (_, cast) = count(full, 64), count(half, 64)
-    assert cast.flops == whole.flops
-    assert {operator.precision for operator in cast.d.forward if operator.flops} == {"bf16"}
-    assert cast.d.saved_bytes < whole.d.saved_bytes
+    fp32, bf16 = (parse({**tree(), "train": {"precision": name}}, "tests") for name in ("fp32", "bf16"))
+    (_, fp32_counts), (_, bf16_counts) = count_step(fp32, 64), count_step(bf16, 64)
+    assert bf16_counts.flops == fp32_counts.flops
+    assert {operator.precision for operator in bf16_counts.d.forward if operator.flops} == {"bf16"}
+    assert bf16_counts.d.saved_bytes < fp32_counts.d.saved_bytes

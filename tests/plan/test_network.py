@@ -3,9 +3,9 @@
 import pytest
 
 from wavegan_dist.plan import Hardware
-from wavegan_dist.plan.count import Model
-from wavegan_dist.plan.network import Network, ring, tree
-from wavegan_dist.plan.step_time import buckets, norm_seconds
+from wavegan_dist.plan.count import StepCounter
+from wavegan_dist.plan.network import Network, ring_seconds, tree_seconds
+from wavegan_dist.plan.step_time import gradient_buckets, norm_seconds
 
 MIB = 2**20
 NEAR, FAR = {"alpha_us": 2.0, "gb_per_s": 100.0}, {"alpha_us": 10.0, "gb_per_s": 10.0}
@@ -37,10 +37,10 @@ def test_two_processes_exchange_two_alphas_and_all_bytes_once(device):
 
 def test_small_messages_over_many_nodes_go_by_a_tree(device):
     far = device.inter_node
-    assert tree(12, 128, far) == pytest.approx(2 * 7 * (10e-6 + 12 / 10e9))
-    within = 2 * ring(12, 8, device.intra_node)
-    assert Network(device, 1024).all_reduce(12) == pytest.approx(within + tree(12 / 8, 128, far))
-    assert tree(1e9, 128, far) > 2 * ring(1e9, 128, far)
+    assert tree_seconds(12, 128, far) == pytest.approx(2 * 7 * (10e-6 + 12 / 10e9))
+    within = 2 * ring_seconds(12, 8, device.intra_node)
+    assert Network(device, 1024).all_reduce(12) == pytest.approx(within + tree_seconds(12 / 8, 128, far))
+    assert tree_seconds(1e9, 128, far) > 2 * ring_seconds(1e9, 128, far)
 
 
 def test_one_device_sends_nothing(device):
@@ -51,18 +51,18 @@ def test_one_device_sends_nothing(device):
 @pytest.mark.parametrize("strategy", ["ddp", "zero2"])
 @pytest.mark.parametrize("size", [4.0, MIB, MIB + 4.0, 300.0 * MIB])
 def test_buckets_are_all_of_the_gradients(strategy, size):
-    messages = buckets(size, strategy)
+    messages = gradient_buckets(size, strategy)
     assert sum(messages) == size
     assert max(messages) <= (25 * MIB if strategy == "ddp" else 64 * MIB)
     assert min(messages) > 0
 
 
-def test_batch_statistics_are_a_message_a_norm_on_gpus_and_packed_on_cpus(device, experiment, rates):
-    """Three norms of the base at 32, 16, 8 channels, two of each band's network at 16, 8: three messages where packed."""
-    sizes = Model(experiment).sizes
-    assert sizes.norms == ((32, 16, 8), (16, 8), (16, 8))
+def test_batch_norms_take_a_collective_each_on_gpus_and_share_collectives_on_cpus(device, experiment, rates):
+    """Norms of 32, 16, 8 channels in base and of 16, 8 in each band's network: seven collectives, or three that are shared."""
+    sizes = StepCounter(experiment).sizes
+    assert sizes.norm_channels == ((32, 16, 8), (16, 8), (16, 8))
     cpu = Hardware.model_validate(rates | {"intra_node": NEAR, "inter_node": FAR, "kind": "cpu"})
-    sent = 8 * 2 * 4 * (32 + 16 + 8 + 16 + 8 + 16 + 8)  # bytes all 8 devices give in one pass
+    sent = 8 * 2 * 4 * (32 + 16 + 8 + 16 + 8 + 16 + 8)  # bytes that all 8 devices send in one pass
     gathered = 7 / 8 * sent / 100e9
     assert norm_seconds(sizes, Network(cpu, 8), d_steps=1) == pytest.approx(3 * (3 * 7 * 2e-6 + gathered))
     reduced = 7 * 2 * 7 * 2e-6 + 2 * 7 / 8 * sent / 8 / 100e9

@@ -1,4 +1,4 @@
-"""What must hold of any plan."""
+"""Properties of every prediction."""
 
 import pytest
 import torch
@@ -8,8 +8,8 @@ from wavegan_dist.errors import UsageError
 from wavegan_dist.model import Ema
 from wavegan_dist.model.build import build_discriminator, build_generator
 from wavegan_dist.plan import STRATEGIES, Hardware, predict
-from wavegan_dist.plan.count import Model
-from wavegan_dist.plan.strategy import saved_bytes, state
+from wavegan_dist.plan.count import StepCounter
+from wavegan_dist.plan.strategy import checkpoint_bytes, device_state
 
 GPUS = [8, 16, 32, 64]
 
@@ -22,28 +22,28 @@ def with_train(experiment: Experiment, **changes: object) -> Experiment:
 def test_ddp_state_is_the_bytes_of_the_real_modules_and_their_optimizer(experiment):
     generator, discriminator = build_generator(experiment), build_discriminator(experiment, {})
     ema = Ema(generator, 1e3, 0).module
-    held = state(Model(experiment).sizes, "ddp", 8)
+    state = device_state(StepCounter(experiment).sizes, "ddp", 8)
     parameters = [*generator.parameters(), *discriminator.parameters()]
     adam = torch.optim.Adam(parameters, fused=True)
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
     adam.step()
-    moments = [each[key] for each in adam.state.values() for key in ("exp_avg", "exp_avg_sq")]
-    assert held.weights == sum(parameter.nbytes for parameter in parameters)
-    assert held.gradients == sum(parameter.grad.nbytes for parameter in parameters)
-    assert held.moments == sum(moment.nbytes for moment in moments)
-    assert held.average == sum(value.nbytes for value in ema.state_dict().values() if value.is_floating_point())
-    assert saved_bytes(Model(experiment).sizes) == held.weights + held.moments + held.average
+    moments = [moments[key] for moments in adam.state.values() for key in ("exp_avg", "exp_avg_sq")]
+    assert state.weights == sum(parameter.nbytes for parameter in parameters)
+    assert state.gradients == sum(parameter.grad.nbytes for parameter in parameters)
+    assert state.moments == sum(moment.nbytes for moment in moments)
+    assert state.ema == sum(value.nbytes for value in ema.state_dict().values() if value.is_floating_point())
+    assert checkpoint_bytes(StepCounter(experiment).sizes) == state.weights + state.moments + state.ema
 
 
-def test_zero_shares_out_moments_then_gradients_then_weights(experiment):
-    sizes = Model(experiment).sizes
-    ddp, one, two, three = (state(sizes, strategy, 8) for strategy in STRATEGIES)
+def test_zero_shards_moments_then_gradients_then_weights(experiment):
+    sizes = StepCounter(experiment).sizes
+    ddp, one, two, three = (device_state(sizes, strategy, 8) for strategy in STRATEGIES)
     assert one.moments == two.moments == three.moments == ddp.moments / 8
     assert one.gradients == ddp.gradients
     assert two.gradients == three.gradients == ddp.gradients / 8
     assert three.weights == ddp.weights / 8
-    assert three.average == ddp.average / 8
+    assert three.ema == ddp.ema / 8
     assert (two.moments + two.gradients) / (ddp.moments + ddp.gradients) <= 0.6
 
 
@@ -94,7 +94,7 @@ def test_memory_that_does_not_suffice_is_marked(experiment, hardware):
     assert row.fits
 
 
-def test_a_loader_that_cannot_keep_up_bounds_the_speed(experiment, hardware):
+def test_a_loader_that_cannot_keep_up_limits_the_speed(experiment, hardware):
     starved = hardware.model_copy(update={"decode_megapixels_per_s": 0.1})
     (row,) = predict(experiment, starved, [1])
     assert not row.fed

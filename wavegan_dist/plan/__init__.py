@@ -1,8 +1,11 @@
-"""What a run would do on devices that are not here: speed, memory and cost from counts and device rates (docs/scaling.md)."""
+"""Predict a run's speed, memory and cost on hardware that is not available here, from counts and device rates.
+
+docs/scaling.md has the equations, the assumptions and the measured error.
+"""
 
 from wavegan_dist.plan.hardware import Hardware, Link, load_hardware
-from wavegan_dist.plan.predict import Row, predict
+from wavegan_dist.plan.predict import Prediction, predict
 from wavegan_dist.plan.strategy import STRATEGIES
-from wavegan_dist.plan.table import as_json, format_plan
+from wavegan_dist.plan.table import format_plan, plan_json
 
-__all__ = ["STRATEGIES", "Hardware", "Link", "Row", "as_json", "format_plan", "load_hardware", "predict"]
+__all__ = ["STRATEGIES", "Hardware", "Link", "Prediction", "format_plan", "load_hardware", "plan_json", "predict"]

@@ -1,7 +1,7 @@
-"""The operators of a training step, counted on the real modules with tensors that hold no numbers (fake tensors)."""
+"""Count the operators of a training step: runs the real modules and losses on fake tensors, which have shapes but no data."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,33 +12,35 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
+from typing_extensions import override
 
 from wavegan_dist.config import Experiment
-from wavegan_dist.model import hinge_d, hinge_g
 from wavegan_dist.model.build import build_discriminator, build_generator
 from wavegan_dist.model.discriminator import BANDS
+from wavegan_dist.model.losses import Losses, discriminator_losses, generator_losses
 from wavegan_dist.model.shapes import IMAGE_CHANNELS
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
-# What starts no kernel besides views: allocation, and PyTorch's questions about a tensor.
-FREE = {"aten::empty", "aten::_unsafe_view", "aten::empty_like", "prim::device", "aten::sym_size", "aten::is_same_size"}
-SMALL, LARGE = 2, 4  # batches at which all is counted: it is affine in the batch
+# Operators that start no kernel, in addition to views: allocations, and PyTorch's queries about a tensor.
+NO_KERNEL = {"aten::empty", "aten::_unsafe_view", "aten::empty_like", "prim::device", "aten::sym_size", "aten::is_same_size"}
+# Batch sizes at which a step is counted. Every count is an affine function of the batch size, so two points define it.
+SMALL_BATCH, LARGE_BATCH = 2, 4
 
 
 @dataclass(frozen=True)
 class Operator:
-    """One call. `flops` are 2 for a multiplication and addition, 0 where PyTorch counts none; each input is read once."""
+    """One call of a PyTorch operator."""
 
     name: str
-    flops: float
-    bytes: float
-    precision: str  # of its first floating tensor
+    flops: float  # a multiplication and an addition count 2; 0 if PyTorch's FLOP counter does not know the operator
+    bytes: float  # every input read once, every output written once
+    precision: str  # of the first floating-point tensor: fp32, bf16 or fp16
 
 
 @dataclass
-class Pass:
-    """One phase of a step, of either module: what runs in it, and what its backward keeps."""
+class PhaseCounts:
+    """Operators of one training phase, and the bytes of activations that autograd saves for its backward pass."""
 
     forward: list[Operator] = field(default_factory=list)
     backward: list[Operator] = field(default_factory=list)
@@ -46,122 +48,133 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class Counts:
-    """A local batch's work in one step: `d` is one of the d_steps."""
+class StepCounts:
+    """Counts of one discriminator phase and one generator phase on a device's local batch."""
 
-    d: Pass
-    g: Pass
+    d: PhaseCounts
+    g: PhaseCounts
 
     @property
     def flops(self) -> float:
-        """Of one D phase and one G phase."""
+        """FLOPs of both phases."""
         return sum(
-            operator.flops for phase in (self.d, self.g) for part in (phase.forward, phase.backward) for operator in part
+            operator.flops
+            for phase in (self.d, self.g)
+            for operators in (phase.forward, phase.backward)
+            for operator in operators
         )
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """What does not depend on the batch. Numbers, not bytes."""
+class ModelSizes:
+    """Sizes of the two modules, in elements (not bytes)."""
 
-    generator: int
-    discriminator: int
-    average: int  # floating numbers of the EMA: the generator's parameters and batch statistics
-    norms: tuple[tuple[int, ...], ...]  # channels of the batch norms of each generator network, in order
+    generator: int  # parameters
+    discriminator: int  # parameters
+    ema: int  # floating-point elements of the EMA: the generator's parameters and running statistics
+    norm_channels: tuple[tuple[int, ...], ...]  # channels of each batch norm, for each network of the generator
 
     @property
     def parameters(self) -> int:
-        """Of both modules."""
+        """Parameters of both modules."""
         return self.generator + self.discriminator
 
 
-class Model:
-    """The experiment's step at any local batch: counted twice, the rest is a straight line.
+class StepCounter:
+    """Counts a training step of an experiment at any local batch size, by interpolating between two counted sizes.
+
+    Attributes:
+        sizes: sizes of the generator and the discriminator.
 
     Args:
         experiment: the settings.
     """
 
     def __init__(self, experiment: Experiment) -> None:
-        self.sizes, self._small = count(experiment, SMALL)
-        _, self._large = count(experiment, LARGE)
+        self.sizes, self._small = count_step(experiment, SMALL_BATCH)
+        _, self._large = count_step(experiment, LARGE_BATCH)
 
-    def at(self, batch: int) -> Counts:
-        """The counts of a local batch."""
-        d, g = (
-            Pass(
-                [_at(batch, *pair) for pair in zip(small.forward, large.forward, strict=True)],
-                [_at(batch, *pair) for pair in zip(small.backward, large.backward, strict=True)],
-                _line(batch, small.saved_bytes, large.saved_bytes),
-            )
-            for small, large in ((self._small.d, self._large.d), (self._small.g, self._large.g))
+    def counts(self, batch: int) -> StepCounts:
+        """Return the counts for a local batch of `batch` images."""
+        return StepCounts(
+            _interpolate_phase(batch, self._small.d, self._large.d), _interpolate_phase(batch, self._small.g, self._large.g)
         )
-        return Counts(d, g)
 
 
-def count(experiment: Experiment, batch: int) -> tuple[Sizes, Counts]:
-    """Run both phases of a step as `train.trainer` does, for a local batch, on fake tensors."""
+def count_step(experiment: Experiment, batch: int) -> tuple[ModelSizes, StepCounts]:
+    """Count both phases of a training step by running them on fake tensors.
+
+    Args:
+        experiment: the settings.
+        batch: local batch size in images.
+
+    Returns:
+        The sizes of the modules, and the counts of the two phases.
+    """
+    z_dim, resolution = experiment.model.z_dim, experiment.model.resolution
     with FakeTensorMode():
         generator = build_generator(experiment)
         discriminator = build_discriminator(experiment, dict.fromkeys(BANDS, 1.0))
+
+        def d_losses() -> Losses:
+            z, real = torch.randn(batch, z_dim), torch.zeros(batch, IMAGE_CHANNELS, resolution, resolution)
+            return discriminator_losses(generator, discriminator, real, z)[0]
+
+        def g_losses() -> Losses:
+            return generator_losses(generator, discriminator, torch.randn(batch, z_dim))
+
         with _autocast(experiment.train.precision):
-            d = _phase(discriminator, generator, lambda: _d_losses(generator, discriminator, experiment, batch))
-            g = _phase(generator, discriminator, lambda: _g_losses(generator, discriminator, experiment, batch))
-        return _sizes(generator, discriminator), Counts(d, g)
+            d = _count_phase(discriminator, generator, d_losses)
+            g = _count_phase(generator, discriminator, g_losses)
+        return _model_sizes(generator, discriminator), StepCounts(d, g)
 
 
-def _d_losses(generator: nn.Module, discriminator: nn.Module, experiment: Experiment, batch: int) -> list[Tensor]:
-    side = experiment.model.resolution
-    with torch.no_grad():
-        fake = generator(torch.randn(batch, experiment.model.z_dim))
-    logits = discriminator(torch.cat((torch.zeros(batch, IMAGE_CHANNELS, side, side), fake)))
-    return [hinge_d(*both.chunk(2)) for both in logits.values()]
-
-
-def _g_losses(generator: nn.Module, discriminator: nn.Module, experiment: Experiment, batch: int) -> list[Tensor]:
-    return [hinge_g(fake) for fake in discriminator(generator(torch.randn(batch, experiment.model.z_dim))).values()]
-
-
-def _phase(moving: nn.Module, frozen: nn.Module, losses: Callable[[], list[Tensor]]) -> Pass:
-    moving.requires_grad_(True)
+def _count_phase(trainable: nn.Module, frozen: nn.Module, losses: Callable[[], Losses]) -> PhaseCounts:
+    trainable.requires_grad_(True)
     frozen.requires_grad_(False)
-    weights = {_storage(value) for value in (*moving.parameters(), *frozen.parameters())}
-    counted = Pass()
-    with _saved(weights) as saved, _Recorder(counted.forward):
-        loss = torch.stack(losses()).sum()
-    with _Recorder(counted.backward):
+    weights = {_storage_id(value) for value in (*trainable.parameters(), *frozen.parameters())}
+    counts = PhaseCounts()
+    with _saved_tensor_bytes(exclude=weights) as saved, _OperatorRecorder(counts.forward):
+        loss = torch.stack(list(losses().values())).sum()
+    with _OperatorRecorder(counts.backward):
         loss.backward()
-    counted.saved_bytes = float(sum(saved.values()))
-    return counted
+    counts.saved_bytes = float(sum(saved.values()))
+    return counts
 
 
-class _Recorder(TorchDispatchMode):
+class _OperatorRecorder(TorchDispatchMode):
+    """Appends every operator that starts a kernel to `operators`."""
+
     def __init__(self, operators: list[Operator]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.operators = operators
 
+    @override
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        out = function(*args, **kwargs)
+        output = function(*args, **kwargs)
         packet = function._overloadpacket
-        tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
-        if tensors and not function.is_view and packet._qualified_op_name not in FREE:
-            flops = flop_registry[packet](*args, **kwargs, out_val=out) if packet in flop_registry else 0
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, output)) if isinstance(leaf, Tensor)]
+        if tensors and not function.is_view and packet._qualified_op_name not in NO_KERNEL:
+            flops = flop_registry[packet](*args, **kwargs, out_val=output) if packet in flop_registry else 0
             size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
             precision = next((PRECISIONS[tensor.dtype] for tensor in tensors if tensor.dtype in PRECISIONS), "fp32")
             self.operators.append(Operator(packet._qualified_op_name, flops, size, precision))
-        return out
+        return output
 
 
 @contextmanager
-def _saved(weights: set[int]) -> Iterator[dict[int, int]]:
-    """Bytes of each storage that autograd keeps meanwhile, the weights' own left out."""
+def _saved_tensor_bytes(exclude: set[int]) -> Iterator[dict[int, int]]:
+    """Yield a dict that collects the bytes of each storage that autograd saves in the block, by storage id.
+
+    Storages in `exclude` are left out.
+    """
     saved: dict[int, int] = {}
-    kept = []  # a freed storage's identity would be given out again
+    alive = []  # keeps every storage alive: the id of a freed storage would be reused
 
     def pack(tensor: Tensor) -> Tensor:
-        kept.append(tensor)
-        if (storage := _storage(tensor)) not in weights:
+        alive.append(tensor)
+        if (storage := _storage_id(tensor)) not in exclude:
             saved[storage] = tensor.untyped_storage().nbytes()
         return tensor
 
@@ -169,28 +182,39 @@ def _saved(weights: set[int]) -> Iterator[dict[int, int]]:
         yield saved
 
 
-def _storage(tensor: Tensor) -> int:
+def _storage_id(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def _autocast(precision: str) -> Any:
+def _autocast(precision: str) -> AbstractContextManager[Any]:
     return torch.autocast("cpu", AUTOCAST[precision]) if precision in AUTOCAST else nullcontext()
 
 
-def _sizes(generator: nn.Module, discriminator: nn.Module) -> Sizes:
+def _model_sizes(generator: nn.Module, discriminator: nn.Module) -> ModelSizes:
     g, d = (sum(parameter.numel() for parameter in module.parameters()) for module in (generator, discriminator))
-    average = sum(value.numel() for value in generator.state_dict().values() if value.is_floating_point())
-    norms = tuple(
-        tuple(layer.num_features for layer in net.children() if isinstance(layer, nn.BatchNorm2d))
-        for net in generator.children()
+    ema = sum(value.numel() for value in generator.state_dict().values() if value.is_floating_point())
+    norm_channels = tuple(
+        tuple(layer.num_features for layer in network.children() if isinstance(layer, nn.BatchNorm2d))
+        for network in generator.children()
     )
-    return Sizes(g, d, average, norms)
+    return ModelSizes(g, d, ema, norm_channels)
 
 
-def _at(batch: int, small: Operator, large: Operator) -> Operator:
-    flops, size = _line(batch, small.flops, large.flops), _line(batch, small.bytes, large.bytes)
-    return Operator(small.name, flops, size, small.precision)
+def _interpolate_phase(batch: int, small: PhaseCounts, large: PhaseCounts) -> PhaseCounts:
+    return PhaseCounts(
+        _interpolate_operators(batch, small.forward, large.forward),
+        _interpolate_operators(batch, small.backward, large.backward),
+        _interpolate(batch, small.saved_bytes, large.saved_bytes),
+    )
 
 
-def _line(batch: int, small: float, large: float) -> float:
-    return small + (large - small) * (batch - SMALL) / (LARGE - SMALL)
+def _interpolate_operators(batch: int, small: list[Operator], large: list[Operator]) -> list[Operator]:
+    return [
+        Operator(a.name, _interpolate(batch, a.flops, b.flops), _interpolate(batch, a.bytes, b.bytes), a.precision)
+        for a, b in zip(small, large, strict=True)
+    ]
+
+
+def _interpolate(batch: int, small: float, large: float) -> float:
+    """Value at `batch` of the line through (`SMALL_BATCH`, small) and (`LARGE_BATCH`, large)."""
+    return small + (large - small) * (batch - SMALL_BATCH) / (LARGE_BATCH - SMALL_BATCH)

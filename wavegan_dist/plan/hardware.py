@@ -1,4 +1,4 @@
-"""Hardware files: the rates of a device, of the links between devices and of what feeds them. YAML in launchers/hardware."""
+"""Hardware files: rates of a device, of the links between devices, and of storage and loaders. YAML, in launchers/hardware."""
 
 import difflib
 from pathlib import Path
@@ -14,18 +14,20 @@ FOLDERS = (Path("launchers/hardware"), Path(wavegan_dist.__file__).parents[1] / 
 
 
 class Link(Section):
-    """The alpha-beta model of a link: a message of `bytes` takes alpha + bytes / beta (Hockney 1994)."""
+    """The alpha-beta model of a link: a message of n bytes takes alpha + n / beta seconds (Hockney 1994)."""
 
-    alpha_us: NonNegativeFloat = Field(description="microseconds a message takes whatever its size")
-    gb_per_s: PositiveFloat = Field(description="beta: 1e9 bytes a second that a device sends while it receives as many")
+    alpha_us: NonNegativeFloat = Field(description="alpha, latency of a message in microseconds")
+    gb_per_s: PositiveFloat = Field(
+        description="beta, bandwidth of a device in 1e9 bytes/s in each direction, while it sends and receives"
+    )
 
     def seconds(self, size: float) -> float:
-        """Of a message of `size` bytes."""
+        """Return the seconds that a message of `size` bytes takes."""
         return self.alpha_us * 1e-6 + size / (self.gb_per_s * 1e9)
 
 
 class Peak(Section):
-    """1e12 floating-point operations a second of dense matrix products, by the type of the factors."""
+    """Peak rate of dense matrix products in TFLOP/s (1e12 per second), by the precision of the factors."""
 
     fp32: PositiveFloat
     bf16: PositiveFloat
@@ -33,39 +35,49 @@ class Peak(Section):
 
 
 class Hardware(Section):
-    """A device, and the nodes and the network around it. Peaks are what is possible, fractions what is reached."""
+    """A device, its nodes and their network. Peaks are the data sheet's; fractions say how much of a peak is reached."""
 
     name: str
-    kind: Literal["gpu", "cpu"] = Field(description="cpu: operators do not overlap their launch; batch statistics go packed")
-    source: str = Field(description="where the figures come from: measured, by what; or given, by whom")
+    kind: Literal["gpu", "cpu"] = Field(
+        description="gpu, or cpu: launches do not overlap computation, and batch norms share collectives"
+    )
+    source: str = Field(description="where the figures come from: measured, and by which program; or given, and by whom")
     peak_tflops: Peak
-    matmul_fraction: float = Field(gt=0, le=1, description="share of the peak that the convolutions reach")
+    matmul_fraction: float = Field(gt=0, le=1, description="share of the peak that convolutions reach")
     memory_gb_per_s: PositiveFloat
-    memory_fraction: PositiveFloat = Field(description="share of it that the other operators reach; above 1 where caches help")
-    operator_us: NonNegativeFloat = Field(description="least time of an operator: its launch, in eager PyTorch")
-    sharing: float = Field(1.0, ge=1, description="by how much a device is slower while all others of its node are busy")
-    memory_gib: PositiveFloat = Field(description="of a device")
-    reserved_gib: NonNegativeFloat = Field(description="of it, what libraries and fragmentation take")
+    memory_fraction: PositiveFloat = Field(
+        description="share of memory_gb_per_s that other operators reach; above 1 if caches help"
+    )
+    operator_us: NonNegativeFloat = Field(description="microseconds to launch an operator in eager PyTorch")
+    sharing: float = Field(
+        1.0, ge=1, description="factor by which a device slows down while all other devices of its node are busy"
+    )
+    memory_gib: PositiveFloat = Field(description="memory of a device in GiB")
+    reserved_gib: NonNegativeFloat = Field(description="GiB of memory_gib that libraries and fragmentation take")
     gpus_per_node: PositiveInt
     cores_per_gpu: PositiveInt
     intra_node: Link
     inter_node: Link
-    overlap: float = Field(ge=0, le=1, description="share of the backward pass during which gradients can travel for nothing")
-    storage_gb_per_s: PositiveFloat = Field(description="reading shards and writing checkpoints, over all nodes")
-    host_copy_gb_per_s: PositiveFloat = Field(description="from a device to the memory of its host")
-    decode_megapixels_per_s: PositiveFloat = Field(description="one core of a loader")
-    evaluate_images_per_s: PositiveFloat = Field(description="one device, `wavegan evaluate`, generated and real together")
-    cost_per_gpu_hour: NonNegativeFloat = Field(description="in your currency")
+    overlap: float = Field(ge=0, le=1, description="share of the backward pass that can hide the collectives of gradients")
+    storage_gb_per_s: PositiveFloat = Field(
+        description="1e9 bytes/s for reading shards and writing checkpoints, over all nodes"
+    )
+    host_copy_gb_per_s: PositiveFloat = Field(description="1e9 bytes/s from a device to the memory of its host")
+    decode_megapixels_per_s: PositiveFloat = Field(description="1e6 pixels/s that one core of a loader decodes")
+    evaluate_images_per_s: PositiveFloat = Field(
+        description="images/s of `wavegan evaluate` on one device, generated and real together"
+    )
+    cost_per_gpu_hour: NonNegativeFloat = Field(description="price of a device hour, in your currency")
 
 
 def load_hardware(name: str) -> Hardware:
     """Read a hardware file.
 
     Args:
-        name: its path, or the name of one in launchers/hardware, with or without .yaml.
+        name: path of the file, or its name in launchers/hardware, with or without .yaml.
 
     Raises:
-        UsageError: no such file, not YAML, an unknown key, one that is missing or an impossible value.
+        UsageError: the file does not exist, is not YAML, or has an unknown key, a missing key or an invalid value.
     """
     path = _find(name)
     tree = read_mapping(path, "hardware file", "rates; see launchers/hardware/h100.yaml for the form")

@@ -1,7 +1,7 @@
-"""Seconds of collectives by the alpha-beta model (Thakur, Rabenseifner and Gropp 2005): rings, and rings of rings over nodes.
+"""Seconds of collectives by the alpha-beta model (Thakur, Rabenseifner and Gropp 2005): rings, hierarchical over nodes.
 
-n devices sit k to a node (all of them in one node where n <= k, else n a multiple of k) on m = n / k nodes. Each of a node's
-devices has its own share of the node's network.
+n devices take part, k in each of m = n / k nodes: all in one node if n <= devices per node, else n is a multiple of k. Each
+device of a node has an equal, exclusive share of the node's network bandwidth.
 """
 
 from dataclasses import dataclass
@@ -11,46 +11,52 @@ from wavegan_dist.plan.hardware import Hardware, Link
 
 @dataclass(frozen=True)
 class Network:
-    """n devices and the links between them."""
+    """`devices` devices and the links between them; the methods return the seconds of one collective."""
 
     hardware: Hardware
     devices: int
 
     @property
-    def in_node(self) -> int:
-        """k, devices of a node that take part."""
+    def devices_per_node(self) -> int:
+        """k: devices of one node that take part."""
         return min(self.devices, self.hardware.gpus_per_node)
 
     @property
     def nodes(self) -> int:
-        """m."""
-        return self.devices // self.in_node
+        """m: nodes that take part."""
+        return self.devices // self.devices_per_node
 
     def all_gather(self, size: float) -> float:
-        """All devices get the `size` bytes of which each has 1/n: over the nodes first, then within each."""
-        over_nodes = ring(size / self.in_node, self.nodes, self.hardware.inter_node)
-        return over_nodes + ring(size, self.in_node, self.hardware.intra_node)
+        """All-gather with an output of `size` bytes, 1/n from each device: between nodes first, then within each node."""
+        between_nodes = ring_seconds(size / self.devices_per_node, self.nodes, self.hardware.inter_node)
+        return between_nodes + ring_seconds(size, self.devices_per_node, self.hardware.intra_node)
 
     def reduce_scatter(self, size: float) -> float:
-        """Each device gets 1/n of the sum of `size` bytes: `all_gather` backwards, and as long."""
+        """Reduce-scatter of an input of `size` bytes: the steps of `all_gather` in reverse, so the same time."""
         return self.all_gather(size)
 
     def all_reduce(self, size: float) -> float:
-        """All devices get the sum of `size` bytes.
+        """All-reduce of `size` bytes.
 
-        Within a node reduce-scatter and all-gather; between them an all-reduce of 1/k over the nodes, as a ring or, where that
-        is faster (small messages, many nodes), as a tree.
+        A reduce-scatter and an all-gather within each node. In between, each device all-reduces its 1/k over the nodes, along
+        a ring or a tree, whichever is faster (a tree for small messages and many nodes).
         """
-        within = 2 * ring(size, self.in_node, self.hardware.intra_node)
-        share, link = size / self.in_node, self.hardware.inter_node
-        return within + min(2 * ring(share, self.nodes, link), tree(share, self.nodes, link))
+        within_nodes = 2 * ring_seconds(size, self.devices_per_node, self.hardware.intra_node)
+        shard, link = size / self.devices_per_node, self.hardware.inter_node
+        return within_nodes + min(2 * ring_seconds(shard, self.nodes, link), tree_seconds(shard, self.nodes, link))
 
 
-def ring(size: float, count: int, link: Link) -> float:
-    """Half an all-reduce in a ring: count - 1 messages of size / count bytes, one after another."""
+def ring_seconds(size: float, count: int, link: Link) -> float:
+    """Seconds of a reduce-scatter or an all-gather of `size` bytes along a ring of `count` members; an all-reduce takes two.
+
+    count - 1 messages of size / count bytes, one after another.
+    """
     return (count - 1) * link.seconds(size / count)
 
 
-def tree(size: float, count: int, link: Link) -> float:
-    """An all-reduce up and down a binary tree: 2 ceil(log2 count) messages of all the bytes."""
+def tree_seconds(size: float, count: int, link: Link) -> float:
+    """Seconds of an all-reduce of `size` bytes up and down a binary tree of `count` members.
+
+    2 ceil(log2 count) messages of `size` bytes, one after another.
+    """
     return 2 * (count - 1).bit_length() * link.seconds(size)

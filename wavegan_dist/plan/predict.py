@@ -1,4 +1,4 @@
-"""A run on so many devices: speed, efficiency, memory, feeding, saving, cost."""
+"""Predict speed, efficiency, memory, data loading, checkpointing and cost of a run on a given number of devices."""
 
 import math
 from collections.abc import Sequence
@@ -10,56 +10,68 @@ from wavegan_dist.data import Index
 from wavegan_dist.data.order import STREAMS, WINDOW
 from wavegan_dist.errors import UsageError
 from wavegan_dist.model.shapes import IMAGE_CHANNELS
-from wavegan_dist.plan.count import Counts, Model, Sizes
+from wavegan_dist.plan.count import ModelSizes, StepCounter, StepCounts
 from wavegan_dist.plan.hardware import Hardware
 from wavegan_dist.plan.network import Network
 from wavegan_dist.plan.step_time import StepTime, step_time
-from wavegan_dist.plan.strategy import FLOAT, STRATEGIES, saved_bytes, state
+from wavegan_dist.plan.strategy import FLOAT, STRATEGIES, checkpoint_bytes, device_state
 
-# Of shards: each stream permutes so many at a time (data/order.py); with fewer of them images are mixed less.
-SHARDS = STREAMS * WINDOW
-EVALUATED = 15_000  # images of `wavegan evaluate` as it comes: 5,000 generated, twice as many real ones for the floors
+# Recommended number of shards. Each stream shuffles one window of shards at a time (data/order.py); fewer shards mix less well.
+RECOMMENDED_SHARDS = STREAMS * WINDOW
+# Images that one `wavegan evaluate` with default options processes: 5,000 generated, and 10,000 real for the metrics' floors.
+IMAGES_PER_EVALUATION = 15_000
 
 
 @dataclass(frozen=True)
-class Row:
-    """One strategy on one number of devices. Shares are of the run's time, times are seconds."""
+class Prediction:
+    """The predicted figures of one strategy on one number of devices."""
 
     gpus: int
     strategy: str
     batch_per_gpu: int
     step: StepTime
-    images_per_second: float
-    weak_efficiency: float  # speed of a device, beside one that trains alone on the same share of the batch
-    strong_efficiency: float  # the same, beside one that trains alone on the whole batch
-    memory_gib: float  # of a device
-    fits: bool
-    workers_per_gpu: int
-    fed: bool  # the node's cores and the storage keep up
-    checkpoint_share: float
-    evaluation_share: float  # of device hours, in jobs of their own
-    cost_per_million_images: float
+    images_per_second: float  # real images, over all devices
+    weak_efficiency: float  # speed of a device relative to one that trains alone on the same local batch
+    strong_efficiency: float  # speed of a device relative to one that trains alone on the global batch
+    memory_gib: float  # of one device
+    fits: bool  # whether memory_gib fits the device
+    workers_per_gpu: int  # loader processes
+    fed: bool  # whether the node's cores and the storage deliver images fast enough
+    checkpoint_share: float  # of the run's time, spent waiting for checkpoints
+    evaluation_share: float  # device hours of evaluation jobs relative to those of training
+    cost_per_million_images: float  # in the currency of the hardware file
 
 
-def predict(experiment: Experiment, hardware: Hardware, gpus: Sequence[int]) -> list[Row]:
-    """A row for each number of devices and each strategy.
+def predict(experiment: Experiment, hardware: Hardware, gpus: Sequence[int]) -> list[Prediction]:
+    """Predict an experiment for every number of devices and every strategy that applies to it.
+
+    Args:
+        experiment: the settings; `train.strategy` is ignored.
+        hardware: the rates of the devices.
+        gpus: numbers of devices.
+
+    Returns:
+        One prediction for each number of devices and strategy, in this order; a single device has only `ddp`.
 
     Raises:
-        UsageError: a number of devices that the batch or the nodes do not divide into.
+        UsageError: the global batch is not a multiple of a number of devices, or the devices do not fill their nodes.
     """
-    for count in gpus:
-        _check(count, experiment, hardware)
-    model = Model(experiment)
+    for devices in gpus:
+        _check_devices(devices, experiment, hardware)
+    counter = StepCounter(experiment)
     bytes_per_image = image_bytes(experiment)
-    rows = []
-    for count in gpus:
-        for strategy in STRATEGIES if count > 1 else ("ddp",):
-            rows.append(_row(experiment, model, Network(hardware, count), strategy, bytes_per_image))
-    return rows
+    return [
+        _predict_one(experiment, counter, Network(hardware, devices), strategy, bytes_per_image)
+        for devices in gpus
+        for strategy in (STRATEGIES if devices > 1 else ("ddp",))
+    ]
 
 
 def image_bytes(experiment: Experiment) -> float:
-    """Bytes of an image in the shards: by the index where it is on this disk, else as many as its pixels."""
+    """Return the mean bytes of an image in the shards.
+
+    Read from the index if it is a local file; else the size of the uncompressed image, which is an upper bound.
+    """
     index = Path(experiment.data.index)
     if not index.exists():
         return IMAGE_CHANNELS * experiment.model.resolution**2
@@ -67,66 +79,82 @@ def image_bytes(experiment: Experiment) -> float:
     return sum(shard.bytes for shard in loaded.shards) / loaded.count
 
 
-def device_bytes(counts: Counts, sizes: Sizes, strategy: str, devices: int, batch: int, resolution: int) -> float:
-    """Of one device: its share of the state, the larger phase's activations with its largest operator, real and fake images."""
-    largest = max(each.bytes for phase in (counts.d, counts.g) for part in (phase.forward, phase.backward) for each in part)
+def device_bytes(counts: StepCounts, sizes: ModelSizes, strategy: str, devices: int, batch: int, resolution: int) -> float:
+    """Predict the bytes that one device needs.
+
+    The device's training state, the saved activations and the largest operator of the larger phase, and a local batch of real
+    and of generated images.
+    """
+    largest_operator = max(
+        operator.bytes
+        for phase in (counts.d, counts.g)
+        for operators in (phase.forward, phase.backward)
+        for operator in operators
+    )
     activations = max(counts.d.saved_bytes, counts.g.saved_bytes)
     images = 2 * batch * IMAGE_CHANNELS * resolution**2 * FLOAT
-    return state(sizes, strategy, devices).total + activations + largest + images
+    return device_state(sizes, strategy, devices).total + activations + largest_operator + images
 
 
-def _row(experiment: Experiment, model: Model, network: Network, strategy: str, bytes_per_image: float) -> Row:
-    train, hardware, count = experiment.train, network.hardware, network.devices
-    batch = train.batch_size // count
-    counts = model.at(batch)
-    step = step_time(counts, model.sizes, strategy, network, train.d_steps)
-    shown = train.batch_size * train.d_steps
-    decode = hardware.decode_megapixels_per_s * 1e6 / experiment.model.resolution**2
-    feedable = min(hardware.cores_per_gpu * decode * count, hardware.storage_gb_per_s * 1e9 / bytes_per_image)
-    speed = min(shown / step.total, feedable)
-    used = device_bytes(counts, model.sizes, strategy, count, batch, experiment.model.resolution)
+def _predict_one(
+    experiment: Experiment, counter: StepCounter, network: Network, strategy: str, bytes_per_image: float
+) -> Prediction:
+    train, hardware, devices = experiment.train, network.hardware, network.devices
+    batch = train.batch_size // devices
+    counts = counter.counts(batch)
+    step = step_time(counts, counter.sizes, strategy, network, train.d_steps)
+    unbounded_speed = train.batch_size * train.d_steps / step.total
+    images_per_core = hardware.decode_megapixels_per_s * 1e6 / experiment.model.resolution**2
+    loader_speed = min(hardware.cores_per_gpu * images_per_core * devices, hardware.storage_gb_per_s * 1e9 / bytes_per_image)
+    speed = min(unbounded_speed, loader_speed)
+    used = device_bytes(counts, counter.sizes, strategy, devices, batch, experiment.model.resolution)
     memory = used / 2**30 + hardware.reserved_gib
-    return Row(
-        gpus=count,
+    checkpoint_interval = train.checkpoint_kimg * 1000 / speed
+    return Prediction(
+        gpus=devices,
         strategy=strategy,
         batch_per_gpu=batch,
         step=step,
         images_per_second=speed,
-        weak_efficiency=speed / count / _alone(model, hardware, batch, train.d_steps),
-        strong_efficiency=speed / count / _alone(model, hardware, train.batch_size, train.d_steps),
+        weak_efficiency=speed / devices / _single_device_speed(counter, hardware, batch, train.d_steps),
+        strong_efficiency=speed / devices / _single_device_speed(counter, hardware, train.batch_size, train.d_steps),
         memory_gib=memory,
         fits=memory <= hardware.memory_gib,
-        workers_per_gpu=math.ceil(speed / count / decode),
-        fed=shown / step.total <= feedable,
-        checkpoint_share=_checkpoint_share(saved_bytes(model.sizes), hardware, count, train.checkpoint_kimg * 1000 / speed),
-        evaluation_share=EVALUATED / hardware.evaluate_images_per_s / (count * train.snapshot_kimg * 1000 / speed),
-        cost_per_million_images=count * hardware.cost_per_gpu_hour / 3600 * 1e6 / speed,
+        workers_per_gpu=math.ceil(speed / devices / images_per_core),
+        fed=unbounded_speed <= loader_speed,
+        checkpoint_share=_checkpoint_share(checkpoint_bytes(counter.sizes), hardware, checkpoint_interval),
+        evaluation_share=IMAGES_PER_EVALUATION
+        / hardware.evaluate_images_per_s
+        / (devices * train.snapshot_kimg * 1000 / speed),
+        cost_per_million_images=devices * hardware.cost_per_gpu_hour / 3600 * 1e6 / speed,
     )
 
 
-def _alone(model: Model, hardware: Hardware, batch: int, d_steps: int) -> float:
-    """Images a second of one device that trains alone on `batch`."""
-    return batch * d_steps / step_time(model.at(batch), model.sizes, "ddp", Network(hardware, 1), d_steps).total
+def _single_device_speed(counter: StepCounter, hardware: Hardware, batch: int, d_steps: int) -> float:
+    """Images per second of one device that trains alone on batches of `batch`."""
+    step = step_time(counter.counts(batch), counter.sizes, "ddp", Network(hardware, 1), d_steps)
+    return batch * d_steps / step.total
 
 
-def _checkpoint_share(size: float, hardware: Hardware, count: int, interval: float) -> float:
-    """Training waits for the copy to the host, and for a checkpoint that is not on the disk when the next is due.
+def _checkpoint_share(size: float, hardware: Hardware, interval: float) -> float:
+    """Share of the run's time that training waits for checkpoints of `size` bytes, one every `interval` seconds.
 
-    The copy is of all the state on every rank, as under DDP; under ZeRO it is less.
+    Training waits for the copy to the host, and for a background write that is not finished when the next checkpoint is due.
+    Assumes that every rank copies the full state, as under DDP; under ZeRO the copy is smaller.
     """
     copy, write = size / (hardware.host_copy_gb_per_s * 1e9), size / (hardware.storage_gb_per_s * 1e9)
     waited = copy + max(write - interval, 0)
     return waited / (interval + waited)
 
 
-def _check(count: int, experiment: Experiment, hardware: Hardware) -> None:
+def _check_devices(devices: int, experiment: Experiment, hardware: Hardware) -> None:
     batch, per_node = experiment.train.batch_size, hardware.gpus_per_node
-    if batch % count:
+    if batch % devices:
         raise UsageError(
-            f"train.batch_size = {batch} does not divide among {count} GPUs; "
-            f"make it a multiple (train.batch_size={math.ceil(batch / count) * count}) or plan for fewer"
+            f"train.batch_size = {batch} does not divide among {devices} GPUs; "
+            f"make it a multiple (train.batch_size={math.ceil(batch / devices) * devices}) or plan for fewer"
         )
-    if count > per_node and count % per_node:
+    if devices > per_node and devices % per_node:
         raise UsageError(
-            f"{count} GPUs are not whole nodes of {per_node}; give a multiple of {per_node}, or at most {per_node}"
+            f"{devices} GPUs are not whole nodes of {per_node}; give a multiple of {per_node}, or at most {per_node}"
         )

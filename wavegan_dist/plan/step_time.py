@@ -1,103 +1,136 @@
-"""Seconds of one training step: a roofline for each operator, the alpha-beta model for each collective."""
+"""Seconds of one training step: a roofline for each operator, the alpha-beta model for each collective (docs/scaling.md)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from wavegan_dist.plan.count import Counts, Operator, Pass, Sizes
+from wavegan_dist.plan.count import ModelSizes, Operator, PhaseCounts, StepCounts
 from wavegan_dist.plan.hardware import Hardware
 from wavegan_dist.plan.network import Network
-from wavegan_dist.plan.strategy import DDP_BUCKET, DDP_FIRST, FLOAT, ZERO_BUCKET
+from wavegan_dist.plan.strategy import DDP_BUCKET_BYTES, DDP_FIRST_BUCKET_BYTES, FLOAT, ZERO_BUCKET_BYTES
+from wavegan_dist.train.step_sync import STATUS_FLAGS
 
-ADAM, NORM, AVERAGE = 7, 1, 3  # float32 numbers read or written for each parameter
-BOUNDARY_BYTES = 12  # train/step_sync.py: three flags
+# float32 numbers read or written for each parameter: by Adam and by the gradient norm, and for each element of the EMA.
+ADAM_ACCESSES, GRADIENT_NORM_ACCESSES, EMA_ACCESSES = 7, 1, 3
 
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds of each part of a step. `gradients` is what the backward pass does not hide."""
+    """Seconds of a training step, by part."""
 
-    compute: float
-    optimizer: float
-    norms: float  # batch statistics
-    gradients: float  # and weights, where they are shared out
-    agreement: float  # the flags of a step's end
+    compute: float  # forward and backward
+    optimizer: float  # Adam, gradient norm, EMA
+    norms: float  # collectives of synchronized batch norm
+    gradients: float  # collectives of gradients (and of sharded weights) that the backward pass does not hide
+    agreement: float  # all-reduce of the status flags at the end of the step
 
     @property
     def network(self) -> float:
-        """All collectives."""
+        """Seconds of all collectives."""
         return self.norms + self.gradients + self.agreement
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """Seconds of the step."""
         return self.compute + self.optimizer + self.network
 
 
-def step_time(counts: Counts, sizes: Sizes, strategy: str, network: Network, d_steps: int) -> StepTime:
-    """Of a step of `d_steps` D phases and one G phase, its counts those of a device's share of the batch."""
+def step_time(counts: StepCounts, sizes: ModelSizes, strategy: str, network: Network, d_steps: int) -> StepTime:
+    """Predict the seconds of a step of `d_steps` discriminator phases and one generator phase.
+
+    Args:
+        counts: counts of a device's share of the batch.
+        sizes: sizes of the two modules.
+        strategy: one of `STRATEGIES`.
+        network: the devices that train together.
+        d_steps: discriminator phases of the step.
+    """
     hardware = network.hardware
-    busy = 1 + (hardware.sharing - 1) * (network.in_node - 1) / max(hardware.gpus_per_node - 1, 1)
+    slowdown = 1 + (hardware.sharing - 1) * (network.devices_per_node - 1) / max(hardware.gpus_per_node - 1, 1)
     phases = [(counts.d, sizes.discriminator)] * d_steps + [(counts.g, sizes.generator)]
-    compute = sum(seconds(phase.forward, hardware) + seconds(phase.backward, hardware) for phase, _ in phases)
+    compute = sum(operator_seconds(phase.forward + phase.backward, hardware) for phase, _ in phases)
     optimizer = optimizer_seconds(sizes, strategy, network.devices, hardware, d_steps)
     if network.devices == 1:
-        return StepTime(compute * busy, optimizer * busy, 0, 0, 0)
-    gradients = sum(exposed(phase, moving, sizes, strategy, network) for phase, moving in phases)
+        return StepTime(compute * slowdown, optimizer * slowdown, 0, 0, 0)
+    gradients = sum(exposed_gradient_seconds(phase, trainable, sizes, strategy, network) for phase, trainable in phases)
     norms = norm_seconds(sizes, network, d_steps)
-    return StepTime(compute * busy, optimizer * busy, norms, gradients, network.all_reduce(BOUNDARY_BYTES))
+    return StepTime(compute * slowdown, optimizer * slowdown, norms, gradients, network.all_reduce(FLOAT * STATUS_FLAGS))
 
 
-def seconds(operators: Sequence[Operator], hardware: Hardware) -> float:
-    """One after another, each bound by arithmetic, by memory or, on a GPU, by its launch; a CPU's launch comes on top."""
+def operator_seconds(operators: Sequence[Operator], hardware: Hardware) -> float:
+    """Predict the seconds of operators that run one after another.
+
+    Each operator is bound by arithmetic or by memory. On a GPU the launch overlaps the previous operator and is a third bound;
+    on a CPU the time of a launch is added.
+    """
     peak: dict[str, float] = hardware.peak_tflops.model_dump()
-    memory = hardware.memory_gb_per_s * 1e9 * hardware.memory_fraction
-    arithmetic = {name: value * 1e12 * hardware.matmul_fraction for name, value in peak.items()}
+    flops_per_second = {name: value * 1e12 * hardware.matmul_fraction for name, value in peak.items()}
     launch = hardware.operator_us * 1e-6
-    works: list[float] = [max(each.flops / arithmetic[each.precision], each.bytes / memory) for each in operators]
-    return sum(works) + launch * len(works) if hardware.kind == "cpu" else sum(max(work, launch) for work in works)
+    rooflines: list[float] = [
+        max(operator.flops / flops_per_second[operator.precision], operator.bytes / _memory_rate(hardware))
+        for operator in operators
+    ]
+    if hardware.kind == "cpu":
+        return sum(rooflines) + launch * len(rooflines)
+    return sum(max(roofline, launch) for roofline in rooflines)
 
 
-def optimizer_seconds(sizes: Sizes, strategy: str, devices: int, hardware: Hardware, d_steps: int) -> float:
-    """Adam, the gradient's norm and the moving average, bound by memory; a device's share of them under ZeRO."""
-    moved = d_steps * sizes.discriminator + sizes.generator
-    share = 1 if strategy == "ddp" else devices
-    averaged = sizes.average / (devices if strategy == "zero3" else 1)
-    numbers = (ADAM + NORM) * moved / share + AVERAGE * averaged
-    return FLOAT * numbers / (hardware.memory_gb_per_s * 1e9 * hardware.memory_fraction)
+def optimizer_seconds(sizes: ModelSizes, strategy: str, devices: int, hardware: Hardware, d_steps: int) -> float:
+    """Predict the seconds of Adam, the gradient norm and the EMA update, all bound by memory; ZeRO divides them by `devices`."""
+    updated = d_steps * sizes.discriminator + sizes.generator
+    shards = 1 if strategy == "ddp" else devices
+    ema = sizes.ema / (devices if strategy == "zero3" else 1)
+    accesses = (ADAM_ACCESSES + GRADIENT_NORM_ACCESSES) * updated / shards + EMA_ACCESSES * ema
+    return FLOAT * accesses / _memory_rate(hardware)
 
 
-def norm_seconds(sizes: Sizes, network: Network, d_steps: int) -> float:
-    """Batch statistics: means and variances gathered in each forward, two sums in the one backward (model/norm.py).
+def norm_seconds(sizes: ModelSizes, network: Network, d_steps: int) -> float:
+    """Predict the seconds of batch-norm collectives: mean and variance in each forward, two sums in the one backward.
 
-    A message a norm, the backward's an all-reduce; on CPUs one for the norms that the networks reach together, all gathered.
+    GPUs (`nn.SyncBatchNorm`): for each layer an all-gather in forward and an all-reduce in backward. CPUs (`model.lockstep`):
+    all-gathers in both, one for the n-th layers of all networks.
     """
     if network.hardware.kind == "cpu":
-        together = [sum(channels) for channels in zip_longest(*sizes.norms, fillvalue=0)]
-        return (d_steps + 2) * sum(network.all_gather(2 * FLOAT * channels * network.devices) for channels in together)
-    alone = [2 * FLOAT * channels for net in sizes.norms for channels in net]
-    return sum((d_steps + 1) * network.all_gather(size * network.devices) + network.all_reduce(size) for size in alone)
+        joined = [sum(channels) for channels in zip_longest(*sizes.norm_channels, fillvalue=0)]
+        return (d_steps + 2) * sum(network.all_gather(2 * FLOAT * channels * network.devices) for channels in joined)
+    layers = [2 * FLOAT * channels for channels_of_network in sizes.norm_channels for channels in channels_of_network]
+    return sum((d_steps + 1) * network.all_gather(size * network.devices) + network.all_reduce(size) for size in layers)
 
 
-def exposed(phase: Pass, moving: int, sizes: Sizes, strategy: str, network: Network) -> float:
-    """What a phase waits for gradients, and for weights where they are shared out.
+def exposed_gradient_seconds(phase: PhaseCounts, trainable: int, sizes: ModelSizes, strategy: str, network: Network) -> float:
+    """Predict how long a phase waits for the collectives of its gradients, and of its weights if they are sharded.
 
-    Gradients travel in buckets while the backward pass goes on, all but the last, which is ready only at its end.
+    The backward pass hides the collectives of all buckets but the last, whose gradients are ready only at its end.
+
+    Args:
+        phase: counts of the phase.
+        trainable: parameters of the module that the phase trains.
+        sizes: sizes of the two modules.
+        strategy: one of `STRATEGIES`.
+        network: the devices that train together.
     """
-    hardware, size = network.hardware, FLOAT * moving
-    sends = network.all_reduce if strategy == "ddp" else network.reduce_scatter
-    sent = [sends(bucket) for bucket in buckets(size, strategy)]
-    hidden = hardware.overlap * seconds(phase.backward, hardware)
-    gradients = max(sum(sent) - hidden, sent[-1])
+    hardware, size = network.hardware, FLOAT * trainable
+    collective = network.all_reduce if strategy == "ddp" else network.reduce_scatter
+    bucket_seconds = [collective(bucket) for bucket in gradient_buckets(size, strategy)]
+    hidden = hardware.overlap * operator_seconds(phase.backward, hardware)
+    gradients = max(sum(bucket_seconds) - hidden, bucket_seconds[-1])
     if strategy == "zero3":
         return gradients + network.all_gather(FLOAT * sizes.parameters)
     return gradients + (0.0 if strategy == "ddp" else network.all_gather(size))
 
 
-def buckets(size: float, strategy: str) -> list[float]:
-    """Bytes of each message of gradients, in the order in which they are sent."""
-    first, full = (DDP_FIRST, DDP_BUCKET) if strategy == "ddp" else (ZERO_BUCKET, ZERO_BUCKET)
-    sizes = [min(size, first)]
-    while (left := size - sum(sizes)) > 0:
-        sizes.append(min(left, full))
-    return sizes
+def gradient_buckets(size: float, strategy: str) -> list[float]:
+    """Split `size` bytes of gradients into communication buckets; returns their bytes in the order in which they are sent."""
+    if strategy == "ddp":
+        first, full = DDP_FIRST_BUCKET_BYTES, DDP_BUCKET_BYTES
+    else:
+        first = full = ZERO_BUCKET_BYTES
+    buckets = [min(size, first)]
+    while (remaining := size - sum(buckets)) > 0:
+        buckets.append(min(remaining, full))
+    return buckets
+
+
+def _memory_rate(hardware: Hardware) -> float:
+    """Bytes per second that operators reach."""
+    return hardware.memory_gb_per_s * 1e9 * hardware.memory_fraction

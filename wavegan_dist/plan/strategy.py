@@ -1,54 +1,55 @@
-"""What each strategy keeps and sends. Everything is float32, whatever the networks compute in; n devices.
+"""Memory that each training strategy needs on one of n devices. All state is float32, whatever the compute precision.
 
-| | weights | gradients | moments | average | sent to share gradients and weights |
+| strategy | weights | gradients | moments | EMA | collectives for gradients and weights |
 |---|---|---|---|---|---|
-| ddp | all | all | all | all | all-reduce of gradients |
-| zero1 | all, and 1/n again | all | 1/n | all | reduce-scatter of gradients, all-gather of weights |
-| zero2 | all, and 1/n again | 1/n | 1/n | all | the same |
-| zero3 | 1/n, 64 MiB at hand | 1/n | 1/n | 1/n | reduce-scatter of gradients, all-gather of both modules in each phase |
+| ddp | 1 | 1 | 1 | 1 | all-reduce of gradients |
+| zero1 | 1 + 1/n (a second copy of the shard) | 1 | 1/n | 1 | reduce-scatter of gradients, all-gather of weights |
+| zero2 | 1 + 1/n | 1/n | 1/n | 1 | as zero1 |
+| zero3 | 1/n, and up to 64 MiB of gathered weights | 1/n | 1/n | 1/n | reduce-scatter of gradients, all-gather of both modules' weights in each phase |
 """
 
 from dataclasses import dataclass
 
-from wavegan_dist.plan.count import Sizes
+from wavegan_dist.plan.count import ModelSizes
+from wavegan_dist.train.zero_settings import LIVE_PARAMETERS, REDUCE_BUCKET_ELEMENTS
 
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3")
-FLOAT = 4
-# train/zero_settings.py and DDP's own: bytes of a message of gradients, of DDP's first; of what zero3 may keep gathered.
-ZERO_BUCKET, ZERO_GATHERED = 16 * 2**20, 64 * 2**20
-DDP_BUCKET, DDP_FIRST = 25 * 2**20, 2**20
+FLOAT = 4  # bytes of a float32
+ZERO_BUCKET_BYTES, ZERO_LIVE_BYTES = FLOAT * REDUCE_BUCKET_ELEMENTS, FLOAT * LIVE_PARAMETERS
+# PyTorch's defaults for DistributedDataParallel: the bucket whose gradients are ready first is smaller.
+DDP_FIRST_BUCKET_BYTES, DDP_BUCKET_BYTES = 2**20, 25 * 2**20
 
 
 @dataclass(frozen=True)
-class State:
-    """Bytes that one device holds of a run, besides activations."""
+class DeviceState:
+    """Bytes of training state on one device, without activations."""
 
     weights: float
     gradients: float
     moments: float
-    average: float
-    passing: float  # buckets under way, weights gathered for a while
+    ema: float
+    buffers: float  # communication buckets, and weights gathered for a while
 
     @property
     def total(self) -> float:
-        """All of it."""
-        return self.weights + self.gradients + self.moments + self.average + self.passing
+        """Sum of all parts."""
+        return self.weights + self.gradients + self.moments + self.ema + self.buffers
 
 
-def state(sizes: Sizes, strategy: str, devices: int) -> State:
-    """What `strategy` leaves on each of `devices`."""
-    weights, average = FLOAT * sizes.parameters, FLOAT * sizes.average
+def device_state(sizes: ModelSizes, strategy: str, devices: int) -> DeviceState:
+    """Return the state on each of `devices` devices under `strategy`, one of `STRATEGIES`."""
+    weights, ema = FLOAT * sizes.parameters, FLOAT * sizes.ema
     if strategy == "ddp":
-        return State(weights, weights, 2 * weights, average, 0)
-    share = weights / devices
-    bucket = min(ZERO_BUCKET, FLOAT * max(sizes.generator, sizes.discriminator))
+        return DeviceState(weights, weights, 2 * weights, ema, 0)
+    shard = weights / devices
+    bucket = min(ZERO_BUCKET_BYTES, FLOAT * max(sizes.generator, sizes.discriminator))
     if strategy == "zero1":
-        return State(weights + share, weights, 2 * share, average, bucket)
+        return DeviceState(weights + shard, weights, 2 * shard, ema, bucket)
     if strategy == "zero2":
-        return State(weights + share, share, 2 * share, average, 2 * bucket)
-    return State(share, share, 2 * share, average / devices, min(weights, ZERO_GATHERED) + 2 * bucket)
+        return DeviceState(weights + shard, shard, 2 * shard, ema, 2 * bucket)
+    return DeviceState(shard, shard, 2 * shard, ema / devices, min(weights, ZERO_LIVE_BYTES) + 2 * bucket)
 
 
-def saved_bytes(sizes: Sizes) -> float:
-    """Of a checkpoint: weights, two moments each, the average."""
-    return FLOAT * (3 * sizes.parameters + sizes.average)
+def checkpoint_bytes(sizes: ModelSizes) -> float:
+    """Return the bytes of a checkpoint: weights, two moments of each weight, and the EMA."""
+    return FLOAT * (3 * sizes.parameters + sizes.ema)

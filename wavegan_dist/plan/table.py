@@ -1,30 +1,34 @@
-"""A plan for people and for programs."""
+"""Predictions as a table for people and as JSON for programs."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
 from wavegan_dist.plan.hardware import Hardware
-from wavegan_dist.plan.predict import SHARDS, Row
+from wavegan_dist.plan.predict import RECOMMENDED_SHARDS, Prediction
 
-HEAD = (
+HEADER = (
     f"{'GPUs':>5} {'strategy':<8} {'batch/GPU':>9} {'images/s':>10} {'weak':>5} {'strong':>6} {'step ms':>8} {'network':>7} "
     f"{'GiB/GPU':>8} {'workers/GPU':>11} {'ckpt':>6} {'eval':>6} {'cost/Mimg':>9}"
 )
 
 
-def format_plan(rows: Sequence[Row], hardware: Hardware) -> str:
-    """A line a row, then what the columns mean; no trailing newline."""
-    return "\n".join([HEAD, *map(_line, rows), *_notes(rows, hardware)])
+def format_plan(rows: Sequence[Prediction], hardware: Hardware) -> str:
+    """Format a table with one line for each row and notes that explain the columns; no trailing newline."""
+    return "\n".join([HEADER, *map(_format_row, rows), *_notes(rows, hardware)])
 
 
-def as_json(rows: Sequence[Row], hardware: Hardware) -> str:
-    """All figures of the rows and the rates behind them; `step` in seconds, its total and network share beside it."""
-    told = [asdict(row) | {"step_seconds": row.step.total, "network_seconds": row.step.network} for row in rows]
-    return json.dumps({"rows": told, "hardware": hardware.model_dump(), "shards": SHARDS}, indent=2, allow_nan=False)
+def plan_json(rows: Sequence[Prediction], hardware: Hardware) -> str:
+    """Format the rows, the hardware file and the recommended number of shards as JSON.
+
+    All fields of `Prediction`, with `step` as seconds by part, `step_seconds` (their sum) and `network_seconds` (all collectives).
+    """
+    row_fields = [asdict(row) | {"step_seconds": row.step.total, "network_seconds": row.step.network} for row in rows]
+    document = {"rows": row_fields, "hardware": hardware.model_dump(), "shards": RECOMMENDED_SHARDS}
+    return json.dumps(document, indent=2, allow_nan=False)
 
 
-def _line(row: Row) -> str:
+def _format_row(row: Prediction) -> str:
     memory = f"{row.memory_gib:.2f}" + ("" if row.fits else "!")
     workers = f"{row.workers_per_gpu}" + ("" if row.fed else "!")
     return (
@@ -34,15 +38,21 @@ def _line(row: Row) -> str:
     )
 
 
-def _notes(rows: Sequence[Row], hardware: Hardware) -> list[str]:
+def _notes(rows: Sequence[Prediction], hardware: Hardware) -> list[str]:
     notes = [
         f"predicted, not measured, from the rates of {hardware.name}: {hardware.source}",
-        "weak, strong: a GPU's speed beside one that trains alone on its share of the batch, or on all of it",
-        f"shards: at least {SHARDS} mix best; workers: cores that decode; ckpt: waiting for checkpoints; eval: GPU hours of "
-        "evaluation jobs beside training's",
+        "weak, strong: speed of a GPU relative to one that trains alone on the local batch, or on the global batch",
+        f"shards: {RECOMMENDED_SHARDS} or more mix best; workers: loader processes; ckpt: time spent waiting for checkpoints; "
+        "eval: GPU hours of evaluation jobs relative to training",
     ]
     if not all(row.fits for row in rows):
-        notes.append(f"!: more than the {hardware.memory_gib:g} GiB of a GPU: out of memory; more GPUs, or a smaller batch")
+        notes.append(
+            f"!: exceeds the {hardware.memory_gib:g} GiB of a GPU, so the run would be out of memory; "
+            "use more GPUs or a smaller batch"
+        )
     if not all(row.fed for row in rows):
-        notes.append(f"!: more than {hardware.cores_per_gpu} cores a GPU or the storage can feed: training waits for data")
+        notes.append(
+            f"!: {hardware.cores_per_gpu} cores per GPU or the storage cannot deliver images fast enough, so training waits "
+            "for data"
+        )
     return notes
