@@ -1,11 +1,13 @@
-"""`wavegan plan` as a person uses it."""
+"""The command `wavegan plan`."""
 
 import json
+import subprocess
+import sys
 
 import yaml
 
-from tests.helpers import refused
-from wavegan_dist.cli.plan import gpus
+from tests.helpers import environment, refused
+from wavegan_dist.cli.plan import parse_gpus
 
 
 def test_a_table_of_every_strategy_and_its_json(wavegan, config):
@@ -24,7 +26,7 @@ def test_wrong_use_is_one_line(wavegan, config, tmp_path, rates):
     def plan(*more: object, hardware: object = "h100", count: str = "8"):
         return wavegan("plan", "--config", config, "--hardware", hardware, "--gpus", count, *more)
 
-    refused(plan(count="8..24"), "8 doubled does not come to 24", "16")
+    refused(plan(count="8..24"), "24 is not 8 times a power of two", "16")
     refused(plan(count="0"), "8..1024")
     refused(plan(count="64"), "train.batch_size = 32 does not divide among 64 GPUs")
     refused(plan(hardware="a100x"), "no hardware file 'a100x'", "h100")
@@ -39,5 +41,12 @@ def test_wrong_use_is_one_line(wavegan, config, tmp_path, rates):
 
 
 def test_gpus_double_from_the_first_to_the_last():
-    assert gpus("8..1024") == [8, 16, 32, 64, 128, 256, 512, 1024]
-    assert gpus("64") == [64]
+    assert parse_gpus("8..1024") == [8, 16, 32, 64, 128, 256, 512, 1024]
+    assert parse_gpus("64") == [64]
+
+
+def test_planning_does_not_import_the_training_stack():
+    heavy = "{'accelerate', 'deepspeed', 'mlflow', 'wavegan_dist.train.trainer'}"
+    code = f"import sys, wavegan_dist.plan; print(*{heavy} & set(sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True)
+    assert ran.stdout.strip() == ""

@@ -6,15 +6,21 @@ from wavegan_dist.cli.arguments import EXPERIMENT, JSON
 from wavegan_dist.cli.command import Command, argument
 
 
-def gpus(text: str) -> list[int]:
-    """8 -> [8]; 8..64 -> [8, 16, 32, 64]."""
+def parse_gpus(text: str) -> list[int]:
+    """Parse `--gpus`: "8" is [8]; "8..64" is [8, 16, 32, 64].
+
+    Raises:
+        argparse.ArgumentTypeError: a number below 1, or a last number that is not the first times a power of two.
+    """
     first, dots, last = text.partition("..")
     start, end = int(first), int(last) if dots else int(first)
     if not 1 <= start <= end:
-        raise argparse.ArgumentTypeError(f"{text} is no number of GPUs; give 64 or 8..1024")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of GPUs; give one such as 64, or a range such as 8..1024")
     counts = [start << power for power in range((end // start).bit_length())]
     if counts[-1] != end:
-        raise argparse.ArgumentTypeError(f"{start} doubled does not come to {end}; the last could be {counts[-1]}")
+        raise argparse.ArgumentTypeError(
+            f"{end} is not {start} times a power of two; the last number below it would be {counts[-1]}"
+        )
     return counts
 
 
@@ -22,25 +28,31 @@ def run(options: argparse.Namespace) -> None:
     from wavegan_dist import config
 
     experiment = config.load(options.config, options.overrides)
-    from wavegan_dist import plan
+    from wavegan_dist import plan  # after the configuration is known to be valid: this import takes seconds
 
     hardware = plan.load_hardware(options.hardware)
-    rows = plan.predict(experiment, hardware, options.gpus)
-    print(plan.as_json(rows, hardware) if options.json else plan.format_plan(rows, hardware))
+    predictions = plan.predict(experiment, hardware, options.gpus)
+    print(plan.plan_json(predictions, hardware) if options.json else plan.format_plan(predictions, hardware))
 
 
 PLAN = Command(
     name="plan",
-    help="predict speed, memory and cost on so many GPUs",
-    description="Predict images/s, efficiency, memory and cost of each strategy on GPUs that need not be here, from the\n"
-    "model's counted operations and a file of device rates. docs/scaling.md has the equations and their error.",
+    help="predict speed, memory and cost on a given number of GPUs",
+    description="Predict images/s, efficiency, memory and cost of each strategy on GPUs that this machine need not have, from the\n"
+    "model's counted operators and a file of device rates. docs/scaling.md has the equations and their error.",
     example="wavegan plan --config configs/photos64.yaml --gpus 8..256 --hardware h100.yaml",
     arguments=(
         *EXPERIMENT,
         argument(
-            "--gpus", type=gpus, required=True, metavar="N|N..M", help="one number, or doubled from the first to the last"
+            "--gpus",
+            type=parse_gpus,
+            required=True,
+            metavar="N|N..M",
+            help="number of GPUs, or a range: the first number, doubled up to the last",
         ),
-        argument("--hardware", required=True, metavar="FILE", help="a file of rates, or the name of one in launchers/hardware"),
+        argument(
+            "--hardware", required=True, metavar="FILE", help="hardware file: a path, or the name of one in launchers/hardware"
+        ),
         JSON,
     ),
     run=run,

@@ -8,7 +8,7 @@ from wavegan_dist.plan.count import ModelSizes, Operator, PhaseCounts, StepCount
 from wavegan_dist.plan.hardware import Hardware
 from wavegan_dist.plan.network import Network
 from wavegan_dist.plan.strategy import DDP_BUCKET_BYTES, DDP_FIRST_BUCKET_BYTES, FLOAT, ZERO_BUCKET_BYTES
-from wavegan_dist.train.step_sync import STATUS_FLAGS
+from wavegan_dist.train.step_status import STATUS_FLAGS
 
 # float32 numbers read or written for each parameter: by Adam and by the gradient norm, and for each element of the EMA.
 ADAM_ACCESSES, GRADIENT_NORM_ACCESSES, EMA_ACCESSES = 7, 1, 3
@@ -76,7 +76,7 @@ def operator_seconds(operators: Sequence[Operator], hardware: Hardware) -> float
 
 
 def optimizer_seconds(sizes: ModelSizes, strategy: str, devices: int, hardware: Hardware, d_steps: int) -> float:
-    """Predict the seconds of Adam, the gradient norm and the EMA update, all bound by memory; ZeRO divides them by `devices`."""
+    """Predict the seconds of Adam, the gradient norm and the EMA update, which are bound by memory; ZeRO shards them."""
     updated = d_steps * sizes.discriminator + sizes.generator
     shards = 1 if strategy == "ddp" else devices
     ema = sizes.ema / (devices if strategy == "zero3" else 1)

@@ -1,11 +1,11 @@
 """Memory that each training strategy needs on one of n devices. All state is float32, whatever the compute precision.
 
-| strategy | weights | gradients | moments | EMA | collectives for gradients and weights |
+| strategy | weights | gradients | moments | EMA | collectives in each phase |
 |---|---|---|---|---|---|
 | ddp | 1 | 1 | 1 | 1 | all-reduce of gradients |
 | zero1 | 1 + 1/n (a second copy of the shard) | 1 | 1/n | 1 | reduce-scatter of gradients, all-gather of weights |
 | zero2 | 1 + 1/n | 1/n | 1/n | 1 | as zero1 |
-| zero3 | 1/n, and up to 64 MiB of gathered weights | 1/n | 1/n | 1/n | reduce-scatter of gradients, all-gather of both modules' weights in each phase |
+| zero3 | 1/n (and gathered weights) | 1/n | 1/n | 1/n | as zero1, with the all-gather for the weights of both modules |
 """
 
 from dataclasses import dataclass

@@ -21,7 +21,7 @@ def format_plan(rows: Sequence[Prediction], hardware: Hardware) -> str:
 def plan_json(rows: Sequence[Prediction], hardware: Hardware) -> str:
     """Format the rows, the hardware file and the recommended number of shards as JSON.
 
-    All fields of `Prediction`, with `step` as seconds by part, `step_seconds` (their sum) and `network_seconds` (all collectives).
+    All fields of `Prediction`; `step` holds seconds by part, `step_seconds` their sum, `network_seconds` those of collectives.
     """
     row_fields = [asdict(row) | {"step_seconds": row.step.total, "network_seconds": row.step.network} for row in rows]
     document = {"rows": row_fields, "hardware": hardware.model_dump(), "shards": RECOMMENDED_SHARDS}

@@ -7,24 +7,8 @@ import torch.distributed as dist
 
 from wavegan_dist.train.checkpoint import Checkpointer
 from wavegan_dist.train.signals import Signals
+from wavegan_dist.train.step_status import StepStatus
 from wavegan_dist.train.trainer import Trainer
-
-STATUS_FLAGS = 3  # float32 elements of the all-reduce, one for each field of StepStatus
-
-
-@dataclass(frozen=True)
-class StepStatus:
-    """The state of a step after the all-reduce, equal on all ranks.
-
-    Args:
-        nonfinite: a loss or a gradient was not finite.
-        save_failed: the checkpoint being written on some rank has failed.
-        signal: number of the signal that some rank received (the largest of several), or 0.
-    """
-
-    nonfinite: bool
-    save_failed: bool
-    signal: int
 
 
 @dataclass(frozen=True)
