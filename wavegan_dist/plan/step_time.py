@@ -48,7 +48,7 @@ def step_time(counts: StepCounts, sizes: ModelSizes, strategy: str, network: Net
     hardware = network.hardware
     slowdown = 1 + (hardware.sharing - 1) * (network.devices_per_node - 1) / max(hardware.gpus_per_node - 1, 1)
     phases = [(counts.d, sizes.discriminator)] * d_steps + [(counts.g, sizes.generator)]
-    compute = sum(operator_seconds(phase.forward + phase.backward, hardware) for phase, _ in phases)
+    compute = sum(operator_seconds(phase.forward, hardware) + operator_seconds(phase.backward, hardware) for phase, _ in phases)
     optimizer = optimizer_seconds(sizes, strategy, network.devices, hardware, d_steps)
     if network.devices == 1:
         return StepTime(compute * slowdown, optimizer * slowdown, 0, 0, 0)
