@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from wavegan_dist.config import Experiment
-from wavegan_dist.data import Index, batch_keys, check_present, training_batches
+from wavegan_dist.data import DataErrorLog, Index, batch_keys, check_present, training_batches
 from wavegan_dist.errors import UsageError
 from wavegan_dist.provenance import provenance
 from wavegan_dist.run_folder import RunFolder
@@ -24,7 +24,6 @@ from wavegan_dist.train.resume import checkpoint_to_resume
 from wavegan_dist.train.run_writer import RunWriter
 from wavegan_dist.train.signals import Signals
 from wavegan_dist.train.step_sync import StepSync
-from wavegan_dist.train.tally import Tally
 from wavegan_dist.train.trainer import Trainer
 
 
@@ -86,9 +85,10 @@ def train_on(parts: TrainingRun) -> None:
     """Step until `total_kimg`; report, snapshot and checkpoint whenever a multiple of their interval is crossed."""
     trainer, writer = parts.trainer, parts.writer
     settings = trainer.experiment.train
-    tally = Tally(trainer.accelerator, parts.folder.data_errors, parts.index, trainer.experiment.data.max_bad_fraction)
+    max_bad_fraction = trainer.experiment.data.max_bad_fraction
+    error_log = DataErrorLog(trainer.accelerator, parts.folder.data_errors, parts.index, max_bad_fraction)
     clock = ThroughputTimer(trainer.nimg)
-    with closing(stream(trainer, parts.index, tally)) as batches:
+    with closing(stream(trainer, parts.index, error_log)) as batches:
         timed_batches = clock.waiting(batches)
         while trainer.nimg < settings.total_kimg * 1000:
             before = trainer.nimg
@@ -100,7 +100,7 @@ def train_on(parts: TrainingRun) -> None:
             if verdict.save_failed:
                 writer.settle_checkpoint()
             if crossed(settings.report_kimg, before, trainer):
-                writer.report(trainer.metrics.drain() | clock.read(trainer.nimg) | tally.settle())
+                writer.report(trainer.metrics.drain() | clock.read(trainer.nimg) | error_log.sync())
             if crossed(settings.snapshot_kimg, before, trainer):
                 writer.snapshot()
             if crossed(settings.checkpoint_kimg, before, trainer) or verdict.signal:
@@ -125,7 +125,7 @@ def roll_back(parts: TrainingRun, error: NonFiniteError) -> None:
     parts.writer.rolled_back(error)
 
 
-def stream(trainer: Trainer, index: Index, tally: Tally) -> Generator[Tensor, None, None]:
+def stream(trainer: Trainer, index: Index, error_log: DataErrorLog) -> Generator[Tensor, None, None]:
     """This rank's batches from the trainer's position on."""
     accelerator, settings = trainer.accelerator, trainer.experiment
     return training_batches(
@@ -137,7 +137,7 @@ def stream(trainer: Trainer, index: Index, tally: Tally) -> Generator[Tensor, No
         world_size=accelerator.num_processes,
         workers=settings.data.workers,
         max_bad_fraction=settings.data.max_bad_fraction,
-        found=tally.found,
+        on_errors=error_log.record,
     )
 
 
