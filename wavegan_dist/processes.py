@@ -153,9 +153,7 @@ def together(group: Group) -> Iterator[None]:
         is_collective = isinstance(error, dist.DistError) or "gloo" in str(error)
         if group.num_processes == 1 or not is_collective:
             raise
-        raise WaveganError(
-            "another process of this run has ended or stopped answering; its own error tells why"
-        ) from error
+        raise WaveganError("another process of this run has ended or stopped answering; its own error tells why") from error
 
 
 def _accelerate_num_processes() -> int:
