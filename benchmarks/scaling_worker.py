@@ -23,6 +23,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from torch.profiler import ProfilerActivity, profile
 
 from wavegan_dist import config
+from wavegan_dist.data import DataErrorLog
 from wavegan_dist.files import atomic_file
 from wavegan_dist.model import norm
 from wavegan_dist.processes import leave
@@ -32,7 +33,6 @@ from wavegan_dist.train.loop import load_index, local_batches
 from wavegan_dist.train.progress import peak_memory
 from wavegan_dist.train.signals import Signals
 from wavegan_dist.train.step_sync import StepSync
-from wavegan_dist.train.tally import Tally
 from wavegan_dist.train.trainer import Trainer
 
 MESSAGES = [2**power for power in range(8, 25, 2)]  # bytes
@@ -132,8 +132,8 @@ class Job:
         with caught(wrappers):
             self.trainer = Trainer(experiment, index, accelerator)
         watch(self.parts, self.trainer, wrappers)
-        tally = Tally(accelerator, folder / "data_errors.jsonl", index, 0.0)
-        self.batches = self._waiting(local_batches(self.trainer, index, tally))
+        error_log = DataErrorLog(accelerator, folder / "data_errors.jsonl", index, 0.0)
+        self.batches = self._waiting(local_batches(self.trainer, index, error_log))
         self.step_sync = StepSync(self.trainer, Checkpointer(self.trainer, dict), Signals())
 
     def _waiting(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""The processes of a launch: joined through Accelerate, counted before work begins, stopped together."""
+"""Process groups of distributed runs, and pools of worker processes on one machine."""
 
 import gc
 import os
@@ -25,25 +25,29 @@ from wavegan_dist.errors import UsageError, WaveganError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
-Group: TypeAlias = PartialState | Accelerator  # both know the rank, how many there are and the device
-LEAVE_TIMEOUT = 10.0  # seconds that leaving waits for a collective that is still under way
+Group: TypeAlias = PartialState | Accelerator  # a process group: both types give rank, world size and device
+LEAVE_TIMEOUT = 10.0  # seconds that `leave` waits for unfinished collectives
 
 
 def join() -> PartialState:
-    """Join the process group that the launcher made, if any; UsageError where not everyone is there who was asked for."""
-    # Without cpu=True, ranks that find no GPU would each work alone (accelerate 1.15).
+    """Join the process group of the launcher; without a launcher, the group is this process alone. Collective.
+
+    Raises:
+        UsageError: the group has another number of processes than the launcher was asked to start.
+    """
+    # Without cpu=True, each rank of a machine without GPUs would form a group of its own (accelerate 1.15).
     group = PartialState(cpu=not torch.accelerator.is_available())
     check_world_size(group.num_processes, *requested_world_size())
     return group
 
 
 def leave() -> None:
-    """Leave the process group, if one was joined: the last act of a process that did, whatever became of its work.
+    """Destroy the process group, if there is one. Call this last in every process that called `join`, even after an error.
 
-    A collective's tensors are let go of by a thread of gloo, perhaps after the call has returned, and that takes the
-    interpreter: one that is ending by then makes the thread end the whole process with SIGABRT (torch 2.14, Python 3.11).
-    Its threads end with the group, and a trainer's modules lie in cycles that keep it: they are collected first.
-    Nothing cancels a collective that a stopped process never answers, so it is waited for 10 s and no longer.
+    A gloo thread may release the tensors of a collective after the collective has returned. Releasing them needs the
+    interpreter: if the interpreter is shutting down, the thread aborts the process with SIGABRT (torch 2.14, Python 3.11).
+    Destroying the group ends these threads. Reference cycles of a trainer's modules keep the group alive, so garbage is
+    collected first. A collective that a stopped peer never completes cannot be cancelled: the wait ends after LEAVE_TIMEOUT.
     """
 
     def end() -> None:
@@ -57,25 +61,40 @@ def leave() -> None:
 
 
 def requested_world_size() -> tuple[int, str]:
-    """How many processes the launcher was asked for, and who says so."""
+    """Return the number of processes that the launcher was asked to start, and where that number was found."""
     if "WORLD_SIZE" in os.environ:
         return int(os.environ["WORLD_SIZE"]), "WORLD_SIZE"
-    if (tasks := int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))) > 1:  # each task of `srun` would work alone
+    if (
+        tasks := int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
+    ) > 1:  # otherwise each task of `srun` would form a group of its own
         return tasks, "srun"
-    return _requested_of_accelerate(), "accelerate launch"
+    return _accelerate_num_processes(), "accelerate launch"
 
 
-def check_world_size(world_size: int, asked: int, by: str) -> None:
-    """Raise UsageError unless `world_size` processes were asked for."""
-    if world_size != asked:
+def check_world_size(world_size: int, requested: int, source: str) -> None:
+    """Compare the world size with the number of processes requested.
+
+    Args:
+        world_size: number of processes in the group.
+        requested: number of processes that the launcher was asked to start.
+        source: where `requested` was found, for the message.
+
+    Raises:
+        UsageError: the numbers differ.
+    """
+    if world_size != requested:
         raise UsageError(
-            f"{by} asked for {asked} processes but {world_size} take part; on CPUs start them with "
+            f"{source} asked for {requested} processes but {world_size} take part; on CPUs start them with "
             "ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N (or launchers/accelerate/cpu2.yaml)"
         )
 
 
 def on_main(group: Group, work: Callable[[], Result]) -> Result:
-    """Do `work` on rank 0 and hand its result, or its error, to all ranks: they go on or stop together."""
+    """Call `work` on rank 0 and return its result on all ranks. Collective; the result must be picklable.
+
+    Raises:
+        WaveganError: on all ranks, if `work` raises a WaveganError or an OSError.
+    """
     outcome: list[Result | WaveganError | None] = [None]
     if group.is_main_process:
         try:
@@ -93,7 +112,11 @@ def on_main(group: Group, work: Callable[[], Result]) -> Result:
 
 
 def on_all_ranks(group: Group, work: Callable[[], Result]) -> Result:
-    """Do `work` on every rank; where it fails on any of them, all raise the error of the first: none is left waiting."""
+    """Call `work` on every rank and return each rank's own result. Collective.
+
+    Raises:
+        WaveganError: on all ranks, if `work` raises a WaveganError or an OSError on any; that of the lowest such rank.
+    """
     error: WaveganError | None = None
     try:
         result = work()
@@ -102,14 +125,18 @@ def on_all_ranks(group: Group, work: Callable[[], Result]) -> Result:
     except OSError as raised:
         error = WaveganError(str(raised))
     errors = [error] if group.num_processes == 1 else gather_object([error])
-    for found in errors:
-        if found is not None:
-            raise found
+    for first in errors:
+        if first is not None:
+            raise first
     return result
 
 
 def gather_to_main(group: Group, item: Result) -> Sequence[Result]:
-    """Every rank's item, in the order of the ranks, on rank 0; nothing elsewhere."""
+    """Gather one picklable item of every rank. Collective.
+
+    Returns:
+        On rank 0, the items in the order of the ranks; on other ranks, an empty sequence.
+    """
     if group.num_processes == 1:
         return [item]
     items: list[Result] | None = [item] * group.num_processes if group.is_main_process else None
@@ -119,21 +146,21 @@ def gather_to_main(group: Group, item: Result) -> Sequence[Result]:
 
 @contextmanager
 def together(group: Group) -> Iterator[None]:
-    """Say in one line when a collective breaks because another process is gone, in place of the library's trace."""
+    """Turn the error of a collective that failed because another rank has ended into a WaveganError of one line."""
     try:
         yield
     except RuntimeError as error:
-        of_the_group = isinstance(error, dist.DistError) or "gloo" in str(error)
-        if group.num_processes == 1 or not of_the_group:
+        is_collective = isinstance(error, dist.DistError) or "gloo" in str(error)
+        if group.num_processes == 1 or not is_collective:
             raise
         raise WaveganError("another process of this run has ended or stopped answering; its own error tells why") from error
 
 
-def _requested_of_accelerate() -> int:
-    """The process count on the command line or in the file of a parent `accelerate launch`; 1 where there is none.
+def _accelerate_num_processes() -> int:
+    """Read --num_processes, or that of the config file, from the command line of a parent `accelerate launch`; 1 without one.
 
-    `accelerate launch --cpu --num_processes 2` and MULTI_CPU profiles start one process with nothing in its environment
-    that says so (accelerate 1.15): the parent's command line is the only witness.
+    `accelerate launch --cpu --num_processes 2` and MULTI_CPU profiles start a single process and set no environment variable
+    that tells (accelerate 1.15): only the parent's command line holds the number.
     """
     command = psutil.Process().parent()
     words = command.cmdline() if command is not None else []
@@ -148,15 +175,21 @@ def _requested_of_accelerate() -> int:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def parallel_map(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[Result]:
-    """`function(job)` of every job, in their order; one worker, or one job, stays in this process.
+    """Yield `function(job)` for each job, in the order of the jobs.
+
+    Args:
+        function: called in forked worker processes, or in this process if one worker suffices.
+        jobs: picklable arguments of `function`.
+        workers: largest number of worker processes.
 
     Raises:
-        WaveganError: a worker process died; what `function` raises comes through as it is. No further job is begun.
+        WaveganError: a worker process died.
+        Exception: any error that `function` raises. Jobs that have not started by then are cancelled.
     """
     workers = min(workers, len(jobs))
     if workers <= 1:
@@ -168,14 +201,14 @@ def parallel_map(function: Callable[[Job], Result], jobs: Sequence[Job], workers
                 results = pool.map(function, jobs)
             yield from results
         except BrokenProcessPool as error:
-            raise WaveganError("a worker process died, perhaps for want of memory; try again with fewer --workers") from error
+            raise WaveganError("a worker process died, perhaps out of memory; try again with fewer --workers") from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
 def signals_blocked(*signals: signal.Signals) -> Iterator[None]:
-    """Processes that start while this lasts never hear these signals, not even before they can say so themselves."""
+    """Block signals while the block runs, so that processes started in it ignore them from their first instruction on."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
@@ -184,13 +217,12 @@ def signals_blocked(*signals: signal.Signals) -> Iterator[None]:
 
 
 def _prepare_worker() -> None:
-    """One thread a worker; nobody outlives the parent, even a killed one."""
     torch.set_num_threads(1)
     exit_with_parent()
 
 
 def exit_with_parent() -> None:
-    """From now on this process ends at once when its parent has ended, even by SIGKILL."""
+    """Make this process exit as soon as its parent has ended, even by SIGKILL."""
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 

@@ -18,8 +18,8 @@ def numbered_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """96 pictures of 32 px; the pixels of each spell its number (see `numbers`)."""
     folder = tmp_path_factory.mktemp("pictures")
     for number in range(96):
-        colour = (number, 255 - number, 7)
-        Image.new("RGB", (32, 32), colour).save(folder / f"{number:03d}.png")
+        color = (number, 255 - number, 7)
+        Image.new("RGB", (32, 32), color).save(folder / f"{number:03d}.png")
     return folder
 
 

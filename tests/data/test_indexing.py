@@ -91,7 +91,7 @@ def test_band_std_is_that_of_pywavelets_over_all_or_over_a_drawn_part(
 
     measured = [value for _, value in index_shards(tmp_path / "set").band_std]
     assert measured == pytest.approx(std(pixels), rel=1e-9)
-    monkeypatch.setattr(wavegan_dist.data.indexing, "MEASURED", 20)
+    monkeypatch.setattr(wavegan_dist.data.indexing, "BAND_STD_IMAGES", 20)
     part = [value for _, value in index_shards(tmp_path / "set", workers=2).band_std]
     assert part != measured
     assert part == pytest.approx(measured, rel=0.2)
@@ -113,7 +113,7 @@ def one_tar(folder: Path, files: dict[str, bytes]) -> Path:
         ({"a.png": image(0, size=(48, 48))}, UsageError, r"a\.png in .* is 48x48 px, not square with a side of 32, 64"),
         ({"a.png": image(0), "b.png": image(0, size=(64, 64))}, UsageError, r"b\.png in .* has another size .* --size N"),
         ({"a.png": image(0)[:20]}, WaveganError, r"a\.png in .* cannot be read as an image"),
-        ({"a.png": image(0)[:60]}, WaveganError, r"image a of .* cannot be decoded"),
+        ({"a.png": image(0)[:60]}, WaveganError, r"image a of .*000\.tar cannot be decoded \(.*\); repair or remove it"),
         ({"a.txt": b"hello"}, WaveganError, r"000\.tar holds no image; looked for \.png, \.jpg"),
     ],
 )
@@ -136,7 +136,7 @@ def test_shards_of_different_sizes_are_named(foreign: Path) -> None:
 def test_a_cut_tar_is_not_indexed(foreign: Path) -> None:
     for length in (5000, 3 * 4096):
         os.truncate(foreign / "train-002.tar", length)
-        with pytest.raises(WaveganError, match=r"train-002\.tar is (not a whole tar|damaged or cut short)"):
+        with pytest.raises(WaveganError, match=r"train-002\.tar is (not a complete tar|damaged or cut short)"):
             index_shards(foreign, workers=2)
 
 

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 from collections import Counter
@@ -14,8 +15,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from wavegan_dist.data import Account, Index, flip, real_images, training_batches, write_shards
+from wavegan_dist.data import DataErrorLog, Index, flip, real_images, training_batches, write_shards
+from wavegan_dist.data.loader import ErrorCallback
 from wavegan_dist.errors import UsageError, WaveganError
+from wavegan_dist.processes import join
 
 Read = Callable[[Tensor], list[int]]
 
@@ -98,12 +101,12 @@ def test_a_missing_shard_is_an_error_before_the_start_unless_it_is_allowed_for(n
     for start in (lambda: batches(numbered), lambda: real_images(numbered, 5, 0, 5)):
         with pytest.raises(UsageError, match=r"1 of 8 shards \(12 images\) are missing from .*: shard-000005\.tar"):
             start()
-    assert first(96, training(numbered, Account(), max_bad_fraction=0.2), numbers)
+    assert first(96, training(numbered, [].extend, max_bad_fraction=0.2), numbers)
 
 
-def training(index: Index, account: Account, **settings: Any) -> Iterator[Tensor]:
+def training(index: Index, on_errors: ErrorCallback, **settings: Any) -> Iterator[Tensor]:
     chosen = {"batch_size": 8, "seed": 0, "start_nimg": 0, "rank": 0, "world_size": 1, "workers": 0, **settings}
-    return training_batches(index, found=account.add, **chosen)
+    return training_batches(index, on_errors=on_errors, **chosen)
 
 
 def place(index: Index, row: int) -> tuple[Path, int, int]:
@@ -157,19 +160,22 @@ def test_damage_is_one_line_that_names_shard_and_member(numbered: Index, kind: s
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_account_is_exact_to_the_image_and_the_bad_are_replaced(numbered: Index, numbers: Read, workers: int) -> None:
+def test_the_error_log_is_exact_to_the_image_and_the_bad_are_replaced(
+    numbered: Index, numbers: Read, workers: int, tmp_path: Path
+) -> None:
     cut, offset, _ = place(numbered, 3 * 12 + 7)
     os.truncate(cut, offset)  # images 7 to 11 of shard 3 are gone
     (numbered.folder / "shard-000005.tar").unlink()
     for row in (0, 13, 95):
         overwrite(numbered, row, b"")
     lost = {*range(3 * 12 + 7, 48), *range(60, 72), 0, 13, 95}
-    account = Account()
-    stream = training(numbered, account, max_bad_fraction=0.5, workers=workers)
+    log = DataErrorLog(join(), tmp_path / "errors.jsonl", numbered, 0.5)
+    stream = training(numbered, log.record, max_bad_fraction=0.5, workers=workers)
     seen = Counter(first(2 * 96, stream, numbers))
-    assert {finding.row for finding in account.findings.values() if finding.row is not None} == lost
-    assert (account.images, account.shards) == (len(lost), 2)
-    reasons = {finding.shard: finding.reason for finding in account.findings.values() if finding.row is None}
+    assert log.sync() == {"data/bad_images": len(lost), "data/bad_shards": 2}
+    errors = [json.loads(line) for line in (tmp_path / "errors.jsonl").read_text().splitlines()]
+    assert sorted(error["row"] for error in errors if error["row"] is not None) == sorted(lost)
+    reasons = {error["shard"]: error["reason"] for error in errors if error["row"] is None}
     assert "cut short" in reasons["shard-000003.tar"]
     assert "No such file" in reasons["shard-000005.tar"]
     assert len(seen) == 96 - len(lost)  # every other picture was shown
@@ -185,7 +191,7 @@ def test_a_set_elsewhere_trains_as_a_local_one_does(numbered: Index, numbers: Re
 
 
 def test_a_batch_of_which_nothing_can_be_read_is_an_error(numbered: Index) -> None:
-    stream = training(numbered, Account(), max_bad_fraction=1)
+    stream = training(numbered, [].extend, max_bad_fraction=1)
     for shard in numbered.folder.glob("*.tar"):
         shard.unlink()
     with pytest.raises(WaveganError, match="no image of a batch can be read"):
@@ -228,7 +234,7 @@ def test_real_images_do_not_depend_on_the_batch_size(numbered: Index) -> None:
 
 
 def test_more_real_images_than_there_are_is_a_clear_error(numbered: Index) -> None:
-    with pytest.raises(UsageError, match=r"97 real images were asked for but .* holds 96"):
+    with pytest.raises(UsageError, match=r"97 real images were requested but .* holds 96"):
         real_images(numbered, 97, 0, 16)
 
 

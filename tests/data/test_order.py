@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wavegan_dist.counted import rng_at
 from wavegan_dist.data import Index, epoch_keys
-from wavegan_dist.data.order import Order, Rows
+from wavegan_dist.data.order import STREAMS, WINDOW, Order, RowIndices
 
 SHARDS = st.lists(st.integers(1, 20), min_size=1, max_size=150)
 
 
-def starts(sizes: list[int]) -> Rows:
+def starts(sizes: list[int]) -> RowIndices:
     return np.cumsum([0, *sizes])
 
 
@@ -44,6 +45,30 @@ def test_a_batch_depends_on_its_position_only(sizes, seed, first, batch):
     for earlier in range(max(0, first - 3 * batch), first, batch):
         walked.batch(earlier, batch)
     assert np.array_equal(walked.batch(first, batch), Order(starts(sizes), seed).batch(first, batch))
+
+
+def plain_epoch(sizes: list[int], seed: int, epoch: int) -> list[list[int]]:
+    """The epoch by the rules of data/order.py, taken literally: [stream, row] of each image in turn."""
+    first_rows = starts(sizes)
+    shards = rng_at(seed, "order/shards", epoch).permutation(len(sizes))
+    streams: list[list[int]] = []
+    for number in range(min(STREAMS, len(sizes))):
+        dealt, stream = shards[number::STREAMS], []
+        for window, begin in enumerate(range(0, len(dealt), WINDOW)):
+            rows = [row for shard in dealt[begin : begin + WINDOW] for row in range(first_rows[shard], first_rows[shard + 1])]
+            stream += rng_at(seed, f"order/{number}/{window}", epoch).permutation(np.array(rows)).tolist()
+        streams.append(stream)
+    rounds = range(max(map(len, streams)))
+    return [[number, stream[turn]] for turn in rounds for number, stream in enumerate(streams) if turn < len(stream)]
+
+
+@given(sizes=SHARDS, seed=st.integers(0, 99), epoch=st.integers(0, 3), batch=st.integers(1, 200))
+@settings(max_examples=40, deadline=None)
+def test_batches_are_slices_of_the_interleaved_streams_sorted_by_stream(sizes, seed, epoch, batch):
+    order, images = Order(starts(sizes), seed), plain_epoch(sizes, seed, epoch)
+    for first in range(0, len(images) - batch + 1, batch):
+        expected = sorted(images[first : first + batch], key=lambda image: image[0])
+        assert order.batch(epoch * len(images) + first, batch).tolist() == [row for _, row in expected]
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():

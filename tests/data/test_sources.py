@@ -30,14 +30,14 @@ def written(folder: Path, save: Callable[[Path], object], name: str = "picture.p
     return images(write_shards(folder / "in", folder / "set", 32, progress=False, **settings))[0]
 
 
-def png(colour: str = "red", side: int = 32) -> bytes:
+def png(color: str = "red", side: int = 32) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", (side, side), colour).save(buffer, "PNG")
+    Image.new("RGB", (side, side), color).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def coloured(index: Index) -> dict[tuple[int, ...], int]:
-    """Label by colour; also the check that both agree on where an image lies."""
+def colored(index: Index) -> dict[tuple[int, ...], int]:
+    """Label by color; also the check that both agree on where an image lies."""
     found = {}
     for number, shard in enumerate(index.shards):
         for offset, size, label in index.members[index.starts[number] : index.starts[number + 1]].tolist():
@@ -46,10 +46,10 @@ def coloured(index: Index) -> dict[tuple[int, ...], int]:
     return found
 
 
-def raw_png(pixels: np.ndarray, colour_type: int) -> bytes:
+def raw_png(pixels: np.ndarray, color_type: int) -> bytes:
     """A PNG of 16 bits a sample, by the standard."""
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, colour_type, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, color_type, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     body = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
     return b"\x89PNG\r\n\x1a\n" + b"".join(body)
@@ -66,7 +66,7 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "CMYK", "LAB"])
-def test_other_colour_modes_become_rgb(tmp_path: Path, mode: str) -> None:
+def test_other_color_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     def save(path: Path) -> None:
         white = Image.new("RGB", (40, 40), "white")
         (Image.new("LAB", (40, 40), (255, 128, 128)) if mode == "LAB" else white.convert(mode)).save(path)
@@ -85,15 +85,15 @@ def test_transparency_is_laid_on_white(tmp_path: Path, mode: str) -> None:
     assert (written(tmp_path, save) == (255 if mode == "P" else 204)).all()
 
 
-@pytest.mark.parametrize(("colour_type", "channels"), [(0, 1), (2, 3)])
-def test_16_bits_are_scaled_not_clipped(tmp_path: Path, colour_type: int, channels: int) -> None:
+@pytest.mark.parametrize(("color_type", "channels"), [(0, 1), (2, 3)])
+def test_16_bits_are_scaled_not_clipped(tmp_path: Path, color_type: int, channels: int) -> None:
     ramp = np.linspace(0, 65535, 32 * 32 * channels).astype(np.uint16).reshape(32, 32, channels)
-    image = written(tmp_path, lambda path: path.write_bytes(raw_png(ramp, colour_type)))
+    image = written(tmp_path, lambda path: path.write_bytes(raw_png(ramp, color_type)))
     assert abs(image.astype(float) - ramp / 257).max() <= 1
 
 
 def test_pixels_without_a_known_range_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(WaveganError, match=r"depth\.tif cannot be read as an image \(.*range.*\); mend it or take it away"):
+    with pytest.raises(WaveganError, match=r"depth\.tif cannot be read as an image \(.*range.*\); repair or remove it"):
         written(tmp_path, lambda path: Image.new("F", (32, 32)).save(path), "depth.tif")
 
 
@@ -116,10 +116,10 @@ def test_a_folder_leaves_hidden_files_out_and_names_a_broken_link(tmp_path: Path
 
 def zipped(path: Path, names: dict[str, str], **entry: int) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
-        for name, colour in names.items():
+        for name, color in names.items():
             info = zipfile.ZipInfo(name)
             info.external_attr = entry.get("mode", 0o644 | stat.S_IFREG) << 16
-            archive.writestr(info, png(colour))
+            archive.writestr(info, png(color))
     return path
 
 
@@ -133,7 +133,7 @@ def test_a_zip_gives_what_its_folder_gives(tmp_path: Path) -> None:
         archive.extractall(tmp_path / "out")
     for workers in (1, 2):
         one = write_shards(path, tmp_path / f"zip{workers}", 32, labels=True, workers=workers, progress=False)
-        assert coloured(one) == LABELS
+        assert colored(one) == LABELS
     (tmp_path / "out" / "__MACOSX" / "top" / "cat" / "._1.png").unlink()
     other = write_shards(tmp_path / "out", tmp_path / "set", 32, labels=True, progress=False)
     assert one.digest == other.digest
@@ -167,12 +167,12 @@ def test_tars_of_mixed_sizes_are_made_one_size_with_their_labels(tmp_path: Path)
     (tmp_path / "in").mkdir()
     with webdataset.ShardWriter(str(tmp_path / "in" / "%04d.tar"), maxcount=3, verbose=0) as writer:
         for number in range(5):
-            colour = ("red", "lime", "blue", "white", "black")[number]
-            writer.write({"__key__": f"k{number}", "png": png(colour, 32 + number), "cls": number % 2, "json": {"a": 1}})
+            color = ("red", "lime", "blue", "white", "black")[number]
+            writer.write({"__key__": f"k{number}", "png": png(color, 32 + number), "cls": number % 2, "json": {"a": 1}})
     index = write_shards(tmp_path / "in", tmp_path / "set", 32, labels=True, progress=False)
-    assert coloured(index) == {(255, 0, 0): 0, (0, 255, 0): 1, (0, 0, 255): 0, (255, 255, 255): 1, (0, 0, 0): 0}
+    assert colored(index) == {(255, 0, 0): 0, (0, 255, 0): 1, (0, 0, 255): 0, (255, 255, 255): 1, (0, 0, 0): 0}
     again = write_shards(tmp_path / "set", tmp_path / "again", 32, labels=True, progress=False)
-    assert coloured(again) == coloured(index)
+    assert colored(again) == colored(index)
     read = webdataset.WebDataset([str(index.folder / shard.file) for shard in index.shards], shardshuffle=False)
     assert [int(sample["cls"]) for sample in read] == index.members[:, 2].tolist()
 
@@ -206,9 +206,9 @@ def test_a_torchvision_dataset_on_the_disk_is_written_with_its_targets(tmp_path:
     ("source", "message"),
     [
         ("torchvision:MNIST:nowhere", "torchvision cannot open MNIST in nowhere .*nothing is downloaded"),
-        ("torchvision:CIFER10:data", "'CIFER10' is no dataset of torchvision"),
+        ("torchvision:CIFER10:data", "'CIFER10' is not a torchvision dataset"),
         ("torchvision:MNIST", "write torchvision:CIFAR10:FOLDER"),
-        ("embedded", "the embedded set has no labels"),
+        ("embedded", "the embedded dataset has no labels; omit --labels"),
     ],
 )
 def test_what_cannot_be_had_is_said(tmp_path: Path, source: str, message: str) -> None:
@@ -222,5 +222,5 @@ def test_labels_need_a_folder_a_class(tmp_path: Path, names: list[str]) -> None:
     for name in names:
         (tmp_path / "in" / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / "in" / name).write_bytes(png())
-    with pytest.raises(UsageError, match="is not one folder a class, two classes or more"):
+    with pytest.raises(UsageError, match="does not have one folder per class and at least two classes"):
         write_shards(tmp_path / "in", tmp_path / "set", 32, labels=True, progress=False)

@@ -79,7 +79,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "PAUSES", (0.0, 0.01, 0.01))
+    monkeypatch.setattr(remote, "RETRY_DELAYS", (0.0, 0.01, 0.01))
 
 
 def cached(cache: Path) -> list[str]:
@@ -206,7 +206,7 @@ def test_other_bytes_than_the_index_says_are_refused_and_not_kept(server: str, t
     ("base", "message"),
     [
         ("pipe:echo one >&2; echo 'no such bucket' >&2; exit 3 # {file}", r"\(exit code 3: no such bucket, 4 times\)"),
-        ("pipe:exit 4 # {file}", r"\(exit code 4: it said nothing, 4 times\)"),
+        ("pipe:exit 4 # {file}", r"\(exit code 4: no error message, 4 times\)"),
         ("memory://nowhere", r"cannot read memory://nowhere/shard-0\.tar \(FileNotFoundError: "),
         ("nosuch://bucket", r"\(ValueError: Protocol not known: nosuch"),
     ],

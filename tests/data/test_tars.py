@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import webdataset
 
-from wavegan_dist.data.tars import key_at, pair, walk, write_tar
+from wavegan_dist.data.tars import key_at, pair_labels, walk, write_tar
 from wavegan_dist.errors import WaveganError
 
 LONG = f"{'deep/' * 30}{'n' * 90}.png"
@@ -65,7 +65,7 @@ def test_keys_are_those_of_webdataset(tmp_path: Path) -> None:
 def test_a_label_may_lie_far_from_its_image(tmp_path: Path) -> None:
     files = [("a.png", b"1"), ("b.cls", b" 7\n"), ("b.json", b"{}"), ("b.png", b"2"), ("a.cls", b"0"), ("c.png", b"3")]
     write_tar(tmp_path / "a.tar", files)
-    samples = pair(tmp_path / "a.tar", walk(tmp_path / "a.tar"), ("png",))
+    samples = pair_labels(tmp_path / "a.tar", walk(tmp_path / "a.tar"), ("png",))
     assert [(image.key, label) for image, label in samples] == [("a", 0), ("b", 7), ("c", -1)]
 
 
@@ -81,7 +81,7 @@ def test_a_label_may_lie_far_from_its_image(tmp_path: Path) -> None:
 def test_what_makes_no_sample_is_named(tmp_path: Path, files: list[tuple[str, bytes]], message: str) -> None:
     write_tar(tmp_path / "a.tar", files)
     with pytest.raises(WaveganError, match=message):
-        pair(tmp_path / "a.tar", walk(tmp_path / "a.tar"), ("png", "jpg"))
+        pair_labels(tmp_path / "a.tar", walk(tmp_path / "a.tar"), ("png", "jpg"))
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
@@ -109,7 +109,7 @@ def test_every_cut_of_a_tar_is_noticed(tmp_path: Path) -> None:
     end = 4 * 512 + 512 + 2 * 1024  # headers and padded contents; zeros to the end
     for length in [*range(0, end, 100), *range(0, end + 1, 512), end + 511]:
         path.write_bytes(whole[:length])
-        with pytest.raises(WaveganError, match=r"a\.tar is (not a whole tar|damaged or cut short)"):
+        with pytest.raises(WaveganError, match=r"a\.tar is (not a complete tar|damaged or cut short)"):
             list(walk(path))
     path.write_bytes(whole[: end + 512])
     assert len(list(walk(path))) == 4

@@ -35,7 +35,7 @@ def test_a_truncated_tar_is_named_with_what_is_left(numbered: Index, length: int
     size, damage, *images = verify_shards(numbered.folder)
     assert size == f"shard-000002.tar: {length:,} bytes, the index says {numbered.shards[2].bytes:,}"
     assert damage.startswith(f"shard-000002.tar: {path} is ")
-    assert images == ([f"shard-000002.tar: {whole} whole images, the index says 12"] if whole < 12 else [])
+    assert images == ([f"shard-000002.tar: {whole} complete images, the index says 12"] if whole < 12 else [])
 
 
 def test_a_broken_header_in_mid_tar_is_found_even_where_the_hash_was_taken_after_it(numbered: Index) -> None:
@@ -44,7 +44,7 @@ def test_a_broken_header_in_mid_tar_is_found_even_where_the_hash_was_taken_after
     content[5 * 1024 + 150] ^= 1  # in the checksum of the sixth header: the stock readers end there without a word
     path.write_bytes(content)
     assert any("damaged or cut short at byte 5,120" in problem for problem in verify_shards(numbered.folder))
-    assert any("5 whole images, the index says 12" in problem for problem in verify_shards(numbered.folder))
+    assert any("5 complete images, the index says 12" in problem for problem in verify_shards(numbered.folder))
 
 
 @pytest.mark.parametrize("column", [0, 1, 2])
@@ -54,7 +54,7 @@ def test_a_wrong_row_of_members_is_found(numbered: Index, column: int) -> None:
     index = numbered.model_copy(update={"members_sha256": save_members(rows, numbered.folder)})
     index.save(numbered.folder)
     (problem,) = verify_shards(numbered.folder)
-    assert problem.startswith("shard-000002.tar: 1 images lie elsewhere than members.npy says or have another label")
+    assert problem.startswith("shard-000002.tar: 1 images differ from members.npy in position or label")
     assert problem.endswith("first 00000030")
 
 
@@ -103,7 +103,7 @@ def test_a_tar_with_fewer_images_than_the_index_says_is_found(numbered: Index) -
     tree["shards"][0]["images"] += 1
     tree["count"] += 1
     (numbered.folder / "index.json").write_text(json.dumps(tree))
-    assert "shard-000000.tar: 12 whole images, the index says 13" in verify_shards(numbered.folder)
+    assert "shard-000000.tar: 12 complete images, the index says 13" in verify_shards(numbered.folder)
 
 
 def test_info_says_what_the_index_says(numbered: Index) -> None:
@@ -132,7 +132,7 @@ def test_index_round_trips(numbered: Index, tmp_path: Path) -> None:
         ('{"size": 32}', "'count' is missing"),
         ("COUNT", "count is 97 but the shards list 96 images"),
         ("PATH", "'../elsewhere.tar' is not the plain name"),
-        ("EXTRA", "'colour' is unknown"),
+        ("EXTRA", "'color' is unknown"),
     ],
 )
 def test_a_bad_index_is_one_line_that_says_what_is_wrong(numbered: Index, text: str, message: str) -> None:
@@ -144,7 +144,7 @@ def test_a_bad_index_is_one_line_that_says_what_is_wrong(numbered: Index, text: 
         case "PATH":
             tree["shards"][0]["file"] = "../elsewhere.tar"
         case "EXTRA":
-            tree["colour"] = "blue"
+            tree["color"] = "blue"
     path.write_text(text if text[0] in "{[" else json.dumps(tree))
     with pytest.raises(UsageError, match=message) as caught:
         Index.load(path)

@@ -105,7 +105,7 @@ def test_patches_leave_out_what_is_flat(pictures: Path, tmp_path: Path) -> None:
     assert images(index).any(axis=(1, 2, 3)).all()
 
 
-def test_whole_pictures_are_cropped_at_the_centre_and_resized(tmp_path: Path) -> None:
+def test_whole_pictures_are_cropped_at_the_center_and_resized(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     pixels = np.zeros((64, 128, 3), dtype=np.uint8)
     pixels[:, 32:96] = (200, 100, 50)
@@ -159,7 +159,7 @@ def test_after_a_full_disk_the_same_command_goes_on(
 ) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [".set.partial"]
     assert not (tmp_path / ".set.partial" / "set").exists()
-    monkeypatch.setattr(wavegan_dist.data.write, "make_piece", full_disk)  # nothing is left to encode
+    monkeypatch.setattr(wavegan_dist.data.write, "encode_chunk", full_disk)  # nothing is left to encode
     write_shards(pictures, unfinished, 32, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
     assert verify_shards(unfinished) == []
@@ -205,7 +205,9 @@ def test_of_two_writes_at_once_the_second_is_refused_and_the_first_ends_well(tmp
         assert first.poll() is None
         time.sleep(0.005)
     first.send_signal(signal.SIGSTOP)
-    with pytest.raises(UsageError, match=r"another `shards write` is at .*/set; wait for its end or choose another folder"):
+    with pytest.raises(
+        UsageError, match=r"another `shards write` is writing to .*/set; wait until it ends or choose another folder"
+    ):
         write_shards(source, out, 64, patches=True, progress=False)
     first.send_signal(signal.SIGCONT)
     assert first.wait() == 0

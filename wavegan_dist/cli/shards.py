@@ -8,8 +8,8 @@ from wavegan_dist.cli.arguments import JSON, positive, seed
 from wavegan_dist.cli.command import Command, argument
 from wavegan_dist.errors import WaveganError
 
-FOLDER = argument("folder", type=Path, metavar="DIR")
-WORKERS = argument("--workers", type=positive, metavar="N", help="processes (default: all cores)")
+DATASET = argument("folder", type=Path, metavar="DIR", help="folder of the shards, or its index.json")
+WORKERS = argument("--workers", type=positive, metavar="N", help="worker processes (default: one per core)")
 
 
 def _write(options: argparse.Namespace) -> None:
@@ -62,7 +62,7 @@ def _verify(options: argparse.Namespace) -> None:
     if problems:
         raise WaveganError("; ".join(problems))
     if not options.json:
-        print(f"{options.folder}: every shard is whole")
+        print(f"{options.folder}: all shards match the index")
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -76,64 +76,69 @@ def _info(options: argparse.Namespace) -> None:
 
 WRITE = Command(
     name="shards write",
-    help="images to WebDataset shards",
-    description="Turn pictures into shards. SOURCE is a folder, a folder of WebDataset tars, a zip, a torchvision\n"
-    "dataset on the disk (torchvision:CIFAR10:FOLDER), or `embedded`: photographs inside Python packages.\n"
-    "A write that was stopped goes on where it was when the same command runs again.",
+    help="convert pictures to WebDataset shards",
+    description="Convert pictures to WebDataset shards of square images. SOURCE is a folder, a folder of WebDataset\n"
+    "tars, a zip, a torchvision dataset on disk (torchvision:CIFAR10:FOLDER), or `embedded`: photographs that ship\n"
+    "with Python packages. If the command is interrupted, run it again: it resumes.",
     example="wavegan shards write ~/photos data/photos64 --size 64 --patches",
     arguments=(
         argument("source", metavar="SOURCE", help="folder, zip, torchvision:CLASS:FOLDER or `embedded`"),
-        argument("out", type=Path, metavar="OUT", help="folder to make"),
-        argument("--size", type=int, required=True, help="side in pixels, a power of two from 32 to 256"),
-        argument("--patches", action="store_true", help="cut patches instead of cropping and resizing each picture"),
-        argument("--encoding", choices=("png", "jpg", "webp"), default="png", help="default: png; webp is lossless too"),
-        argument("--labels", action="store_true", help="keep classes: folder names, .cls members or dataset targets"),
+        argument("out", type=Path, metavar="OUT", help="new folder for the shards"),
+        argument("--size", type=int, required=True, metavar="PX", help="image side, a power of two from 32 to 256"),
+        argument(
+            "--patches",
+            action="store_true",
+            help="cut patches at a stride of PX / 2 instead of cropping and resizing each picture",
+        ),
+        argument("--encoding", choices=("png", "jpg", "webp"), default="png", help="default: png; png and webp are lossless"),
+        argument("--labels", action="store_true", help="store classes: from folder names, .cls members or dataset targets"),
         WORKERS,
     ),
     run=_write,
 )
 INDEX = Command(
     name="shards index",
-    help="an index for tars that another tool wrote",
-    description="Write index.json and members.npy beside WebDataset tars that another tool wrote; no tar is changed.",
+    help="index the tars of another tool",
+    description="Write index.json and members.npy beside the WebDataset tars of another tool. The tars are not changed.",
     example="wavegan shards index data/imagenet64",
-    arguments=(FOLDER, WORKERS),
+    arguments=(argument("folder", type=Path, metavar="DIR", help="folder of the tars"), WORKERS),
     run=_index,
 )
 ORDER = Command(
     name="shards order",
-    help="the order in which training would see an epoch",
-    description="Print an epoch's image keys in the order of training: a line for each global batch, a list for each rank.",
+    help="print the order of the images in training",
+    description="Print the keys of an epoch's images in the order of training: one line per global batch, with the ranks'\n"
+    "shares separated by |.",
     example="wavegan shards order data/demo --epoch 1 --world-size 4 --batch-size 64 --json",
     arguments=(
-        argument("folder", metavar="DIR"),
-        argument("--seed", type=seed, default=0, metavar="S"),
-        argument("--epoch", type=seed, default=0, metavar="E", help="counted from 0"),
-        argument("--world-size", type=positive, default=1, metavar="W", help="ranks"),
-        argument("--workers", type=seed, default=0, metavar="K", help="loader processes of each rank"),
-        argument("--batch-size", type=positive, default=64, metavar="B", help="of all ranks together"),
-        argument("--start", type=seed, default=0, metavar="NIMG", help="images of the epoch that were seen before"),
-        argument("--json", action="store_true", help="print JSON: [[keys of rank 0], [keys of rank 1], ...]"),
+        DATASET,
+        argument("--seed", type=seed, default=0, metavar="S", help="seed of the order (default: 0)"),
+        argument("--epoch", type=seed, default=0, metavar="E", help="number of the epoch, from 0 (default: 0)"),
+        argument("--world-size", type=positive, default=1, metavar="W", help="number of ranks (default: 1)"),
+        argument("--workers", type=seed, default=0, metavar="K", help="loader processes per rank (default: 0)"),
+        argument("--batch-size", type=positive, default=64, metavar="B", help="images of the global batch (default: 64)"),
+        argument("--start", type=seed, default=0, metavar="NIMG", help="skip the first NIMG images of the epoch"),
+        argument("--json", action="store_true", help="print each batch as JSON: [[keys of rank 0], [keys of rank 1], ...]"),
     ),
     run=_order,
 )
 VERIFY = Command(
     name="shards verify",
     help="check every shard against the index",
-    description="Check every shard against the index: present, size, sha256, and each image where it should be.",
+    description="Check every shard against the index: its size and SHA-256, and the position and label of each image.",
     example="wavegan shards verify data/demo",
-    arguments=(FOLDER, JSON, WORKERS),
+    arguments=(DATASET, JSON, WORKERS),
     run=_verify,
 )
 INFO = Command(
     name="shards info",
-    help="what an index says of its shards",
-    description="Print what an index says of its shards.",
+    help="describe a dataset",
+    description="Print the content of a dataset's index: images, shards, labels, band statistics and digest.",
     example="wavegan shards info data/demo --sheet demo.png",
     arguments=(
-        FOLDER,
+        DATASET,
         JSON,
-        argument("--sheet", type=Path, metavar="FILE.png", help="also draw 64 random images as one grid"),
+        argument("--sheet", type=Path, metavar="FILE.png", help="also write a grid of 64 random images"),
     ),
     run=_info,
 )

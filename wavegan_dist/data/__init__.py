@@ -1,7 +1,7 @@
-"""Shards of images: written, described by an index, verified and streamed."""
+"""Datasets of WebDataset shards: write, index, verify and stream them."""
 
 from wavegan_dist.data.augment import flip
-from wavegan_dist.data.error_log import Account, DataError
+from wavegan_dist.data.error_log import DataError, DataErrorLog
 from wavegan_dist.data.index import Index
 from wavegan_dist.data.indexing import index_shards
 from wavegan_dist.data.keys import batch_keys
@@ -11,8 +11,8 @@ from wavegan_dist.data.verify import info, info_table, save_sheet, verify_shards
 from wavegan_dist.data.write import write_shards
 
 __all__ = [
-    "Account",
     "DataError",
+    "DataErrorLog",
     "Index",
     "batch_keys",
     "check_present",

@@ -1,17 +1,17 @@
-"""What is done to real images on the way to the discriminators."""
+"""Augmentation of real images before the discriminators see them."""
 
 import torch
 from torch import Tensor
 
 
-def flip(images: Tensor, mirrored: Tensor) -> Tensor:
-    """Mirror left-right the images whose entry is true.
+def flip(images_bchw: Tensor, mask: Tensor) -> Tensor:
+    """Mirror the selected images left to right.
 
     Args:
-        images: [B, C, H, W] of any dtype.
-        mirrored: bool [B] on the same device.
+        images_bchw: [B, C, H, W] of any dtype.
+        mask: bool [B] on the same device; True selects an image.
 
     Returns:
-        A new tensor like `images`.
+        A new tensor of the same shape and dtype.
     """
-    return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+    return torch.where(mask[:, None, None, None], images_bchw.flip(-1), images_bchw)

@@ -1,4 +1,4 @@
-"""Standard deviations of the Haar bands of a set of images, in one pass."""
+"""Standard deviations of the Haar bands of a dataset, accumulated in one pass."""
 
 import numpy as np
 import torch
@@ -8,29 +8,30 @@ from torch import Tensor
 from wavegan_dist.data.index import BandStd
 from wavegan_dist.wavelet import dwt
 
-CHUNK = 2**19  # pixels transformed together: fresh memory in larger pieces costs more than the transform
+CHUNK_PIXELS = 2**19  # pixels transformed at once: page faults of larger buffers would cost more than the transform
 
-BandSums = NDArray[np.float64]  # [4, 3]: low, lh, hl, hh by number, sum, sum of squares
+BandSums = NDArray[np.float64]  # [4, 3]; rows low, lh, hl, hh; columns number of values, sum, sum of squares
 
 
 class BandStdAccumulator:
-    """Sums over the bands of uint8 images.
+    """Accumulates sums over the Haar bands of uint8 images.
 
-    Bands and their squares are exact in float32, and sums of them in float64: neither order nor threads change the result.
+    The result does not depend on the order of the images or on the number of threads: band values of pixels 0..255 and their
+    squares are exact in float32, and the sums are exact in float64.
     """
 
     def __init__(self) -> None:
         self._chunk: list[NDArray[np.uint8]] = []
         self._sums = torch.zeros(4, 3, dtype=torch.float64)  # as BandSums
 
-    def add(self, image: NDArray[np.uint8]) -> None:
-        """Take in one uint8 [H, W, 3] image; all must have the same size."""
-        self._chunk.append(image)
-        if len(self._chunk) * image.shape[0] * image.shape[1] >= CHUNK:
+    def add(self, image_hwc: NDArray[np.uint8]) -> None:
+        """Add one uint8 image [H, W, 3]; all images must have the same size."""
+        self._chunk.append(image_hwc)
+        if len(self._chunk) * image_hwc.shape[0] * image_hwc.shape[1] >= CHUNK_PIXELS:
             self._flush()
 
     def sums(self) -> BandSums:
-        """What can be added to the sums over other images, and given to `band_std`."""
+        """Return the sums over all images added so far. Sums of disjoint sets of images can be added."""
         self._flush()
         return self._sums.numpy()
 
@@ -43,7 +44,7 @@ class BandStdAccumulator:
 
 
 def band_std(sums: BandSums) -> BandStd:
-    """Population standard deviations for pixels scaled to [-1, 1], over all colours."""
+    """Population standard deviation of each band, over all images and colors, for pixels scaled to [-1, 1]."""
     number, total, squares = sums.T
     std = np.sqrt(np.maximum(squares / number - (total / number) ** 2, 0)) / 127.5
     low, lh, hl, hh = std.tolist()

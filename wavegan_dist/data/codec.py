@@ -1,8 +1,8 @@
-"""Images to bytes and back.
+"""Encode and decode single images.
 
-Plain 8-bit RGB goes straight into the caller's buffer: JPEG through simplejpeg, PNG and WebP through imagecodecs, the
-fastest decoders found that also notice a truncated file and, in PNG, a wrong checksum (benchmarks/README.md). Everything
-else that is a PNG, JPEG or WebP goes through Pillow, by the rules of `to_rgb`.
+JPEGs, and PNG and WebP files of plain 8-bit RGB, are decoded straight into the caller's buffer: JPEG by simplejpeg, PNG and
+WebP by imagecodecs. These were the fastest decoders that also detect truncated files and wrong PNG checksums
+(benchmarks/README.md). All other PNG, JPEG and WebP files are decoded by Pillow and converted by `to_rgb`.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from simplejpeg import decode_jpeg
 
 from wavegan_dist.errors import WaveganError
 
-# How Pillow is asked for each encoding; JPEG keeps the colours at full resolution, PNG and WebP lose nothing.
+# Arguments of Pillow's `save` for each encoding. JPEG keeps color at full resolution; PNG and WebP are lossless.
 ENCODINGS: dict[str, dict[str, Any]] = {
     "png": {"format": "PNG"},
     "jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
@@ -27,41 +27,60 @@ ENCODINGS: dict[str, dict[str, Any]] = {
 _FORMATS = ("PNG", "JPEG", "WEBP")
 
 
-def encode(image: NDArray[np.uint8], encoding: str) -> bytes:
-    """Bytes of a uint8 RGB [H, W, 3] image; `encoding` is one of ENCODINGS."""
+class DecodeError(WaveganError):
+    """Bytes that do not decode to an image of the expected size.
+
+    Args:
+        reason: the rest of a sentence that begins with the name of the image, such as "is 8x8 px but the index says 32x32".
+            The caller, who knows the name, adds it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def encode(image_hwc: NDArray[np.uint8], encoding: str) -> bytes:
+    """Encode a uint8 RGB image [H, W, 3]; `encoding` is a key of `ENCODINGS`."""
     buffer = BytesIO()
-    Image.fromarray(image).save(buffer, **ENCODINGS[encoding])
+    Image.fromarray(image_hwc).save(buffer, **ENCODINGS[encoding])
     return buffer.getvalue()
 
 
-def decode(content: bytes, size: int, name: str) -> NDArray[np.uint8]:
-    """The uint8 RGB [size, size, 3] image in `content`. Raises WaveganError as `decode_into` does."""
-    image = np.empty((size, size, 3), dtype=np.uint8)
-    decode_into(content, image, name)
-    return image
-
-
-def decode_into(content: bytes, out: NDArray[np.uint8], name: str) -> None:
-    """Decode a PNG, JPEG or WebP, told by its first bytes, into `out`: uint8 RGB [S, S, 3], contiguous.
-
-    Pixels come interleaved, as all decoders make them: a batch [B, S, S, 3] is filled in place, image by image, and
-    permuted to [B, 3, S, S] as a view. Of an animation the first frame counts.
+def decode(content: bytes, size: int) -> NDArray[np.uint8]:
+    """Decode a PNG, JPEG or WebP image to uint8 RGB [size, size, 3].
 
     Raises:
-        WaveganError: damaged, of another format or of another size; the message calls it `name`. An image that claims to
-            be larger is refused before memory is taken for it. `out` holds anything then.
+        DecodeError: see `decode_into`.
+    """
+    image_hwc = np.empty((size, size, 3), dtype=np.uint8)
+    decode_into(content, image_hwc)
+    return image_hwc
+
+
+def decode_into(content: bytes, out_hwc: NDArray[np.uint8]) -> None:
+    """Decode a PNG, JPEG or WebP image into `out_hwc`: uint8 RGB [S, S, 3], contiguous.
+
+    The first bytes of `content` determine the format. Of an animation, the first frame is decoded. The layout is
+    channels-last, as decoders produce it: a batch [B, S, S, 3] is filled image by image and viewed as [B, 3, S, S].
+
+    Raises:
+        DecodeError: the image is damaged, of another format or of another size; `out_hwc` is left with arbitrary values.
+            A larger image is refused before memory is allocated for it.
     """
     try:
-        (_plain_decoder(content) or _decode_any)(content, out=out)
-    except Exception as error:  # decoders raise almost anything on broken bytes
-        raise WaveganError(f"{name} {_complaint(content, out, error)}") from error
+        (_fast_decoder(content) or _decode_with_pillow)(content, out=out_hwc)
+    except Exception as error:  # decoders raise exceptions of almost any type on broken bytes
+        raise DecodeError(_reason(content, out_hwc, error)) from error
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB of any picture: turned as its EXIF says, transparency on white, of 16 bits the upper 8.
+    """Convert an image of any mode to 8-bit RGB.
+
+    The EXIF orientation is applied, transparent pixels are composited onto white, and 16-bit values keep their upper 8 bits.
 
     Raises:
-        ValueError: its values have no fixed range (32-bit integers, floats).
+        ValueError: the pixel values have no fixed range (32-bit integers, floats).
     """
     image = ImageOps.exif_transpose(image)
     if image.mode in ("I", "F"):
@@ -74,13 +93,14 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _plain_decoder(content: bytes) -> Callable[..., object] | None:
-    """The fast decoder of what is stored as 8-bit RGB (or is any JPEG) and shown as it is stored; None for all else.
+def _fast_decoder(content: bytes) -> Callable[..., object] | None:
+    """Choose the decoder for an image that needs no conversion; None if Pillow must decode and convert the image.
 
-    The header decides, up to the pixels or the tables for them: there EXIF and transparency are announced.
+    Only the header is inspected, up to the pixel data (PNG) or the quantization tables (JPEG): EXIF data and transparency
+    are declared before those.
     """
     if content.startswith(b"\xff\xd8"):
-        return None if b"Exif\0" in content[: content.find(b"\xff\xdb")] else _jpeg
+        return None if b"Exif\0" in content[: content.find(b"\xff\xdb")] else _decode_jpeg
     if content.startswith(b"\x89PNG"):
         head = content[: content.find(b"IDAT")]
         return png_decode if head[24:26] == b"\x08\x02" and b"tRNS" not in head and b"eXIf" not in head else None
@@ -90,24 +110,23 @@ def _plain_decoder(content: bytes) -> Callable[..., object] | None:
     return None
 
 
-def _jpeg(content: bytes, out: NDArray[np.uint8]) -> None:
-    if decode_jpeg(content, buffer=out).shape != out.shape:  # it fits into the buffer but does not fill it
+def _decode_jpeg(content: bytes, out: NDArray[np.uint8]) -> None:
+    if decode_jpeg(content, buffer=out).shape != out.shape:  # simplejpeg accepts a buffer that is larger than the image
         raise ValueError("another size")
 
 
-def _decode_any(content: bytes, out: NDArray[np.uint8]) -> None:
+def _decode_with_pillow(content: bytes, out: NDArray[np.uint8]) -> None:
     with Image.open(BytesIO(content), formats=_FORMATS) as image:
         if image.size != out.shape[:2]:
             raise ValueError("another size")
         out[:] = np.asarray(to_rgb(image))
 
 
-def _complaint(content: bytes, out: NDArray[np.uint8], error: Exception) -> str:
+def _reason(content: bytes, out_hwc: NDArray[np.uint8], error: Exception) -> str:
     try:
         width, height = Image.open(BytesIO(content), formats=_FORMATS).size
-    except Exception:  # not even its header can be read
-        height, width = out.shape[:2]
-    if (height, width) != out.shape[:2]:
-        wanted = f"{out.shape[1]}x{out.shape[0]}"
-        return f"is {width}x{height} px but the index says {wanted}; write the set again"
-    return f"cannot be decoded ({' '.join(str(error).split())}); find what else is broken with `wavegan shards verify`"
+    except Exception:  # not even the header can be read
+        height, width = out_hwc.shape[:2]
+    if (height, width) != out_hwc.shape[:2]:
+        return f"is {width}x{height} px but the index says {out_hwc.shape[1]}x{out_hwc.shape[0]}"
+    return f"cannot be decoded ({' '.join(str(error).split())})"

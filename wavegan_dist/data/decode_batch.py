@@ -1,4 +1,4 @@
-"""Batches in place: images are decoded into memory that is there already and that all processes share."""
+"""Decode batches into preallocated memory that the loader's worker processes share."""
 
 import itertools
 import math
@@ -7,41 +7,43 @@ from mmap import mmap
 import torch
 from torch import Tensor
 
-from wavegan_dist.data.codec import decode_into
+from wavegan_dist.data.codec import DecodeError, decode_into
 from wavegan_dist.data.error_log import DataError
 from wavegan_dist.data.order import RowIndices
 from wavegan_dist.data.read import Reader, UnreadableError
-from wavegan_dist.errors import WaveganError
 
 
-def shared_pixels(batches: int, images: int, size: int) -> Tensor:
-    """Memory for batches that processes forked later share, uint8 [batches, images, size, size, 3].
+def shared_buffers(count: int, batch_size: int, size: int) -> Tensor:
+    """Allocate `count` batches that processes forked later share: uint8 [count, batch_size, size, size, 3].
 
-    It is of no file, so /dev/shm, which containers keep small, does not bound it. Fresh memory for each batch would cost a
-    third of a worker's time at 64 px: handing it over, and a page fault every 4 KiB.
+    The memory is an anonymous mapping: unlike PyTorch's shared tensors it does not count against /dev/shm, which is small in
+    containers. Workers reuse it, because sending freshly allocated batches to the parent would cost a third of a worker's
+    time at 64 px, mostly in page faults.
     """
-    shape = (batches, images, size, size, 3)
+    shape = (count, batch_size, size, size, 3)
     return torch.frombuffer(mmap(-1, math.prod(shape)), dtype=torch.uint8).view(shape)
 
 
-def fill(pixels: Tensor, rows: RowIndices, reader: Reader) -> list[DataError]:
-    """Decode the images of `rows` into `pixels`, uint8 [len(rows), S, S, 3], each into its place.
+def decode_batch(reader: Reader, rows: RowIndices, out_bhwc: Tensor) -> list[DataError]:
+    """Read the images at `rows` of the index and decode them into `out_bhwc`, uint8 [len(rows), S, S, 3], in that order.
+
+    An image that cannot be read is replaced by another image of the batch. If no image can be read, `out_bhwc` is left with
+    arbitrary values.
 
     Returns:
-        What could not be read. A neighbour takes the place of such an image, unless nothing could be read at all: `pixels`
-        hold anything then.
+        The errors, one or more for each image that could not be read; empty if all could.
     """
-    good, findings = [], []
-    for slot, (place, out) in enumerate(zip(reader.places(rows), pixels.numpy(), strict=True)):
+    decoded, errors = [], []
+    for slot, (location, out_hwc) in enumerate(zip(reader.locations(rows), out_bhwc.numpy(), strict=True)):
         try:
-            decode_into(reader.read(place), out, "it")
-            good.append(slot)
+            decode_into(reader.read(location), out_hwc)
+            decoded.append(slot)
         except UnreadableError as error:
-            findings += error.findings
-        except WaveganError as error:
-            findings.append(reader.finding(place, str(error).partition(";")[0].removeprefix("it ")))
-    if 0 < len(good) < len(rows):
-        spare = itertools.cycle(good)
-        for slot in sorted(set(range(len(rows))) - set(good)):
-            pixels[slot] = pixels[next(spare)]
-    return findings
+            errors += error.errors
+        except DecodeError as error:
+            errors.append(reader.image_error(location, error.reason))
+    if 0 < len(decoded) < len(rows):
+        replacement = itertools.cycle(decoded)
+        for slot in sorted(set(range(len(rows))) - set(decoded)):
+            out_bhwc[slot] = out_bhwc[next(replacement)]
+    return errors

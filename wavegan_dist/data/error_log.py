@@ -1,14 +1,26 @@
-"""The account of the bad: every shard and every image that cannot be read is named once and counted."""
+"""Shards and images that cannot be read: what is wrong with each, and the log of a run that lists each of them once."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from accelerate.utils import gather_object
+
+from wavegan_dist.data.index import Index
+from wavegan_dist.errors import WaveganError
+from wavegan_dist.processes import Group
 
 
 @dataclass(frozen=True)
 class DataError:
-    """Something that could not be read.
+    """One shard or one image that cannot be read.
 
-    `row` is the image's in the index and `image` its key; both are None where the shard as a whole is meant.
+    Args:
+        shard: file name of the shard.
+        reason: the rest of a sentence that begins with the image or the shard, such as "is cut short".
+        row: row of the image in the index; None if the error concerns the shard as a whole.
+        image: key of the image; None if the error concerns the shard as a whole.
     """
 
     shard: str
@@ -20,25 +32,55 @@ class DataError:
         return f"{self.shard}{f': {self.image}' if self.image else ''} {self.reason}"
 
 
-@dataclass
-class Account:
-    """What was found so far, each thing once; an image that comes again in the next epoch is not counted again."""
+class DataErrorLog:
+    """Lists and counts the shards and images that any rank of a run could not read, each of them once.
 
-    findings: dict[tuple[str, int | None], DataError] = field(default_factory=dict)
+    The loader of each rank calls `record`; all ranks together call `sync`. An image that fails again in a later epoch is
+    neither listed nor counted again. The entries of an existing file count as well: a resumed run continues its log.
 
-    def add(self, findings: Iterable[DataError]) -> list[DataError]:
-        """Take these in; returns those that are new."""
-        new = {(finding.shard, finding.row): finding for finding in findings}
-        new = {key: finding for key, finding in new.items() if key not in self.findings}
-        self.findings |= new
+    Args:
+        group: the process group.
+        path: the file to append to, one JSON object per line. Only rank 0 writes to it.
+        index: the dataset.
+        max_bad_fraction: largest fraction of the dataset's images that may be unreadable.
+    """
+
+    def __init__(self, group: Group, path: Path, index: Index, max_bad_fraction: float) -> None:
+        self.group, self.path, self.index, self.max_bad_fraction = group, path, index, max_bad_fraction
+        self._listed: dict[tuple[str, int | None], DataError] = {}  # by shard and row, in the order of the file
+        self._pending: list[DataError] = []
+        if path.exists():
+            self._add([DataError(**json.loads(line)) for line in path.read_text().splitlines()])
+
+    def record(self, errors: Sequence[DataError]) -> None:
+        """Keep errors of this rank until the next `sync`. Not collective."""
+        self._pending += errors
+
+    def sync(self) -> dict[str, float]:
+        """Gather the recorded errors of all ranks and append the new ones to the file. Collective.
+
+        Returns:
+            The number of unreadable images and of damaged or missing shards so far, as metrics to report.
+
+        Raises:
+            WaveganError: on all ranks, if more images than `max_bad_fraction` allows cannot be read.
+        """
+        new = self._add(gather_object(self._pending))
+        self._pending = []
+        if new and self.group.is_main_process:
+            with self.path.open("a") as file:
+                file.writelines(json.dumps(asdict(error)) + "\n" for error in new)
+        images = sum(row is not None for _, row in self._listed)
+        if images > self.max_bad_fraction * self.index.count:
+            raise WaveganError(
+                f"{images} of {self.index.count} images cannot be read, more than data.max_bad_fraction = "
+                f"{self.max_bad_fraction:g} allows; last {list(self._listed.values())[-1]}; {self.path} lists them; "
+                "repair the dataset or allow for more"
+            )
+        return {"data/bad_images": float(images), "data/bad_shards": float(len(self._listed) - images)}
+
+    def _add(self, errors: Sequence[DataError]) -> list[DataError]:
+        """Mark errors as listed. Returns those that were not listed before; of several for one image, the last."""
+        new = {(error.shard, error.row): error for error in errors if (error.shard, error.row) not in self._listed}
+        self._listed |= new
         return list(new.values())
-
-    @property
-    def images(self) -> int:
-        """How many images could not be read."""
-        return sum(row is not None for _, row in self.findings)
-
-    @property
-    def shards(self) -> int:
-        """How many shards are missing, of the wrong size or damaged as a whole."""
-        return sum(row is None for _, row in self.findings)

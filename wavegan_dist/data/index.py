@@ -1,4 +1,4 @@
-"""`index.json` and `members.npy`: what a set of shards holds, to the image and to the byte."""
+"""The index of a dataset: `index.json` describes its shards, `members.npy` the position and label of every image."""
 
 import hashlib
 import json
@@ -18,19 +18,19 @@ from wavegan_dist.files import atomic_file, sha256
 INDEX_FILE = "index.json"
 MEMBERS_FILE = "members.npy"
 
-Members = NDArray[np.int64]  # [images, 3]: offset of an image's content in its shard, its size in bytes, its label or -1
+Members = NDArray[np.int64]  # [images, 3]; columns offset of the encoded image in its shard, size in bytes, label or -1
 
 
-class Entry(BaseModel):
-    """A part of the index: unknown keys and later changes are errors."""
+class IndexModel(BaseModel):
+    """Base class of the index's models: unknown keys are errors, and instances are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Shard(Entry):
-    """One tar of the set."""
+class Shard(IndexModel):
+    """One tar of the dataset."""
 
-    file: str = Field(description="name beside index.json")
+    file: str = Field(description="name of the tar, which lies beside index.json")
     images: int = Field(ge=1)
     bytes: int = Field(ge=1)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
@@ -43,8 +43,8 @@ class Shard(Entry):
         return value
 
 
-class BandStd(Entry):
-    """Standard deviations of the Haar bands of the images scaled to [-1, 1], over all images and colours."""
+class BandStd(IndexModel):
+    """Standard deviations of the four Haar bands over all images and colors, for pixels scaled to [-1, 1]."""
 
     low: float
     lh: float
@@ -52,17 +52,17 @@ class BandStd(Entry):
     hh: float
 
 
-class Index(Entry):
-    """A set of shards: images are uint8 RGB, `size` x `size` pixels."""
+class Index(IndexModel):
+    """The content of `index.json`, with access to the dataset's files. Images are uint8 RGB, `size` x `size` pixels."""
 
     version: Literal[2] = 2
     size: int = Field(ge=2, description="image side in pixels")
     channels: Literal[3] = 3
     count: int = Field(ge=1, description="images in all shards")
     encoding: Literal["png", "jpg", "webp", "mixed"]
-    classes: list[str] = Field([], description="names of the labels 0, 1, ..., where they are known")
+    classes: list[str] = Field([], description="names of the labels 0, 1, ...; empty if unknown")
     band_std: BandStd
-    members_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="of members.npy, which lies beside index.json")
+    members_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="digest of members.npy, which lies beside index.json")
     shards: list[Shard] = Field(min_length=1)
     _storage: Storage = PrivateAttr(default=Storage(".", None, 0))
 
@@ -78,13 +78,13 @@ class Index(Entry):
         """Read `index.json`.
 
         Args:
-            location: its own path or that of its folder, the URL of either, or pipe:COMMAND with {file}.
-            cache: folder on this node for files of a set that is elsewhere; as of `Storage`.
-            cache_bytes: as much may lie in the cache.
+            location: path of the file or of its folder, the URL of either, or pipe:COMMAND with {file}.
+            cache: folder on this node for the files of a remote dataset; see `Storage`.
+            cache_bytes: largest size of the cache.
 
         Raises:
-            UsageError: it is missing, not JSON, or a key is missing, unknown or impossible.
-            WaveganError: it cannot be fetched from elsewhere.
+            UsageError: the file is missing or not JSON, or a key is missing, unknown or has an impossible value.
+            WaveganError: a remote file cannot be downloaded.
         """
         storage, name = locate(location, cache, cache_bytes)
         path = f"{storage.base}/{name}"
@@ -100,40 +100,40 @@ class Index(Entry):
         return index
 
     def save(self, folder: Path) -> None:
-        """Write `index.json` into the folder of the shards, whole or not at all."""
+        """Write `index.json` atomically into the folder of the shards."""
         with atomic_file(folder / INDEX_FILE) as file:
             file.write(json.dumps(self.model_dump(), indent=1) + "\n")
 
     @property
     def folder(self) -> Path:
-        """Where the shards of a local set lie."""
+        """Folder of the shards of a local dataset."""
         return Path(self.storage.base)
 
     @property
     def storage(self) -> Storage:
-        """Gives the files of the set."""
+        """Access to the files of the dataset."""
         return self._storage
 
     @property
     def digest(self) -> str:
-        """Sha256 of the content: two sets of the same digest hold the same images in the same order."""
+        """SHA-256 of the index's content. Datasets with equal digests hold the same images in the same order."""
         canonical = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
-        """Row of each shard's first image in `members`, and `count` at the end: [shards + 1]."""
+        """Row of each shard's first image in `members`, followed by `count`: int64 [shards + 1]."""
         return np.cumsum([0, *(shard.images for shard in self.shards)], dtype=np.int64)
 
     @cached_property
     def members(self) -> Members:
-        """Where each image lies, in the order of the shards and of their tars: int64 [count, 3], mapped from the disk.
+        """Position and label of each image: int64 [count, 3], memory-mapped from `members.npy`.
 
-        Columns: byte offset of the content in its shard, size in bytes, label (-1 without). Its hash is for
-        `wavegan shards verify` to check.
+        Columns: offset of the encoded image in its shard in bytes, size in bytes, label (-1 if the image has none). Rows follow
+        the order of `shards` and, within a shard, of its tar. The digest is checked by `wavegan shards verify` only.
 
         Raises:
-            UsageError: members.npy is missing, not an array, or of another shape.
+            UsageError: members.npy is missing, not a NumPy array, or has another shape or dtype.
         """
         path = self.storage.local(MEMBERS_FILE, None, self.members_sha256)
         try:
@@ -143,25 +143,24 @@ class Index(Entry):
         except (ValueError, EOFError) as error:
             raise UsageError(f"{path} is not a NumPy array; {_MEMBERS_ADVICE}") from error
         if rows.shape != (self.count, 3) or rows.dtype != np.int64:
-            found = f"{rows.dtype} {list(rows.shape)}"
-            raise UsageError(f"{path} is {found} but the index says int64 [{self.count}, 3]; {_MEMBERS_ADVICE}")
+            actual = f"{rows.dtype} {list(rows.shape)}"
+            raise UsageError(f"{path} is {actual} but the index says int64 [{self.count}, 3]; {_MEMBERS_ADVICE}")
         return rows
 
     def __getstate__(self) -> dict[Any, Any]:
-        """For pickle, without `members`: another process maps the file itself."""
-        state = super().__getstate__()
+        state = super().__getstate__()  # without `members`: the unpickling process maps the file itself
         return {**state, "__dict__": {name: value for name, value in state["__dict__"].items() if name != "members"}}
 
 
 def save_members(rows: Members, folder: Path) -> str:
-    """Write `members.npy` into the folder of the shards, whole or not at all; returns its sha256 for the index."""
+    """Write `members.npy` atomically into the folder of the shards and return its SHA-256 digest for the index."""
     with atomic_file(folder / MEMBERS_FILE, "wb") as file:
         np.save(file, rows)
     return sha256(folder / MEMBERS_FILE)
 
 
-_ADVICE = "write the set again with `wavegan shards write`, or index its tars with `wavegan shards index`"
-_MEMBERS_ADVICE = "copy it again, or make it anew with `wavegan shards index`"
+_ADVICE = "write the dataset again with `wavegan shards write`, or index its tars with `wavegan shards index`"
+_MEMBERS_ADVICE = "copy it again, or create it again with `wavegan shards index`"
 
 
 def _explain(error: ValidationError) -> str:

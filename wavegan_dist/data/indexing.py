@@ -1,4 +1,4 @@
-"""`wavegan shards index`: an index for tars that somebody else wrote; the tars stay as they are."""
+"""`wavegan shards index`: write an index for WebDataset tars of other tools, without changing the tars."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,47 +11,51 @@ from tqdm import tqdm
 from wavegan_dist.config import RESOLUTIONS
 from wavegan_dist.counted import rng_at
 from wavegan_dist.data.bands import BandStdAccumulator, BandSums, band_std
-from wavegan_dist.data.codec import decode
+from wavegan_dist.data.codec import DecodeError, decode
 from wavegan_dist.data.index import Index, Members, Shard, save_members
 from wavegan_dist.data.pixels import open_picture
-from wavegan_dist.data.tars import key_at, pair, read_at, walk
+from wavegan_dist.data.tars import Member, key_at, pair_labels, read_at, walk
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import sha256
 from wavegan_dist.processes import parallel_map
 
-# Extensions of the images that training reads, and what the index calls them.
-TRAINABLE = {"png": "png", "jpg": "jpg", "jpeg": "jpg", "webp": "webp"}
-MEASURED = 10_000  # images at most, drawn at random, from which the standard deviations of the bands are taken
+# Encoding, as the index calls it, of each file extension that training reads.
+TRAINING_ENCODINGS = {"png": "png", "jpg": "jpg", "jpeg": "jpg", "webp": "webp"}
+BAND_STD_IMAGES = 10_000  # number of randomly drawn images from which the standard deviations of the bands are estimated
 
 
 def index_shards(folder: Path, *, workers: int = 1) -> Index:
-    """Write index.json and members.npy beside the tars of a folder, replacing older ones.
+    """Write index.json and members.npy for the tars of a folder, replacing existing ones.
 
-    Members other than images and their labels (KEY.cls) are left aside.
+    Members other than images and their labels (KEY.cls) are ignored.
+
+    Args:
+        folder: the folder of the tars.
+        workers: number of worker processes.
 
     Raises:
-        UsageError: no tars; or an image that is not square, not of one size with the rest, or not of a power of two from
-            32 to 256 pixels: named.
-        WaveganError: a tar is damaged, holds no image, a link, a device, a name that leads out of it or a key twice; or
-            an image cannot be read: named.
+        UsageError: the folder has no tars; or an image is not square, differs in size from the others, or has a side that is
+            not a power of two from 32 to 256 pixels.
+        WaveganError: a tar is damaged, holds no image or is unsafe (see `walk`); a key occurs twice; or an image cannot be
+            decoded. The message names the tar or the image.
     """
     paths = sorted(folder.glob("*.tar"))
     if not paths:
         raise UsageError(f"{folder} holds no .tar; give the folder of the shards, or make some with `wavegan shards write`")
-    found = list(tqdm(parallel_map(_survey, paths, workers), "index", len(paths), unit="shard", disable=None))
-    side = found[0].side
-    for path, other in zip(paths, found, strict=True):
-        if other.side != side:
-            raise UsageError(f"images are {side} px in {paths[0].name} but {other.side} px in {path.name}; {_rewrite(path)}")
-    members = np.concatenate([one.members for one in found])
-    encodings = set().union(*(one.encodings for one in found))
+    scans = list(tqdm(parallel_map(_scan, paths, workers), "index", len(paths), unit="shard", disable=None))
+    size = scans[0].size
+    for path, scan in zip(paths, scans, strict=True):
+        if scan.size != size:
+            raise UsageError(f"images are {size} px in {paths[0].name} but {scan.size} px in {path.name}; {_advice(path)}")
+    members = np.concatenate([scan.members for scan in scans])
+    encodings = set().union(*(scan.encodings for scan in scans))
     index = Index(
-        size=side,
+        size=size,
         count=len(members),
         encoding=encodings.pop() if len(encodings) == 1 else "mixed",
-        band_std=band_std(_measure(paths, found, side, workers)),
+        band_std=band_std(_band_sums(paths, scans, workers)),
         members_sha256=save_members(members, folder),
-        shards=[one.shard for one in found],
+        shards=[scan.shard for scan in scans],
     )
     index.save(folder)
     return Index.load(folder)
@@ -60,61 +64,64 @@ def index_shards(folder: Path, *, workers: int = 1) -> Index:
 class _ShardScan(NamedTuple):
     shard: Shard
     members: Members
-    side: int
+    size: int  # of its images, in pixels
     encodings: set[str]
 
 
-class _Draw(NamedTuple):
+class _DrawnImages(NamedTuple):
     path: Path
-    side: int
+    size: int  # of the images, in pixels
     members: Members
 
 
-def _survey(path: Path) -> _ShardScan:
-    samples = pair(path, walk(path), TRAINABLE)
+def _scan(path: Path) -> _ShardScan:
+    samples = pair_labels(path, walk(path), TRAINING_ENCODINGS)
     if not samples:
-        raise WaveganError(f"{path} holds no image; looked for {', '.join(f'.{kind}' for kind in TRAINABLE)}; take it away")
-    sides = {_side(path, image.name, image.offset, image.size) for image, _ in samples[:1]}
+        extensions = ", ".join(f".{extension}" for extension in TRAINING_ENCODINGS)
+        raise WaveganError(f"{path} holds no image; looked for {extensions}; move it elsewhere")
+    size = _image_size(path, samples[0].image)
     for image, _ in samples:
-        if _side(path, image.name, image.offset, image.size) not in sides:
-            raise UsageError(f"{image.name} in {path} has another size than the images before it; {_rewrite(path)}")
+        if _image_size(path, image) != size:
+            raise UsageError(f"{image.name} in {path} has another size than the images before it; {_advice(path)}")
     shard = Shard(file=path.name, images=len(samples), bytes=path.stat().st_size, sha256=sha256(path))
     rows = np.array([(image.offset, image.size, label) for image, label in samples], dtype=np.int64)
-    return _ShardScan(shard, rows, sides.pop(), {TRAINABLE[image.extension] for image, _ in samples})
+    return _ShardScan(shard, rows, size, {TRAINING_ENCODINGS[image.extension] for image, _ in samples})
 
 
-def _side(path: Path, name: str, offset: int, size: int) -> int:
-    """Side of a square image in pixels, from its header."""
+def _image_size(path: Path, image: Member) -> int:
+    """Read the side of a square image, in pixels, from its header."""
     try:
-        width, height = open_picture(read_at(path, offset, size)).size
-    except Exception as error:  # Pillow raises almost anything on broken bytes
-        raise WaveganError(f"{name} in {path} cannot be read as an image ({error}); mend it or take it away") from error
+        width, height = open_picture(read_at(path, image.offset, image.size)).size
+    except Exception as error:  # Pillow raises exceptions of almost any type on broken bytes
+        raise WaveganError(f"{image.name} in {path} cannot be read as an image ({error}); repair or remove it") from error
     if width != height or width not in RESOLUTIONS:
-        sides = ", ".join(map(str, RESOLUTIONS))
-        raise UsageError(f"{name} in {path} is {width}x{height} px, not square with a side of {sides}; {_rewrite(path)}")
+        sizes = ", ".join(map(str, RESOLUTIONS))
+        raise UsageError(f"{image.name} in {path} is {width}x{height} px, not square with a side of {sizes}; {_advice(path)}")
     return width
 
 
-def _rewrite(path: Path) -> str:
+def _advice(path: Path) -> str:
     return f"make them one size with `wavegan shards write {path.parent} OUT --size N`"
 
 
-def _measure(paths: Sequence[Path], found: Sequence[_ShardScan], side: int, workers: int) -> BandSums:
-    """Sums over the bands of MEASURED images, or of all."""
-    count = sum(len(one.members) for one in found)
-    drawn = np.zeros(count, dtype=bool)
-    drawn[rng_at(0, "shards/index", 0).permutation(count)[:MEASURED]] = True
-    parts: list[NDArray[np.bool_]] = np.split(drawn, np.cumsum([len(one.members) for one in found])[:-1])
-    draws = [_Draw(path, side, one.members[part]) for path, one, part in zip(paths, found, parts, strict=True)]
-    total: BandSums = sum(
-        tqdm(parallel_map(_bands, draws, workers), "measure", len(draws), unit="shard", disable=None), np.zeros((4, 3))
-    )
+def _band_sums(paths: Sequence[Path], scans: Sequence[_ShardScan], workers: int) -> BandSums:
+    """Sum over the Haar bands of BAND_STD_IMAGES randomly drawn images, or of all images if there are fewer."""
+    images = [len(scan.members) for scan in scans]
+    mask = np.zeros(sum(images), dtype=bool)
+    mask[rng_at(0, "shards/index", 0).permutation(len(mask))[:BAND_STD_IMAGES]] = True
+    masks: list[NDArray[np.bool_]] = np.split(mask, np.cumsum(images)[:-1])
+    jobs = [_DrawnImages(path, scan.size, scan.members[drawn]) for path, scan, drawn in zip(paths, scans, masks, strict=True)]
+    sums = tqdm(parallel_map(_shard_band_sums, jobs, workers), "measure", len(jobs), unit="shard", disable=None)
+    total: BandSums = sum(sums, np.zeros((4, 3)))
     return total
 
 
-def _bands(draw: _Draw) -> BandSums:
+def _shard_band_sums(images: _DrawnImages) -> BandSums:
     bands = BandStdAccumulator()
-    for offset, size, _ in draw.members.tolist():
-        name = f"image {key_at(draw.path, offset)} of {draw.path}"
-        bands.add(decode(read_at(draw.path, offset, size), draw.side, name))
+    for offset, size, _ in images.members.tolist():
+        try:
+            bands.add(decode(read_at(images.path, offset, size), images.size))
+        except DecodeError as error:
+            key = key_at(images.path, offset)
+            raise WaveganError(f"image {key} of {images.path} {error.reason}; repair or remove it") from error
     return bands.sums()

@@ -1,4 +1,4 @@
-"""The names of the images of a batch: for messages and diagnoses."""
+"""Names of the images of a batch, for error messages and diagnostics."""
 
 from wavegan_dist.data.index import Index
 from wavegan_dist.data.order import Order
@@ -6,8 +6,19 @@ from wavegan_dist.data.read import Reader
 
 
 def batch_keys(index: Index, seed: int, first: int, batch_size: int, share: slice) -> list[str]:
-    """`SHARD: KEY` of each image of a rank's share of the global batch that begins at image `first` of the run."""
+    """Name the images of one rank's share of a global batch.
+
+    Args:
+        index: the dataset.
+        seed: seed of the data order.
+        first: number of images that all ranks together have seen before this batch.
+        batch_size: images of the global batch.
+        share: the rank's slice of the global batch.
+
+    Returns:
+        `SHARD: KEY` of each image, in the order of the batch.
+    """
     reader = Reader(index)
     rows = Order(index.starts, seed).batch(first, batch_size)[share]
-    findings = (reader.finding(place, "") for place in reader.places(rows))
-    return [f"{finding.shard}: {finding.image}" for finding in findings]
+    images = [reader.image_error(location, "") for location in reader.locations(rows)]
+    return [f"{image.shard}: {image.image}" for image in images]

@@ -1,4 +1,4 @@
-"""Streams of uint8 batches: endless and exact for training, one subset for evaluation."""
+"""Streams of uint8 batches: endless for training, over a fixed set of images for evaluation."""
 
 import itertools
 import signal
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wavegan_dist.counted import rng_at
-from wavegan_dist.data.decode_batch import fill, shared_pixels
+from wavegan_dist.data.decode_batch import decode_batch, shared_buffers
 from wavegan_dist.data.error_log import DataError
 from wavegan_dist.data.index import Index
 from wavegan_dist.data.order import Order, RowIndices
@@ -22,8 +22,8 @@ from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.processes import exit_with_parent, signals_blocked
 
 PREFETCH = 4  # batches that each worker prepares ahead
-# They ask a run to leave and reach the whole process group; the parent alone answers.
-LEAVE = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# Schedulers and terminals send these signals to the whole process group; only the parent reacts to them.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 Item = TypeVar("Item")
 ErrorCallback = Callable[[list[DataError]], object]
@@ -39,179 +39,192 @@ def training_batches(
     world_size: int,
     workers: int,
     max_bad_fraction: float = 0.0,
-    found: ErrorCallback | None = None,
+    on_errors: ErrorCallback | None = None,
 ) -> Generator[Tensor, None, None]:
-    """An endless stream of uint8 batches [batch_size, 3, size, size], channels last, on the CPU (pinned beside a GPU).
+    """Stream this rank's training batches without end: uint8 [batch_size, 3, size, size], channels-last, on the CPU.
 
-    All ranks' batches number n together are `Order.batch(start_nimg + n * world_size * batch_size, ...)`: a function of
-    (seed, index) and the position, whatever the ranks and workers. So a run goes on at any image with other numbers of both,
-    and each image of an epoch comes exactly once. An epoch's last images share a batch with the next one's first.
+    The batches number n of all ranks together hold the images `Order.batch(start_nimg + n * global_batch, global_batch)` with
+    global_batch = world_size * batch_size, whatever the number of workers. Training therefore resumes at any image, and each
+    image of an epoch is seen once, even if the number of ranks changes. If a GPU is present, batches are in pinned memory.
 
-    A batch may be overwritten once the next one is asked for: the memory is used again. Clone what is to be kept.
+    The memory of a batch may be overwritten when the next batch is requested: clone what must be kept.
 
     Args:
-        batch_size: images of this rank's batch.
-        start_nimg: images already seen by all ranks together.
-        workers: decoding processes of this rank; 0 decodes in the calling process. They start here; closing the generator
-            ends them.
-        max_bad_fraction: missing shards with a larger share of the images are an error at once.
-        found: called in this process with what could not be read in a batch; such an image is replaced by its neighbour
-            in the batch. None: the first one is an error.
+        index: the dataset.
+        batch_size: images per rank.
+        seed: seed of the data order.
+        start_nimg: number of images that all ranks together have seen before.
+        rank: this rank.
+        world_size: number of ranks.
+        workers: decoding processes, started at once and stopped by closing the generator; 0 decodes in this process.
+        max_bad_fraction: largest fraction of the images that may be in missing shards.
+        on_errors: called in this process with the errors of a batch, whose unreadable images are replaced by others of the
+            batch. None raises the error instead.
 
     Raises:
-        UsageError: at once: too much is missing.
-        WaveganError: while iterating: an image cannot be read and `found` is None, or none of a batch can.
+        UsageError: at once, if too many shards are missing.
+        WaveganError: while iterating, if an image cannot be read and `on_errors` is None, or no image of a batch can be read.
     """
     check_present(index, max_bad_fraction)
     share = slice(rank * batch_size, (rank + 1) * batch_size)
-    batches = _Batches(index, seed, start_nimg, batch_size * world_size, share)
-    # A loader asks for the next PREFETCH batches of each worker when it hands one out: the one before may be overwritten.
-    buffers = shared_pixels(workers * PREFETCH + 1, batch_size, index.size)
-    stream = _stream(_Filled(batches, Reader(index), buffers), workers)
-    return _told(((_pinned(buffers[slot]), findings) for slot, findings in stream), found)
+    batch_rows = _BatchRows(index, seed, start_nimg, batch_size * world_size, share)
+    # DataLoader requests a worker's next batch while the current batch is in use: one buffer more than are prefetched.
+    buffers = shared_buffers(workers * PREFETCH + 1, batch_size, index.size)
+    decoded = _iterate(_DecodedBatches(batch_rows, Reader(index), buffers), workers)
+    return _without_errors(((_pinned(buffers[slot]), errors) for slot, errors in decoded), on_errors)
 
 
 def real_images(index: Index, count: int, seed: int, batch_size: int) -> Iterator[Tensor]:
-    """A random subset of `count` images without replacement, in the order of the shards; a pure function of (seed, index).
+    """Draw `count` images without replacement, as a pure function of (seed, index), in the order of the index.
 
     Yields:
-        uint8 [<= batch_size, 3, size, size], channels last, on the CPU; only the last is shorter.
+        uint8 [batch_size, 3, size, size], channels-last, on the CPU; the last batch may be smaller.
 
     Raises:
-        UsageError: at once, where the set has fewer images or a shard is missing.
-        WaveganError: while iterating: an image cannot be read; the message names it.
+        UsageError: at once, if the dataset has fewer images or a shard is missing.
+        WaveganError: while iterating, if an image cannot be read; the message names the image.
     """
     if count > index.count:
         raise UsageError(
-            f"{count} real images were asked for but {index.storage.base} holds {index.count}; ask for at most those"
+            f"{count} real images were requested but {index.storage.base} holds {index.count}; request at most that many"
         )
     return images_at(index, np.sort(rng_at(seed, "real", 0).choice(index.count, count, replace=False)), batch_size)
 
 
 def images_at(index: Index, rows: RowIndices, batch_size: int) -> Iterator[Tensor]:
-    """The images of these rows of the index, in their order; yields and raises as `real_images` does."""
+    """Read the images at `rows` of the index, in the order of `rows`. Yields and raises the same as `real_images`."""
     check_present(index, 0.0)
-    return _told(_read((rows[first : first + batch_size] for first in range(0, len(rows), batch_size)), index), None)
+    parts = (rows[first : first + batch_size] for first in range(0, len(rows), batch_size))
+    return _without_errors(_decode(parts, index), None)
 
 
 def epoch_keys(
     index: Index, *, seed: int, epoch: int, world_size: int, workers: int, batch_size: int, start: int = 0
 ) -> Iterator[list[list[str]]]:
-    """The keys of an epoch's images as training would see them, through the same loaders.
+    """List the keys of an epoch's images in the order of training, through the same data loaders.
 
     Args:
-        batch_size: of all ranks together.
-        start: images of the epoch that were seen before.
+        index: the dataset.
+        seed: seed of the data order.
+        epoch: number of the epoch, from 0.
+        world_size: number of ranks.
+        workers: loader processes per rank.
+        batch_size: images of the global batch.
+        start: number of images of the epoch to skip.
 
     Yields:
-        For each global batch a list of keys for each rank; the last is cut at the end of the epoch.
+        For each global batch, one list of keys per rank. The last batch ends with the epoch.
 
     Raises:
-        UsageError: the ranks cannot share the batch, or the epoch ends before `start`.
+        UsageError: `batch_size` is not a multiple of `world_size`, or the epoch has no more than `start` images.
     """
     if batch_size % world_size:
-        raise UsageError(f"a batch of {batch_size} does not divide among {world_size} ranks; make it a multiple")
+        raise UsageError(f"a batch of {batch_size} images does not divide among {world_size} ranks; make it a multiple")
     if start >= index.count:
         raise UsageError(f"an epoch has {index.count} images; start before image {start}")
-    local, keys = batch_size // world_size, _keys(index)
+    local, keys = batch_size // world_size, _all_keys(index)
     shares = [slice(rank * local, (rank + 1) * local) for rank in range(world_size)]
     first = epoch * index.count + start
-    streams = [_stream(_Batches(index, seed, first, batch_size, share), workers) for share in shares]
-    for left in range(index.count - start, 0, -batch_size):
-        rows = [next(stream) for stream in streams]
+    streams = [_iterate(_BatchRows(index, seed, first, batch_size, share), workers) for share in shares]
+    for remaining in range(index.count - start, 0, -batch_size):
+        rows_of_ranks = [next(stream) for stream in streams]
         yield [
-            [keys[row] for row in part[: max(left - share.start, 0)].tolist()] for part, share in zip(rows, shares, strict=True)
+            [keys[row] for row in rows[: max(remaining - share.start, 0)].tolist()]
+            for rows, share in zip(rows_of_ranks, shares, strict=True)
         ]
 
 
 @dataclass
-class _Batches(Dataset[RowIndices]):
-    """A rank's share of one global batch after another, from image `first` of the run on."""
+class _BatchRows(Dataset[RowIndices]):
+    """Item n is the rows of one rank's share of global batch n, counted from image `first` of the run."""
 
     index: Index
     seed: int
     first: int
-    size: int
+    global_batch: int
     share: slice
 
     def __post_init__(self) -> None:
         self.order = Order(self.index.starts, self.seed)
 
     def __getitem__(self, number: int) -> RowIndices:
-        return self.order.batch(self.first + number * self.size, self.size)[self.share]
+        return self.order.batch(self.first + number * self.global_batch, self.global_batch)[self.share]
 
 
 @dataclass
-class _Filled(Dataset[tuple[int, list[DataError]]]):
-    """The images of those rows: in which of the buffers, used in turn, they are, and what could not be read."""
+class _DecodedBatches(Dataset[tuple[int, list[DataError]]]):
+    """Item n is batch n, decoded into one of the buffers: the position of that buffer, and the errors of the batch."""
 
-    batches: _Batches
+    batch_rows: _BatchRows
     reader: Reader
     buffers: Tensor
 
     def __getitem__(self, number: int) -> tuple[int, list[DataError]]:
         slot = number % len(self.buffers)
-        return slot, fill(self.buffers[slot], self.batches[number], self.reader)
+        return slot, decode_batch(self.reader, self.batch_rows[number], self.buffers[slot])
 
 
-def _stream(batches: Dataset[Item], workers: int) -> Iterator[Item]:
-    """Item after item from number 0 on, without end, in the same order however many workers make them."""
+def _iterate(dataset: Dataset[Item], workers: int) -> Iterator[Item]:
+    """Yield items 0, 1, 2, ... of an endless dataset in that order, prepared by any number of worker processes."""
     numbers = itertools.count()
     if not workers:
-        return map(batches.__getitem__, numbers)  # a loader would take 3 % of the time here
+        return map(dataset.__getitem__, numbers)  # a DataLoader without workers would take 3 % longer
     loader = DataLoader(
-        batches,
+        dataset,
         sampler=numbers,
         batch_size=None,
         num_workers=workers,
         prefetch_factor=PREFETCH,
-        collate_fn=_as_it_is,
+        collate_fn=_identity,
         worker_init_fn=_prepare_worker,
-        multiprocessing_context="fork",  # the buffers are memory that only a fork shares
-        generator=torch.Generator(),  # of its own: the loader would draw its base seed from the global one
+        multiprocessing_context="fork",  # only forked processes share the buffers
+        generator=torch.Generator(),  # otherwise DataLoader would draw its base seed from the global generator
     )
-    with signals_blocked(*LEAVE):
+    with signals_blocked(*STOP_SIGNALS):
         return iter(loader)
 
 
-def _read(parts: Iterator[RowIndices], index: Index) -> Iterator[tuple[Tensor, list[DataError]]]:
+def _decode(parts: Iterator[RowIndices], index: Index) -> Iterator[tuple[Tensor, list[DataError]]]:
     reader = Reader(index)
     for rows in parts:
-        pixels = torch.empty(len(rows), index.size, index.size, 3, dtype=torch.uint8)
-        yield pixels, fill(pixels, rows, reader)
+        batch_bhwc = torch.empty(len(rows), index.size, index.size, 3, dtype=torch.uint8)
+        yield batch_bhwc, decode_batch(reader, rows, batch_bhwc)
 
 
-def _pinned(pixels: Tensor) -> Tensor:
-    """A copy in pinned memory, from which a GPU copies while the CPU goes on; the same tensor where there is none."""
-    return torch.empty_like(pixels, pin_memory=True).copy_(pixels) if torch.cuda.is_available() else pixels
+def _pinned(batch: Tensor) -> Tensor:
+    """Copy to pinned memory, so that the copy to the GPU is asynchronous; without a GPU, return the tensor itself."""
+    return torch.empty_like(batch, pin_memory=True).copy_(batch) if torch.cuda.is_available() else batch
 
 
-def _told(batches: Iterator[tuple[Tensor, list[DataError]]], found: ErrorCallback | None) -> Generator[Tensor, None, None]:
-    for pixels, findings in batches:
-        if findings and found is None:
-            raise WaveganError(f"{findings[-1]}; find all damage with `wavegan shards verify`")
-        if findings and found is not None:
-            found(findings)
-        if sum(finding.row is not None for finding in findings) == len(pixels):
+def _without_errors(
+    batches_bhwc: Iterator[tuple[Tensor, list[DataError]]], on_errors: ErrorCallback | None
+) -> Generator[Tensor, None, None]:
+    """Pass the errors of each batch to `on_errors`, or raise the last one, and view each batch as [B, 3, H, W]."""
+    for batch_bhwc, errors in batches_bhwc:
+        if errors and on_errors is None:
+            raise WaveganError(f"{errors[-1]}; find all damage with `wavegan shards verify`")
+        if errors and on_errors is not None:
+            on_errors(errors)
+        if sum(error.row is not None for error in errors) == len(batch_bhwc):
             raise WaveganError(
-                f"no image of a batch can be read, first {findings[0]}; find all damage with `wavegan shards verify`"
+                f"no image of a batch can be read, first {errors[0]}; find all damage with `wavegan shards verify`"
             )
-        yield pixels.permute(0, 3, 1, 2)
+        yield batch_bhwc.permute(0, 3, 1, 2)
 
 
-def _keys(index: Index) -> list[str]:
-    """The key of each row: every tar is walked once."""
+def _all_keys(index: Index) -> list[str]:
+    """Return the key of each row of the index, from the tar headers."""
     keys: list[str] = []
     for shard, first, last in zip(index.shards, index.starts[:-1], index.starts[1:], strict=True):
-        at = {member.offset: member.key for member in walk(index.storage.local(shard.file, shard.bytes, shard.sha256))}
-        keys += [at[offset] for offset in index.members[first:last, 0].tolist()]
+        path = index.storage.local(shard.file, shard.bytes, shard.sha256)
+        key_at_offset = {member.offset: member.key for member in walk(path)}
+        keys += [key_at_offset[offset] for offset in index.members[first:last, 0].tolist()]
     return keys
 
 
-def _as_it_is(item: Item) -> Item:
+def _identity(item: Item) -> Item:
     return item
 
 
 def _prepare_worker(_worker: int) -> None:
-    """Torch itself keeps each worker to one thread, but looks only every 5 seconds whether the parent lives."""
-    exit_with_parent()
+    exit_with_parent()  # PyTorch's own watchdog checks only every 5 seconds whether the parent is alive

@@ -1,4 +1,4 @@
-"""From a picture as people keep it to uint8 RGB images of one size; `codec.to_rgb` has the rules for odd colours."""
+"""Turn source pictures into uint8 RGB images of one size: center crops or patches. `codec.to_rgb` converts color modes."""
 
 import warnings
 from collections.abc import Iterator
@@ -10,29 +10,30 @@ from PIL import Image, ImageOps
 
 Pixels = NDArray[np.uint8]
 
-# A patch is flat, and left out, where the standard deviation of its grey levels (of 0..255) is below this: skies,
-# blank walls and black borders go, shaded and textured surfaces stay.
-FLAT = 12.0
+# Patches whose gray levels (0..255) have a smaller standard deviation are skipped: skies, blank walls and black borders are
+# dropped, shaded and textured surfaces are kept.
+MIN_PATCH_STD = 12.0
 
 
 def open_picture(content: bytes) -> Image.Image:
-    """The picture in `content`, not decoded yet.
+    """Open an encoded picture without decoding its pixels.
 
-    Raises whatever Pillow raises on broken bytes, and for more pixels than its limit against decompression bombs, where
-    Pillow itself would warn up to twice that.
+    Raises:
+        Exception: of almost any type, from Pillow, if the bytes are broken.
+        Image.DecompressionBombWarning: the picture has more pixels than Pillow's limit; Pillow alone would only warn.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         return Image.open(BytesIO(content))
 
 
-def centre(image: Image.Image, size: int) -> Pixels:
-    """The largest centred square of an RGB image, resized by Lanczos: [size, size, 3]."""
+def center_crop(image: Image.Image, size: int) -> Pixels:
+    """Crop the largest centered square of an RGB image and resize it with a Lanczos filter to [size, size, 3]."""
     return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))
 
 
 def patches(image: Image.Image, size: int, stride: int) -> Iterator[Pixels]:
-    """Patches [size, size, 3] of an RGB image, row by row, the flat ones left out; none of an image smaller than that."""
+    """Yield the patches [size, size, 3] of an RGB image in row-major order, except flat ones; none of a smaller image."""
     pixels_hwc = np.asarray(image)
     height, width = pixels_hwc.shape[:2]
     if width < size:
@@ -40,5 +41,5 @@ def patches(image: Image.Image, size: int, stride: int) -> Iterator[Pixels]:
     for top in range(0, height - size + 1, stride):
         strip = pixels_hwc[top : top + size]
         windows = np.lib.stride_tricks.sliding_window_view(strip.mean(2, dtype=np.float32), size, axis=1)[:, ::stride]
-        for column in np.flatnonzero(windows.std(axis=(0, 2)) >= FLAT):
+        for column in np.flatnonzero(windows.std(axis=(0, 2)) >= MIN_PATCH_STD):
             yield strip[:, column * stride : column * stride + size]

@@ -1,4 +1,4 @@
-"""The bytes of an image by its row in the index: one `pread`, no tar is parsed."""
+"""Read the encoded bytes of an image, given its row in the index, with one `pread`: no tar is parsed."""
 
 import os
 from collections import OrderedDict
@@ -12,70 +12,80 @@ from wavegan_dist.data.order import RowIndices
 from wavegan_dist.data.tars import key_at
 from wavegan_dist.errors import UsageError, WaveganError
 
-OPEN_FILES = 128  # shards that a reader keeps open
+OPEN_FILES = 128  # largest number of shards that a reader keeps open
 
 
-class Place(NamedTuple):
-    """Where an image lies: its row in the index, its shard's number, offset and size in bytes."""
+class ImageLocation(NamedTuple):
+    """Where the encoded image of one row of the index is stored."""
 
     row: int
-    shard: int
-    offset: int
-    size: int
+    shard: int  # position of the shard in `Index.shards`
+    offset: int  # of the image in the shard, in bytes
+    size: int  # of the encoded image, in bytes
 
 
 class UnreadableError(WaveganError):
-    """An image that cannot be read; `findings` says why, and of its shard if that is at fault."""
+    """An encoded image that cannot be read.
 
-    def __init__(self, findings: list[DataError]) -> None:
-        super().__init__("; ".join(map(str, findings)))
-        self.findings = findings
+    Args:
+        errors: the error of the image and, if the whole shard is missing or cut short, the error of the shard.
+    """
+
+    def __init__(self, errors: list[DataError]) -> None:
+        super().__init__("; ".join(map(str, errors)))
+        self.errors = errors
 
 
 class Reader:
-    """Reads images of a set by row; each process has its own.
+    """Reads encoded images by row and keeps recently used shards open. A pickled copy opens files of its own.
 
     Args:
-        index: the set; its storage fetches what lies elsewhere.
+        index: the dataset; shards of a remote dataset are downloaded into its cache when they are first read.
     """
 
     def __init__(self, index: Index) -> None:
         self.index = index
-        self._open: OrderedDict[int, BinaryIO] = OrderedDict()
+        self._open: OrderedDict[int, BinaryIO] = OrderedDict()  # by shard, least recently used first
 
-    def places(self, rows: RowIndices) -> list[Place]:
-        """Where the images of these rows lie."""
+    def locations(self, rows: RowIndices) -> list[ImageLocation]:
+        """Look up where the images of `rows` are stored; no shard is opened."""
         shards = np.searchsorted(self.index.starts, rows, side="right") - 1
         offsets, sizes, _ = self.index.members[rows].T.tolist()
-        return list(map(Place, rows.tolist(), shards.tolist(), offsets, sizes))
+        return list(map(ImageLocation, rows.tolist(), shards.tolist(), offsets, sizes))
 
-    def read(self, place: Place) -> bytes:
-        """The encoded image. Raises UnreadableError where its shard is missing or ends before it."""
-        _, number, offset, size = place
+    def read(self, location: ImageLocation) -> bytes:
+        """Read one encoded image.
+
+        Raises:
+            UnreadableError: the shard cannot be opened, read or downloaded, or ends before the image does.
+        """
+        _, number, offset, size = location
         try:
             descriptor = self._file(number).fileno()
             content = os.pread(descriptor, size, offset)
         except (WaveganError, OSError) as error:
-            gone = DataError(self.index.shards[number].file, f"cannot be read: {getattr(error, 'strerror', None) or error}")
-            raise UnreadableError([gone, self.finding(place, "lies in a shard that cannot be read")]) from error
+            reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+            shard_error = DataError(self.index.shards[number].file, reason)
+            image_error = self.image_error(location, "is in a shard that cannot be read")
+            raise UnreadableError([shard_error, image_error]) from error
         if len(content) < size:
             shard = self.index.shards[number]
-            cut = DataError(shard.file, f"is cut short: {os.fstat(descriptor).st_size:,} of {shard.bytes:,} bytes")
-            raise UnreadableError([cut, self.finding(place, "lies beyond the end of its shard")])
+            reason = f"is cut short: {os.fstat(descriptor).st_size:,} of {shard.bytes:,} bytes"
+            image_error = self.image_error(location, "lies beyond the end of its shard")
+            raise UnreadableError([DataError(shard.file, reason), image_error])
         return content
 
-    def finding(self, place: Place, reason: str) -> DataError:
-        """What to say of an image; its key where its header can still be read."""
-        shard = self.index.shards[place.shard]
+    def image_error(self, location: ImageLocation, reason: str) -> DataError:
+        """Describe an image that cannot be used, named by its key or, if its tar header is unreadable, by its position."""
+        shard = self.index.shards[location.shard]
         try:
-            key = key_at(self.index.storage.local(shard.file, shard.bytes, shard.sha256), place.offset)
+            key = key_at(self.index.storage.local(shard.file, shard.bytes, shard.sha256), location.offset)
         except (WaveganError, OSError):
-            key = f"image {place.row - int(self.index.starts[place.shard])}"
-        return DataError(shard.file, reason, place.row, key)
+            key = f"image {location.row - int(self.index.starts[location.shard])}"
+        return DataError(shard.file, reason, location.row, key)
 
     def __getstate__(self) -> dict[str, object]:
-        """For another process: which opens its own files."""
-        return {**self.__dict__, "_open": OrderedDict()}
+        return {**self.__dict__, "_open": OrderedDict()}  # files cannot be pickled
 
     def _file(self, number: int) -> BinaryIO:
         if number in self._open:
@@ -89,14 +99,18 @@ class Reader:
 
 
 def check_present(index: Index, max_bad_fraction: float) -> None:
-    """Raises UsageError where shards of a local set are missing that hold more than this share of the images."""
+    """Check that the shards of a local dataset exist; nothing is read, and remote datasets are not checked.
+
+    Raises:
+        UsageError: the missing shards hold more than the fraction `max_bad_fraction` of the images.
+    """
     if index.storage.is_remote:
         return
     missing = [shard for shard in index.shards if not (index.folder / shard.file).is_file()]
-    lost = sum(shard.images for shard in missing)
-    if lost > max_bad_fraction * index.count:
+    images = sum(shard.images for shard in missing)
+    if images > max_bad_fraction * index.count:
         names = ", ".join(shard.file for shard in missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise UsageError(
-            f"{len(missing)} of {len(index.shards)} shards ({lost} images) are missing from {index.folder}: {names}; "
+            f"{len(missing)} of {len(index.shards)} shards ({images} images) are missing from {index.folder}: {names}; "
             "copy or write them again, or allow for it with data.max_bad_fraction"
         )

@@ -1,4 +1,4 @@
-"""Bytes from elsewhere: http(s)://, pipe:COMMAND as WebDataset writes it, and all that fsspec knows (s3://, gs://, ...)."""
+"""Read remote files: http(s)://, `pipe:COMMAND` as in WebDataset, and every protocol of fsspec (s3://, gs://, ...)."""
 
 import os
 import signal
@@ -13,71 +13,82 @@ from urllib.request import urlopen
 
 from wavegan_dist.errors import WaveganError
 
-PAUSES = (0.5, 2.0, 8.0)  # seconds before the second, third and fourth try
-READ_TIMEOUT = 60.0  # seconds without a byte of an http(s) answer
-PIECE = 1 << 20
+RETRY_DELAYS = (0.5, 2.0, 8.0)  # seconds before the second, third and fourth attempt
+READ_TIMEOUT = 60.0  # seconds without a byte of an http(s) response
+BLOCK_BYTES = 1 << 20
 
-# A second try would meet these again, and HTTP's 4xx but for those that ask to come later.
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError, ImportError, ValueError)
-_LATER = (408, 425, 429)
+# Not retried: these errors would occur again, and so would HTTP status 4xx, with the exceptions below.
+_PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError, ImportError, ValueError)
+_TRANSIENT_STATUS = (408, 425, 429)  # Request Timeout, Too Early, Too Many Requests
 
 Result = TypeVar("Result")
 
 
-class Interrupted(Exception):  # noqa: N818 - not an error yet
-    """The bytes did not come, in the words for the user; whether that may pass."""
+class TransferError(Exception):
+    """A failed attempt to read a remote file.
 
-    def __init__(self, message: str, may_pass: bool = True) -> None:
+    Args:
+        message: the cause, for the user.
+        transient: whether another attempt may succeed.
+    """
+
+    def __init__(self, message: str, transient: bool = True) -> None:
         super().__init__(message)
-        self.may_pass = may_pass
+        self.transient = transient
 
 
 def is_remote(base: str) -> bool:
-    """Whether this is a URL or a pipe, not a path."""
+    """Whether `base` is a URL or a pipe rather than a path."""
     return base.startswith("pipe:") or "://" in base
 
 
-def read(url: str, take: Callable[[Iterator[bytes]], Result]) -> Result:
-    """What `take` makes of the bytes of `url`, which come in pieces, from first to last.
+def read(url: str, consume: Callable[[Iterator[bytes]], Result]) -> Result:
+    """Read a remote file, with up to three retries after transient failures.
 
-    After a failure that may pass, also where `take` raises Interrupted, all begins again, three times at most.
+    Args:
+        url: a URL or `pipe:COMMAND`.
+        consume: called with an iterator over the content, in blocks, in each attempt; it may raise TransferError as well.
+
+    Returns:
+        The result of `consume`.
 
     Raises:
-        WaveganError: in one line, why they cannot be read.
+        WaveganError: the file cannot be read.
     """
-    for tries, pause in enumerate((*PAUSES, None), 1):
+    for attempt, delay in enumerate((*RETRY_DELAYS, None), 1):
         try:
-            with closing(_pieces(url)) as pieces:
-                return take(pieces)
-        except Interrupted as failure:
-            if pause is None or not failure.may_pass:
-                reason = f"{failure}, {tries} times" if pause is None else str(failure)
+            with closing(_blocks(url)) as blocks:
+                return consume(blocks)
+        except TransferError as failure:
+            if delay is None or not failure.transient:
+                reason = f"{failure}, {attempt} times" if delay is None else str(failure)
                 raise WaveganError(f"cannot read {url} ({reason}); check the address and who may read it") from failure
-            time.sleep(pause)
-    raise AssertionError  # the last try returns or raises
+            time.sleep(delay)
+    raise AssertionError  # the last attempt returns or raises
 
 
-def _pieces(url: str) -> Generator[bytes, None, None]:
+def _blocks(url: str) -> Generator[bytes, None, None]:
     try:
         with _open(url) as stream:
-            while piece := stream.read(PIECE):
-                yield piece
-    except Interrupted:
+            while block := stream.read(BLOCK_BYTES):
+                yield block
+    except TransferError:
         raise
     except HTTPError as error:
-        raise Interrupted(f"HTTP {error.code} {error.reason}", error.code >= 500 or error.code in _LATER) from error
-    except Exception as error:  # every store of fsspec has errors of its own
+        transient = error.code >= 500 or error.code in _TRANSIENT_STATUS
+        raise TransferError(f"HTTP {error.code} {error.reason}", transient) from error
+    except Exception as error:  # every fsspec file system raises exceptions of its own
         message = " ".join(f"{type(error).__name__}: {error}".split())
-        raise Interrupted(message, may_pass=not isinstance(error, _FINAL)) from error
+        raise TransferError(message, transient=not isinstance(error, _PERMANENT)) from error
 
 
 def _open(url: str) -> AbstractContextManager[IO[bytes]]:
     if url.startswith("pipe:"):
         return _pipe(url.removeprefix("pipe:"))
     if url.startswith(("http://", "https://")):
-        answer: AbstractContextManager[IO[bytes]] = urlopen(url, timeout=READ_TIMEOUT)
-        return answer
-    import fsspec  # not at the top: local sets do without
+        response: AbstractContextManager[IO[bytes]] = urlopen(url, timeout=READ_TIMEOUT)
+        return response
+    import fsspec  # imported late: local datasets do not need it
 
     file: AbstractContextManager[IO[bytes]] = fsspec.open(url, "rb")
     return file
@@ -85,7 +96,7 @@ def _open(url: str) -> AbstractContextManager[IO[bytes]]:
 
 @contextmanager
 def _pipe(command: str) -> Iterator[IO[bytes]]:
-    """What a shell command prints; it is killed, with its children, where the reader stops early."""
+    """Yield the standard output of a shell command; kill the command and its children if the block raises."""
     settings: dict[str, Any] = {"shell": True, "stdin": subprocess.DEVNULL, "start_new_session": True}
     with TemporaryFile() as stderr, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, **settings) as process:
         assert process.stdout
@@ -97,5 +108,5 @@ def _pipe(command: str) -> Iterator[IO[bytes]]:
         if status := process.wait():
             stderr.seek(0)
             lines = stderr.read().decode(errors="replace").split("\n")
-            last = next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
-            raise Interrupted(f"exit code {status}: {last}")
+            last = next((line.strip() for line in reversed(lines) if line.strip()), "no error message")
+            raise TransferError(f"exit code {status}: {last}")

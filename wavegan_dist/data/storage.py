@@ -1,18 +1,17 @@
-"""Where shards lie: in a local folder, or elsewhere with a local cache that all processes of a node share.
+"""Access to the files of a dataset: in a local folder, or remote with a cache that all processes of a node share.
 
-The cache holds whole, checked files only, and needs no server: a download goes into a `.part` file, whose lock makes one
-process fetch while the others wait, and is renamed when its size and hash are right. A process that is killed leaves a
-`.part` without a lock, which the next one takes over or removes. What was handed out longest ago is deleted when room is
-needed, perhaps while somebody reads it: on POSIX an open file can be read, and takes space, until it is closed.
+The cache needs no server and holds only complete, verified files. A download is written to a `.part` file under a lock, so one
+process downloads while the others wait, and is renamed once its size and hash are correct. A killed process leaves a `.part`
+file without a lock, which the next process takes over or removes. To free space, the least recently requested files are
+deleted, even while they are being read: on POSIX, an open file stays readable, and occupies space, until it is closed.
 """
 
-import fcntl
 import hashlib
 import os
 import shlex
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -20,19 +19,24 @@ from urllib.parse import quote
 
 from wavegan_dist.data import remote
 from wavegan_dist.errors import UsageError, WaveganError
+from wavegan_dist.files import locked
 
-GRACE = 30.0  # seconds from handing out a path, in which it is opened, to when its file may be deleted
+GRACE = 30.0  # seconds after a path is returned during which its file is not deleted: the caller opens it meanwhile
 
-_OURS = "[0-9a-f]" * 16 + "-*"  # nothing else in the folder is touched
+_CACHED = "[0-9a-f]" * 16 + "-*"  # pattern of the names of cached files; no other file in the folder is touched
+_ADVICE = "copy the dataset there again, with its index"
 
 
 def locate(location: str | Path, cache: Path | None = None, cache_bytes: int = 0) -> tuple["Storage", str]:
-    """The storage of a set and the name of its index there.
+    """Resolve the location of a dataset.
 
     Args:
-        location: a folder or the index.json in it, a URL of either, or pipe:COMMAND with {file}.
-        cache: as of `Storage`.
-        cache_bytes: as of `Storage`.
+        location: a folder or the path of its index, a URL of either, or pipe:COMMAND with {file}.
+        cache: see `Storage`.
+        cache_bytes: see `Storage`.
+
+    Returns:
+        The storage and the file name of the index in it.
     """
     base, name = str(location), "index.json"
     if base.endswith(".json") and not base.startswith("pipe:"):
@@ -44,16 +48,17 @@ def locate(location: str | Path, cache: Path | None = None, cache_bytes: int = 0
 
 @dataclass(frozen=True)
 class Storage:
-    """The files of one set of shards.
+    """The files of one dataset.
 
     Args:
-        base: a folder, the URL of one (http(s)://, s3://, gs://, ... through fsspec), or `pipe:COMMAND` that prints the
-            file whose name takes the place of {file}: `pipe:aws s3 cp s3://bucket/set/{file} -`.
-        cache: a folder on this node for files from elsewhere; other processes, runs and sets may share it.
-        cache_bytes: as much may lie in the cache; what is being fetched or was handed out just now stays besides.
+        base: a folder, the URL of one (http(s)://, s3://, gs://, ... through fsspec), or `pipe:COMMAND`, a shell command that
+            prints the file whose name replaces {file}: `pipe:aws s3 cp s3://bucket/set/{file} -`.
+        cache: a folder on this node for downloaded files; other processes, runs and datasets may use the same folder.
+        cache_bytes: largest total size of the cache; it is exceeded only by running downloads and files requested within the
+            last GRACE seconds.
 
     Raises:
-        UsageError: a pipe without {file}, or no cache for a base that is elsewhere.
+        UsageError: a pipe without {file}, or a remote base without a cache.
     """
 
     base: str
@@ -65,40 +70,46 @@ class Storage:
             raise UsageError(
                 f"{self.base} lacks {{file}}, which stands for a file's name: pipe:curl -sf http://host/set/{{file}}"
             )
-        if remote.is_remote(self.base) and self.cache is None:
+        if self.is_remote and self.cache is None:
             raise UsageError(f"{self.base} is not on this machine; give a folder for its cache")
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether the files must be downloaded."""
+        return remote.is_remote(self.base)
+
     def read(self, file: str) -> bytes:
-        """A small file, such as the index, as it is now: never from the cache.
+        """Read a small file, such as the index, in its current version: the cache is not used.
 
         Raises:
-            WaveganError: it cannot be read from elsewhere. OSError: from a local folder.
+            WaveganError: a remote file cannot be read.
+            OSError: a local file cannot be read.
         """
         return remote.read(self._url(file), b"".join) if self.is_remote else Path(self.base, file).read_bytes()
 
     def open(self, file: str, size: int | None, sha256: str) -> BinaryIO:
-        """The file, open for reading without a buffer: it can be read to its end whatever happens to the cache.
+        """Open a file for unbuffered reading. The open file stays readable even if the cache deletes it.
 
-        Args and errors are those of `local`, and OSError where a local file cannot be opened.
+        Takes the arguments of `local` and raises its errors, and OSError if a local file cannot be opened.
         """
         while True:
             try:
                 return self.local(file, size, sha256).open("rb", buffering=0)
-            except FileNotFoundError:  # deleted in between, GRACE seconds or more after it was whole
+            except FileNotFoundError:  # the cache deleted the file before it was opened, after GRACE seconds or more
                 if not self.is_remote:
                     raise
 
     def local(self, file: str, size: int | None, sha256: str) -> Path:
-        """The path of the whole file on this machine, fetched if need be; to be opened within GRACE seconds.
+        """Return the path of a complete file on this machine, downloaded if need be. Open it within GRACE seconds.
 
         Args:
-            file: its plain name.
-            size: in bytes, None where nobody knows.
-            sha256: hex digest. Both are checked while fetching; a local folder is taken as it is.
+            file: file name.
+            size: expected size in bytes; None if unknown.
+            sha256: expected hex digest. Size and digest are checked for downloads only: local files are used as they are.
 
         Raises:
             UsageError: the file is larger than the cache may be.
-            WaveganError: it cannot be fetched, differs from what was said, or the cache cannot be written.
+            WaveganError: the file cannot be downloaded, does not have the expected content, or the cache is not writable.
         """
         if not self.is_remote or self.cache is None:
             return Path(self.base, file)
@@ -106,18 +117,13 @@ class Storage:
             raise UsageError(f"{file} of {size:,} bytes is larger than the cache may be ({self.cache_bytes:,}); allow more")
         path = self.cache / f"{sha256[:16]}-{file}"
         try:
-            if not _is_whole(path, size):
+            if not _is_complete(path, size):
                 self._fetch(file, size, sha256, path)
         except OSError as error:
             raise WaveganError(
                 f"cannot keep {file} in the cache {self.cache}: {error.strerror}; make room or move it"
             ) from error
         return path
-
-    @property
-    def is_remote(self) -> bool:
-        """Whether the files are not in a local folder."""
-        return remote.is_remote(self.base)
 
     def _url(self, file: str) -> str:
         if self.base.startswith("pipe:"):
@@ -127,89 +133,78 @@ class Storage:
 
     def _fetch(self, file: str, size: int | None, sha256: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.part")
-        with _locked(unfinished) as part:
+        part = path.with_name(f".{path.name}.part")
+        with locked(part):
+            if _is_complete(path, size):  # another process has downloaded the file while this one waited for the lock
+                part.unlink()
+                return
             try:
-                if not _is_whole(path, size):  # nobody was faster
-                    part.truncate(size or 0)  # counts at once as what it will be
-                    self._make_room()
-                    remote.read(self._url(file), lambda pieces: _save(pieces, part, f"{file} of {self.base}", size, sha256))
-                    unfinished.rename(path)
-            finally:
-                if _is_at(unfinished, part):
-                    unfinished.unlink()
+                self._download(file, size, sha256, part)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
+            part.rename(path)
+
+    def _download(self, file: str, size: int | None, sha256: str, part: Path) -> None:
+        with part.open("r+b") as out:
+            out.truncate(size or 0)  # reserves the space: other processes count the file with its final size
+            self._make_room()
+            name = f"{file} of {self.base}"
+            remote.read(self._url(file), lambda blocks: _save(blocks, out, name, size, sha256))
 
     def _make_room(self) -> None:
-        """Remove what killed processes left, then what was handed out longest ago, until `cache_bytes` is kept."""
+        """Delete what killed processes left, then the least recently requested files, until the cache fits `cache_bytes`."""
         assert self.cache
-        for unfinished in self.cache.glob(f".{_OURS}.part"):
-            _remove_stale(unfinished)
-        whole = [(path, status) for path in self.cache.glob(_OURS) if (status := _status(path))]
-        parts = [status for path in self.cache.glob(f".{_OURS}.part") if (status := _status(path))]
-        excess = sum(status.st_size for status in [*parts, *(status for _, status in whole)]) - self.cache_bytes
-        for path, status in sorted(whole, key=lambda entry: entry[1].st_mtime_ns):
+        for part in self.cache.glob(f".{_CACHED}.part"):
+            _remove_stale(part)
+        complete = [(path, status) for path in self.cache.glob(_CACHED) if (status := _status(path))]
+        parts = [status for path in self.cache.glob(f".{_CACHED}.part") if (status := _status(path))]
+        excess = sum(status.st_size for status in [*parts, *(status for _, status in complete)]) - self.cache_bytes
+        for path, status in sorted(complete, key=lambda entry: entry[1].st_mtime_ns):
             if excess <= 0 or status.st_mtime > time.time() - GRACE:
                 break
             path.unlink(missing_ok=True)
             excess -= status.st_size
 
 
-def _save(pieces: Iterator[bytes], out: IO[bytes], name: str, size: int | None, sha256: str) -> None:
-    """Write from the beginning and check. Raises Interrupted where bytes are missing, WaveganError where they differ."""
-    found, digest = 0, hashlib.sha256()
+def _save(blocks: Iterator[bytes], out: IO[bytes], name: str, size: int | None, sha256: str) -> None:
+    """Write a download from the start of `out` and verify it.
+
+    Raises:
+        TransferError: bytes are missing.
+        WaveganError: there are too many bytes, or the digest differs.
+    """
+    received, digest = 0, hashlib.sha256()
     out.seek(0)
-    for piece in pieces:
-        found += len(piece)
-        if size is not None and found > size:
+    for block in blocks:
+        received += len(block)
+        if size is not None and received > size:
             raise WaveganError(f"{name} has more bytes than the {size:,} of the index; {_ADVICE}")
-        digest.update(piece)
-        out.write(piece)
+        digest.update(block)
+        out.write(block)
     out.truncate()
     out.flush()
-    if size is not None and found < size:
-        raise remote.Interrupted(f"{found:,} bytes came, the index says {size:,}")
+    if size is not None and received < size:
+        raise remote.TransferError(f"{received:,} bytes came, the index says {size:,}")
     if digest.hexdigest() != sha256:
         raise WaveganError(f"{name} has the sha256 {digest.hexdigest()[:16]}..., the index says {sha256[:16]}...; {_ADVICE}")
 
 
-def _is_whole(path: Path, size: int | None) -> bool:
-    """Whether it is there (and, from now, the file that was handed out last)."""
+def _is_complete(path: Path, size: int | None) -> bool:
+    """Check that a cached file exists with the expected size, and mark it as the most recently requested."""
     with suppress(FileNotFoundError):
         os.utime(path)
-        return size is None or path.stat().st_size == size  # a power cut may leave less
+        return size is None or path.stat().st_size == size  # a power cut may truncate a file
     return False
 
 
-@contextmanager
-def _locked(path: Path, wait: bool = True) -> Iterator[IO[bytes]]:
-    """The file, made if need be, open and locked against all other processes and threads.
-
-    Raises:
-        BlockingIOError: somebody has it, and `wait` is false.
-    """
-    while True:
-        with open(path, "r+b", opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o666)) as file:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            if _is_at(path, file):  # else it was renamed or removed while this waited
-                yield file
-                return
-
-
-def _remove_stale(unfinished: Path) -> None:
-    """Remove a download that nobody is at."""
-    with suppress(BlockingIOError), _locked(unfinished, wait=False):
-        unfinished.unlink()
-
-
-def _is_at(path: Path, file: IO[bytes]) -> bool:
-    status = _status(path)
-    return status is not None and os.path.samestat(status, os.fstat(file.fileno()))
+def _remove_stale(part: Path) -> None:
+    """Delete an unfinished download unless a process holds its lock."""
+    with suppress(BlockingIOError), locked(part, wait=False):
+        part.unlink()
 
 
 def _status(path: Path) -> os.stat_result | None:
     with suppress(FileNotFoundError):
         return path.stat()
     return None
-
-
-_ADVICE = "copy the set there again, with its index"

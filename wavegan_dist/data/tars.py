@@ -1,4 +1,4 @@
-"""Tars as WebDataset uses them: members `KEY.EXTENSION`, those of one key together. Written, walked and looked into."""
+"""Write, list and look into WebDataset tars: members are named `KEY.EXTENSION`, and the members of one key form a sample."""
 
 import re
 import tarfile
@@ -11,51 +11,51 @@ from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import atomic_file
 
 BLOCK = tarfile.BLOCKSIZE
-EXTENDED = (b"x", b"g", b"L", b"K")  # types of the headers that carry a long name (PAX, GNU) for the header after them
-LONGEST_EXTENSION = 64  # blocks, of such a header's content
+EXTENDED_TYPES = (b"x", b"g", b"L", b"K")  # types of PAX and GNU headers that hold a long name for the header after them
+MAX_EXTENDED_BLOCKS = 64  # largest content of such a header
 
-_NAME = re.compile(r"((?:.*/|)[^./]+)[.]([^/]*)")  # WebDataset's own rule: the key ends at the basename's first dot
+_NAME = re.compile(r"((?:.*/|)[^./]+)[.]([^/]*)")  # WebDataset's rule: the key ends at the first dot of the file name
 
 
 class Member(NamedTuple):
-    """A file in a tar: `name` is `key`.`extension` (the latter in lower case); `size` bytes of content at `offset`."""
+    """A file in a tar."""
 
-    name: str
+    name: str  # `key`.`extension`
     key: str
-    extension: str
-    offset: int
-    size: int
+    extension: str  # in lower case
+    offset: int  # of the content in the tar, in bytes
+    size: int  # of the content, in bytes
 
 
 class Sample(NamedTuple):
-    """An image of a tar, and its label or -1."""
+    """An image of a tar and its label, -1 if it has none."""
 
     image: Member
     label: int
 
 
 def write_tar(path: Path, files: Iterable[tuple[str, bytes]]) -> list[tuple[str, tuple[int, int]]]:
-    """Write (name, content) pairs as a tar whose bytes depend on them alone.
+    """Write (name, content) pairs as a tar. Its bytes depend on those pairs alone: headers carry no times or owners.
 
     Returns:
-        Each name with offset and size of its content.
+        (name, (offset, size)) of each content, in bytes.
     """
-    places = []
+    written = []
     with atomic_file(path, "wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for name, content in files:
             header = tarfile.TarInfo(name)
             header.size = len(content)
-            places.append((name, (tar.offset + BLOCK, len(content))))
+            written.append((name, (tar.offset + BLOCK, len(content))))
             tar.addfile(header, BytesIO(content))
-    return places
+    return written
 
 
 def walk(path: Path) -> Iterator[Member]:
-    """The files of a tar in their order; no content is read. Names that WebDataset does not take for samples are left out.
+    """Yield the files of a tar in order, from the headers alone. Names that WebDataset does not accept are skipped.
 
     Raises:
-        WaveganError: a link, a device, a sparse file or a name that leads out of the tar, named; or the tar is damaged
-            or cut short: said after what is whole, where the stock readers end without a word.
+        WaveganError: a member is a link, a device, a sparse file or has a name that leads out of the tar; or, after all
+            complete members have been yielded, the tar is damaged or cut short. tarfile itself ends there without an error.
     """
     with path.open("rb") as file:
         try:
@@ -65,48 +65,53 @@ def walk(path: Path) -> Iterator[Member]:
                         yield from _member(path, header)
                 end = tar.offset
         except (tarfile.TarError, EOFError, ValueError) as error:
-            raise WaveganError(f"{path} is not a whole tar ({error}); copy it again or write it anew") from error
+            raise WaveganError(f"{path} is not a complete tar ({error}); copy it again or write it anew") from error
         file.seek(end)
         if file.read(BLOCK) != bytes(BLOCK):
             raise WaveganError(f"{path} is damaged or cut short at byte {end:,}; copy it again or write it anew")
 
 
-def pair(path: Path, members: Iterable[Member], extensions: Collection[str]) -> list[Sample]:
-    """The images among a tar's members, in their order, each with the label in the .cls member of its key.
+def pair_labels(path: Path, members: Iterable[Member], extensions: Collection[str]) -> list[Sample]:
+    """Select the images among a tar's members, in order, and read the label of each from the .cls member of its key.
+
+    Args:
+        path: the tar.
+        members: its members, from `walk`.
+        extensions: extensions of images.
 
     Raises:
-        WaveganError: a name comes twice, a key has two images, or a .cls member is not a number from 0; named.
+        WaveganError: a key has two images or two labels, or a .cls member does not hold a number from 0.
     """
     images: dict[str, Member] = {}
-    classes: dict[str, Member] = {}
+    labels: dict[str, Member] = {}
     for member in members:
-        group = images if member.extension in extensions else classes if member.extension == "cls" else None
+        group = images if member.extension in extensions else labels if member.extension == "cls" else None
         if group is not None:
             if member.key in group:
-                twice = f"{group[member.key].name} and {member.name}"
-                raise WaveganError(f"{path} has two members of one key, {twice}; pack it again under keys of their own")
+                names = f"{group[member.key].name} and {member.name}"
+                raise WaveganError(f"{path} has two members of one key, {names}; pack it again with one key per image")
             group[member.key] = member
     with path.open("rb") as file:
-        return [Sample(image, _label(path, file, classes[key]) if key in classes else -1) for key, image in images.items()]
+        return [Sample(image, _label(path, file, labels[key]) if key in labels else -1) for key, image in images.items()]
 
 
 def read_at(path: Path, offset: int, size: int) -> bytes:
-    """So many bytes of a file from a place in it; fewer where it ends."""
+    """Read `size` bytes of a file from `offset`; fewer if the file ends before."""
     with path.open("rb") as file:
         file.seek(offset)
         return file.read(size)
 
 
 def key_at(path: Path, offset: int) -> str:
-    """The key of the member whose content begins at `offset`, from its header: for messages and listings.
+    """Read the key of the member whose content begins at `offset` from its header, without reading the members before it.
 
     Raises:
-        WaveganError: there is no header before that place.
+        WaveganError: no header precedes that offset.
     """
     with path.open("rb") as file:
         start = offset - BLOCK
-        while (earlier := _extension_before(file, start)) is not None:
-            start = earlier
+        while (extended := _extended_header_before(file, start)) is not None:
+            start = extended
         file.seek(max(start, 0))
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
@@ -115,45 +120,56 @@ def key_at(path: Path, offset: int) -> str:
             header = None
     if header is None or header.offset_data != offset:
         raise WaveganError(f"{path} has no member at byte {offset:,}; find all damage with `wavegan shards verify`")
-    found = _NAME.fullmatch(header.name)
-    return found[1] if found else header.name
+    match = _NAME.fullmatch(header.name)
+    return match[1] if match else header.name
+
+
+def refuse_unsafe(description: str, name: str, *, regular: bool) -> None:
+    """Check a member of an archive.
+
+    Args:
+        description: of the member and its archive, for the error message.
+        name: file name of the member.
+        regular: whether the member is a regular file.
+
+    Raises:
+        WaveganError: the member is not a regular file, or its name leads out of the folder it would be unpacked into.
+    """
+    if not regular:
+        raise WaveganError(f"{description} is a link, a device or a sparse file, which are refused; pack plain files only")
+    if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name):
+        raise WaveganError(f"{description} leads out of the archive, which is refused; pack it under a plain relative name")
 
 
 def _label(path: Path, file: BinaryIO, member: Member) -> int:
     file.seek(member.offset)
     text = file.read(min(member.size, 20)).strip()
     if not text.isdigit():
-        raise WaveganError(f"{member.name} in {path} holds {text!r}, not a class number from 0; mend or leave out .cls members")
+        raise WaveganError(
+            f"{member.name} in {path} holds {text!r}, not a class number from 0; correct or remove the .cls members"
+        )
     return int(text)
 
 
 def _member(path: Path, header: tarfile.TarInfo) -> Iterator[Member]:
     refuse_unsafe(f"{header.name} in {path}", header.name, regular=header.isreg() and not header.issparse())
-    if found := _NAME.fullmatch(header.name):
-        yield Member(header.name, found[1], found[2].lower(), header.offset_data, header.size)
+    if match := _NAME.fullmatch(header.name):
+        yield Member(header.name, match[1], match[2].lower(), header.offset_data, header.size)
 
 
-def refuse_unsafe(where: str, name: str, *, regular: bool) -> None:
-    """Raises WaveganError for a member of an archive that is no plain file inside it; the message calls it `where`."""
-    if not regular:
-        raise WaveganError(f"{where} is a link, a device or a sparse file, which are refused; pack plain files only")
-    if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name):
-        raise WaveganError(f"{where} leads out of the archive, which is refused; pack it under a plain relative name")
-
-
-def _extension_before(file: BinaryIO, header: int) -> int | None:
-    """Place of the extended header whose content ends where `header` begins, if there is one."""
-    start = max(header - (LONGEST_EXTENSION + 1) * BLOCK, header % BLOCK)
+def _extended_header_before(file: BinaryIO, header: int) -> int | None:
+    """Find the PAX or GNU header whose content ends at the offset `header`; None if there is no such header."""
+    start = max(header - (MAX_EXTENDED_BLOCKS + 1) * BLOCK, header % BLOCK)
     file.seek(start)
     before = file.read(max(header - start, 0))
     for blocks in range(1, len(before) // BLOCK):
-        place = len(before) - (blocks + 1) * BLOCK
-        block = before[place : place + BLOCK]
-        if block[156:157] in EXTENDED and block[257:262] == b"ustar":
+        offset = len(before) - (blocks + 1) * BLOCK
+        block = before[offset : offset + BLOCK]
+        if block[156:157] in EXTENDED_TYPES and block[257:262] == b"ustar":
             try:
                 size = tarfile.TarInfo.frombuf(block, "utf-8", "replace").size
-            except tarfile.HeaderError:  # the pixels of an image, by chance
+            except tarfile.HeaderError:  # image data that looks like a header
                 continue
             if -(-size // BLOCK) == blocks:
-                return start + place
+                return start + offset
     return None

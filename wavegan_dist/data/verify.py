@@ -1,4 +1,4 @@
-"""`wavegan shards verify` and `info`: does the disk hold what the index says, and what is that."""
+"""`wavegan shards verify` and `wavegan shards info`: check a dataset against its index, and describe it."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,29 +7,29 @@ import numpy as np
 from tqdm import tqdm
 
 from wavegan_dist.data.index import MEMBERS_FILE, Index, Members, Shard
-from wavegan_dist.data.indexing import TRAINABLE
+from wavegan_dist.data.indexing import TRAINING_ENCODINGS
 from wavegan_dist.data.loader import real_images
-from wavegan_dist.data.tars import Member, key_at, pair, walk
+from wavegan_dist.data.tars import Member, key_at, pair_labels, walk
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import sha256
 from wavegan_dist.images import save_grid
 from wavegan_dist.processes import parallel_map
 
-SHEET = 64  # images of a contact sheet
+SHEET_IMAGES = 64
 
 
 def verify_shards(path: Path, *, workers: int = 1) -> list[str]:
-    """Compare every shard with the index: there, its bytes, its hash, its images, and where the index says that they lie.
+    """Check a local dataset against its index: every shard's size and digest, and the position and label of every image.
 
     Args:
         path: the folder of the shards or its index.json.
-        workers: processes.
+        workers: number of worker processes.
 
     Returns:
-        One line for each problem, empty where all is well.
+        One line for each problem; empty if there is none.
 
     Raises:
-        UsageError: index.json cannot be read or does not add up.
+        UsageError: index.json cannot be read or is inconsistent.
     """
     index = Index.load(path)
     problems = []
@@ -40,19 +40,21 @@ def verify_shards(path: Path, *, workers: int = 1) -> list[str]:
     except (UsageError, OSError) as error:
         problems.append(f"{MEMBERS_FILE}: {error}")
         members = None
-    parts = np.split(members, index.starts[1:-1]) if members is not None else [None] * len(index.shards)
-    jobs = [_Job(index.folder / shard.file, shard, rows) for shard, rows in zip(index.shards, parts, strict=True)]
-    found = tqdm(parallel_map(_problems, jobs, workers), "verify", len(jobs), unit="shard", disable=None)
-    return problems + [f"{job.shard.file}: {problem}" for job, lines in zip(jobs, found, strict=True) for problem in lines]
+    rows_of_shards = np.split(members, index.starts[1:-1]) if members is not None else [None] * len(index.shards)
+    jobs = [
+        _ShardCheck(index.folder / shard.file, shard, rows) for shard, rows in zip(index.shards, rows_of_shards, strict=True)
+    ]
+    results = tqdm(parallel_map(_problems, jobs, workers), "verify", len(jobs), unit="shard", disable=None)
+    return problems + [f"{job.shard.file}: {problem}" for job, lines in zip(jobs, results, strict=True) for problem in lines]
 
 
 def info(index: Index) -> dict[str, Any]:
-    """The index as `wavegan shards info --json` prints it: its content, the total of bytes and the digest."""
+    """Return what `wavegan shards info --json` prints: the content of index.json, the total size in bytes and the digest."""
     return index.model_dump() | {"bytes": sum(shard.bytes for shard in index.shards), "digest": index.digest}
 
 
 def info_table(index: Index) -> str:
-    """The index as `wavegan shards info` prints it."""
+    """Format the index as `wavegan shards info` prints it."""
     total = sum(shard.bytes for shard in index.shards)
     shape = f"{index.count:,} RGB images of {index.size}x{index.size} px ({index.encoding})"
     bands = ", ".join(f"{band} {value:.4f}" for band, value in index.band_std)
@@ -68,26 +70,26 @@ def info_table(index: Index) -> str:
 
 
 def save_sheet(index: Index, path: Path) -> None:
-    """Write a PNG of SHEET images of the set, or of all if there are fewer; always the same ones. Errors as `real_images`."""
-    count = min(SHEET, index.count)
+    """Write a PNG grid of SHEET_IMAGES images, always the same ones. Raises the errors of `real_images`."""
+    count = min(SHEET_IMAGES, index.count)
     save_grid(next(real_images(index, count, 0, count)), path)
 
 
-class _Job(NamedTuple):
+class _ShardCheck(NamedTuple):
     path: Path
     shard: Shard
-    members: Members | None
+    members: Members | None  # rows of the shard; None if members.npy cannot be read
 
 
 def _labels(index: Index) -> str:
     labels = index.members[:, 2]
-    labelled = labels[labels >= 0]
+    labeled = labels[labels >= 0]
     names = ", ".join(index.classes[:5]) + (", ..." if len(index.classes) > 5 else "")
-    of = "" if len(labelled) == len(labels) else f", on {len(labelled):,} images"
-    return f"{len(np.unique(labelled))} classes{of}{f' ({names})' if names else ''}" if len(labelled) else "none"
+    partial = "" if len(labeled) == len(labels) else f", on {len(labeled):,} images"
+    return f"{len(np.unique(labeled))} classes{partial}{f' ({names})' if names else ''}" if len(labeled) else "none"
 
 
-def _problems(job: _Job) -> list[str]:
+def _problems(job: _ShardCheck) -> list[str]:
     path, shard = job.path, job.shard
     if not path.is_file():
         return ["missing"]
@@ -100,25 +102,25 @@ def _problems(job: _Job) -> list[str]:
     return problems + _content_problems(job, size)
 
 
-def _content_problems(job: _Job, size: int) -> list[str]:
-    """What a walk through the tar shows: damage, a wrong number of images, images elsewhere than members.npy says."""
+def _content_problems(job: _ShardCheck, size: int) -> list[str]:
+    """Walk through the tar and compare its images with members.npy."""
     problems = []
-    whole: list[Member] = []
+    complete: list[Member] = []
     try:
         for member in walk(job.path):
-            whole += [member] * (member.offset + member.size <= size)
+            complete += [member] * (member.offset + member.size <= size)
     except WaveganError as error:
         problems.append(str(error))
     try:
-        samples = pair(job.path, whole, TRAINABLE)
+        samples = pair_labels(job.path, complete, TRAINING_ENCODINGS)
     except WaveganError as error:
         return [*problems, str(error)]
     if len(samples) != job.shard.images:
-        problems.append(f"{len(samples):,} whole images, the index says {job.shard.images:,}")
+        problems.append(f"{len(samples):,} complete images, the index says {job.shard.images:,}")
     elif job.members is not None:
         rows = np.array([(image.offset, image.size, label) for image, label in samples], dtype=np.int64)
         wrong = np.flatnonzero((rows != job.members).any(axis=1)).tolist()
         if wrong:
             key = key_at(job.path, int(rows[wrong[0], 0]))
-            problems.append(f"{len(wrong):,} images lie elsewhere than {MEMBERS_FILE} says or have another label, first {key}")
+            problems.append(f"{len(wrong):,} images differ from {MEMBERS_FILE} in position or label, first {key}")
     return problems

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from wavegan_dist.config import Experiment
-from wavegan_dist.data import Index, batch_keys, check_present, training_batches
+from wavegan_dist.data import DataErrorLog, Index, batch_keys, check_present, training_batches
 from wavegan_dist.errors import UsageError
 from wavegan_dist.processes import on_main, together
 from wavegan_dist.provenance import provenance
@@ -26,7 +26,6 @@ from wavegan_dist.train.resume import checkpoint_to_resume
 from wavegan_dist.train.run_writer import RunWriter, TrackerFactory
 from wavegan_dist.train.signals import Signals
 from wavegan_dist.train.step_sync import StepSync
-from wavegan_dist.train.tally import Tally
 from wavegan_dist.train.trainer import Trainer
 
 
@@ -89,9 +88,10 @@ def train_to_end(run: TrainingRun) -> None:
     """Step until `train.total_kimg`; report, save a snapshot or a checkpoint when a multiple of its interval is reached."""
     trainer, writer = run.trainer, run.writer
     settings = trainer.experiment.train
-    tally = Tally(trainer.accelerator, run.folder.data_errors, run.index, trainer.experiment.data.max_bad_fraction)
+    max_bad_fraction = trainer.experiment.data.max_bad_fraction
+    error_log = DataErrorLog(trainer.accelerator, run.folder.data_errors, run.index, max_bad_fraction)
     timer = ThroughputTimer(trainer.nimg)
-    with closing(local_batches(trainer, run.index, tally)) as batches:
+    with closing(local_batches(trainer, run.index, error_log)) as batches:
         timed_batches = timer.time_batches(batches)
         while trainer.nimg < settings.total_kimg * 1000:
             nimg_before = trainer.nimg
@@ -103,7 +103,7 @@ def train_to_end(run: TrainingRun) -> None:
             if status.save_failed:
                 writer.wait_for_checkpoint()
             if is_due(settings.report_kimg, nimg_before, trainer):
-                writer.report(trainer.metrics.drain() | timer.read(trainer.nimg) | tally.settle())
+                writer.report(trainer.metrics.drain() | timer.read(trainer.nimg) | error_log.sync())
             if is_due(settings.snapshot_kimg, nimg_before, trainer):
                 writer.snapshot()
             if is_due(settings.checkpoint_kimg, nimg_before, trainer) or status.signal:
@@ -132,7 +132,7 @@ def roll_back(run: TrainingRun, error: NonFiniteError) -> None:
     run.writer.rolled_back(error)
 
 
-def local_batches(trainer: Trainer, index: Index, tally: Tally) -> Generator[Tensor, None, None]:
+def local_batches(trainer: Trainer, index: Index, error_log: DataErrorLog) -> Generator[Tensor, None, None]:
     """Return this rank's batches of real images, uint8 [b, 3, R, R], from image `trainer.nimg` on."""
     accelerator, settings = trainer.accelerator, trainer.experiment
     return training_batches(
@@ -144,7 +144,7 @@ def local_batches(trainer: Trainer, index: Index, tally: Tally) -> Generator[Ten
         world_size=accelerator.num_processes,
         workers=settings.data.workers,
         max_bad_fraction=settings.data.max_bad_fraction,
-        found=tally.found,
+        on_errors=error_log.record,
     )
 
 

@@ -1,0 +1,123 @@
+"""Encode the pictures of a dataset in chunks that stay on disk, so that an interrupted `shards write` can resume."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from wavegan_dist import __version__
+from wavegan_dist.data.bands import BandStdAccumulator, BandSums
+from wavegan_dist.data.codec import decode, encode
+from wavegan_dist.data.sources import Picture
+from wavegan_dist.errors import UsageError
+from wavegan_dist.files import atomic_file, locked
+
+CHUNKS = 64  # target number of chunks, so that every worker has some
+MIN_PICTURES, MAX_PICTURES = 8, 256  # per chunk; where pictures are cut into many patches, one picture is enough
+LOSSLESS = ("png", "webp")
+
+
+class Chunk(NamedTuple):
+    """Consecutive pictures of the source and the files of their encoded images.
+
+    PATH.bin holds the encoded images, one after another. PATH.npz holds their ends and labels and is written last.
+    """
+
+    path: Path
+    size: int  # of the images, in pixels
+    encoding: str
+    pictures: Sequence[Picture]
+
+    @property
+    def done(self) -> bool:
+        """Whether the chunk is encoded."""
+        return self.path.with_suffix(".npz").exists()
+
+    def read(self) -> tuple[NDArray[np.int64], NDArray[np.int64], BandSums]:
+        """Read the end of each image in PATH.bin [images], its label [images], and the band sums of the chunk."""
+        with np.load(self.path.with_suffix(".npz"), allow_pickle=False) as file:
+            return file["ends"], file["labels"], file["sums"]
+
+
+@contextmanager
+def work_folder(out: Path, settings: Mapping[str, object]) -> Iterator[Path]:
+    """Yield the folder of the chunks, `.OUT.partial` beside `out`, locked against other writers.
+
+    The folder is removed when the block ends. If the block raises and images are encoded already, the folder is kept for the
+    next write with the same settings.
+
+    Raises:
+        UsageError: another process is writing to `out`, or the folder holds chunks of other settings.
+    """
+    work = out.with_name(f".{out.name}.partial")
+    work.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(work / "lock", wait=False))
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another `shards write` is writing to {out}; wait until it ends or choose another folder"
+            ) from error
+        with _resumable(work, settings):
+            yield work
+
+
+@contextmanager
+def _resumable(work: Path, settings: Mapping[str, object]) -> Iterator[None]:
+    plan = work / "plan.json"
+    if plan.exists() and (before := json.loads(plan.read_text())) != settings:
+        changes = ", ".join(
+            f"{key} {before.get(key)}, not {value}" for key, value in settings.items() if before.get(key) != value
+        )
+        raise UsageError(
+            f"{work} holds an unfinished write with {changes}; finish it with its own command or remove that folder"
+        )
+    try:
+        with atomic_file(plan) as file:
+            file.write(json.dumps(settings))
+        yield
+    except BaseException:
+        if not any(path.stat().st_size for path in work.glob("*.bin")):
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+    shutil.rmtree(work)
+
+
+def split_into_chunks(pictures: Sequence[Picture], work: Path, size: int, encoding: str) -> list[Chunk]:
+    """Divide the pictures into chunks. A chunk's file name is a hash of all inputs, so changed pictures are encoded again."""
+    smallest = 1 if pictures[0].stride else MIN_PICTURES
+    length = min(max(len(pictures) // CHUNKS, smallest), MAX_PICTURES)
+    groups = [pictures[start : start + length] for start in range(0, len(pictures), length)]
+    return [Chunk(work / _hash(group, size, encoding), size, encoding, group) for group in groups]
+
+
+def encode_chunk(chunk: Chunk) -> None:
+    """Encode the images of a chunk and write its files.
+
+    Raises:
+        WaveganError: a picture cannot be decoded; the message names it.
+    """
+    ends, labels, bands = [0], [], BandStdAccumulator()
+    with atomic_file(chunk.path.with_suffix(".bin"), "wb") as file:
+        for picture in chunk.pictures:
+            for image in picture.images(chunk.size):
+                content = encode(image, chunk.encoding)
+                file.write(content)
+                ends.append(ends[-1] + len(content))
+                labels.append(picture.label)
+                bands.add(image if chunk.encoding in LOSSLESS else decode(content, chunk.size))
+    with atomic_file(chunk.path.with_suffix(".npz"), "wb") as file:
+        np.savez(file, ends=np.array(ends[1:], np.int64), labels=np.array(labels, np.int64), sums=bands.sums())
+
+
+def _hash(pictures: Sequence[Picture], size: int, encoding: str) -> str:
+    inputs = [(picture.name, picture.fingerprint, picture.label, picture.stride) for picture in pictures]
+    text = json.dumps([__version__, PIL.__version__, size, encoding, inputs])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
