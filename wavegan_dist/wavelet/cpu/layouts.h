@@ -6,7 +6,8 @@
 namespace haar {
 namespace {
 
-// Smallest distance in bytes from a load to the prefetch issued with it: never within the row that is being read.
+// Minimum distance in bytes from a load to the prefetch issued with it. The distance is also at least the stride to the
+// next two rows, so that a prefetch never targets a row that is being read.
 constexpr int64_t PREFETCH_DISTANCE = 2048;
 
 // The two image rows that hold a row of 2x2 blocks.
@@ -17,7 +18,7 @@ struct ImageRows {
   INLINE void next_row() { top += stride, bottom += stride; }
 };
 
-// One row of each band.
+// The corresponding row of each band.
 template <class T>
 struct BandRows {
   T *ll, *lh, *hl, *hh;
@@ -47,7 +48,7 @@ struct Offsets {
   int64_t image, low, high, right;
 };
 
-// Columns are adjacent in memory. `nontemporal_rows`: vector stores bypass the caches and image loads prefetch.
+// Columns are adjacent in memory. With `nontemporal_rows`, vector stores bypass the caches and image loads prefetch.
 template <bool nontemporal_rows>
 struct Contiguous {
   template <int N>
@@ -90,7 +91,8 @@ struct ChannelsLast {
   }
 };
 
-// Three channels in vectors of four lanes. The store of the fourth lane is overwritten by the next pixel's store.
+// Three channels in vectors of four lanes. The fourth lane reads and writes the first channel of the next pixel, whose own
+// store follows and overwrites it. The last block of a row must use ChannelsLast, which stays within the row.
 struct ChannelsLastRgb : ChannelsLast {
   template <int N>
   static constexpr int valid_lanes = 3;
