@@ -91,8 +91,8 @@ struct ChannelsLast {
   }
 };
 
-// Three channels in vectors of four lanes. The fourth lane reads and writes the first channel of the next pixel, whose own
-// store follows and overwrites it. The last block of a row must use ChannelsLast, which stays within the row.
+// Three channels in vectors of four lanes. The fourth lane reads and writes the first channel of the next pixel, which
+// that pixel's own store overwrites later. The last block of a row has no next pixel and must use ChannelsLast.
 struct ChannelsLastRgb : ChannelsLast {
   template <int N>
   static constexpr int valid_lanes = 3;
