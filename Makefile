@@ -33,6 +33,7 @@ test-reference: $(READY) ## all tests with the transform in plain PyTorch
 check: $(READY) ## format, lint, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.h')
 	$(BIN)/mypy
 
 bit-equal: $(READY) ## BASE=REVISION: trains before and after a change and compares every number bit for bit

@@ -1,4 +1,4 @@
-"""The ways to compute one level of the Haar transform that `haar.py` compares."""
+"""The implementations of one level of the Haar transform that `haar.py` compares."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import ptwt
 import torch
 import torch.nn.functional as F
+from ptwt import WaveletDetailTuple2d
 from pytorch_wavelets import DWTForward, DWTInverse
 from torch import Tensor
 
@@ -19,7 +20,10 @@ Bands = Sequence[Tensor]
 
 @dataclass(frozen=True)
 class Method:
-    """Forward to bands in its own layout, and of these back; `bf16` where it takes bfloat16."""
+    """One implementation: `dwt` returns the bands in a layout of its own, which `idwt` accepts.
+
+    `bf16` tells whether it supports bfloat16.
+    """
 
     name: str
     dwt: Callable[[Tensor], Bands]
@@ -27,7 +31,7 @@ class Method:
     bf16: bool = True
 
     def bands(self, x: Tensor) -> Bands:
-        """Of an image, detached."""
+        """Return the bands of an image, detached from the graph."""
         return [band.detach() for band in self.dwt(x)]
 
 
@@ -44,7 +48,7 @@ def _deconvolved(bands: Tensor) -> Tensor:
 
 
 def _unshuffled(x: Tensor) -> Bands:
-    """pixel_unshuffle, then the 4x4 matrix."""
+    """pixel_unshuffle, then a 4x4 matrix over the pixels of a block."""
     blocks = F.pixel_unshuffle(x, 2).unflatten(1, (x.shape[1], 4))
     return (torch.einsum("kp,bcphw->bkchw", SIGNS.to(x), blocks),)
 
@@ -54,7 +58,7 @@ def _shuffled(bands: Tensor) -> Tensor:
 
 
 def _six_convolutions(x: Tensor) -> Bands:
-    """Two along the rows, four along the columns, each a grouped convolution: separable code as often written."""
+    """Separable filters as grouped convolutions: two along the rows, then four along the columns."""
     low = torch.full((x.shape[1], 1, 1, 2), 0.5**0.5).to(x)
     high = low * torch.tensor([1.0, -1.0]).to(x)
     groups = x.shape[1]
@@ -69,12 +73,14 @@ def _six_transposed(*bands: Tensor) -> Tensor:
     high = low * torch.tensor([1.0, -1.0]).to(bands[0])
     columns = [taps.transpose(2, 3) for taps in (low, high)]
     halves = [
-        sum(F.conv_transpose2d(band, taps, stride=(2, 1), groups=groups) for band, taps in zip(pair, columns, strict=True))
-        for pair in (bands[:2], bands[2:])
+        F.conv_transpose2d(first, columns[0], stride=(2, 1), groups=groups)
+        + F.conv_transpose2d(second, columns[1], stride=(2, 1), groups=groups)
+        for first, second in (bands[:2], bands[2:])
     ]
-    return sum(
+    left, right = (
         F.conv_transpose2d(half, taps, stride=(1, 2), groups=groups) for half, taps in zip(halves, (low, high), strict=True)
     )
+    return left + right
 
 
 def _matrix(side: int, like: Tensor) -> Tensor:
@@ -84,7 +90,7 @@ def _matrix(side: int, like: Tensor) -> Tensor:
 
 
 def _dense(x: Tensor) -> Bands:
-    """Dense matrices from the left and the right, as in WaveCNets; all bands in one image."""
+    """Dense matrices from the left and from the right, as in WaveCNets; the result holds all bands in one image."""
     return (_matrix(x.shape[-2], x) @ x @ _matrix(x.shape[-1], x).T,)
 
 
@@ -93,11 +99,15 @@ def _dense_back(bands: Tensor) -> Tensor:
 
 
 def _ptwt(x: Tensor) -> Bands:
-    low, high = ptwt.wavedec2(x, "haar", mode="zero", level=1)
-    return (low, *high)
+    low, *details = ptwt.wavedec2(x, "haar", mode="zero", level=1)
+    return (low, *details[0])
 
 
-torch._dynamo.config.recompile_limit = 64  # else the ninth shape would quietly run uncompiled
+def _ptwt_inverse(low: Tensor, *high: Tensor) -> Tensor:
+    return ptwt.waverec2((low, WaveletDetailTuple2d(*high)), "haar")
+
+
+torch._dynamo.config.recompile_limit = 64  # with the default, the ninth shape would silently run uncompiled
 METHODS = {
     method.name: method
     for method in (
@@ -108,7 +118,7 @@ METHODS = {
         Method("unshuffle", _unshuffled, _shuffled),
         Method("six convs", _six_convolutions, _six_transposed),
         Method("dense", _dense, _dense_back),
-        Method("ptwt", _ptwt, lambda low, *high: ptwt.waverec2((low, tuple(high)), "haar"), bf16=False),
+        Method("ptwt", _ptwt, _ptwt_inverse, bf16=False),
         Method(
             "pytorch_wavelets",
             lambda x: (lambda low, high: (low, high[0]))(*FORWARD(x)),

@@ -1,10 +1,10 @@
-"""What the Triton kernels compile to, for GPUs that this machine need not have: access widths, registers, spills, bytes.
+"""Properties of the machine code of the Triton kernels, without a GPU: access widths, registers, spills, bytes moved.
 
-    python benchmarks/triton_gate.py        (in `make test`, which holds every line of it; table in benchmarks/README.md)
+    python benchmarks/triton_gate.py        (part of `make test`, which checks every row; table in benchmarks/README.md)
 
-Each kernel is compiled ahead of time for sm_80, sm_90 and gfx942, its NVIDIA code disassembled by the tools inside Triton.
-`bytes` are those that all threads of a program load and store, lam and sums left out; `ideal` is every input read and every
-output written once.
+Each kernel is compiled ahead of time for sm_80, sm_90 and gfx942. The tools that come with Triton disassemble NVIDIA code.
+`bytes` counts what all threads of a program load and store, without lam and the partial sums; `ideal` counts every input read
+once and every output written once.
 Writes benchmarks/results/triton_gate.json.
 """
 
@@ -26,15 +26,15 @@ from wavegan_dist.wavelet.triton import kernels
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 TARGETS = {"sm_80": GPUTarget("cuda", 80, 32), "sm_90": GPUTarget("cuda", 90, 32), "gfx942": GPUTarget("hip", "gfx942", 64)}
 SIZES = {"fp32": 4, "bf16": 2, "fp16": 2}
-WIDTH = 128  # of the bands, known to divide by 16
-# Arguments in order: I an image as pairs, B a band, U uint8 as pairs, F an image of floats as pairs, L lam, S sums, f a float.
-ARGUMENTS = {"dwt": "IBB", "idwt": "BBI", "fuse": "IBBLI", "fuse_backward": "IIBBLIBBS", "analyse": "UFBBffff"}
-IMAGES = {"dwt": 2, "idwt": 2, "fuse": 3, "fuse_backward": 5}  # each worth all of an image's bytes, as its bands are
+WIDTH = 128  # of the bands; the compiler is told that it is a multiple of 16
+# The kernels' arguments in order: I an image as pairs, B a band, L lam, S partial sums.
+ARGUMENTS = {"dwt": "IBB", "idwt": "BBI", "fuse": "IBBLI", "fuse_backward": "IIBBLIBBS"}
+IMAGES_MOVED = {"dwt": 2, "idwt": 2, "fuse": 3, "fuse_backward": 5}  # the bands of an image have as many bytes as the image
 
 
 @dataclass(frozen=True)
 class Row:
-    """One kernel for one dtype and target."""
+    """The machine code of one kernel for one dtype and target. `bytes` and `ideal` are for one program."""
 
     kernel: str
     dtype: str
@@ -50,7 +50,7 @@ class Row:
 
 
 def main() -> None:
-    """Compile all, print a table, write JSON."""
+    """Compile all kernels, print a table, write JSON."""
     rows = gate()
     print(f"{'kernel':<14} {'dtype':<5} {'target':<7} {'accesses, bits':<22} {'shared':>6} {'barriers':>8} {'spills':>6} {'registers':>9} {'bytes':>7} {'ideal':>7}")  # fmt: skip # noqa: E501
     for row in rows:
@@ -63,71 +63,69 @@ def main() -> None:
 
 
 def gate() -> list[Row]:
-    """Every kernel for every dtype and target."""
-    cases = [(kernel, dtype) for kernel in ARGUMENTS for dtype in (("fp32",) if kernel == "analyse" else SIZES)]
-    return [measured(kernel, dtype, target) for kernel, dtype in cases for target in TARGETS]
+    """Return a row for every kernel, dtype and target."""
+    return [inspect(kernel, dtype, target) for kernel in ARGUMENTS for dtype in SIZES for target in TARGETS]
 
 
-def measured(kernel: str, dtype: str, target: str) -> Row:
-    """Compile one and look at what came out."""
+def inspect(kernel: str, dtype: str, target: str) -> Row:
+    """Compile a kernel and examine its machine code."""
     item = SIZES[dtype]
     tile_h, tile_w = kernels.tile(WIDTH, item, TARGETS[target].warp_size)
     compiled = triton.compile(
         source(kernel, dtype, tile_h, tile_w), target=TARGETS[target], options={"num_warps": kernels.WARPS}
     )
-    pixels = 4 * tile_h * tile_w
-    ideal = pixels * (1 + 2 * 4) if kernel == "analyse" else IMAGES[kernel] * pixels * item
+    ideal = IMAGES_MOVED[kernel] * 4 * tile_h * tile_w * item
     common = {"kernel": kernel, "dtype": dtype, "target": target, "shared": compiled.metadata.shared, "ideal": ideal}
     if target == "gfx942":
         text = compiled.asm["amdgcn"]
         widths = [_amd_bits(kind) for kind in re.findall(r"(?:global|buffer|flat)_(?:load|store)_(\w+)", text)]
         spills = sum(map(int, re.findall(r"[sv]gpr_spill_count: +(\d+)", text)))
         registers = int(re.findall(r"\.vgpr_count: +(\d+)", text)[0])
-        found = {"barriers": text.count("s_barrier"), "spills": spills, "registers": registers}
+        counts = {"barriers": text.count("s_barrier"), "spills": spills, "registers": registers}
     else:
-        found, widths = disassembled(compiled.asm["cubin"])
-    for bits in {"fuse": [32], "fuse_backward": [32, 32]}.get(kernel, []):  # lam, and one sum a program
-        if bits in widths:  # AMD's lam comes through a scalar load
+        counts, widths = disassemble(compiled.asm["cubin"])
+    for bits in {"fuse": [32], "fuse_backward": [32, 32]}.get(kernel, []):  # lam, and one partial sum per program
+        if bits in widths:  # on AMD, lam is a scalar load, which is not among them
             widths.remove(bits)
     image, bands = sorted({bits for bits in widths if bits == 128}), sorted({bits for bits in widths if bits != 128})
     moved = sum(widths) // 8 * TARGETS[target].warp_size * kernels.WARPS
-    return Row(**common, **found, image_bits=image, band_bits=bands, bytes=moved)
+    return Row(**common, **counts, image_bits=image, band_bits=bands, bytes=moved)
 
 
 def source(kernel: str, dtype: str, tile_h: int, tile_w: int) -> ASTSource:
-    """The kernel with pointers and sizes that divide by 16."""
+    """Specialize a kernel for a dtype and tile, with pointers and sizes that are multiples of 16."""
     pairs = "*i64" if dtype == "fp32" else "*i32"
-    types = {"I": pairs, "B": f"*{dtype}", "U": "*i16", "F": "*i64", "L": "*fp32", "S": "*fp32", "f": "fp32"}
+    types = {"I": pairs, "B": f"*{dtype}", "L": "*fp32", "S": "*fp32"}
     function = getattr(kernels, kernel)
     kinds = [types[letter] for letter in ARGUMENTS[kernel]] + ["i32"] * 3
     signature = dict(zip(function.arg_names, [*kinds, "constexpr", "constexpr"], strict=True))
-    divisible = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(kinds) if kind != "fp32"}
+    divisible = {(i,): [["tt.divisibility", 16]] for i in range(len(kinds))}
     return ASTSource(function, signature, {"TILE_H": tile_h, "TILE_W": tile_w}, divisible)
 
 
-def disassembled(cubin: bytes) -> tuple[dict[str, int], list[int]]:
-    """Barriers, spills and registers of NVIDIA machine code, and the width of every access to global memory."""
+def disassemble(cubin: bytes) -> tuple[dict[str, int], list[int]]:
+    """Return barriers, spills and registers of NVIDIA machine code, and the width in bits of every global memory access."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "kernel.cubin"
         file.write_bytes(cubin)
         sass = subprocess.run([TOOLS / "nvdisasm", file], capture_output=True, text=True, check=True).stdout
         usage = subprocess.run([TOOLS / "cuobjdump", "-res-usage", file], capture_output=True, text=True, check=True).stdout
-    found = {
+    counts = {
         "barriers": len(re.findall(r"\bBAR\.", sass)),
         "spills": len(re.findall(r"\b(?:LDL|STL)\b", sass)),
         "registers": int(re.findall(r"REG:(\d+)", usage)[0]),
     }
-    return found, [_bits(suffixes) for suffixes in re.findall(r"\b(?:LDG|STG)((?:\.\w+)*)", sass)]
+    return counts, [_bits(suffixes) for suffixes in re.findall(r"\b(?:LDG|STG)((?:\.\w+)*)", sass)]
 
 
 def _bits(suffixes: str) -> int:
-    sized = re.search(r"\.(?:U|S)?(8|16|64|128)\b", suffixes)
-    return int(sized.group(1)) if sized else 32
+    size = re.search(r"\.(?:U|S)?(8|16|64|128)\b", suffixes)
+    return int(size.group(1)) if size else 32
 
 
 def _amd_bits(kind: str) -> int:
-    words = re.fullmatch(r"dword(?:x(\d))?", kind)
-    return 32 * int(words.group(1) or 1) if words else {"byte": 8, "short": 16}[kind.lstrip("us").partition("_")[0]]
+    dwords = re.fullmatch(r"dword(?:x(\d))?", kind)
+    return 32 * int(dwords.group(1) or 1) if dwords else {"byte": 8, "short": 16}[kind.lstrip("us").partition("_")[0]]
 
 
 if __name__ == "__main__":

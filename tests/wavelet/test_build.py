@@ -1,4 +1,4 @@
-"""Compiling on first use: once, by whoever comes first, and never in the way of a machine that cannot."""
+"""Compilation on first use: once per machine, by the first process, and never fatal where it is impossible."""
 
 import os
 import shutil
@@ -14,17 +14,18 @@ from tests.helpers import environment
 from wavegan_dist.wavelet.choice import VARIABLE
 from wavegan_dist.wavelet.cpu.build import OBJECTS, library
 
-CHOICE = "from wavegan_dist.wavelet import choose; print(*choose('cpu'), sep=': ')"
+LOGGING = "from wavegan_dist.log import configure; configure()\n"
+PRINT_CHOICE = LOGGING + "from wavegan_dist.wavelet import choose; print(*choose('cpu'), sep=': ')"
 
 
-def in_a_process(cache: Path, code: str = CHOICE, **variables: str) -> subprocess.CompletedProcess[str]:
-    settings = {**environment(), "XDG_CACHE_HOME": str(cache), VARIABLE: "", **variables}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=settings, timeout=300)
+def run_python(cache: Path, code: str = PRINT_CHOICE, **variables: str) -> subprocess.CompletedProcess[str]:
+    env = {**environment(), "XDG_CACHE_HOME": str(cache), VARIABLE: "", **variables}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=300)
 
 
 @pytest.fixture
-def compiler(tmp_path, compiled) -> str:
-    """A compiler that takes half a second, notes each call and "makes" the library that this machine has already."""
+def compiler(tmp_path: Path, compiled: None) -> str:
+    """A fake compiler that takes half a second, records each call and copies the library that this machine has already."""
     script = tmp_path / "c++"
     script.write_text(
         f'#!/bin/sh\necho >> {tmp_path}/calls\nsleep 0.5\nwhile [ "$1" != -o ]; do shift; done\ncp {library()} "$2"\n'
@@ -33,60 +34,61 @@ def compiler(tmp_path, compiled) -> str:
     return str(script)
 
 
-def test_processes_that_start_together_compile_once(tmp_path, compiler):
+def test_processes_that_start_together_compile_once(tmp_path: Path, compiler: str) -> None:
     with ThreadPoolExecutor() as pool:
-        ran = list(pool.map(lambda _: in_a_process(tmp_path, CXX=compiler), range(3)))
-    assert all(each.stdout.startswith("C++: compiled") for each in ran), [each.stderr for each in ran]
-    assert len((tmp_path / "calls").read_text().splitlines()) == len(OBJECTS) + 1  # and the link
-    assert sum("compiling" in each.stderr for each in ran) == 1
-    assert "compiling" not in in_a_process(tmp_path, CXX=compiler).stderr
+        processes = list(pool.map(lambda _: run_python(tmp_path, CXX=compiler), range(3)))
+    assert all(process.stdout.startswith("C++: compiled") for process in processes), [process.stderr for process in processes]
+    assert len((tmp_path / "calls").read_text().splitlines()) == len(OBJECTS) + 1  # one call links the objects
+    assert sum("compiling" in process.stderr for process in processes) == 1
+    assert "compiling" not in run_python(tmp_path, CXX=compiler).stderr
 
 
-def test_a_worker_process_does_not_compile(tmp_path, compiler):
+def test_a_worker_process_does_not_compile(tmp_path: Path, compiler: str) -> None:
     worker = "from concurrent.futures import ProcessPoolExecutor as P; from wavegan_dist.wavelet import choose\n"
-    ran = in_a_process(tmp_path, worker + "print(P(1).submit(choose, 'cpu').result()[1])", CXX=compiler)
-    assert "a worker process does not build" in ran.stdout
+    process = run_python(tmp_path, worker + "print(P(1).submit(choose, 'cpu').result()[1])", CXX=compiler)
+    assert "a worker process does not build" in process.stdout
     assert not (tmp_path / "calls").exists()
 
 
-def test_without_a_compiler_the_reference_runs_and_says_why(tmp_path):
-    ran = in_a_process(tmp_path, CXX="no-such-compiler")
-    assert ran.stdout.startswith("reference: no C++ compiler (no-such-compiler); install g++ or set CXX")
-    assert ran.stderr == ""
+def test_without_a_compiler_the_reference_runs_and_the_choice_says_why(tmp_path: Path) -> None:
+    process = run_python(tmp_path, CXX="no-such-compiler")
+    assert process.stdout.startswith("reference: no C++ compiler (no-such-compiler); install g++ or set CXX")
+    assert process.stderr == ""
 
 
-def test_a_compiler_that_fails_is_asked_once_and_its_words_are_kept(tmp_path):
-    first = in_a_process(tmp_path, CXX="false")
-    log = next((tmp_path / "wavegan" / "kernels").glob("*.log"))
+def test_a_failing_compiler_is_called_once_and_its_output_is_kept(tmp_path: Path) -> None:
+    first = run_python(tmp_path, CXX="false")
+    error_log = next((tmp_path / "wavegan" / "kernels").glob("*.log"))
     assert first.stdout.startswith("reference: the CPU kernels do not compile: see ")
-    assert str(log) in first.stdout
-    assert "false -std" in log.read_text()
-    assert "did not compile before" in in_a_process(tmp_path, CXX="false").stdout
-    assert "compiling" in in_a_process(tmp_path, "from wavegan_dist.wavelet import build; build()", CXX="false").stderr
+    assert str(error_log) in first.stdout
+    assert "false -std" in error_log.read_text()
+    assert "did not compile before" in run_python(tmp_path, CXX="false").stdout
+    retry = run_python(tmp_path, LOGGING + "from wavegan_dist.wavelet import build; build()", CXX="false")
+    assert "compiling" in retry.stderr
     assert [path.suffix for path in (tmp_path / "wavegan" / "kernels").iterdir() if path.suffix not in (".log", ".lock")] == []
 
 
-def test_a_library_that_does_not_load_is_named(tmp_path, compiler):
-    in_a_process(tmp_path, CXX=compiler)
+def test_a_library_that_does_not_load_is_named(tmp_path: Path, compiler: str) -> None:
+    run_python(tmp_path, CXX=compiler)
     path = next((tmp_path / "wavegan" / "kernels").glob("*.so"))
     path.write_bytes(b"not a library")
-    ran = in_a_process(tmp_path, CXX=compiler)
-    assert ran.stdout.startswith(f"reference: {path} does not load")
+    process = run_python(tmp_path, CXX=compiler)
+    assert process.stdout.startswith(f"reference: {path} does not load")
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/self").exists(), reason="needs a folder that nobody can write to")
-def test_a_cache_that_cannot_be_written_leaves_the_reference():
-    ran = in_a_process(Path("/proc/self"))
-    assert ran.stdout.startswith("reference: cannot keep the CPU kernels in /proc/self/wavegan/kernels")
+def test_with_a_cache_that_is_not_writable_the_reference_runs() -> None:
+    process = run_python(Path("/proc/self"))
+    assert process.stdout.startswith("reference: cannot keep the CPU kernels in /proc/self/wavegan/kernels")
 
 
-def test_the_variable_forces_the_reference_and_takes_no_other_value(tmp_path):
-    assert in_a_process(tmp_path, **{VARIABLE: "reference"}).stdout == "reference: WAVEGAN_KERNELS=reference\n"
-    assert "the only value is `reference`" in in_a_process(tmp_path, **{VARIABLE: "fast"}).stderr
+def test_the_variable_forces_the_reference_and_has_no_other_value(tmp_path: Path) -> None:
+    assert run_python(tmp_path, **{VARIABLE: "reference"}).stdout == "reference: WAVEGAN_KERNELS=reference\n"
+    assert "the only value is `reference`" in run_python(tmp_path, **{VARIABLE: "fast"}).stderr
 
 
-def test_all_instruction_sets_give_the_same(tmp_path, compiled):
-    """Bit for bit: a run may go on on another processor."""
+def test_all_instruction_sets_give_equal_results(tmp_path: Path, compiled: None) -> None:
+    """Results are equal bit for bit: a run may resume on a machine with another processor."""
     code = (
         "import sys, torch; from wavegan_dist.wavelet import *; torch.manual_seed(0); results = []\n"
         "for layout in (torch.contiguous_format, torch.channels_last):\n"
@@ -95,23 +97,22 @@ def test_all_instruction_sets_give_the_same(tmp_path, compiled):
         "            x = torch.rand(2, channels, 12, 90).to(dtype, memory_format=layout).requires_grad_()\n"
         "            y = fuse(x, *dwt(x), lam := torch.tensor(0.3, requires_grad=True))\n"
         "            results += [y, *torch.autograd.grad(y, (x, lam), x.detach())]\n"
-        "    images = torch.randint(0, 256, (2, 3, 12, 90)).byte().contiguous(memory_format=layout)\n"
-        "    results += analyse(images, (1, 2, 3, 4))\n"
         "torch.save(results, sys.argv[1]); print(choose('cpu')[1])"
     )
-    said, results = {}, {}
+    choices, results = {}, {}
     for level in ("default", "avx2", "avx512"):
         command = [sys.executable, "-c", code, str(tmp_path / level)]
-        ran = subprocess.run(command, capture_output=True, text=True, env=environment(ATEN_CPU_CAPABILITY=level), check=True)
-        said[level], results[level] = ran.stdout, torch.load(tmp_path / level)
-    assert "baseline" in said["default"]
+        env = environment(ATEN_CPU_CAPABILITY=level)
+        choices[level] = subprocess.run(command, capture_output=True, text=True, env=env, check=True).stdout
+        results[level] = torch.load(tmp_path / level)
+    assert "baseline" in choices["default"]
     if torch.backends.cpu.get_cpu_capability().startswith("AVX"):
-        assert "AVX2" in said["avx2"]
+        assert "AVX2" in choices["avx2"]
     for level in ("avx2", "avx512"):
         assert all(torch.equal(a, b) for a, b in zip(results["default"], results[level], strict=True)), level
 
 
-def test_a_wheel_holds_the_source(tmp_path):
+def test_a_wheel_contains_the_source(tmp_path: Path) -> None:
     source = Path(__file__).parents[2]
     shutil.copytree(source / "wavegan_dist", tmp_path / "wavegan_dist", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):

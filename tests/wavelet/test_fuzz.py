@@ -1,72 +1,78 @@
-"""Ten thousand sets of arguments, most of them wrong: an exception or the right answer, never a crash."""
+"""Ten thousand random calls, most of them invalid: each must raise an exception or return the right result, never crash."""
 
 import random
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.helpers import environment
 from wavegan_dist.wavelet import dwt, fuse, idwt, reference
 
-SETS = 10_000
+CALLS = 10_000
 DTYPES = [torch.float32, torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int32, torch.uint8, torch.complex64]
 SIDES = [0, 1, 2, 2, 3, 4, 4, 6, 8, 18, 34]
 
 
-def test_wrong_arguments_raise_and_right_ones_are_right():
-    ran = subprocess.run([sys.executable, "-m", __name__], capture_output=True, text=True, env=environment(), timeout=300)
-    assert ran.returncode == 0, ran.stderr
-    right, refused = map(int, ran.stdout.split())
-    assert right + refused == SETS
-    assert min(right, refused) > SETS // 10
+def test_invalid_arguments_raise_and_valid_ones_give_the_right_result() -> None:
+    process = subprocess.run([sys.executable, "-m", __name__], capture_output=True, text=True, env=environment(), timeout=300)
+    assert process.returncode == 0, process.stderr
+    accepted, rejected = map(int, process.stdout.split())
+    assert accepted + rejected == CALLS
+    assert min(accepted, rejected) > CALLS // 10
 
 
-def test_no_threads_are_refused_by_pytorch_itself():
+def test_pytorch_itself_rejects_zero_threads() -> None:
     with pytest.raises(RuntimeError, match="positive"):
         torch.set_num_threads(0)
 
 
 def run(seed: int) -> bool:
-    """Call one operation on drawn arguments, through the function or the bare operator; whether it took them."""
-    draw = random.Random(seed)
-    name = draw.choice(["dwt", "idwt", "fuse", "fuse_backward"])
-    batch, channels = draw.choice([0, 1, 2, 3]), draw.choice([0, 1, 2, 3, 8])
-    height, width = draw.choice(SIDES), draw.choice(SIDES)
-    dtype = draw.choice(DTYPES)
+    """Call one function, or the operator below it, on random arguments; return whether it accepted them."""
+    rng = random.Random(seed)
+    name = rng.choice(["dwt", "idwt", "fuse", "fuse_backward"])
+    batch, channels = rng.choice([0, 1, 2, 3]), rng.choice([0, 1, 2, 3, 8])
+    height, width = rng.choice(SIDES), rng.choice(SIDES)
+    dtype = rng.choice(DTYPES)
     image, low = (batch, channels, 2 * height, 2 * width), (batch, channels, height, width)
     high = (batch, 3 * channels, height, width)
     shapes = {"dwt": [image], "idwt": [low, high], "fuse": [image, low, high], "fuse_backward": [image, image, low, high]}[name]
-    arguments = [tensor(draw, spoiled(draw, shape), dtype) for shape in shapes]
+    arguments = [random_tensor(rng, maybe_invalid(rng, shape), dtype) for shape in shapes]
     if name.startswith("fuse"):
-        arguments.append(tensor(draw, draw.choice([(), (), (), (1,), (2, 2)]), draw.choice([torch.float32, dtype])))
-    bare = hasattr(torch.ops.wavegan_cpu, name) and (name == "fuse_backward" or draw.random() < 0.5)
-    function = getattr(torch.ops.wavegan_cpu, name) if bare else {"dwt": dwt, "idwt": idwt, "fuse": fuse}.get(name, dwt)
+        lam_shapes: list[tuple[int, ...]] = [(), (), (), (1,), (2, 2)]
+        arguments.append(random_tensor(rng, rng.choice(lam_shapes), rng.choice([torch.float32, dtype])))
+    use_operator = hasattr(torch.ops.wavegan_cpu, name) and (name == "fuse_backward" or rng.random() < 0.5)
+    functions: dict[str, Callable[..., Any]] = {"dwt": dwt, "idwt": idwt, "fuse": fuse}
+    function = getattr(torch.ops.wavegan_cpu, name) if use_operator else functions.get(name, dwt)
     try:
         results = function(*arguments)
     except (ValueError, RuntimeError, NotImplementedError, TypeError):
         return False
-    check(name if bare or name != "fuse_backward" else "dwt", arguments, results)
+    check(name if use_operator or name != "fuse_backward" else "dwt", arguments, results)
     return True
 
 
-def spoiled(draw: random.Random, shape: tuple[int, ...]) -> tuple[int, ...]:
-    if draw.random() < 0.8:
+def maybe_invalid(rng: random.Random, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape itself, or in one case of five a shape with a missing or a wrong dimension."""
+    if rng.random() < 0.8:
         return shape
     sizes = list(shape)
-    if draw.random() < 0.3:
-        return tuple(sizes[: draw.randrange(4)])
-    sizes[draw.randrange(4)] = draw.choice(SIDES)
+    if rng.random() < 0.3:
+        return tuple(sizes[: rng.randrange(4)])
+    sizes[rng.randrange(4)] = rng.choice(SIDES)
     return tuple(sizes)
 
 
-def tensor(draw: random.Random, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Whole numbers in any layout, now and then of another dtype, device or layout altogether, or overlapping itself."""
-    if draw.random() < 0.03:
-        dtype = draw.choice(DTYPES)
+def random_tensor(rng: random.Random, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Integer values in some layout; sometimes of another dtype, on the meta device, sparse, or overlapping in memory."""
+    if rng.random() < 0.03:
+        dtype = rng.choice(DTYPES)
     x = torch.randint(0, 8, shape).to(dtype)
-    kind = draw.randrange(40)
+    kind = rng.randrange(40)
     if kind == 0:
         return x.to("meta")
     if kind == 1:
@@ -86,16 +92,17 @@ def tensor(draw: random.Random, shape: tuple[int, ...], dtype: torch.dtype) -> t
     return x
 
 
-def check(name: str, arguments: list[torch.Tensor], results: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
-    if name == "fuse_backward" or any(each.is_meta for each in arguments):
+def check(name: str, arguments: list[Tensor], results: Tensor | tuple[Tensor, ...]) -> None:
+    """Compare results with the reference in float64."""
+    if name == "fuse_backward" or any(argument.is_meta for argument in arguments):
         return
-    exact = getattr(reference, name)(*[each.detach().double() for each in arguments])
-    pairs = [(results, exact)] if isinstance(results, torch.Tensor) else zip(results, exact, strict=True)
-    for actual, wanted in pairs:
-        torch.testing.assert_close(actual.detach().double(), wanted, rtol=2**-7, atol=2**-4)
+    exact = getattr(reference, name)(*[argument.detach().double() for argument in arguments])
+    pairs = [(results, exact)] if isinstance(results, Tensor) else zip(results, exact, strict=True)
+    for actual, expected in pairs:
+        torch.testing.assert_close(actual.detach().double(), expected, rtol=2**-7, atol=2**-4)
 
 
 if __name__ == "__main__":
     dwt(torch.zeros(1, 1, 2, 2))  # loads the kernels
-    took = sum(run(seed) for seed in range(SETS))
-    print(took, SETS - took)
+    accepted = sum(run(seed) for seed in range(CALLS))
+    print(accepted, CALLS - accepted)

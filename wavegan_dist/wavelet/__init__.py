@@ -1,10 +1,10 @@
-"""The orthonormal 2D Haar transform and the generator's mix; other rooms use these names only.
+"""The 2D Haar wavelet transform and the generator's fusion of its outputs; other rooms import these names only.
 
-`dwt` and `idwt`, `wavedec` and `waverec` for several levels, `fuse` and `analyse` compute; `choose` says which kernel does it,
-`build` compiles the CPU's again.
+`dwt` and `idwt` compute one level, `wavedec` and `waverec` several, `fuse` the generator's output. `choose` tells which
+implementation runs on a device, `build` compiles the CPU kernels.
 """
 
 from wavegan_dist.wavelet.choice import build, choose
-from wavegan_dist.wavelet.ops import analyse, dwt, fuse, idwt, wavedec, waverec
+from wavegan_dist.wavelet.ops import dwt, fuse, idwt, wavedec, waverec
 
-__all__ = ["analyse", "build", "choose", "dwt", "fuse", "idwt", "wavedec", "waverec"]
+__all__ = ["build", "choose", "dwt", "fuse", "idwt", "wavedec", "waverec"]

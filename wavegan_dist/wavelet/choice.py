@@ -1,8 +1,8 @@
-"""Which kernel works where: the fastest that is there, or the reference."""
+"""Chooses the implementation of the transform for a device and dtype: compiled kernels if available, else the reference."""
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Literal
@@ -15,43 +15,45 @@ from wavegan_dist.wavelet import reference
 
 VARIABLE = "WAVEGAN_KERNELS"
 
-
-Name = Literal["reference", "C++", "Triton"]
+KernelName = Literal["reference", "C++", "Triton"]
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """One implementation of the transform: functions as in `reference`, checks included, and the dtypes that they take."""
+    """One implementation: functions with the signatures and errors of those in `reference`, and the dtypes they support."""
 
-    name: Name
+    name: KernelName
     dtypes: frozenset[torch.dtype]
     dwt: Callable[[Tensor], tuple[Tensor, Tensor]]
     idwt: Callable[[Tensor, Tensor], Tensor]
     fuse: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-    analyse: Callable[[Tensor, Sequence[float]], tuple[Tensor, Tensor, Tensor]]
 
 
-ANY = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8})
-REFERENCE = Kernel("reference", ANY, reference.dwt, reference.idwt, reference.fuse, reference.analyse)
-KERNELS: dict[str, Kernel] = {REFERENCE.name: REFERENCE}  # all that are loaded
-_CHOSEN: dict[tuple[torch.device, torch.dtype], Kernel] = {}  # of these: a call should find its own in one look
+FLOATING = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+REFERENCE = Kernel("reference", FLOATING, reference.dwt, reference.idwt, reference.fuse)
+LOADED: dict[str, Kernel] = {REFERENCE.name: REFERENCE}
+_KERNEL_OF: dict[tuple[torch.device, torch.dtype], Kernel] = {}  # a cache: an eager call costs one look-up
 
 
 @functools.cache
-def choose(device: str) -> tuple[Name, str]:
-    """The name of the kernel for tensors on `device` ("cpu", "cuda", ...), ready to run, and why it is this one.
+def choose(device: str) -> tuple[KernelName, str]:
+    """Load the fastest implementation for a device type; on "cpu" this may compile the C++ kernels (about 20 s).
 
-    The CPU's is compiled first if need be.
+    Args:
+        device: a device type such as "cpu" or "cuda".
+
+    Returns:
+        The implementation's name, and the reason for the choice as one line of text.
 
     Raises:
-        UsageError: WAVEGAN_KERNELS is neither unset nor "reference".
+        UsageError: WAVEGAN_KERNELS is set to something other than "reference".
     """
-    wish = os.environ.get(VARIABLE, "")
-    if wish not in ("", "reference"):
-        raise UsageError(f"{VARIABLE}={wish}: the only value is `reference`; unset it for the fastest kernel that there is")
-    if wish:
+    setting = os.environ.get(VARIABLE, "")
+    if setting not in ("", "reference"):
+        raise UsageError(f"{VARIABLE}={setting}: the only value is `reference`; unset it for the fastest kernel that there is")
+    if setting:
         return REFERENCE.name, f"{VARIABLE}=reference"
-    loaders = {"cpu": _cpu, "cuda": _triton}
+    loaders = {"cpu": _load_cpu, "cuda": _load_triton}
     if device not in loaders:
         return REFERENCE.name, f"there is no kernel for {device}"
     try:
@@ -61,55 +63,54 @@ def choose(device: str) -> tuple[Name, str]:
 
 
 def kernel_for(x: Tensor) -> Kernel:
-    """The kernel for this tensor's device and dtype; the reference under `torch.func`'s transforms."""
+    """Return the implementation for the tensor's device and dtype, or the reference inside `torch.func` transforms."""
     if torch.compiler.is_dynamo_compiling():
-        return KERNELS[_name(x.device.type, x.dtype)]
+        return LOADED[_kernel_name(x.device.type, x.dtype)]
     if torch._C._are_functorch_transforms_active():
         return REFERENCE
-    kernel = _CHOSEN.get((x.device, x.dtype))
+    kernel = _KERNEL_OF.get((x.device, x.dtype))
     if kernel is None:
-        kernel = _CHOSEN[x.device, x.dtype] = KERNELS[_name(x.device.type, x.dtype)]
+        kernel = _KERNEL_OF[x.device, x.dtype] = LOADED[_kernel_name(x.device.type, x.dtype)]
     return kernel
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _name(device: str, dtype: torch.dtype) -> str:
+def _kernel_name(device: str, dtype: torch.dtype) -> str:
     name, _ = choose(device)
-    return name if dtype in KERNELS[name].dtypes else REFERENCE.name
+    return name if dtype in LOADED[name].dtypes else REFERENCE.name
 
 
 def build() -> None:
-    """Compile the CPU's kernels where they are not there yet, also after an earlier failure.
+    """Compile the CPU kernels unless they are in the cache, even if an earlier attempt failed.
 
     Raises:
-        WaveganError: they cannot be compiled here; why.
+        WaveganError: they cannot be compiled on this machine; the message names the reason.
     """
     from wavegan_dist.wavelet.cpu.build import build
 
-    build(again=True)
-    forget()
+    build(retry=True)
+    reset()
 
 
-def forget() -> None:
-    """Choose anew from the next call on: the kernels or WAVEGAN_KERNELS have changed."""
+def reset() -> None:
+    """Drop all cached choices, for use after the kernels or WAVEGAN_KERNELS have changed."""
     choose.cache_clear()
-    _CHOSEN.clear()
+    _KERNEL_OF.clear()
 
 
-def _cpu() -> tuple[Name, str]:
+def _load_cpu() -> tuple[KernelName, str]:
     from wavegan_dist.wavelet import cpu
 
     instructions = cpu.load()
     operators = torch.ops.wavegan_cpu
-    functions = (getattr(operators, name).default for name in ("dwt", "idwt", "fuse", "analyse"))
-    KERNELS["C++"] = Kernel("C++", cpu.DTYPES, *functions)
+    LOADED["C++"] = Kernel("C++", cpu.DTYPES, operators.dwt.default, operators.idwt.default, operators.fuse.default)
     return "C++", f"compiled, uses {instructions} instructions"
 
 
-def _triton() -> tuple[Name, str]:
+def _load_triton() -> tuple[KernelName, str]:
     try:
         from wavegan_dist.wavelet import triton
     except ImportError as error:
         raise WaveganError(f"Triton cannot be imported ({error}); pip install triton") from error
-    KERNELS["Triton"] = Kernel("Triton", triton.DTYPES, triton.dwt, triton.idwt, triton.fuse, triton.analyse)
+    LOADED["Triton"] = Kernel("Triton", triton.DTYPES, triton.dwt, triton.idwt, triton.fuse)
     return "Triton", f"version {metadata.version('triton')}"

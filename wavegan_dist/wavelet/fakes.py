@@ -1,45 +1,45 @@
-"""Shapes, dtypes and layouts of what the kernels return or refuse, for `torch.compile` and fake tensors."""
+"""Fake (meta) implementations of the operators: shapes, dtypes and memory formats for `torch.compile` and FakeTensor."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from wavegan_dist.wavelet import checks
 
-Layout = Callable[[Tensor], torch.memory_format]
 
-
-def layout_of(x_bchw: Tensor) -> torch.memory_format:
-    """Channels last where the tensor is that and not contiguous as well."""
+def memory_format_of(x_bchw: Tensor) -> torch.memory_format:
+    """Return `torch.channels_last` if the tensor is channels last and not also contiguous, else `torch.contiguous_format`."""
     channels_last = x_bchw.is_contiguous(memory_format=torch.channels_last) and not x_bchw.is_contiguous()
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
-def register_fakes(namespace: str, layout: Layout) -> None:
-    """Teach PyTorch the results of all operators of `namespace`.
+def register_fakes(namespace: str, result_format: Callable[[Tensor], torch.memory_format]) -> None:
+    """Register a fake implementation for every operator of a library, with the same argument checks as the real ones.
 
     Args:
-        namespace: of `dwt`, `idwt`, `fuse`, `fuse_backward` and `analyse`.
-        layout: of the results, for their first image or low band.
+        namespace: library with the operators `dwt`, `idwt`, `fuse` and `fuse_backward`.
+        result_format: maps the first image or low band among the arguments to the memory format of the results.
     """
 
-    def image(like_low: Tensor, x: Tensor) -> Tensor:
-        batch, channels, height, width = like_low.shape
+    def image(low: Tensor, like: Tensor) -> Tensor:
+        batch, channels, height, width = low.shape
         shape = (batch, channels, 2 * height, 2 * width)
-        return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
+        return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=result_format(like))
 
-    def bands(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def bands(x: Tensor) -> tuple[Tensor, Tensor]:
         batch, channels, height, width = x.shape
         low, high = (
-            torch.empty((batch, n * channels, height // 2, width // 2), dtype=dtype, device=x.device, memory_format=layout(x))
+            torch.empty(
+                (batch, n * channels, height // 2, width // 2), dtype=x.dtype, device=x.device, memory_format=result_format(x)
+            )
             for n in (1, 3)
         )
         return low, high
 
     def dwt(x: Tensor) -> tuple[Tensor, Tensor]:
         checks.check_dwt(x)
-        return bands(x, x.dtype)
+        return bands(x)
 
     def idwt(low: Tensor, high: Tensor) -> Tensor:
         checks.check_idwt(low, high)
@@ -51,12 +51,7 @@ def register_fakes(namespace: str, layout: Layout) -> None:
 
     def fuse_backward(grad: Tensor, base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> tuple[Tensor, ...]:
         checks.check_fuse(base, low, high, lam)
-        return image(low, base), *bands(base, base.dtype), torch.empty_like(lam)
+        return image(low, base), *bands(base), torch.empty_like(lam)
 
-    def analyse(images: Tensor, band_std: Sequence[float]) -> tuple[Tensor, ...]:
-        checks.check_analyse(images, band_std)
-        pixels = torch.empty(images.shape, dtype=torch.float32, device=images.device, memory_format=layout(images))
-        return pixels, *bands(images, torch.float32)
-
-    for fake in (dwt, idwt, fuse, fuse_backward, analyse):
+    for fake in (dwt, idwt, fuse, fuse_backward):
         torch.library.register_fake(f"{namespace}::{fake.__name__}", fake)

@@ -1,9 +1,10 @@
-"""The functions that the other rooms call, done by the kernel for the device, which checks what it is given.
+"""The transform's public functions. Each dispatches to the implementation for the device and dtype of its first argument.
 
-Derivatives of every order come from the kernels themselves, in eager mode and under `torch.compile(fullgraph=True)`. Under
-`torch.func`'s transforms the reference works; `torch.autograd.forward_ad` raises NotImplementedError with the kernels.
-Results are contiguous, or channels last where the first argument is; arguments of other strides than these two, or dense
-rows, are copied first. Nothing is cast, by autocast neither.
+All functions are differentiable to any order, in eager mode and under `torch.compile(fullgraph=True)`. Inside `torch.func`
+transforms they run the reference; with compiled kernels, `torch.autograd.forward_ad` raises NotImplementedError.
+
+Nothing is cast, not even under autocast: tensors of different dtypes are an error. Results are contiguous; on CPUs they are
+channels last if the first argument is. Tensors whose rows are not dense in memory are copied first.
 """
 
 from collections.abc import Sequence
@@ -15,50 +16,66 @@ from wavegan_dist.wavelet.choice import kernel_for
 
 
 def dwt(x_bchw: Tensor) -> tuple[Tensor, Tensor]:
-    """One level of the orthonormal 2D Haar transform.
+    """Apply one level of the orthonormal 2D Haar wavelet transform (Mallat 1989).
+
+    Each 2x2 block [[a, b], [c, d]] of a channel gives one coefficient in each of four bands:
+
+        LL = (a + b + c + d) / 2      LH = (a + b - c - d) / 2
+        HL = (a - b + c - d) / 2      HH = (a - b - c + d) / 2
+
+    The bands are those of `pywt.dwt2(x, "haar")`: LL is PyWavelets' cA, and LH, HL, HH are its cH, cV, cD. The transform
+    preserves the sum of squares, and its backward is `idwt`.
 
     Args:
-        x_bchw: floating [B, C, H, W] with H and W even.
+        x_bchw: floating-point image batch [B, C, H, W] with even H and W.
 
     Returns:
-        `low` [B, C, H/2, W/2] and `high` [B, 3C, H/2, W/2], stacked by band, then colour: [LH of all C, HL of all C,
-        HH of all C]. Same dtype as the input.
+        The low band [B, C, H/2, W/2], which is LL, and the high bands [B, 3C, H/2, W/2], stacked by band, then by channel:
+        LH of all C channels, then HL, then HH. Both have the dtype of the input.
 
     Raises:
-        ValueError: the input is not a floating 4D tensor or H or W is odd.
+        ValueError: the input is not a dense floating-point 4D tensor, or H or W is odd.
     """
     return kernel_for(x_bchw).dwt(x_bchw)
 
 
 def idwt(low: Tensor, high: Tensor) -> Tensor:
-    """The inverse (and transpose) of `dwt`: `idwt(*dwt(x)) == x`.
+    """Apply the inverse of `dwt`, so that `idwt(*dwt(x))` equals x up to rounding.
+
+    Each 2x2 block of the result is
+
+        a = (LL + LH + HL + HH) / 2      b = (LL + LH - HL - HH) / 2
+        c = (LL - LH + HL - HH) / 2      d = (LL - LH - HL + HH) / 2
+
+    As the transform is orthonormal, its inverse is its transpose, and the backward of `idwt` is `dwt`.
 
     Args:
-        low: floating [B, C, h, w].
-        high: [B, 3C, h, w] of the same dtype and device.
+        low: floating-point low band [B, C, h, w].
+        high: high bands [B, 3C, h, w] in the order of `dwt`, of the same dtype and device as low.
 
     Returns:
-        [B, C, 2h, 2w].
+        The image batch [B, C, 2h, 2w] in the dtype of the bands.
 
     Raises:
-        ValueError: shapes, dtypes or devices do not go together.
+        ValueError: low is not a dense floating-point 4D tensor, or high does not match it in shape, dtype or device.
     """
     return kernel_for(low).idwt(low, high)
 
 
 def wavedec(x_bchw: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
-    """`levels` levels of `dwt`, each of the low band of the one before (PyWavelets' `wavedec2`).
+    """Apply `dwt` repeatedly, each time to the low band of the previous level, as `pywt.wavedec2(x, "haar")` does.
 
     Args:
-        x_bchw: floating [B, C, H, W] with H and W multiples of 2**levels.
-        levels: at least 1.
+        x_bchw: floating-point image batch [B, C, H, W] with H and W multiples of 2**levels.
+        levels: number of levels, at least 1.
 
     Returns:
-        The last level's low band [B, C, H / 2**levels, W / 2**levels], and the high bands of all levels as `dwt` stacks them,
-        the coarsest first.
+        The low band of the last level [B, C, H / 2**levels, W / 2**levels], and the high bands of all levels in the order
+        of `dwt`, the coarsest level first: [B, 3C, H / 2**levels, W / 2**levels], ..., [B, 3C, H/2, W/2].
 
     Raises:
-        ValueError: not a floating 4D tensor, or sides that cannot be halved so often.
+        ValueError: the input is not a dense floating-point 4D tensor, levels is less than 1, or H or W is not a multiple of
+            2**levels.
     """
     check_levels(x_bchw, levels)
     low, highs = x_bchw, []
@@ -69,17 +86,17 @@ def wavedec(x_bchw: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
 
 
 def waverec(low: Tensor, highs: Sequence[Tensor]) -> Tensor:
-    """The inverse (and transpose) of `wavedec`: `waverec(*wavedec(x, levels)) == x`.
+    """Apply the inverse of `wavedec`, so that `waverec(*wavedec(x, levels))` equals x up to rounding.
 
     Args:
-        low: floating [B, C, h, w].
-        highs: [B, 3C, h, w], [B, 3C, 2h, 2w], ..., the coarsest first.
+        low: floating-point low band of the coarsest level [B, C, h, w].
+        highs: high bands of every level, the coarsest first: [B, 3C, h, w], [B, 3C, 2h, 2w], [B, 3C, 4h, 4w], ...
 
     Returns:
-        [B, C, h * 2**len(highs), w * 2**len(highs)].
+        The image batch [B, C, h * 2**len(highs), w * 2**len(highs)].
 
     Raises:
-        ValueError: shapes, dtypes or devices do not go together.
+        ValueError: the shapes, dtypes or devices do not match.
     """
     for high in highs:
         low = idwt(low, high)
@@ -87,36 +104,22 @@ def waverec(low: Tensor, highs: Sequence[Tensor]) -> Tensor:
 
 
 def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
-    """The generator's output, `(1 - lam) * base + lam * idwt(low, high)` (patent CN 111275640 B).
+    """Compute the generator's output `(1 - lam) * base + lam * idwt(low, high)` in one pass (patent CN 111275640 B).
 
-    The gradient of lam is a sum that does not depend on the number of threads.
+    The gradient of lam is summed in a fixed order: it does not depend on the number of threads.
 
     Args:
-        base: floating [B, C, H, W].
-        low: [B, C, H/2, W/2] of the same dtype and device.
-        high: [B, 3C, H/2, W/2] of the same dtype and device.
-        lam: 0-dimensional, of any floating dtype; float32 keeps `1 - lam` exact where base is bfloat16.
+        base: floating-point image batch [B, C, H, W].
+        low: low band [B, C, H/2, W/2] of the same dtype and device.
+        high: high bands [B, 3C, H/2, W/2] in the order of `dwt`, of the same dtype and device.
+        lam: 0-dimensional tensor of any floating-point dtype on the same device. Use float32 with bfloat16 images: in
+            bfloat16, `1 - lam` would round to 1 for a small lam.
 
     Returns:
-        [B, C, H, W] in base's dtype.
+        The image batch [B, C, H, W] in the dtype of base.
 
     Raises:
-        ValueError: the bands do not rebuild an image like base.
+        ValueError: the bands do not match base in shape, dtype or device, or lam is not a floating-point scalar on that
+            device.
     """
     return kernel_for(base).fuse(base, low, high, lam)
-
-
-def analyse(images_bchw: Tensor, band_std: Sequence[float] = (1, 1, 1, 1)) -> tuple[Tensor, Tensor, Tensor]:
-    """A real batch on its way to the discriminators: `from_uint8`, `dwt` and the bands' scale in one pass, no gradient.
-
-    Args:
-        images_bchw: uint8 [B, C, H, W] with H and W even.
-        band_std: what to divide low, LH, HL and HH by.
-
-    Returns:
-        float32 image [B, C, H, W] in [-1, 1], low [B, C, H/2, W/2], high [B, 3C, H/2, W/2] as `dwt`'s.
-
-    Raises:
-        ValueError: not such images, or not four positive deviations.
-    """
-    return kernel_for(images_bchw).analyse(images_bchw, band_std)

@@ -1,17 +1,7 @@
-"""The Haar transform in plain PyTorch: the definition that every faster kernel is held to.
+"""The Haar transform in plain PyTorch: the definition that the compiled kernels are tested against.
 
-On each 2x2 block [[a, b], [c, d]] (a top left):
-
-    LL = (a + b + c + d) / 2      LH = (a + b - c - d) / 2
-    HL = (a - b + c - d) / 2      HH = (a - b - c + d) / 2
-
-(LH, HL, HH) are PyWavelets' (cH, cV, cD). The transform is orthonormal, so its inverse is its transpose and the
-backward of each direction is the other one: derivatives of every order come from the same two operations.
-
-Arguments and errors are those of the functions of the same names in `ops`.
+Arguments, results and errors are those of the functions of the same names in `ops`. Derivatives come from autograd.
 """
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -47,12 +37,3 @@ def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
     """`(1 - lam) * base + lam * idwt(low, high)`."""
     checks.check_fuse(base, low, high, lam)
     return (1 - lam) * base + lam * idwt(low, high)
-
-
-def analyse(images_bchw: Tensor, band_std: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
-    """uint8 [B, C, H, W] -> float32 image in [-1, 1] and its low and high bands over their deviations."""
-    checks.check_analyse(images_bchw, band_std)
-    image = images_bchw.float() / 127.5 - 1
-    low, high = dwt(image)
-    bands = [band / std for band, std in zip(high.chunk(3, dim=1), band_std[1:], strict=True)]
-    return image, low / band_std[0], torch.cat(bands, dim=1)

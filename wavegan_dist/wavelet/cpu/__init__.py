@@ -1,4 +1,4 @@
-"""The compiled CPU kernels: `torch.ops.wavegan_cpu`, for float32, float64 and bfloat16."""
+"""The compiled CPU kernels as operators `torch.ops.wavegan_cpu.*`, for float32, float64 and bfloat16."""
 
 import functools
 from multiprocessing import parent_process
@@ -7,20 +7,20 @@ import torch
 
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.wavelet.cpu.build import build, library
-from wavegan_dist.wavelet.fakes import layout_of, register_fakes
+from wavegan_dist.wavelet.fakes import memory_format_of, register_fakes
 
-DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.uint8})
+DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
 
-@functools.cache  # operators can be registered but once in a process, from whichever file
+@functools.cache  # PyTorch registers an operator once per process, even if a second library file defines it
 def load() -> str:
-    """Load the operators, built first where they must be; worker processes do not build.
+    """Load the operators into this process, compiling them first if necessary. Worker processes never compile.
 
     Returns:
-        The instruction set in use.
+        The name of the instruction set in use, such as "AVX2".
 
     Raises:
-        WaveganError: why they cannot be used.
+        WaveganError: the operators cannot be compiled or loaded; the message names the reason.
     """
     if parent_process() is not None and not library().exists():
         raise WaveganError("the CPU kernels are not built yet, and a worker process does not build them")
@@ -29,5 +29,5 @@ def load() -> str:
         torch.ops.load_library(str(path))
     except OSError as error:
         raise WaveganError(f"{path} does not load ({error}); delete it, then `wavegan doctor --build`") from error
-    register_fakes("wavegan_cpu", layout_of)
+    register_fakes("wavegan_cpu", memory_format_of)
     return str(torch.ops.wavegan_cpu.select_instruction_set())

@@ -1,30 +1,27 @@
-"""The CPU kernels' library: compiled once into the user's cache, by whichever process comes first."""
+"""Compiles the CPU kernels into the user's cache, once for each version of the source, PyTorch and processor type."""
 
-import fcntl
 import hashlib
 import os
 import platform
 import shlex
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 
 from wavegan_dist.errors import WaveganError
-from wavegan_dist.files import atomic_file
+from wavegan_dist.files import atomic_file, locked
+from wavegan_dist.log import log
 
-HERE = Path(__file__).parent
+SOURCE = Path(__file__).parent
 FLAGS = ("-std=c++20", "-fPIC", "-fopenmp", "-ffp-contract=off", "-Wno-psabi")
-INSTRUCTIONS: dict[str, tuple[str, ...]] = {"baseline": ()}  # of the kernels, which are compiled once for each
+INSTRUCTIONS: dict[str, tuple[str, ...]] = {"baseline": ()}  # compiler flags of each instruction set
 if platform.machine() == "x86_64":
     AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16")
     INSTRUCTIONS |= {"avx2": ("-mavx2",), "avx512": AVX512}
-OBJECTS = {  # and what they are compiled from
+OBJECTS = {  # object file: flags and source file
     "operators": ("-O1", "operators.cpp"),
     "autograd": ("-O1", "autograd.cpp"),
     **{name: ("-O3", f"-DINSTRUCTIONS={name}", *flags, "haar.cpp") for name, flags in INSTRUCTIONS.items()},
@@ -33,81 +30,82 @@ COMPILE_TIMEOUT = 600  # seconds for one file
 
 
 def library() -> Path:
-    """Where the library of this source for this PyTorch and processor lies, built or not.
+    """Return the path of the library for this source, PyTorch and processor type, whether or not it is built.
 
     Raises:
-        WaveganError: no home folder to keep it in.
+        WaveganError: there is no home folder for a cache.
     """
-    key = hashlib.sha256(repr((torch.__version__, platform.machine(), FLAGS, OBJECTS, _abi())).encode())
-    for file in sorted((*HERE.glob("*.cpp"), *HERE.glob("*.h"))):
+    key = hashlib.sha256(repr((torch.__version__, platform.machine(), FLAGS, OBJECTS, _abi_flag())).encode())
+    for file in sorted((*SOURCE.glob("*.cpp"), *SOURCE.glob("*.h"))):
         key.update(file.read_bytes())
     return _cache() / f"haar-{key.hexdigest()[:16]}.so"
 
 
-def build(again: bool = False) -> Path:
-    """Compile the library where it is not there yet; processes that ask together wait for the one that compiles.
+def build(retry: bool = False) -> Path:
+    """Compile the library unless it is in the cache. Of several processes, one compiles and the others wait for it.
 
     Args:
-        again: try even where an earlier try has failed.
+        retry: compile even if an earlier attempt failed.
 
     Returns:
-        The library.
+        The path of the library.
 
     Raises:
-        WaveganError: no compiler, or it fails; its words are kept beside the library, in a file that ends in .log.
+        WaveganError: there is no compiler, the cache is not writable, or compilation fails. The compiler's output is then
+            next to the library, in a file that ends in .log.
     """
-    target = library()
+    path = library()
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target.with_suffix(".lock")):
-            if not target.exists():
-                _compile_to(target, again)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path.with_suffix(".lock")):
+            if not path.exists():
+                _compile(path, retry)
     except OSError as error:
-        raise WaveganError(f"cannot keep the CPU kernels in {target.parent} ({error.strerror}); set XDG_CACHE_HOME") from error
-    return target
+        raise WaveganError(f"cannot keep the CPU kernels in {path.parent} ({error.strerror}); set XDG_CACHE_HOME") from error
+    return path
 
 
-def _compile_to(target: Path, again: bool) -> None:
-    log = target.with_suffix(".log")
-    if log.exists() and not again:
-        raise WaveganError(f"the CPU kernels did not compile before: see {log}, then `wavegan doctor --build`")
+def _compile(path: Path, retry: bool) -> None:
+    error_log = path.with_suffix(".log")
+    if error_log.exists() and not retry:
+        raise WaveganError(f"the CPU kernels did not compile before: see {error_log}, then `wavegan doctor --build`")
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     if shutil.which(compiler[0]) is None:
         raise WaveganError(f"no C++ compiler ({compiler[0]}); install g++ or set CXX, then `wavegan doctor --build`")
-    print("wavegan: compiling the CPU kernels, once (about 20 s)", file=sys.stderr)
-    with TemporaryDirectory(dir=target.parent) as scratch:
+    log.info("compiling the CPU kernels, once (about 20 s)")
+    with TemporaryDirectory(dir=path.parent) as scratch:
         objects = [f"{scratch}/{name}.o" for name in OBJECTS]
         include = f"-isystem{Path(torch.__file__).parent / 'include'}"
         errors = _run(
             *[
-                [*compiler, *FLAGS, _abi(), *flags, include, "-c", str(HERE / source), "-o", out]
+                [*compiler, *FLAGS, _abi_flag(), *flags, include, "-c", str(SOURCE / source), "-o", out]
                 for (*flags, source), out in zip(OBJECTS.values(), objects, strict=True)
             ]
         )
-        errors = errors or _run([*compiler, "-shared", "-o", f"{scratch}/library", *objects, *_link()])
+        errors = errors or _run([*compiler, "-shared", "-o", f"{scratch}/library", *objects, *_link_flags()])
         if errors:
-            with atomic_file(log) as file:
+            with atomic_file(error_log) as file:
                 file.write(errors)
-            raise WaveganError(f"the CPU kernels do not compile: see {log}, then `wavegan doctor --build`")
-        Path(scratch, "library").replace(target)
-    log.unlink(missing_ok=True)
+            raise WaveganError(f"the CPU kernels do not compile: see {error_log}, then `wavegan doctor --build`")
+        Path(scratch, "library").replace(path)
+    error_log.unlink(missing_ok=True)
 
 
 def _run(*commands: list[str]) -> str:
-    """Run all at once; what those that failed said, each after its command."""
+    """Run commands in parallel; return the output of those that failed, each after its command line."""
     pipe = subprocess.PIPE
     processes = [subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True) for command in commands]
-    said = [process.communicate(timeout=COMPILE_TIMEOUT)[0] for process in processes]
-    failed = zip(commands, processes, said, strict=True)
-    return "".join(f"{shlex.join(command)}\n{words}\n" for command, process, words in failed if process.returncode)
+    outputs = [process.communicate(timeout=COMPILE_TIMEOUT)[0] for process in processes]
+    results = zip(commands, processes, outputs, strict=True)
+    return "".join(f"{shlex.join(command)}\n{output}\n" for command, process, output in results if process.returncode)
 
 
-def _abi() -> str:
+def _abi_flag() -> str:
     return f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}"
 
 
-def _link() -> list[str]:
-    """Against PyTorch alone: its own OpenMP runtime serves `parallel_for`, so there is never a second one."""
+def _link_flags() -> list[str]:
+    """Link against PyTorch only: `at::parallel_for` uses PyTorch's OpenMP runtime, and a second runtime must not be loaded."""
     return [f"-L{Path(torch.__file__).parent / 'lib'}", "-ltorch_cpu", "-lc10"]
 
 
@@ -117,12 +115,3 @@ def _cache() -> Path:
     except RuntimeError as error:
         raise WaveganError("no home folder to keep the CPU kernels in; set XDG_CACHE_HOME") from error
     return Path(home) / "wavegan" / "kernels"
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process of this machine at a time; where the file system has no locks, the rename at the end still holds."""
-    with path.open("w") as file:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

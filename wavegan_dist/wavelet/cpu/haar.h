@@ -1,17 +1,18 @@
-// The Haar transform's kernels, without PyTorch. Strides count elements; images are [batch, channels, 2 height, 2 width].
+// The interface of the Haar kernels, which know nothing of PyTorch. All strides count elements. An image is
+// [batch, channels, 2 * height, 2 * width]; `height` and `width` are those of its bands.
 #pragma once
 #include <cstdint>
 
 namespace haar {
 
-enum class Type { f32, f64, bf16 };
+enum class DType { float32, float64, bfloat16 };
 
-// `interleaved`: channels lie beside each other (channels last, dense pixels); else columns do, and `channel` is a stride.
 struct Shape {
-  int64_t batch, channels, height, width;  // of a band
-  bool interleaved;
-  int64_t bytes;  // of an image that is written or transformed
-  int64_t rows() const { return batch * height * (interleaved ? 1 : channels); }
+  int64_t batch, channels, height, width;  // of the low band
+  bool channels_last;                      // channels are adjacent in memory; otherwise the columns of a row are
+  int64_t image_bytes;  // of one full-resolution image batch; decides whether stores bypass the caches
+  // The units of work that threads share: rows of a band, of all channels at once when `channels_last`.
+  int64_t num_rows() const { return batch * height * (channels_last ? 1 : channels); }
 };
 
 struct Strides {
@@ -23,12 +24,12 @@ struct Image {
   Strides strides;
 };
 
-struct Bands {  // high: [LH of all channels, HL of all, HH of all]
+struct Bands {  // high has 3 * channels: LH of all channels, then HL, then HH
   void *low, *high;
   Strides low_strides, high_strides;
 };
 
-struct FuseBackward {
+struct FuseBackwardArgs {
   Image grad, base;
   Bands bands;
   double lam;
@@ -36,18 +37,16 @@ struct FuseBackward {
   Bands grad_bands;
 };
 
-// Each works on rows [first, last) of `shape.rows()`, so that threads share them.
+// The kernels of one instruction set. Each call processes the rows [first, last) of `shape.num_rows()`.
 struct Kernels {
-  void (*dwt)(Type, const Shape&, const Image& x, const Bands& out, int64_t first, int64_t last);
-  void (*idwt)(Type, const Shape&, const Bands& bands, const Image& out, int64_t first, int64_t last);
-  void (*fuse)(Type, const Shape&, const Image& base, const Bands& bands, double lam, const Image& out, int64_t first, int64_t last);
-  // Returns these rows' share of the gradient of lam, <dwt(grad), bands> - <grad, base>, summed in double.
-  double (*fuse_backward)(Type, const Shape&, const FuseBackward&, int64_t first, int64_t last);
-  // uint8 x -> float32 image = x / 127.5 - 1 and its bands; `scale` is 1 / 127.5 over the standard deviation of each.
-  void (*analyse)(const Shape&, const Image& x, const float* scale, const Image& image, const Bands& out, int64_t first, int64_t last);
+  void (*dwt)(DType, const Shape&, const Image& x, const Bands& out, int64_t first, int64_t last);
+  void (*idwt)(DType, const Shape&, const Bands& bands, const Image& out, int64_t first, int64_t last);
+  void (*fuse)(DType, const Shape&, const Image& base, const Bands& bands, double lam, const Image& out, int64_t first,
+               int64_t last);
+  // Returns what these rows contribute to the gradient of lam, <dwt(grad), bands> - <grad, base>, summed in double.
+  double (*fuse_backward)(DType, const Shape&, const FuseBackwardArgs&, int64_t first, int64_t last);
 };
 
-// By the instructions that they use.
 extern const Kernels baseline;
 #if defined(__x86_64__)
 extern const Kernels avx2, avx512;

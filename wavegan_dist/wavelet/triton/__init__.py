@@ -1,9 +1,8 @@
-"""The Triton kernels: `torch.ops.wavegan_triton`, for float32, bfloat16, float16 and uint8, contiguous results.
+"""The Triton kernels as operators `torch.ops.wavegan_triton.*`, for float32, bfloat16 and float16.
 
-Other layouts are copied first. A forward-mode derivative raises NotImplementedError: PyTorch would lose it in silence.
+Results are contiguous; arguments in other memory formats are copied first. A forward-mode derivative raises
+NotImplementedError, because PyTorch would drop the tangent silently. Arguments and errors are documented in `ops`.
 """
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,38 +12,32 @@ from wavegan_dist.wavelet import checks
 from wavegan_dist.wavelet.fakes import register_fakes
 from wavegan_dist.wavelet.triton import operators
 
-DTYPES = frozenset(operators.PAIRS)
+DTYPES = frozenset(operators.PAIR_DTYPES)
 
 register_fakes(operators.NAMESPACE, lambda x: torch.contiguous_format)
 
 
 def dwt(x: Tensor) -> tuple[Tensor, Tensor]:
-    """As `ops.dwt`."""
+    """`ops.dwt` on a GPU."""
     checks.check_dwt(x)
-    _refuse_forward_mode(x)
+    _reject_forward_mode(x)
     return operators.dwt(x)
 
 
 def idwt(low: Tensor, high: Tensor) -> Tensor:
-    """As `ops.idwt`."""
+    """`ops.idwt` on a GPU."""
     checks.check_idwt(low, high)
-    _refuse_forward_mode(low, high)
+    _reject_forward_mode(low, high)
     return operators.idwt(low, high)
 
 
 def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
-    """As `ops.fuse`."""
+    """`ops.fuse` on a GPU."""
     checks.check_fuse(base, low, high, lam)
-    _refuse_forward_mode(base, low, high, lam)
+    _reject_forward_mode(base, low, high, lam)
     return operators.fuse(base, low, high, lam)
 
 
-def analyse(images: Tensor, band_std: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
-    """As `ops.analyse`."""
-    checks.check_analyse(images, band_std)
-    return operators.analyse(images, band_std)
-
-
-def _refuse_forward_mode(*inputs: Tensor) -> None:
+def _reject_forward_mode(*inputs: Tensor) -> None:
     if not torch.compiler.is_compiling() and any(unpack_dual(x).tangent is not None for x in inputs):
         raise NotImplementedError("no forward-mode derivative in the Triton kernels")

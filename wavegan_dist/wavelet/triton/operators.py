@@ -1,6 +1,8 @@
-"""The operators `wavegan_triton::*`: contiguous memory, launches, derivatives of every order."""
+"""The operators `wavegan_triton::*`: they make arguments contiguous, launch kernels and define derivatives of every order.
 
-from collections.abc import Sequence
+Arguments and results are those of the functions of the same names in `ops`; the callers have checked the arguments.
+"""
+
 from typing import Any
 
 import torch
@@ -10,68 +12,61 @@ from torch import Tensor
 from wavegan_dist.wavelet.triton import kernels
 
 NAMESPACE = "wavegan_triton"
-PAIRS = {torch.float32: torch.int64, torch.bfloat16: torch.int32, torch.float16: torch.int32, torch.uint8: torch.int16}
+PAIR_DTYPES = {torch.float32: torch.int64, torch.bfloat16: torch.int32, torch.float16: torch.int32}  # see kernels.py
+WARP_SIZE = 64 if torch.version.hip else 32
 
-LANES = 64 if torch.version.hip else 32
-
-operator = torch.library.custom_op
+custom_op = torch.library.custom_op
 
 
-@operator(f"{NAMESPACE}::dwt", mutates_args=())
+@custom_op(f"{NAMESPACE}::dwt", mutates_args=())
 def dwt(x: Tensor) -> tuple[Tensor, Tensor]:
-    """As `ops.dwt`; so are the others."""
-    low, high = _empty_bands(x, x.dtype)
-    _launch(kernels.dwt, low, _pairs(x), low, high)
+    """low, high = dwt(x)."""
+    low, high = _empty_bands(x)
+    _launch(kernels.dwt, low, _as_pairs(x), low, high)
     return low, high
 
 
-@operator(f"{NAMESPACE}::idwt", mutates_args=())
+@custom_op(f"{NAMESPACE}::idwt", mutates_args=())
 def idwt(low: Tensor, high: Tensor) -> Tensor:
-    """The inverse."""
+    """x = idwt(low, high)."""
     low, high = low.contiguous(), high.contiguous()
     x = _empty_image(low)
-    _launch(kernels.idwt, low, low, high, _pairs(x))
+    _launch(kernels.idwt, low, low, high, _as_pairs(x))
     return x
 
 
-@operator(f"{NAMESPACE}::fuse", mutates_args=())
+@custom_op(f"{NAMESPACE}::fuse", mutates_args=())
 def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
-    """The mix."""
+    """(1 - lam) * base + lam * idwt(low, high)."""
     low, high = low.contiguous(), high.contiguous()
     out = _empty_image(low)
-    _launch(kernels.fuse, low, _pairs(base), low, high, lam, _pairs(out))
+    _launch(kernels.fuse, low, _as_pairs(base), low, high, lam, _as_pairs(out))
     return out
 
 
-@operator(f"{NAMESPACE}::fuse_backward", mutates_args=())
+@custom_op(f"{NAMESPACE}::fuse_backward", mutates_args=())
 def fuse_backward(grad: Tensor, base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of base, low, high and lam; the last is summed over the programs in double, in the order of PyTorch's sum."""
+    """Return the gradients of base, low, high and lam for the gradient `grad` of the result of `fuse`.
+
+    The gradient of lam is the sum of the programs' partial sums, taken in float64 and in the order of `torch.sum`.
+    """
     low, high = low.contiguous(), high.contiguous()
     grad_base, grad_low, grad_high = _empty_image(low), torch.empty_like(low), torch.empty_like(high)
     sums = torch.empty(_grid(low), dtype=torch.float32, device=low.device)
-    outputs = (_pairs(grad_base), grad_low, grad_high, sums)
-    _launch(kernels.fuse_backward, low, _pairs(grad), _pairs(base), low, high, lam, *outputs)
+    outputs = (_as_pairs(grad_base), grad_low, grad_high, sums)
+    _launch(kernels.fuse_backward, low, _as_pairs(grad), _as_pairs(base), low, high, lam, *outputs)
     return grad_base, grad_low, grad_high, sums.sum(dtype=torch.float64).to(lam.dtype)
 
 
-@operator(f"{NAMESPACE}::analyse", mutates_args=())
-def analyse(images: Tensor, band_std: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
-    """uint8 -> float32 image and scaled bands."""
-    image = torch.empty(images.shape, dtype=torch.float32, device=images.device)
-    low, high = _empty_bands(images, torch.float32)
-    _launch(kernels.analyse, low, _pairs(images), _pairs(image), low, high, *(1 / (127.5 * std) for std in band_std))
-    return image, low, high
-
-
 def _launch(kernel: Any, low: Tensor, *arguments: Any) -> None:
-    """Run the kernel over all rows of the band."""
+    """Launch a kernel over all elements of the band `low`."""
     batch, channels, height, width = low.shape
     if low.numel() == 0:
         return
-    rows, columns = kernels.tile(width, low.element_size(), LANES)
+    tile_h, tile_w = kernels.tile(width, low.element_size(), WARP_SIZE)
     with torch.accelerator.device_index(low.device.index):
         kernel[_grid(low)](
-            *arguments, batch * channels * height, width, channels * height, rows, columns, num_warps=kernels.WARPS
+            *arguments, batch * channels * height, width, channels * height, tile_h, tile_w, num_warps=kernels.WARPS
         )
 
 
@@ -79,18 +74,18 @@ def _grid(low: Tensor) -> tuple[int, int]:
     batch, channels, height, width = low.shape
     if low.numel() == 0:
         return 0, 0
-    rows, columns = kernels.tile(width, low.element_size(), LANES)
-    return triton.cdiv(batch * channels * height, rows), triton.cdiv(width, columns)
+    tile_h, tile_w = kernels.tile(width, low.element_size(), WARP_SIZE)
+    return triton.cdiv(batch * channels * height, tile_h), triton.cdiv(width, tile_w)
 
 
-def _pairs(x: Tensor) -> Tensor:
-    """Two neighbours as one integer; a copy where the image is not contiguous or not aligned to 16 bytes."""
+def _as_pairs(x: Tensor) -> Tensor:
+    """View an image as a flat tensor of pairs; copies an image that is not contiguous or not aligned to 16 bytes."""
     x = x.contiguous().flatten()
     if x.numel() == 0:
         return x
     if x.data_ptr() % 16:
         x = x.clone()
-    return x.view(PAIRS[x.dtype])
+    return x.view(PAIR_DTYPES[x.dtype])
 
 
 def _empty_image(low: Tensor) -> Tensor:
@@ -98,9 +93,9 @@ def _empty_image(low: Tensor) -> Tensor:
     return torch.empty((batch, channels, 2 * height, 2 * width), dtype=low.dtype, device=low.device)
 
 
-def _empty_bands(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _empty_bands(x: Tensor) -> tuple[Tensor, Tensor]:
     batch, channels, height, width = x.shape
-    low, high = (torch.empty((batch, n * channels, height // 2, width // 2), dtype=dtype, device=x.device) for n in (1, 3))
+    low, high = (torch.empty((batch, n * channels, height // 2, width // 2), dtype=x.dtype, device=x.device) for n in (1, 3))
     return low, high
 
 
@@ -112,24 +107,27 @@ def _idwt_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
     return dwt(grad)
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _fuse_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _fuse_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return fuse_backward(grad, *ctx.saved_tensors)
 
 
-def _fuse_backward_gradients(ctx: Any, base: Tensor, low: Tensor, high: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
-    """As in cpu/autograd.cpp: what it computes is linear in grad, in lam and in (base, low, high)."""
-    x_grad, x_base, x_low, x_high, lam = ctx.saved_tensors
-    of_grad = fuse(base, low, high, lam) + scale * (idwt(x_low, x_high) - x_base)
-    low_grad, high_grad = dwt(x_grad)
-    of_lam = fuse_backward(x_grad, base, low, high, lam)[3]
-    return of_grad, -scale * x_grad, scale * low_grad, scale * high_grad, of_lam
+def _fuse_double_backward(ctx: Any, to_base: Tensor, to_low: Tensor, to_high: Tensor, to_lam: Tensor) -> tuple[Tensor, ...]:
+    """Backward of `fuse_backward`, which is linear in grad, in lam and in (base, low, high); same as in cpu/autograd.cpp.
+
+    `to_base`, `to_low`, `to_high` and `to_lam` are the gradients of a scalar with respect to its four results.
+    """
+    grad, base, low, high, lam = ctx.saved_tensors
+    of_grad = fuse(to_base, to_low, to_high, lam) + to_lam * (idwt(low, high) - base)
+    grad_low, grad_high = dwt(grad)
+    of_lam = fuse_backward(grad, to_base, to_low, to_high, lam)[3]
+    return of_grad, -to_lam * grad, to_lam * grad_low, to_lam * grad_high, of_lam
 
 
 dwt.register_autograd(_dwt_backward)
 idwt.register_autograd(_idwt_backward)
-fuse.register_autograd(_fuse_gradients, setup_context=_save)
-fuse_backward.register_autograd(_fuse_backward_gradients, setup_context=_save)
+fuse.register_autograd(_fuse_backward, setup_context=_save_inputs)
+fuse_backward.register_autograd(_fuse_double_backward, setup_context=_save_inputs)
