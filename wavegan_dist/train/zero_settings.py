@@ -2,10 +2,11 @@
 
 import importlib.util
 import json
-from pathlib import Path
 from typing import Any
 
-from wavegan_dist.config import Experiment, TrainConfig
+from pydantic import BaseModel, ConfigDict
+
+from wavegan_dist.config import Experiment, FileKind, TrainConfig
 from wavegan_dist.errors import UsageError
 
 # Ours to set: by the experiment, or so that DeepSpeed leaves weights, gradients and Adam in float32 as the other strategies do.
@@ -27,6 +28,14 @@ OWNED = {
 }
 BUCKET = 2**22  # numbers in a message: 16 MiB, as large as DDP's; DeepSpeed's own 5e8 would take 2 GB
 GATHERED = 2**24  # weights that stage 3 may keep whole; with DeepSpeed's own 1e9 it would let go of none of such a model
+DEEPSPEED_FILE = FileKind("DeepSpeed config", "launchers/deepspeed/zero2.json is an example", json.loads)
+
+
+class DeepSpeedFile(BaseModel):
+    """The JSON file `train.deepspeed`: any settings of DeepSpeed, which DeepSpeed validates itself."""
+
+    model_config = ConfigDict(extra="allow")
+    zero_optimization: dict[str, Any] = {}
 
 
 def check(train: TrainConfig, processes: int) -> None:
@@ -71,24 +80,11 @@ def _from_file(train: TrainConfig) -> dict[str, Any]:
     path = train.deepspeed
     if path is None:
         return {}
-    told = _read(path)
+    tree = DEEPSPEED_FILE.read(path)
+    told = DEEPSPEED_FILE.validate(DeepSpeedFile, tree, str(path)).model_dump(exclude_unset=True)
     if owned := sorted(OWNED.keys() & told.keys()):
         raise UsageError(f"{path}: '{owned[0]}' is not for this file to say; take it out and set {OWNED[owned[0]]}")
     zero = told.get("zero_optimization", {})
     if zero.get("stage", stage(train)) != stage(train):
         raise UsageError(f"{path} is for stage {zero['stage']} but train.strategy = {train.strategy}; make them agree")
-    return told
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        told = json.loads(path.read_text())
-    except OSError as error:
-        raise UsageError(f"train.deepspeed: cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"train.deepspeed: {path} is not JSON: {error}") from error
-    if not isinstance(told, dict) or not isinstance(told.get("zero_optimization", {}), dict):
-        raise UsageError(
-            f"train.deepspeed: {path} is not a mapping of DeepSpeed's settings; see launchers/deepspeed/zero2.json"
-        )
     return told
