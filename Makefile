@@ -45,6 +45,9 @@ lock: ## installs the newest versions that pyproject.toml allows into a new envi
 	{ sed -n '/^#/p' constraints.txt; $(VENV)/lock/bin/pip freeze --exclude-editable; } >$(VENV)/constraints.txt
 	mv $(VENV)/constraints.txt constraints.txt && rm -rf $(VENV)/lock
 
+docs: $(READY) ## docs/configuration.md from the schema
+	$(BIN)/python -m wavegan_dist.config.reference > docs/configuration.md
+
 bench: $(READY) bench-data bench-tracking bench-checkpoint bench-evaluation ## all benchmarks: tables, and JSON in benchmarks/results
 	$(BIN)/python benchmarks/step.py
 

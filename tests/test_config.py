@@ -1,10 +1,18 @@
 """The experiment: what is accepted, and what errors say."""
 
+import dataclasses
+import json
 from pathlib import Path
+from typing import Literal
 
 import pytest
+import yaml
+from pydantic import Field
 
 from wavegan_dist import config
+from wavegan_dist.config import FileKind, Section
+from wavegan_dist.config.reference import reference
+from wavegan_dist.config.schema import settings
 from wavegan_dist.errors import UsageError
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
@@ -77,7 +85,7 @@ def test_a_wrong_setting_is_named_in_one_line(minimal, override, words):
     [
         (None, "No such file"),
         ("a: [1", "is not valid YAML"),
-        ("- 1", "is not a mapping"),
+        ("- 1", "is not a config: its content is not a mapping"),
         ("seed: 1", "'data' is not set"),
         ("data: {}", "'data.index' is not set; give it in the file or as data.index=VALUE"),
     ],
@@ -96,4 +104,68 @@ def test_a_wrong_file_is_named_in_one_line(tmp_path, content, words):
 def test_differences_name_settings_but_not_those_that_may_change(minimal):
     old, new = config.load(minimal), config.load(minimal, ["train.total_kimg=5", "model.width=8", "data.workers=0"])
     assert config.differences(old, new) == ["model.width: 64 -> 8"]
-    assert set(config.MAY_CHANGE_ON_RESUME) <= set(old.flat())
+    assert config.may_change_on_resume() <= set(old.flat())
+
+
+def test_the_reference_is_that_of_the_schema_and_describes_every_setting():
+    page = Path(__file__).parent.parent / "docs" / "configuration.md"
+    assert page.read_text() == reference(), "docs/configuration.md is stale; run `make docs`"
+    assert all(field.description for _, field in settings())
+
+
+def test_settings_that_may_change_on_resume_are_marked_in_the_schema(minimal):
+    changeable = config.may_change_on_resume()
+    assert {"data.workers", "train.strategy", "train.total_kimg", "tracking.enabled"} <= changeable
+    assert not {"seed", "data.index", "model.width", "optim.lr_g", "train.batch_size", "ema.rampup"} & changeable
+
+
+PARTS = FileKind("part list", "see parts.md", missing="write {key}")
+
+
+class Part(Section):
+    name: str
+    kind: Literal["gear", "screw"] = "gear"
+    teeth: int = Field(1, ge=1)
+
+
+class Parts(Section):
+    parts: list[Part]
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        ({"parts": [{"name": "a", "tooth": 3}]}, "unknown key 'parts.0.tooth'; did you mean 'parts.teeth'?"),
+        ({"parts": [], "zzz": 3}, "unknown key 'zzz'; see parts.md"),
+        ({}, "'parts' is not set; write parts"),
+        ({"parts": [{}]}, "'parts.0.name' is not set; write parts.0.name"),
+        ({"parts": [{"name": "a", "kind": "geer"}]}, "parts.0.kind = 'geer' is not one of gear, screw; did you mean 'gear'?"),
+        ({"parts": [{"name": "a", "teeth": 0}]}, "parts.0.teeth = 0: input should be greater than or equal to 1"),
+        ({"parts": [3]}, "parts.0 = 3 is not a mapping of settings"),
+        ({"parts": [{}, 3]}, "'parts.0.name' is not set; write parts.0.name; parts.1 = 3 is not a mapping of settings"),
+    ],
+)
+def test_any_file_that_users_write_is_explained_in_the_same_words(tree, words):
+    with pytest.raises(UsageError) as refusal:
+        PARTS.validate(Parts, tree, "parts.yaml")
+    assert str(refusal.value) == f"parts.yaml: {words}"
+
+
+@pytest.mark.parametrize(
+    ("content", "decode", "words"),
+    [
+        (b"a: [", yaml.safe_load, "parts is not valid YAML: "),
+        (b"{", json.loads, "parts is not valid JSON: "),
+        (b"\xff", json.loads, "parts is not valid JSON: "),
+        (b"[]", json.loads, "parts is not a part list: its content is not a mapping"),
+        (b"", yaml.safe_load, "parts is not a part list: its content is not a mapping"),
+    ],
+)
+def test_any_file_of_another_syntax_is_explained(tmp_path, monkeypatch, content, decode, words):
+    monkeypatch.chdir(tmp_path)
+    Path("parts").write_bytes(content)
+    with pytest.raises(UsageError) as refusal:
+        dataclasses.replace(PARTS, decode=decode).read(Path("parts"))
+    assert str(refusal.value).startswith(words)
+    assert str(refusal.value).endswith("; see parts.md")
+    assert "\n" not in str(refusal.value)

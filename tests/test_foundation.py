@@ -1,5 +1,11 @@
-"""Files that are whole or not there, counted randomness, pictures."""
+"""Files that are complete or absent, locks, counted randomness, pictures."""
 
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from wavegan_dist import counted
-from wavegan_dist.files import atomic_dir, atomic_file, save_tensors
+from wavegan_dist.files import atomic_dir, atomic_file, locked, save_tensors
 from wavegan_dist.images import from_uint8, save_grid, to_uint8
 
 
@@ -57,6 +63,114 @@ def test_tensors_written_one_by_one_in_any_order_are_a_safetensors_file(tmp_path
     for name, value in tensors.items():
         assert torch.equal(read[name], value)
         assert read[name].dtype == value.dtype
+
+
+def is_locked(path: Path) -> bool:
+    try:
+        with locked(path, wait=False):
+            return False
+    except BlockingIOError:
+        return True
+
+
+def holder(path: Path, inside: str) -> subprocess.Popen[str]:
+    """A process that runs the statement `inside` while it holds the lock; its first line of output says that it does."""
+    code = "import os, sys, time; from pathlib import Path; from wavegan_dist.files import locked\n"
+    code += f"with locked(Path({str(path)!r})): {inside}"
+    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def line_of(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_a_lock_excludes_other_threads(tmp_path: Path) -> None:
+    inside, most = 0, 0
+
+    def work() -> None:
+        nonlocal inside, most
+        for _ in range(20):
+            with locked(tmp_path / "lock"):
+                inside += 1
+                most = max(most, inside)
+                time.sleep(1e-4)
+                inside -= 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (inside, most) == (0, 1)
+
+
+def test_a_lock_excludes_other_processes_until_its_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with holder(path, "print('held', flush=True); sys.stdin.readline(); print('done', flush=True)") as process:
+        assert line_of(process) == "held"
+        with pytest.raises(BlockingIOError), locked(path, wait=False):
+            pass
+        process.communicate("\n")
+    assert not is_locked(path)
+
+
+def test_who_waits_for_a_lock_goes_on_when_it_is_free(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with holder(path, "print('held', flush=True); time.sleep(0.3); print('done', flush=True)") as process:
+        assert line_of(process) == "held"
+        with locked(path):
+            assert line_of(process) == "done"
+
+
+def test_an_error_in_the_block_frees_the_lock(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), locked(tmp_path / "lock"):
+        raise ZeroDivisionError
+    assert not is_locked(tmp_path / "lock")
+
+
+def test_a_lock_ends_with_a_killed_holder_though_its_forked_child_lives_on(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with holder(path, "child = os.fork(); print(child, flush=True) if child else None; time.sleep(60)") as process:
+        child = int(line_of(process))
+        try:
+            assert is_locked(path)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            os.kill(child, 0)  # raises if the child has ended
+            assert not is_locked(path)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_forked_child_that_ends_does_not_free_its_parent_s_lock(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with holder(path, "os.fork() or os._exit(0); os.wait(); print('held', flush=True); sys.stdin.readline()") as process:
+        assert line_of(process) == "held"
+        assert is_locked(path)
+        process.communicate("\n")
+
+
+def test_a_lock_file_that_is_replaced_while_another_waits_is_locked_anew(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    held, release = threading.Event(), threading.Event()
+
+    def wait_for_lock() -> None:
+        with locked(path):
+            held.set()
+            release.wait(30)
+
+    waiting = threading.Thread(target=wait_for_lock)
+    with locked(path):
+        waiting.start()
+        time.sleep(0.1)  # time to wait on the old file
+        path.rename(tmp_path / "old")
+        path.touch()
+    assert held.wait(30)
+    assert is_locked(path)  # the new file, not the old one
+    assert not is_locked(tmp_path / "old")
+    release.set()
+    waiting.join()
 
 
 def test_draws_depend_on_seed_stream_and_position_only():

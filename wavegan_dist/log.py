@@ -1,18 +1,20 @@
 """The logger `wavegan`: what the program reports while it runs, on stderr and in the run's log.txt.
 
-Modules write `from wavegan_dist.log import log` and call it; only the command line and the run writer configure it. On a
-terminal a record is its message alone, with `wavegan: warning:` before warnings; anywhere else, and in a file, every record
-carries its time, its level and its rank. Results of a command are not log records: they are printed to stdout.
+Modules write `from wavegan_dist.log import log` and call `log.info` and its siblings. The command line calls `configure`; a
+program that uses this package as a library configures the logger itself or sees no records. On a terminal a record is its
+message alone, with "wavegan: warning:" before a warning. In a pipe or a file every record has its time, level and rank.
+The results of a command are not log records: commands print them to stdout.
 """
 
 import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tqdm import tqdm
+from typing_extensions import override
 
 from wavegan_dist.errors import WaveganError
 
@@ -21,68 +23,85 @@ PLAIN = "%(asctime)s %(levelname)s rank %(rank)s: %(message)s"
 TIME = "%Y-%m-%dT%H:%M:%S%z"
 
 log = logging.getLogger("wavegan")
+log.addHandler(logging.NullHandler())  # without a handler, Python prints warnings to stderr itself
 
 
 class StderrHandler(logging.Handler):
     """Writes records to stderr, above a progress bar if one is shown."""
 
+    @override
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one record, which is one line."""
-        with tqdm.external_write_mode(file=sys.stderr):
-            print(self.format(record), file=sys.stderr, flush=True)
+        try:
+            with tqdm.external_write_mode(file=sys.stderr):
+                print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:  # as logging.StreamHandler does: a record that cannot be written stops nothing
+            self.handleError(record)
 
 
 class TerminalFormatter(logging.Formatter):
-    """The message alone for debug and info records, `wavegan: LEVEL: message` for warnings and errors."""
+    """Formats debug and info records as their message, warnings and errors as "wavegan: LEVEL: MESSAGE".
 
+    Records of other ranks than 0 have "[rank N]" before the message.
+    """
+
+    @override
     def format(self, record: logging.LogRecord) -> str:
-        """The line that stands on the terminal."""
         level = f"wavegan: {record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
-        rank = f"[rank {rank_of_process()}] " if rank_of_process() else ""
+        rank = f"[rank {launcher_rank()}] " if launcher_rank() else ""
         return f"{level}{rank}{super().format(record)}"
 
 
 class PlainFormatter(logging.Formatter):
-    """Time, level, rank and message: for files and pipes."""
+    """Formats records as "TIME LEVEL rank N: MESSAGE", for pipes and files."""
 
     def __init__(self) -> None:
         super().__init__(PLAIN, TIME)
 
+    @override
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
-        record.rank = rank_of_process()
+        record.rank = launcher_rank()
         return super().format(record)
 
 
+class LogFile(logging.FileHandler):
+    """Appends records to a file until writing fails: a full disk ends the log file, with a warning, and not the run."""
+
+    @override
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        log.removeHandler(self)
+        log.warning("%s: %s; the log file ends here", self.baseFilename, error.strerror)
+
+    @override
+    def close(self) -> None:
+        with suppress(OSError):  # the buffer still holds the record that could not be written
+            super().close()
+
+
 def configure(level: str = "info") -> None:
-    """Write records of this level and above to stderr; a later call replaces an earlier one.
+    """Write records of `level` and above to stderr and to open log files. A later call replaces an earlier one.
 
     Args:
         level: one of `LEVELS`.
     """
     handler = StderrHandler()
     handler.setFormatter(TerminalFormatter() if sys.stderr.isatty() else PlainFormatter())
-    log.handlers = [handler]
+    log.handlers = [handler, *(other for other in log.handlers if isinstance(other, LogFile))]
     log.setLevel(level.upper())
-    log.propagate = False
-
-
-class LogFile(logging.FileHandler):
-    """Appends records to a file until one cannot be written: a full disk ends the log file, not the run."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
-        """Stop writing to the file."""
-        log.removeHandler(self)
+    log.propagate = False  # a library that configures the root logger would write every record a second time
 
 
 @contextmanager
 def copied_to(path: Path) -> Iterator[None]:
-    """Also append records, and the error that ends the block, to the file `path` while the block runs.
+    """Append records, and the error that ends the block, to the file `path` while the block runs.
 
-    Warns once if the file cannot be written.
+    If the file cannot be opened, logs a warning and runs the block without the file.
     """
     try:
-        handler = LogFile(path)
+        handler = LogFile(path, encoding="utf-8")
     except OSError as error:
         log.warning("%s: %s; this run keeps no log file", path, error.strerror)
         yield
@@ -91,16 +110,22 @@ def copied_to(path: Path) -> Iterator[None]:
     log.addHandler(handler)
     try:
         yield
-    except Exception as error:  # the command line reports the error on stderr
-        is_expected = isinstance(error, WaveganError | OSError)
-        trace = None if is_expected else (type(error), error, error.__traceback__)
-        handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, "%s", (error,), trace))
+    except BaseException as error:
+        if handler in log.handlers:
+            handler.handle(_record_of(error))
         raise
     finally:
         log.removeHandler(handler)
         handler.close()
 
 
-def rank_of_process() -> int:
-    """This process's rank as its launcher says, 0 without a launcher."""
+def _record_of(error: BaseException) -> logging.LogRecord:
+    """Make a record of an error that the command line reports on stderr; unexpected errors keep their traceback."""
+    is_expected = isinstance(error, WaveganError | OSError | KeyboardInterrupt)
+    trace = None if is_expected else (type(error), error, error.__traceback__)
+    return log.makeRecord(log.name, logging.ERROR, __file__, 0, "%s", (str(error) or type(error).__name__,), trace)
+
+
+def launcher_rank() -> int:
+    """Return the rank that the launcher gave this process in RANK; 0 without a launcher."""
     return int(os.environ.get("RANK", "0"))

@@ -28,7 +28,7 @@ def test_what_slurm_refuses_is_one_line_and_nothing_is_left(train, tmp_path):
 
 def test_wrong_profiles_are_refused(train, profile, tmp_path):
     refused(train("--profile", "nosuch"), "no profile is called 'nosuch'", "local")
-    refused(train("--profile", profile("partitoin: low")), "unknown setting 'partitoin'", "partition")
+    refused(train("--profile", profile("partitoin: low")), "unknown key 'partitoin'", "did you mean 'partition'?")
     refused(train("--time", "soon"), "'soon' is no time")
     refused(train("--nodes", 3), "train.batch_size = 64 does not divide among 3 processes")
     assert list(tmp_path.iterdir()) == []

@@ -129,10 +129,10 @@ def test_index_round_trips(numbered: Index, tmp_path: Path) -> None:
     [
         ("{", "is not valid JSON"),
         ("[]", "is not an index of shards"),
-        ('{"size": 32}', "'count' is missing"),
+        ('{"size": 32}', "'count' is not set"),
         ("COUNT", "count is 97 but the shards list 96 images"),
         ("PATH", "'../elsewhere.tar' is not the plain name"),
-        ("EXTRA", "'color' is unknown"),
+        ("EXTRA", "unknown key 'color'"),
     ],
 )
 def test_a_bad_index_is_one_line_that_says_what_is_wrong(numbered: Index, text: str, message: str) -> None:

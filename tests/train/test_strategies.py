@@ -196,8 +196,9 @@ def test_a_launcher_that_brings_its_own_deepspeed_is_refused(tmp_path, config):
         ('{"train_batch_size": 8}', "'train_batch_size' must not be set in this file; remove it and set train.batch_size"),
         ('{"bf16": {"enabled": true}}', "set train.precision"),
         ('{"gradient_clipping": 1.0}', "set optim.clip_norm"),
-        ("[]", "is not a mapping"),
-        ("{", "is not JSON"),
+        ("[]", "is not a DeepSpeed config: its content is not a mapping"),
+        ("{", "is not valid JSON"),
+        ('{"zero_optimization": 2}', "zero_optimization = 2: input should be a valid dictionary"),
         (None, "cannot read"),
     ],
 )

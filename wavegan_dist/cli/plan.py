@@ -38,8 +38,8 @@ def run(options: argparse.Namespace) -> None:
 PLAN = Command(
     name="plan",
     help="predict speed, memory and cost on a given number of GPUs",
-    description="Predict images/s, efficiency, memory and cost of each strategy from the model's counted operators and a file of\n"
-    "device rates; no GPU is needed. docs/scaling.md has the equations and their error.",
+    description="Predict images/s, efficiency, memory and cost of each strategy from the model's counted operators and a file\n"
+    "of device rates; no GPU is needed. docs/scaling.md has the equations and their error.",
     example="wavegan plan --config configs/photos64.yaml --gpus 8..256 --hardware h100.yaml",
     arguments=(
         *EXPERIMENT,

@@ -5,14 +5,14 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import yaml
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
 import wavegan_dist
-from wavegan_dist.config import Section
+from wavegan_dist.config import FileKind, Section, yaml_text
 from wavegan_dist.errors import UsageError
 
 FOLDERS = (Path("launchers/slurm"), Path(wavegan_dist.__file__).parents[1] / "launchers/slurm")
+PROFILE = FileKind("profile", "docs/cluster.md lists the keys, launchers/slurm has examples", yaml_text)
 
 
 def minutes(time: str | int) -> int:
@@ -80,17 +80,8 @@ def load_profile(name: str, **changes: Any) -> Profile:
         UsageError: no such profile, unknown settings or impossible values.
     """
     path = _find(name)
-    try:
-        # Scalars as text: YAML would read 12:00:00 as the number 43200.
-        tree = yaml.load(path.read_text(), yaml.BaseLoader)
-    except (OSError, yaml.YAMLError) as error:
-        raise UsageError(f"cannot read the profile {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise UsageError(f"{path} is not a mapping of settings; see launchers/slurm for the form")
-    try:
-        return Profile.model_validate(tree | {key: value for key, value in changes.items() if value is not None})
-    except ValidationError as error:
-        raise UsageError(f"profile {path}: " + "; ".join(map(_explain, error.errors()))) from error
+    tree = PROFILE.read(path) | {key: value for key, value in changes.items() if value is not None}
+    return PROFILE.validate(Profile, tree, f"profile {path}")
 
 
 def _find(name: str) -> Path:
@@ -101,14 +92,3 @@ def _find(name: str) -> Path:
             return folder / f"{name}.yaml"
     known = sorted({path.stem for folder in FOLDERS for path in folder.glob("*.yaml")})
     raise UsageError(f"no profile is called '{name}'; there are {', '.join(known) or 'none'}, or give a .yaml file")
-
-
-def _explain(detail: Any) -> str:
-    key = ".".join(map(str, detail["loc"]))
-    if not key:
-        return str(detail["msg"]).removeprefix("Value error, ")
-    if detail["type"] == "extra_forbidden":
-        return f"unknown setting '{key}'; there are {', '.join(Profile.model_fields)}"
-    if detail["type"] == "missing":
-        return f"'{key}' is not set"
-    return f"{key} = {detail['input']!r}: {detail['msg'].removeprefix('Value error, ')}"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from wavegan_dist.compare.runs import LoadedRun
-from wavegan_dist.config import MAY_CHANGE_ON_RESUME
+from wavegan_dist.config import may_change_on_resume
 
-NO_DIFFERENCE = {"seed", *MAY_CHANGE_ON_RESUME} - {"train.total_kimg"}
+NO_DIFFERENCE = {"seed", *may_change_on_resume()} - {"train.total_kimg"}
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,27 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from wavegan_dist.config import FileKind
 from wavegan_dist.data.storage import Storage, locate
 from wavegan_dist.errors import UsageError
 from wavegan_dist.files import atomic_file, sha256
 
 INDEX_FILE = "index.json"
 MEMBERS_FILE = "members.npy"
+INDEX = FileKind(
+    "index of shards",
+    "write the set again with `wavegan shards write`, or index its tars with `wavegan shards index`",
+    json.loads,
+    always_advise=True,
+)
 
 Members = NDArray[np.int64]  # [images, 3]; columns offset of the encoded image in its shard, size in bytes, label or -1
 
@@ -89,13 +95,10 @@ class Index(IndexModel):
         storage, name = locate(location, cache, cache_bytes)
         path = f"{storage.base}/{name}"
         try:
-            index = cls.model_validate(json.loads(storage.read(name)))
+            content = storage.read(name)
         except OSError as error:
             raise UsageError(f"cannot read the index {path}: {error.strerror}; write it with `wavegan shards write`") from error
-        except ValidationError as error:
-            raise UsageError(f"{path} is not an index of shards: {_explain(error)}; {_ADVICE}") from error
-        except ValueError as error:
-            raise UsageError(f"{path} is not valid JSON ({error}); {_ADVICE}") from error
+        index = INDEX.validate(cls, INDEX.parse(content, path), path)
         index._storage = storage
         return index
 
@@ -159,18 +162,4 @@ def save_members(rows: Members, folder: Path) -> str:
     return sha256(folder / MEMBERS_FILE)
 
 
-_ADVICE = "write the dataset again with `wavegan shards write`, or index its tars with `wavegan shards index`"
 _MEMBERS_ADVICE = "copy it again, or create it again with `wavegan shards index`"
-
-
-def _explain(error: ValidationError) -> str:
-    return "; ".join(f"{_key(detail['loc'])}{_reason(dict(detail))}" for detail in error.errors())
-
-
-def _key(place: Sequence[int | str]) -> str:
-    return f"'{'.'.join(str(part) for part in place)}' " if place else ""
-
-
-def _reason(detail: dict[str, Any]) -> str:
-    known = {"missing": "is missing", "extra_forbidden": "is unknown"}
-    return known.get(detail["type"], str(detail["msg"]).removeprefix("Value error, "))

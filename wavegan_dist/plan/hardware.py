@@ -1,16 +1,16 @@
 """Hardware files: rates of a device, of the links between devices, and of storage and loaders. YAML, in launchers/hardware."""
 
-import difflib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 import wavegan_dist
-from wavegan_dist.config import Section, read_mapping
+from wavegan_dist.config import FileKind, Section
 from wavegan_dist.errors import UsageError
 
 FOLDERS = (Path("launchers/hardware"), Path(wavegan_dist.__file__).parents[1] / "launchers/hardware")
+HARDWARE_FILE = FileKind("hardware file", "docs/scaling.md describes the keys, launchers/hardware/h100.yaml is an example")
 
 
 class Link(Section):
@@ -80,11 +80,7 @@ def load_hardware(name: str) -> Hardware:
         UsageError: the file does not exist, is not YAML, or has an unknown key, a missing key or an invalid value.
     """
     path = _find(name)
-    tree = read_mapping(path, "hardware file", "rates; see launchers/hardware/h100.yaml for the form")
-    try:
-        return Hardware.model_validate(tree)
-    except ValidationError as error:
-        raise UsageError(f"{path}: " + "; ".join(map(_explain, error.errors()))) from error
+    return HARDWARE_FILE.validate(Hardware, HARDWARE_FILE.read(path), str(path))
 
 
 def _find(name: str) -> Path:
@@ -96,17 +92,3 @@ def _find(name: str) -> Path:
             return folder / f"{stem}.yaml"
     known = sorted({path.stem for folder in FOLDERS for path in folder.glob("*.yaml")})
     raise UsageError(f"no hardware file '{name}'; there are {', '.join(known) or 'none'}, or give a path (docs/scaling.md)")
-
-
-def _explain(detail: Any) -> str:
-    key = ".".join(map(str, detail["loc"]))
-    if detail["type"] == "extra_forbidden":
-        known = [
-            *Hardware.model_fields,
-            *(f"{link}.{key}" for link in ("intra_node", "inter_node") for key in Link.model_fields),
-        ]
-        close = difflib.get_close_matches(key, known, 1)
-        return f"unknown key '{key}'" + (f"; did you mean '{close[0]}'?" if close else "; docs/scaling.md lists them")
-    if detail["type"] == "missing":
-        return f"'{key}' is not set; docs/scaling.md says what it is"
-    return f"{key} = {detail['input']!r}: {detail['msg'][0].lower()}{detail['msg'][1:]}"

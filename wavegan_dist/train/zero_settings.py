@@ -5,10 +5,11 @@ Does not import DeepSpeed, so that `wavegan plan` can use the constants.
 
 import importlib.util
 import json
-from pathlib import Path
 from typing import Any
 
-from wavegan_dist.config import Experiment, TrainConfig
+from pydantic import BaseModel, ConfigDict
+
+from wavegan_dist.config import Experiment, FileKind, TrainConfig
 from wavegan_dist.errors import UsageError
 
 # Keys of DeepSpeed's configuration that the file may not contain, and the setting of the experiment to use instead. Some would
@@ -33,6 +34,14 @@ EXPERIMENT_KEYS = {
 REDUCE_BUCKET_ELEMENTS = 2**22
 # Elements of weights that stage 3 may keep gathered. With DeepSpeed's default of 1e9 a model of this size is never released.
 LIVE_PARAMETERS = 2**24
+DEEPSPEED_FILE = FileKind("DeepSpeed config", "launchers/deepspeed/zero2.json is an example", json.loads)
+
+
+class DeepSpeedFile(BaseModel):
+    """The JSON file `train.deepspeed`: any settings of DeepSpeed, which DeepSpeed validates itself."""
+
+    model_config = ConfigDict(extra="allow")
+    zero_optimization: dict[str, Any] = {}
 
 
 def check_strategy(train: TrainConfig, world_size: int) -> None:
@@ -77,25 +86,12 @@ def _load_file(train: TrainConfig) -> dict[str, Any]:
     path = train.deepspeed
     if path is None:
         return {}
-    content = _parse(path)
+    tree = DEEPSPEED_FILE.read(path)
+    content = DEEPSPEED_FILE.validate(DeepSpeedFile, tree, str(path)).model_dump(exclude_unset=True)
     if reserved := sorted(EXPERIMENT_KEYS.keys() & content.keys()):
         key = reserved[0]
         raise UsageError(f"{path}: '{key}' must not be set in this file; remove it and set {EXPERIMENT_KEYS[key]}")
     zero = content.get("zero_optimization", {})
     if zero.get("stage", zero_stage(train)) != zero_stage(train):
         raise UsageError(f"{path} is for stage {zero['stage']} but train.strategy = {train.strategy}; make them agree")
-    return content
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except OSError as error:
-        raise UsageError(f"train.deepspeed: cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"train.deepspeed: {path} is not JSON: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("zero_optimization", {}), dict):
-        raise UsageError(
-            f"train.deepspeed: {path} is not a mapping of DeepSpeed's settings; see launchers/deepspeed/zero2.json"
-        )
     return content

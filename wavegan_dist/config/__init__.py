@@ -1,0 +1,38 @@
+"""The experiment: typed settings (schema), read from YAML and `key=value` overrides (loading), with plain errors (explain)."""
+
+from wavegan_dist.config.explain import FileKind, yaml_text
+from wavegan_dist.config.loading import differences, load, parse
+from wavegan_dist.config.schema import (
+    RESOLUTIONS,
+    DataConfig,
+    EmaConfig,
+    Experiment,
+    LossConfig,
+    LossWeights,
+    ModelConfig,
+    OptimConfig,
+    Section,
+    TrackingConfig,
+    TrainConfig,
+    may_change_on_resume,
+)
+
+__all__ = [
+    "RESOLUTIONS",
+    "DataConfig",
+    "EmaConfig",
+    "Experiment",
+    "FileKind",
+    "LossConfig",
+    "LossWeights",
+    "ModelConfig",
+    "OptimConfig",
+    "Section",
+    "TrackingConfig",
+    "TrainConfig",
+    "differences",
+    "load",
+    "may_change_on_resume",
+    "parse",
+    "yaml_text",
+]

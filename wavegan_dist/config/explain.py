@@ -1,0 +1,120 @@
+"""Reads the YAML and JSON files that users write and explains in one line what is wrong with one.
+
+Experiments, Slurm profiles, hardware files, indexes of shards and DeepSpeed configurations are all read and validated here, so
+that the same mistake gets the same message in each of them.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from wavegan_dist.errors import UsageError
+
+Model = TypeVar("Model", bound=BaseModel)
+Decoder = Callable[[str], Any]
+
+
+def yaml_text(text: str) -> Any:
+    """Decode YAML with every scalar as a string: `yaml.safe_load` would decode 12:00:00 to the integer 43200."""
+    return yaml.load(text, yaml.BaseLoader)
+
+
+SYNTAX: dict[Decoder, str] = {yaml.safe_load: "YAML", yaml_text: "YAML", json.loads: "JSON"}
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """A kind of file that users write.
+
+    Args:
+        name: what errors call such a file, for example "hardware file".
+        advice: what to do about a malformed file or an unknown key.
+        decode: `yaml.safe_load`, `yaml_text` or `json.loads`.
+        missing: what to do about a missing key, which replaces {key}; by default `advice`.
+        always_advise: append `advice` to all errors, for files that a command can write again.
+    """
+
+    name: str
+    advice: str
+    decode: Decoder = yaml.safe_load
+    missing: str = ""
+    always_advise: bool = False
+
+    def read(self, path: Path) -> dict[str, Any]:
+        """Read the mapping in a file, without validation.
+
+        Raises:
+            UsageError: the file cannot be read, cannot be decoded, or does not hold a mapping.
+        """
+        try:
+            return self.parse(path.read_bytes(), str(path))
+        except OSError as error:
+            raise UsageError(f"cannot read the {self.name} {path}: {error.strerror}") from error
+
+    def parse(self, content: bytes, path: str) -> dict[str, Any]:
+        """Decode the content of a file to a mapping; `path` is what an error calls the file. Raises UsageError."""
+        try:
+            tree = self.decode(content.decode())
+        except (ValueError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise UsageError(f"{path} is not valid {SYNTAX[self.decode]}: {reason}; {self.advice}") from error
+        if not isinstance(tree, dict):
+            article = "an" if self.name[0] in "aeiou" else "a"
+            raise UsageError(f"{path} is not {article} {self.name}: its content is not a mapping; {self.advice}")
+        return tree
+
+    def validate(self, model: type[Model], tree: dict[str, Any], path: str) -> Model:
+        """Make a model of a mapping. Raises UsageError, which explains every invalid key in one line."""
+        try:
+            return model.model_validate(tree)
+        except ValidationError as error:
+            reasons = "; ".join(self._explain(dict(detail), keys_of(model)) for detail in error.errors())
+            raise UsageError(f"{path}: {reasons}" + (f"; {self.advice}" if self.always_advise else "")) from error
+
+    def _explain(self, detail: dict[str, Any], known: Sequence[str]) -> str:
+        key = ".".join(str(part) for part in detail["loc"])
+        advice = "" if self.always_advise else f"; {self.advice}"
+        message = detail["msg"].removeprefix("Value error, ")
+        match detail["type"]:
+            case "extra_forbidden":
+                return f"unknown key '{key}'{nearest(key, known) or advice}"
+            case "missing":
+                return f"'{key}' is not set" + (f"; {self.missing.format(key=key)}" if self.missing else advice)
+            case "literal_error":
+                choices = [choice.strip("'") for choice in re.split(", | or ", detail["ctx"]["expected"])]
+                value = detail["input"]
+                return f"{key} = {value!r} is not one of {', '.join(choices)}{nearest(str(value), choices)}"
+            case "model_type" | "model_attributes_type":
+                return f"{key} = {detail['input']!r} is not a mapping of settings"
+            case "value_error":
+                return f"{key}: {message}" if key else message
+        return f"{key} = {detail['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def nearest(word: str, choices: Sequence[str]) -> str:
+    """Return "; did you mean 'CHOICE'?" for a misspelled word, or "" if no choice is similar.
+
+    Dotted keys are compared as a whole first, then by their last part.
+    """
+    by_leaf = {choice.rpartition(".")[2]: choice for choice in choices}
+    close = difflib.get_close_matches(word, choices, 1, 0.6)
+    close = close or [by_leaf[leaf] for leaf in difflib.get_close_matches(word.rpartition(".")[2], list(by_leaf), 1, 0.6)]
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def keys_of(model: type[BaseModel]) -> list[str]:
+    """Return the dotted keys of a model, sections included."""
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(name)
+        for section in (field.annotation, *get_args(field.annotation)):
+            if isinstance(section, type) and issubclass(section, BaseModel):
+                keys += [f"{name}.{key}" for key in keys_of(section)]
+    return keys

@@ -1,0 +1,55 @@
+"""Experiments from YAML files and `key=value` overrides, and the differences between two of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wavegan_dist.config.explain import FileKind, keys_of, nearest
+from wavegan_dist.config.schema import Experiment, may_change_on_resume
+from wavegan_dist.errors import UsageError
+
+CONFIG = FileKind("config", "docs/configuration.md lists all keys", missing="give it in the file or as {key}=VALUE")
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment from a YAML file, then apply `key=value` overrides, whose values are YAML.
+
+    Raises:
+        UsageError: the file does not exist or is not YAML, or a key is unknown, missing or has an invalid value. The message
+            names the key and, for a misspelled one, the nearest known key.
+    """
+    tree = CONFIG.read(path)
+    for override in overrides:
+        _apply(tree, override)
+    return parse(tree, str(path))
+
+
+def parse(tree: dict[str, Any], source: str) -> Experiment:
+    """Make an experiment of a nested mapping; `source` is what an error calls the mapping. Raises UsageError as `load` does."""
+    return CONFIG.validate(Experiment, tree, source)
+
+
+def differences(old: Experiment, new: Experiment) -> list[str]:
+    """Return the settings that differ as "key: old -> new", without those that may change when a run is resumed."""
+    before, after = old.flat(), new.flat()
+    keys = [key for key in {**before, **after} if key not in may_change_on_resume()]
+    return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UsageError(f"override '{override}' is not of the form key=value, for example train.batch_size=64")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"override '{override}': the value is not valid YAML") from error
+    *sections, last = key.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+        if not isinstance(tree, dict):
+            hint = nearest(key, keys_of(Experiment))
+            raise UsageError(f"override '{override}': '{section}' is a value, not a section{hint}")
+    tree[last] = value

@@ -1,0 +1,264 @@
+"""The settings of an experiment. `python -m wavegan_dist.config.reference` makes docs/configuration.md of this file."""
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+
+RESOLUTIONS = (32, 64, 128, 256)
+MLFLOW_SCHEMES = ("sqlite:///", "http://", "https://", "postgresql", "mysql", "databricks")
+
+# Marks a setting that a run may change when it resumes: it affects neither the model nor the images that the model learns from.
+# (train.accumulation is marked although batch statistics are those of a micro-batch.)
+MAY_CHANGE: dict[str, Any] = {"may_change_on_resume": True}
+
+
+class Section(BaseModel):
+    """A group of settings. Unknown keys and infinite numbers are errors."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """Training images."""
+
+    index: str = Field(description="index.json of the shards, or its folder: a path, a URL, or pipe:COMMAND with {file}")
+    cache: Path | None = Field(
+        None, description="folder on each node that caches shards of a remote data set", json_schema_extra=MAY_CHANGE
+    )
+    cache_gib: PositiveFloat = Field(100.0, description="largest size of the cache in GiB", json_schema_extra=MAY_CHANGE)
+    max_bad_fraction: float = Field(
+        1e-4, ge=0, le=1, description="stop if a larger share of the images cannot be read", json_schema_extra=MAY_CHANGE
+    )
+    workers: int = Field(
+        1, ge=0, description="loader processes per rank; 0: decode in the training process", json_schema_extra=MAY_CHANGE
+    )
+    horizontal_flip: bool = Field(True, description="flip each image horizontally with probability 1/2")
+
+
+class ModelConfig(Section):
+    """Shape of the three generators and three discriminators. Their constructors have parameters of the same names."""
+
+    resolution: int = Field(32, description="image side in pixels: 32, 64, 128 or 256")
+    z_dim: int = Field(128, ge=2, description="size n of the latent vector")
+    z_low: int | None = Field(
+        None,
+        validate_default=True,
+        description="size k of the part of the latent vector that the low generator gets, 1 to n - 1; null: n/2",
+    )
+    width: PositiveInt = Field(
+        64, description="channels of the largest feature map; they double with each halving of its side, up to 8 times"
+    )
+    attention: Literal["max", "dot", "none"] = Field("max", description="attention in the base generator")
+    attention_at: list[int] = Field([16], description="sides of the feature maps that get attention, in pixels")
+    norm: Literal["batch", "none"] = Field("batch", description="normalization in the generators")
+    lam: Literal["free", "clamp", "sigmoid"] = Field("free", description="how the mixing scalar lam is kept within bounds")
+    band_scale: Literal["none", "data"] = Field(
+        "none", description="data: divide each band by its standard deviation over the data set before the discriminators"
+    )
+    base_only: bool = Field(False, description="ablation: train the base generator only, without low and high generators")
+
+    @field_validator("resolution")
+    @classmethod
+    def _check_resolution(cls, value: int) -> int:
+        if value not in RESOLUTIONS:
+            nearest = min(RESOLUTIONS, key=lambda side: abs(side - value))
+            raise ValueError(f"{value} is not a power of two from 32 to 256; the nearest is {nearest}")
+        return value
+
+    @field_validator("z_low")
+    @classmethod
+    def _check_z_low(cls, value: int | None, info: ValidationInfo) -> int | None:
+        z_dim = info.data.get("z_dim")
+        if z_dim is None:  # z_dim is invalid itself, which is reported already
+            return value
+        if value is None:
+            return int(z_dim // 2)
+        if not 1 <= value < z_dim:
+            nearest = min(max(value, 1), z_dim - 1)
+            raise ValueError(f"{value} leaves a half of the latent empty; the nearest of 1..{z_dim - 1} is {nearest}")
+        return value
+
+    @field_validator("attention_at")
+    @classmethod
+    def _check_attention_at(cls, sides: list[int], info: ValidationInfo) -> list[int]:
+        resolution = info.data.get("resolution", 0)
+        available = [2**n for n in range(2, resolution.bit_length() - 1)]
+        if resolution and (unknown := set(sides) - set(available)):
+            raise ValueError(f"no feature map of a {resolution} px generator is {min(unknown)} px; choose from {available}")
+        return sides
+
+
+class LossWeights(Section):
+    """Weight of each discriminator's hinge loss. A discriminator with weight 0 is not built."""
+
+    image: NonNegativeFloat = Field(1.0, description="discriminator of images")
+    low: NonNegativeFloat = Field(1.0, description="discriminator of low bands")
+    high: NonNegativeFloat = Field(1.0, description="discriminator of high bands")
+
+    @model_validator(mode="after")
+    def _check_any(self) -> Self:
+        if not (self.image or self.low or self.high):
+            raise ValueError("all three weights are 0: no discriminator is left; set at least one of image, low, high above 0")
+        return self
+
+
+class LossConfig(Section):
+    """Training objective."""
+
+    weights: LossWeights = Field(default_factory=LossWeights, description="weights of the discriminators' losses")
+
+
+class OptimConfig(Section):
+    """Adam, for generators and discriminators."""
+
+    lr_g: PositiveFloat = Field(2e-4, description="learning rate of the generators")
+    lr_d: PositiveFloat = Field(2e-4, description="learning rate of the discriminators")
+    beta1: float = Field(0.0, ge=0, lt=1, description="decay of the first moment")
+    beta2: float = Field(0.99, ge=0, lt=1, description="decay of the second moment")
+    clip_norm: PositiveFloat | None = Field(None, description="largest gradient norm of a phase; null: no clipping")
+
+
+class TrainConfig(Section):
+    """Training loop. Lengths are in kimg: thousands of real images shown to the discriminators."""
+
+    batch_size: PositiveInt = Field(64, description="images per optimizer step, over all processes")
+    d_steps: PositiveInt = Field(1, description="discriminator steps per generator step")
+    total_kimg: PositiveFloat = Field(1000.0, description="length of the run", json_schema_extra=MAY_CHANGE)
+    snapshot_kimg: PositiveFloat = Field(
+        50.0, description="interval between snapshots: EMA weights and a sample grid", json_schema_extra=MAY_CHANGE
+    )
+    checkpoint_kimg: PositiveFloat = Field(
+        50.0, description="interval between checkpoints, from which a run resumes", json_schema_extra=MAY_CHANGE
+    )
+    keep_checkpoints: PositiveInt = Field(3, description="number of newest checkpoints to keep", json_schema_extra=MAY_CHANGE)
+    keep_checkpoint_kimg: PositiveFloat | None = Field(
+        None, description="interval between checkpoints that are never deleted; null: none", json_schema_extra=MAY_CHANGE
+    )
+    report_kimg: PositiveFloat = Field(
+        1.0, description="interval between status lines, which are also points in MLflow", json_schema_extra=MAY_CHANGE
+    )
+    strategy: Literal["ddp", "zero1", "zero2", "zero3"] = Field(
+        "ddp",
+        description="ddp: no sharding; zero1, zero2, zero3: DeepSpeed shards optimizer state, also gradients, also weights",
+        json_schema_extra=MAY_CHANGE,
+    )
+    deepspeed: Path | None = Field(
+        None, description="JSON file of further DeepSpeed settings for a zero strategy", json_schema_extra=MAY_CHANGE
+    )
+    accumulation: PositiveInt = Field(
+        1,
+        description="micro-batches per optimizer step; batch statistics are those of a micro-batch",
+        json_schema_extra=MAY_CHANGE,
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="dtype that networks compute in; weights are fp32")
+    tf32: bool = Field(False, description="use TF32 matrix products where the computation is in fp32")
+    world_size: PositiveInt | None = Field(
+        None,
+        description="number of processes that must take part; null: as many as the launcher starts",
+        json_schema_extra=MAY_CHANGE,
+    )
+    on_nonfinite: Literal["stop", "rollback"] = Field(
+        "stop",
+        description="after a loss or gradient that is not finite; rollback: resume from the last checkpoint with other latents",
+        json_schema_extra=MAY_CHANGE,
+    )
+    max_rollbacks: PositiveInt = Field(3, description="stop after more rollbacks", json_schema_extra=MAY_CHANGE)
+    on_disk_error: Literal["stop", "continue"] = Field(
+        "stop", description="what to do if the run folder cannot be written", json_schema_extra=MAY_CHANGE
+    )
+
+    @field_validator("deepspeed")
+    @classmethod
+    def _check_deepspeed(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if value is not None and info.data.get("strategy") == "ddp":
+            raise ValueError("settings for DeepSpeed, but train.strategy is ddp; choose zero1, zero2 or zero3, or leave it out")
+        return value
+
+
+class EmaConfig(Section):
+    """Exponential moving average of the generator's weights."""
+
+    half_life_kimg: PositiveFloat = Field(10.0, description="half-life of a weight's share in the average")
+    rampup: float = Field(0.05, ge=0, description="limit of the half-life, as a share of the images seen; 0: no limit")
+
+
+class TrackingConfig(Section):
+    """MLflow."""
+
+    enabled: bool = Field(
+        True,
+        description="false: nothing is sent to MLflow, and the run folder holds no tracking files",
+        json_schema_extra=MAY_CHANGE,
+    )
+    uri: str | None = Field(
+        None,
+        description="the store: sqlite:///FILE or http://HOST:PORT; null: MLFLOW_TRACKING_URI, else mlflow.db beside the run",
+        json_schema_extra=MAY_CHANGE,
+    )
+    experiment: str = Field("wavegan", description="name of the experiment in MLflow", json_schema_extra=MAY_CHANGE)
+
+    @field_validator("uri")
+    @classmethod
+    def _check_uri(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(MLFLOW_SCHEMES):
+            raise ValueError(f"{value} is no MLflow store; give sqlite:///FILE or http://HOST:PORT")
+        return value
+
+
+class Experiment(Section):
+    """All settings that define a run."""
+
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of the initial weights and of all random draws")
+    data: DataConfig = Field(description="training images")
+    model: ModelConfig = Field(default_factory=ModelConfig, description="generators and discriminators")
+    loss: LossConfig = Field(default_factory=LossConfig, description="training objective")
+    optim: OptimConfig = Field(default_factory=OptimConfig, description="optimizers")
+    train: TrainConfig = Field(default_factory=TrainConfig, description="training loop")
+    ema: EmaConfig = Field(default_factory=EmaConfig, description="moving average of the generator's weights")
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="MLflow")
+
+    def to_yaml(self) -> str:
+        """Return YAML that `load` reads back to an equal experiment."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+    def flat(self) -> dict[str, Any]:
+        """Return the values by dotted key, the form of overrides and of MLflow's parameters."""
+        return dict(_flatten(self.model_dump(mode="json")))
+
+
+def settings(section: type[Section] = Experiment, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield the dotted key and the field of every setting, in the order of the schema; sections are left out."""
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from settings(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field
+
+
+@cache
+def may_change_on_resume() -> frozenset[str]:
+    """Return the dotted keys that may have another value when a run is resumed."""
+    return frozenset(key for key, field in settings() if field.json_schema_extra == MAY_CHANGE)
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
