@@ -1,8 +1,8 @@
 """Counter-based random draws: every draw is a pure function of (seed, stream, position), so no RNG state is stored.
 
 A stream is a name ("latent/d", "flip", ...). A position is usually an image number (`nimg`). A resumed run draws the same
-numbers as an uninterrupted one, and the draws do not depend on how many processes share them. Based on Philox (Salmon et al., "Parallel
-random numbers: as easy as 1, 2, 3", SC 2011): creating the generator of a position takes a few microseconds.
+numbers as an uninterrupted one, and the draws do not depend on how many processes share them. Based on Philox (Salmon et al.,
+"Parallel random numbers: as easy as 1, 2, 3", SC 2011): creating the generator of a position takes a few microseconds.
 """
 
 import zlib
