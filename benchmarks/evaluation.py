@@ -27,9 +27,10 @@ from accelerate import PartialState
 
 from wavegan_dist import config
 from wavegan_dist.data import Index, images_at, real_images, write_shards
-from wavegan_dist.evaluate.real import halves
+from wavegan_dist.evaluate.accumulate import BATCH, compute_statistics
+from wavegan_dist.evaluate.metric import Metric
+from wavegan_dist.evaluate.real_images import draw_subsets
 from wavegan_dist.evaluate.spectrum import SpectrumError
-from wavegan_dist.evaluate.statistics import BATCH, compute_statistics
 from wavegan_dist.evaluate.wavelet_distance import WaveletDistance
 from wavegan_dist.files import atomic_file
 from wavegan_dist.images import save_png
@@ -139,26 +140,26 @@ def floors() -> dict[str, Any]:
     if not (DATA / "index.json").exists():
         write_shards("embedded", DATA, 32)
     index = Index.load(DATA)
-    metrics = [WaveletDistance(32), WaveletDistance(32, "db2"), SpectrumError(32)]
+    metrics: list[Metric[Any]] = [WaveletDistance(32), WaveletDistance(32, "db2"), SpectrumError(32)]
+    features = [metric.feature for metric in metrics]
     group = PartialState(cpu=True)
     rows = []
     for count in FLOOR_COUNTS:
-        sides = [
+        real, other = (
             compute_statistics(
-                lambda numbers, rows=half: images_at(index, rows[numbers.start : numbers.stop], BATCH),
+                lambda numbers, rows=subset: images_at(index, rows[numbers.start : numbers.stop], BATCH),
                 count,
                 features,
                 group,
                 "",
             )
-            for features in [[metric.feature for metric in metrics]]
-            for half in halves(index, count, 0)
-        ]
+            for subset in draw_subsets(index, count, 0)
+        )
         values = {
             name: value
-            for metric, real, other in zip(metrics, *sides, strict=True)
+            for metric in metrics
             if count >= metric.minimum
-            for name, value in metric.compare(real, other).metrics.items()
+            for name, value in metric.compare(real[metric.feature.name], other[metric.feature.name]).metrics.items()
         }
         rows.append({"count": count, **values})
         shown = "  ".join(f"{name} {values[name]:.3g}" for name in ("fwd", "fwd_db2", "spectrum_db") if name in values)
@@ -191,8 +192,8 @@ def fwd(count: int) -> dict[str, Any]:
 
     metric, group = WaveletDistance(MEMORY_SIZE), PartialState(cpu=True)
     began = time.perf_counter()
-    (real,), (made,) = (compute_statistics(images(seed), count, [metric.feature], group, "") for seed in (0, 10**6))
-    value = metric.compare(real, made).metrics["fwd"]
+    real, generated = (compute_statistics(images(seed), count, [metric.feature], group, "")["fwd"] for seed in (0, 10**6))
+    value = metric.compare(real, generated).metrics["fwd"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     rate = 2 * count / (time.perf_counter() - began)
     return {"count": count, "size": MEMORY_SIZE, "fwd": value, "peak_gib": peak, "images_per_second": rate}

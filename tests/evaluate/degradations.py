@@ -36,7 +36,7 @@ def blurred(images: Tensor, sigma: float) -> Tensor:
 
 
 def noisy(images: Tensor, sigma: float) -> Tensor:
-    """White noise of `sigma` grey levels."""
+    """White noise of `sigma` gray levels."""
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
     return (images + sigma * noise).round().clamp(0, 255).to(torch.uint8)
 
@@ -49,7 +49,7 @@ def sharpened(images: Tensor, amount: float) -> Tensor:
 
 
 def checkered(images: Tensor, height: float) -> Tensor:
-    """The checkerboard of a transposed convolution: pixels in turn that many grey levels lighter and darker."""
+    """The checkerboard of a transposed convolution: pixels in turn that many gray levels lighter and darker."""
     rows, columns = torch.meshgrid(torch.arange(images.shape[-2]), torch.arange(images.shape[-1]), indexing="ij")
     board = 1.0 - 2.0 * ((rows + columns) % 2)
     return (images + height * board).round().clamp(0, 255).to(torch.uint8)

@@ -1,21 +1,21 @@
-"""A metric between two sets of images in memory."""
+"""Metrics computed directly on images."""
 
 import torch
 from torch import Tensor
 
-from wavegan_dist.evaluate.feature import Statistics
 from wavegan_dist.evaluate.metric import Metric, MetricResult
+from wavegan_dist.evaluate.statistics import StatisticsT
 
 
-def keep(metric: Metric, images: Tensor, batch: int = 64) -> Statistics:
-    """What a metric keeps of uint8 images [N, 3, S, S]."""
-    kept = metric.feature.empty()
+def statistics_of(metric: Metric[StatisticsT], images: Tensor, batch: int = 64) -> StatisticsT:
+    """The metric's statistics of uint8 images [N, 3, S, S]."""
+    statistics = metric.feature.statistics()
     with torch.inference_mode():
         for part in images.split(batch):
-            kept.update(metric.feature.of(part))
-    return kept
+            statistics.update(metric.feature.extract(part))
+    return statistics
 
 
-def compare(metric: Metric, real: Tensor, generated: Tensor) -> MetricResult:
+def compare(metric: Metric[StatisticsT], real: Tensor, generated: Tensor) -> MetricResult:
     """The metric between uint8 images [N, 3, S, S] and [M, 3, S, S]."""
-    return metric.compare(keep(metric, real), keep(metric, generated, batch=50))
+    return metric.compare(statistics_of(metric, real), statistics_of(metric, generated, batch=50))

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.evaluate.helpers import keep
+from tests.evaluate.helpers import statistics_of
 from tests.helpers import fresh_cache
 from wavegan_dist.evaluate import cache
-from wavegan_dist.evaluate.moments import Moments
+from wavegan_dist.evaluate.statistics import Moments
 from wavegan_dist.evaluate.wavelet_distance import WaveletDistance
 
 
@@ -43,15 +43,14 @@ def test_a_damaged_or_cut_entry_is_not_used_and_can_be_made_again(folder: Path) 
 
 def test_moments_come_back_as_they_were(photos: Tensor) -> None:
     metric = WaveletDistance(32)
-    kept = keep(metric, photos[:200])
-    cache.write({"a": 1}, kept.tensors())
+    moments = statistics_of(metric, photos[:200])
+    cache.write({"a": 1}, moments.to_tensors())
     found = cache.read({"a": 1})
     assert found is not None
-    again = metric.feature.from_tensors(found)
-    assert isinstance(kept, Moments)
+    again = metric.feature.statistics.from_tensors(found)
     assert isinstance(again, Moments)
     assert again.count == 200
-    assert torch.equal(again.scatter, kept.scatter)
+    assert torch.equal(again.scatter, moments.scatter)
 
 
 def _write_and_read(number: int) -> bool:
@@ -71,12 +70,12 @@ def test_jobs_that_write_the_same_entry_at_once_never_see_half_of_it(folder: Pat
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_no_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     cache.write({"a": 1}, {"rows": torch.zeros(1)})
-    assert "not cached" in capsys.readouterr().err
+    assert "not cached" in caplog.text
     assert cache.read({"a": 1}) is None
 
 

@@ -1,16 +1,18 @@
 """A metric that cannot fail is none: what is done to real photographs, the more of it, the farther they are."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from torch import Tensor
 
 from tests.evaluate.degradations import blurred, checkered, collapsed, compressed, noisy, patches, sharpened
-from tests.evaluate.helpers import compare, keep
+from tests.evaluate.helpers import compare, statistics_of
 from wavegan_dist.evaluate.extractors import efflite0
-from wavegan_dist.evaluate.feature import FeatureRows, Statistics
-from wavegan_dist.evaluate.features import PrecisionRecall, feature_frechet_distance, precision_recall
+from wavegan_dist.evaluate.metric import Metric
+from wavegan_dist.evaluate.network_metrics import PrecisionRecall, feature_frechet_distance, precision_recall
 from wavegan_dist.evaluate.spectrum import SpectrumError
+from wavegan_dist.evaluate.statistics import Statistics
 from wavegan_dist.evaluate.wavelet_distance import WaveletDistance
 
 Degrade = Callable[[Tensor, float], Tensor]
@@ -24,7 +26,7 @@ STRENGTHS: dict[Degrade, tuple[float, ...]] = {
 }
 
 
-JUDGES = (WaveletDistance(32), WaveletDistance(32, "db2"), SpectrumError(32))
+METRICS: tuple[Metric[Any], ...] = (WaveletDistance(32), WaveletDistance(32, "db2"), SpectrumError(32))
 RISING = ("fwd", "fwd_high", "fwd_db2", "spectrum_db")
 
 
@@ -36,32 +38,30 @@ def others() -> Tensor:
 
 @pytest.fixture(scope="module")
 def real() -> list[Statistics]:
-    """What each judge keeps of 2,000 patches that are not those."""
-    return [keep(judge, patches(stride=16)[:2000]) for judge in JUDGES]
+    """Each metric's statistics of 2,000 patches, none of them in `others`."""
+    return [statistics_of(metric, patches(stride=16)[:2000]) for metric in METRICS]
 
 
 @pytest.mark.parametrize("degrade", STRENGTHS, ids=lambda degrade: degrade.__name__)
 def test_the_worse_the_images_the_farther_they_are(real: list[Statistics], others: Tensor, degrade: Degrade) -> None:
     levels = [others, *(degrade(others, strength) for strength in STRENGTHS[degrade])]
-    found: dict[str, list[float]] = {name: [] for name in RISING}
+    curves: dict[str, list[float]] = {name: [] for name in RISING}
     for images in levels:
-        for judge, kept in zip(JUDGES, real, strict=True):
-            metrics = judge.compare(kept, keep(judge, images)).metrics
-            for name in found.keys() & metrics.keys():
-                found[name].append(metrics[name])
-    for name, values in found.items():
+        for metric, statistics in zip(METRICS, real, strict=True):
+            metrics = metric.compare(statistics, statistics_of(metric, images)).metrics
+            for name in curves.keys() & metrics.keys():
+                curves[name].append(metrics[name])
+    for name, values in curves.items():
         assert values == sorted(values), (name, values)
         assert values[-1] > 2 * values[0], (name, values)
 
 
 def test_mode_collapse_raises_the_distance_of_features_and_lowers_recall(photos: Tensor) -> None:
     metric = PrecisionRecall(efflite0())
-    real, others = (keep(metric, part) for part in photos[:400].split(200))
-    assert isinstance(real, FeatureRows)
-    assert isinstance(others, FeatureRows)
-    sides = [collapsed(others.all(), modes) for modes in (200, 50, 15, 5)]
-    distances = [feature_frechet_distance(real.all(), side) for side in sides]
-    recalls = [precision_recall(real.all(), side)[1] for side in sides]
+    real, others = (statistics_of(metric, part).rows() for part in photos[:400].split(200))
+    sets = [collapsed(others, modes) for modes in (200, 50, 15, 5)]
+    distances = [feature_frechet_distance(real, features) for features in sets]
+    recalls = [precision_recall(real, features)[1] for features in sets]
     assert distances == sorted(distances)
     assert distances[-1] > 1.5 * distances[0]
     assert recalls == sorted(recalls, reverse=True)

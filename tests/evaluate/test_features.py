@@ -12,18 +12,23 @@ from torch_fidelity.metric_kid import kernel_poly
 from torch_fidelity.utils import create_feature_extractor
 
 from tests.evaluate.degradations import blurred, noisy
-from tests.evaluate.helpers import compare, keep
+from tests.evaluate.helpers import compare, statistics_of
 from wavegan_dist.counted import rng_at
 from wavegan_dist.data import Index, images_at, write_shards
 from wavegan_dist.errors import UsageError
 from wavegan_dist.evaluate import extractors
+from wavegan_dist.evaluate.accumulate import ImageSource, compute_statistics
 from wavegan_dist.evaluate.bootstrap import RESAMPLES
 from wavegan_dist.evaluate.extractors import Extractor, dinov2, efflite0, inception
-from wavegan_dist.evaluate.feature import FeatureRows, Statistics
-from wavegan_dist.evaluate.features import FrechetDistance, KernelDistance, PrecisionRecall, resampled_kernel_distances
 from wavegan_dist.evaluate.metric import Metric
-from wavegan_dist.evaluate.real import halves
-from wavegan_dist.evaluate.statistics import Source, compute_statistics
+from wavegan_dist.evaluate.network_metrics import (
+    FrechetDistance,
+    KernelDistance,
+    PrecisionRecall,
+    resampled_kernel_distances,
+)
+from wavegan_dist.evaluate.real_images import draw_subsets
+from wavegan_dist.evaluate.statistics import FeatureRows
 from wavegan_dist.files import sha256
 from wavegan_dist.images import save_png
 
@@ -34,8 +39,8 @@ def extractor() -> Extractor:
 
 
 def test_fd_and_kid_rise_with_blur(extractor: Extractor, photos: Tensor) -> None:
-    real = keep(FrechetDistance(extractor, "fd"), photos[:64])
-    soft = [keep(FrechetDistance(extractor, "fd"), blurred(photos[:64], sigma)) for sigma in (0.0, 0.7, 1.5)]
+    real = statistics_of(FrechetDistance(extractor, "fd"), photos[:64])
+    soft = [statistics_of(FrechetDistance(extractor, "fd"), blurred(photos[:64], sigma)) for sigma in (0.0, 0.7, 1.5)]
     fd = [FrechetDistance(extractor, "fd").compare(real, side).metrics["fd"] for side in soft]
     kid = [KernelDistance(extractor, 64).compare(real, side).metrics["kid_efflite0@128"] for side in soft]
     assert abs(fd[0]) < 1e-2
@@ -79,18 +84,20 @@ def tiny() -> Extractor:
     return Extractor("tiny", create_feature_extractor("tiny", ["16"], cuda=False, verbose=False), 16, {})
 
 
-def through_shards(images: Tensor, folder: Path, network: Extractor) -> Statistics:
+def through_shards(images: Tensor, folder: Path, network: Extractor) -> FeatureRows:
     """Features of images by way of shards and segments; the same images as PNG files, in that order, in `folder`."""
     for number, image in enumerate(images):
         save_png(image.permute(1, 2, 0), folder / "source" / f"{number:04d}.png")
     write_shards(folder / "source", folder / "set", 32, progress=False)
     index = Index.load(folder / "set")
-    (rows,) = halves(index, len(images), 0)
+    (rows,) = draw_subsets(index, len(images), 0)
     for number, image in enumerate(next(images_at(index, rows, len(images)))):
         save_png(image.permute(1, 2, 0), folder / "png" / f"{number:04d}.png")
-    source: Source = lambda numbers: images_at(index, rows[numbers.start : numbers.stop], 64)  # noqa: E731
-    (kept,) = compute_statistics(source, len(images), [network.feature()], PartialState(cpu=True), "")
-    return kept
+    source: ImageSource = lambda numbers: images_at(index, rows[numbers.start : numbers.stop], 64)  # noqa: E731
+    statistics = compute_statistics(source, len(images), [network.feature()], PartialState(cpu=True), "")
+    rows = statistics[network.name]
+    assert isinstance(rows, FeatureRows)
+    return rows
 
 
 @pytest.mark.parametrize(("name", "count"), [("tiny", 200), ("efflite0@128", 48)])
@@ -102,7 +109,7 @@ def test_fd_kid_and_prc_equal_torch_fidelity_run_alone_on_the_same_png_files(
     full_rank = count > network.dims
     real = through_shards(photos[:count], tmp_path / "real", network)
     made = through_shards(blurred(photos[count : 2 * count], 2.0) // 2, tmp_path / "made", network)
-    metrics: list[Metric] = [KernelDistance(network, 40, seed=7), PrecisionRecall(network)]
+    metrics: list[Metric[FeatureRows]] = [KernelDistance(network, 40, seed=7), PrecisionRecall(network)]
     metrics += [FrechetDistance(network, "fd")] if full_rank else []
     ours = {key: value for metric in metrics for key, value in metric.compare(real, made).metrics.items()}
     theirs = calculate_metrics(
@@ -160,9 +167,7 @@ def test_fid_is_torch_fidelitys_inception_at_2048(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(extractors, "INCEPTION_SHA256", sha256(path))
     extractor = inception(path)
     metric = FrechetDistance(extractor, "fid")
-    kept = keep(metric, photos[:2])
-    assert isinstance(kept, FeatureRows)
-    torch.testing.assert_close(kept.all(), stand_in(photos[:2])[0])
+    torch.testing.assert_close(statistics_of(metric, photos[:2]).rows(), stand_in(photos[:2])[0])
     assert (extractor.dims, metric.minimum) == (2048, 2049)
     assert metric.protocol["weights_sha256"] == sha256(path)
 

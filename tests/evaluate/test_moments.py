@@ -4,7 +4,8 @@ import torch
 from scipy.linalg import sqrtm
 from torch import Tensor
 
-from wavegan_dist.evaluate.moments import Moments, gaussian_frechet_distance
+from wavegan_dist.evaluate.frechet import gaussian_frechet_distance
+from wavegan_dist.evaluate.statistics import Moments
 
 
 def rows(count: int, dims: int, seed: int) -> Tensor:

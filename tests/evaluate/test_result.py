@@ -66,7 +66,7 @@ def test_a_result_is_read_without_torch() -> None:
 def test_the_digest_of_the_code_covers_what_evaluation_imports_and_changes_with_any_of_it(tmp_path: Path) -> None:
     for pattern in SOURCES:
         assert list(PACKAGE.glob(pattern)), pattern
-    for path in ("evaluate/moments.py", "wavelet/cpu/build.py", "counted.py"):
+    for path in ("evaluate/statistics.py", "wavelet/cpu/build.py", "counted.py"):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text("1")
     digest = digest_of(tmp_path)

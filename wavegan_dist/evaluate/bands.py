@@ -1,7 +1,7 @@
-"""Energy and kurtosis of each Haar sub-band: is the detail there, and is it as sparse as that of real images?
+"""Energy and kurtosis of each Haar sub-band: is the detail there, and is it as sparse as in real images?
 
-The pyramid is that of the model's own transform: every level splits the low band of the one before. Natural images have
-band coefficients of high kurtosis (Field 1987): few are large. Noise of the right energy has 3.
+The pyramid is that of the model's own transform: every level splits the low band of the level before. Band coefficients of
+natural images have a high kurtosis (Field 1987): few of them are large. Gaussian noise has a kurtosis of 3.
 """
 
 from typing import Any
@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wavegan_dist.evaluate.bootstrap import RESAMPLES, intervals
-from wavegan_dist.evaluate.feature import Feature, FeatureRows, Statistics
+from wavegan_dist.evaluate.bootstrap import RESAMPLES, bootstrap_intervals
+from wavegan_dist.evaluate.feature import Feature
 from wavegan_dist.evaluate.metric import MetricResult
 from wavegan_dist.evaluate.spectrum import ROUNDING_NOISE, decibels
+from wavegan_dist.evaluate.statistics import FeatureRows
 from wavegan_dist.wavelet import wavedec
 
 SMALLEST = 8  # side of the coarsest band in pixels
@@ -20,12 +21,15 @@ NAMES = ["bands_db", "bands_db_signed", "bands_kurtosis"]
 
 
 class BandMetric:
-    """`bands_db`: mean absolute difference of the bands' energy to the data's in dB; `..._signed`: below 0 there is too little.
-    `bands_kurtosis`: mean absolute difference of the natural logarithm of their kurtosis (0.1 is about 10%).
+    """Differences of the sub-bands' energy and kurtosis to real images.
+
+    `bands_db` is the mean absolute difference of the bands' energy in dB, `bands_db_signed` the mean difference: below 0,
+    generated images have too little energy. `bands_kurtosis` is the mean absolute difference of the natural logarithm of the
+    kurtosis: 0.1 is about 10%.
 
     Args:
         size: side of the images in pixels, a power of two.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
     """
 
     name = "bands"
@@ -35,46 +39,48 @@ class BandMetric:
         self.seed = seed
         self.levels = max(size // SMALLEST, 2).bit_length() - 1
         basis: dict[str, Any] = {"basis": "haar", "levels": self.levels, "mean": "removed"}
-        self.feature = Feature("bands", self._rows, basis)
+        self.feature = Feature("bands", self._band_powers, basis, FeatureRows)
         self.protocol = {**basis, "bootstrap": RESAMPLES}
-        self.names = [f"{band}{level + 1}" for level in range(self.levels) for band in ("LH", "HL", "HH")] + [
-            f"LL{self.levels}"
-        ]
+        high_bands = [f"{band}{level + 1}" for level in range(self.levels) for band in ("LH", "HL", "HH")]
+        self.bands = [*high_bands, f"LL{self.levels}"]
 
-    def compare(self, real: Statistics, generated: Statistics) -> MetricResult:
-        """The table `bands` has energy in dB (1 squared grey level = 0) and kurtosis of each band, of both sides."""
-        assert isinstance(real, FeatureRows)
-        assert isinstance(generated, FeatureRows)
-        sides = real.all(), generated.all()
-        means = [side.mean(dim=0) for side in sides]
-        (real_db, real_kurtosis), (made_db, made_kurtosis) = (_energy_and_kurtosis(mean) for mean in means)
+    def compare(self, real: FeatureRows, generated: FeatureRows) -> MetricResult:
+        """Compute three values and the table `bands`: energy in dB (1 squared gray level = 0) and kurtosis of each band."""
+        rows = real.rows(), generated.rows()
+        means = [rows_of_set.mean(dim=0) for rows_of_set in rows]
+        (real_db, real_kurtosis), (generated_db, generated_kurtosis) = map(_energy_and_kurtosis, means)
         columns = {
-            "real_db": real_db, "generated_db": made_db, "real_kurtosis": real_kurtosis, "generated_kurtosis": made_kurtosis,
+            "real_db": real_db, "generated_db": generated_db, "real_kurtosis": real_kurtosis,
+            "generated_kurtosis": generated_kurtosis,
         }  # fmt: skip
         return MetricResult(
-            dict(zip(NAMES, _numbers(*means).tolist(), strict=True)),
-            {"bands": {"band": self.names, **{name: column.tolist() for name, column in columns.items()}}},
-            intervals(NAMES, _numbers, *sides, self.seed),
+            dict(zip(NAMES, _values(*means).tolist(), strict=True)),
+            {"bands": {"band": self.bands, **{name: column.tolist() for name, column in columns.items()}}},
+            bootstrap_intervals(NAMES, _values, *rows, self.seed),
         )
 
-    def _rows(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, S, S] -> mean square of each band, then mean fourth power of each: float64 [B, 2 * bands]."""
+    def _band_powers(self, images: Tensor) -> Tensor:
+        """uint8 [B, 3, S, S] to the mean square of each band, then the mean fourth power of each: float64 [B, 2 * bands]."""
         low = images.double()
         low = low - low.mean(dim=(-2, -1), keepdim=True)
         low, highs = wavedec(low, self.levels)
         bands = [band for high in reversed(highs) for band in high.unflatten(1, (3, -1)).unbind(dim=1)]
         squares = [band.square() for band in (*bands, low)]
-        return torch.stack([mean.mean(dim=(1, 2, 3)) for mean in (*squares, *(square.square() for square in squares))], dim=1)
+        powers = (*squares, *(square.square() for square in squares))
+        return torch.stack([power.mean(dim=(1, 2, 3)) for power in powers], dim=1)
 
 
 def _energy_and_kurtosis(means: Tensor) -> tuple[Tensor, Tensor]:
-    """[..., 2 * bands] -> energy in dB and kurtosis, each [..., bands]."""
+    """Mean squares and mean fourth powers [..., 2 * bands] to energy in dB and kurtosis, each [..., bands]."""
     square, fourth = means.chunk(2, dim=-1)
-    return decibels(square), (fourth / square.clamp(min=ROUNDING_NOISE).square()).clamp(min=1)  # which it is for any variable
+    kurtosis = fourth / square.clamp(min=ROUNDING_NOISE).square()
+    return decibels(square), kurtosis.clamp(min=1)  # no distribution has a kurtosis below 1
 
 
-def _numbers(real: Tensor, generated: Tensor) -> Tensor:
-    (real_db, real_kurtosis), (made_db, made_kurtosis) = (_energy_and_kurtosis(side) for side in (real, generated))
-    error = made_db - real_db
-    kurtosis = (made_kurtosis / real_kurtosis).log()
+def _values(real: Tensor, generated: Tensor) -> Tensor:
+    """Mean features of both sets [..., 2 * bands] to the values of `NAMES` [..., 3]."""
+    real_db, real_kurtosis = _energy_and_kurtosis(real)
+    generated_db, generated_kurtosis = _energy_and_kurtosis(generated)
+    error = generated_db - real_db
+    kurtosis = (generated_kurtosis / real_kurtosis).log()
     return torch.stack((error.abs().mean(dim=-1), error.mean(dim=-1), kurtosis.abs().mean(dim=-1)), dim=-1)

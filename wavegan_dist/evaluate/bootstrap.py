@@ -1,4 +1,4 @@
-"""How far a number would move if other images had been drawn."""
+"""Bootstrap confidence intervals: how much a value varies with the choice of images."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,33 +11,34 @@ from wavegan_dist.counted import rng_at
 RESAMPLES = 200
 
 
-def intervals(
-    names: Sequence[str], numbers: Callable[[Tensor, Tensor], Tensor], real: Tensor, generated: Tensor, seed: int
-) -> dict[str, list[float]]:
-    """95% percentile bootstrap (Efron 1979): the images of both sides are drawn again with replacement, 200 times.
+def bootstrap_intervals(
+    names: Sequence[str], values_of_means: Callable[[Tensor, Tensor], Tensor], real: Tensor, generated: Tensor, seed: int
+) -> dict[str, tuple[float, float]]:
+    """95% percentile bootstrap (Efron 1979) of values that are functions of mean features.
+
+    The images of both sets are drawn again with replacement, 200 times.
 
     Args:
-        names: of the numbers.
-        numbers: mean rows of both sides [..., D] -> [..., len(names)].
-        real, generated: float64 [N, D], a row for each image.
-        seed: of the draws.
+        names: names of the values.
+        values_of_means: mean features of both sets, each [..., D], to values [..., len(names)].
+        real, generated: float64 [N, D], one row per image.
+        seed: seed of the draws.
 
     Returns:
-        name -> [low, high].
+        Name to (low, high).
     """
-    draws = rng_at(seed, "bootstrap", 0)
-    values = numbers(*(times_drawn(len(rows), draws).to(rows.dtype) @ rows / len(rows) for rows in (real, generated)))
-    return {name: between(values[:, at]) for at, name in enumerate(names)}
+    rng = rng_at(seed, "bootstrap", 0)
+    means = (resample_counts(len(rows), rng).to(rows.dtype) @ rows / len(rows) for rows in (real, generated))
+    values = values_of_means(*means)
+    return {name: percentile_interval(values[:, column]) for column, name in enumerate(names)}
 
 
-def times_drawn(count: int, draws: np.random.Generator) -> Tensor:
-    """How often each of `count` images is drawn when as many are drawn with replacement: int64 [RESAMPLES, count]."""
-    return torch.from_numpy(
-        np.stack([np.bincount(draws.integers(count, size=count), minlength=count) for _ in range(RESAMPLES)])
-    )
+def resample_counts(count: int, rng: np.random.Generator) -> Tensor:
+    """How often each image is drawn in each resample of `count` draws with replacement: int64 [RESAMPLES, count]."""
+    return torch.from_numpy(np.stack([np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(RESAMPLES)]))
 
 
-def between(values: Tensor) -> list[float]:
-    """The interval that holds 95% of the values [RESAMPLES]: [low, high]."""
+def percentile_interval(values: Tensor) -> tuple[float, float]:
+    """The 2.5% and 97.5% quantiles of values [RESAMPLES]."""
     low, high = torch.quantile(values, torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
-    return [low, high]
+    return low, high

@@ -1,16 +1,15 @@
-"""What was computed of real images, kept between evaluations: $XDG_CACHE_HOME/wavegan, else ~/.cache/wavegan.
+"""A cache of statistics and floors of real images: $XDG_CACHE_HOME/wavegan/evaluate, else ~/.cache/wavegan/evaluate.
 
-An entry is named by the sha256 of its key, and the key is all that the content depends on: the digest of the data, the rows,
-the extractor and the hash of its weights, the versions, and the digest of the source files. So nothing in it is ever stale.
-Entries appear whole under their names, so jobs may share the folder; each carries its own sha256 and a damaged one is made
-anew. The folder may be deleted at any time.
+An entry is named by the sha256 of its key. The key holds everything that the content depends on: the digest of the data set,
+the subset, the feature, the extractor and the hash of its weights, the version of PyTorch and the digest of the source code.
+Entries are therefore never stale. Entries appear under their names only when they are complete, so that several jobs may share
+the folder. Each entry carries its own sha256; a damaged entry is computed again. The folder may be deleted at any time.
 """
 
 import hashlib
 import json
 import os
 import platform
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,19 @@ from torch import Tensor
 
 from wavegan_dist.evaluate.code_digest import code_digest
 from wavegan_dist.files import atomic_file
+from wavegan_dist.log import log
 
 DIGEST_BYTES = 32
-Key = dict[str, Any]
+CacheKey = dict[str, Any]  # may hold whatever JSON can
 
 
-def folder() -> Path:
-    """Where entries lie."""
+def cache_folder() -> Path:
+    """The folder of all entries."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wavegan" / "evaluate"
 
 
-def read(key: Key) -> dict[str, Tensor] | None:
-    """The tensors of an entry; None where there is none, or it is damaged."""
+def read(key: CacheKey) -> dict[str, Tensor] | None:
+    """Read the tensors of an entry; None if there is no entry or the entry is damaged."""
     try:
         content = _path(key).read_bytes()
         digest, body = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
@@ -41,20 +41,20 @@ def read(key: Key) -> dict[str, Tensor] | None:
         return None
 
 
-def write(key: Key, tensors: dict[str, Tensor]) -> None:
-    """Keep tensors; where that cannot be, say so and go on."""
+def write(key: CacheKey, tensors: dict[str, Tensor]) -> None:
+    """Write an entry; if that fails, log a warning and go on."""
     body = save({name: tensor.contiguous() for name, tensor in tensors.items()})
     path = _path(key)
-    # Jobs on other machines may have our process id and be writing the same entry.
-    own = path.with_name(f"{path.name}.{platform.node()}")
+    # A job on another node may have the same process id and be writing the same entry.
+    file_of_node = path.with_name(f"{path.name}.{platform.node()}")
     try:
-        with atomic_file(own, "wb") as file:
+        with atomic_file(file_of_node, "wb") as file:
             file.write(hashlib.sha256(body).digest() + body)
-        own.replace(path)
+        file_of_node.replace(path)
     except OSError as error:
-        print(f"wavegan: not cached: {path}: {error.strerror}", file=sys.stderr)
+        log.warning("not cached: %s: %s", path, error.strerror)
 
 
-def _path(key: Key) -> Path:
-    whole = {**key, "code_digest": code_digest(), "torch": torch.__version__}
-    return folder() / f"{hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()}.bin"
+def _path(key: CacheKey) -> Path:
+    complete = {**key, "code_digest": code_digest(), "torch": torch.__version__}
+    return cache_folder() / f"{hashlib.sha256(json.dumps(complete, sort_keys=True).encode()).hexdigest()}.bin"

@@ -1,6 +1,6 @@
-"""DINOv2 as a feature extractor, by timm, from a checkpoint file of the authors' form (`dinov2_vit{s,b,l}14_pretrain.pth`).
+"""DINOv2 as a feature extractor, built by timm from the authors' checkpoint files (`dinov2_vit{s,b,l}14_pretrain.pth`).
 
-Import this module only where the extra `eval` is installed.
+Import this module only if the extra `eval` is installed.
 """
 
 from pathlib import Path
@@ -16,12 +16,12 @@ from wavegan_dist.errors import UsageError
 
 SIDE = 224
 VERSION = timm.__version__
-NAMES = {384: "small", 768: "base", 1024: "large"}  # by the width of the network
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, as DINOv2 was trained
+SIZES = {384: "small", 768: "base", 1024: "large"}  # embedding width -> name
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet statistics, with which DINOv2 was trained
 
 
 class DinoV2(nn.Module):
-    """uint8 [B, 3, H, W] of any size -> the class token after the last norm, [B, dims]."""
+    """DINOv2's class token after the last norm: uint8 [B, 3, H, W] of any size to a tuple with float32 [B, dims]."""
 
     mean: Tensor
     std: Tensor
@@ -33,20 +33,24 @@ class DinoV2(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(STD).view(3, 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """Bicubic, antialiased, in float32 to 224 px, scaled by ImageNet's mean and deviation."""
+        """Resize to 224 px (bicubic, antialiased, float32), normalize by ImageNet's statistics, run the network."""
         resized = F.interpolate(images.float(), (SIDE, SIDE), mode="bicubic", antialias=True).clamp(0, 255)
         return (self.network((resized - self.mean) / self.std),)
 
 
 def load(path: Path) -> tuple[str, DinoV2]:
-    """The extractor's name and the network of a checkpoint; UsageError where the file is none of DINOv2's."""
+    """Load a checkpoint; returns the extractor's name and the frozen network.
+
+    Raises:
+        UsageError: the file is no DINOv2 checkpoint.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        size = NAMES[state["cls_token"].shape[-1]]
+        size = SIZES[state["cls_token"].shape[-1]]
         model = timm.create_model(f"vit_{size}_patch14_dinov2", pretrained=False, num_classes=0, img_size=SIDE)
         network = cast(VisionTransformer, model)
         network.load_state_dict(checkpoint_filter_fn(state, network))
-    except Exception as error:  # torch.load's and timm's errors have no common base
+    except Exception as error:  # torch.load and timm raise errors without a common base class
         raise UsageError(
             f"dinov2: {path} is not a checkpoint of DINOv2 without registers ({type(error).__name__}); "
             "give the authors' dinov2_vits14_pretrain.pth, vitb14 or vitl14"

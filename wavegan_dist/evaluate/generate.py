@@ -1,4 +1,4 @@
-"""Images out of a generator: image i of a seed is always the same, however many are asked for at a time."""
+"""Generated images by number: image i of a seed is the same whatever the batch size and the number of images."""
 
 import math
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from wavegan_dist.images import save_grid, save_png, to_uint8
 from wavegan_dist.model.snapshot import Snapshot
 
 LATENT_STREAM = "latent/evaluate"
-CHUNK = 16  # the last bit of a convolution depends on how many images are in the batch: the network always gets 16
+CHUNK = 16  # the network always gets 16 latents, because rounding in a convolution depends on the batch size
 
 
 def generated_images(
@@ -24,15 +24,18 @@ def generated_images(
     z_dim: int,
     device: torch.device | str = "cpu",
 ) -> Iterator[Tensor]:
-    """Yield images by their numbers in batches: uint8 [B, 3, R, R] on `device`. Image i depends on (seed, i) only, to the bit.
+    """Generate images by number in batches. Image i depends on (seed, i) only, bit for bit.
 
     Args:
-        generator: latents [B, z_dim] -> images in [-1, 1]; in eval mode and on `device`.
-        numbers: which images.
-        seed: of the latents' stream.
-        batch_size: the last batch may be smaller; a multiple of 16 wastes nothing.
+        generator: latents [B, z_dim] to images in [-1, 1]; in eval mode and on `device`.
+        numbers: numbers of the images.
+        seed: seed of the latents.
+        batch_size: images per batch, except for a smaller last batch; a multiple of 16 wastes no computation.
         z_dim: size of a latent.
-        device: where to compute.
+        device: device of the computation.
+
+    Yields:
+        uint8 [batch_size, 3, R, R] on `device`.
 
     Raises:
         WaveganError: an image is not finite.
@@ -54,12 +57,18 @@ def generated_images(
 def sample(snapshot: Snapshot, count: int, seed: int, out: Path) -> None:
     """Write images of a snapshot: one square grid if `out` ends in .png, else a folder of 000000.png, 000001.png, ...
 
+    Args:
+        snapshot: the snapshot.
+        count: number of images.
+        seed: seed of the latents.
+        out: a .png file or a folder.
+
     Raises:
-        UsageError: count < 1, or `out` is a file where a folder has to be, or the reverse.
+        UsageError: count < 1, or `out` exists as a file where a folder must be written, or the reverse.
     """
     grid = out.suffix.lower() == ".png"
     if count < 1:
-        raise UsageError(f"--count {count}: ask for at least one image")
+        raise UsageError(f"--count {count}: give at least one image")
     if out.exists() and out.is_dir() == grid:
         raise UsageError(f"--out {out} is a {'folder' if grid else 'file'}; name a path that ends in .png, or a folder")
     batches = generated_images(snapshot.generator, range(count), seed, 4 * CHUNK, snapshot.config.model.z_dim)

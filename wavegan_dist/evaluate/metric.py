@@ -1,34 +1,41 @@
-"""What a metric is: it compares what was kept of two sets of images."""
+"""The interface of metrics: each compares the statistics of two sets of images."""
 
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from wavegan_dist.evaluate.feature import Feature, Statistics
+from wavegan_dist.evaluate.feature import Feature
+from wavegan_dist.evaluate.statistics import StatisticsT
 
 
 @dataclass(frozen=True)
 class MetricResult:
-    """A metric's share of the result; everything in it can be written as JSON.
+    """The values of one metric; everything in it can be written as JSON.
 
-    `intervals` has the 95% bootstrap interval of those numbers for which it is cheap.
+    Args:
+        metrics: name to value.
+        tables: what the values summarize, by name.
+        intervals: 95% bootstrap intervals [low, high] of those values for which an interval is cheap.
     """
 
     metrics: dict[str, float]
     tables: dict[str, Any] = field(default_factory=dict)
-    intervals: dict[str, list[float]] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
-class Metric(Protocol):
-    """A distance between two sets of images.
+class Metric(Protocol[StatisticsT]):
+    """A distance, or several, between two sets of images.
 
-    `name` is what errors call it, `minimum` the fewest images a side that give it a meaning, `feature` what it needs of
-    each side, `protocol` all that its numbers depend on besides the images.
+    Attributes:
+        name: what error messages call the metric.
+        minimum: the smallest number of images per set for which the metric is defined.
+        feature: what the metric needs of each set of images.
+        protocol: everything but the images that the values depend on.
     """
 
     name: str
     minimum: int
-    feature: Feature
+    feature: Feature[StatisticsT]
     protocol: dict[str, Any]
 
-    def compare(self, real: Statistics, generated: Statistics) -> MetricResult:
-        """What `feature` keeps of both sides -> the numbers."""
+    def compare(self, real: StatisticsT, generated: StatisticsT) -> MetricResult:
+        """Compute the values from the statistics of `feature` over real and over generated images."""

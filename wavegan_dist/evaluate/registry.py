@@ -1,18 +1,19 @@
-"""The metrics by their names on the command line."""
+"""The metrics by the names that the command line uses."""
 
 import difflib
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from wavegan_dist.errors import UsageError
 from wavegan_dist.evaluate.bands import BandMetric
 from wavegan_dist.evaluate.extractors import Extractor, dinov2, efflite0, inception
-from wavegan_dist.evaluate.features import FrechetDistance, KernelDistance, PrecisionRecall
 from wavegan_dist.evaluate.metric import Metric
+from wavegan_dist.evaluate.network_metrics import FrechetDistance, KernelDistance, PrecisionRecall
 from wavegan_dist.evaluate.spectrum import SpectrumError
 from wavegan_dist.evaluate.wavelet_distance import WaveletDistance
 
@@ -23,18 +24,28 @@ EXTRACTORS = ("efflite0", "inception", "dinov2")
 
 @dataclass(frozen=True)
 class ExtractorWeights:
-    """Which network gives the features of fd, kid and prc, and where weights lie that come in no package."""
+    """The network that computes the features of fd, kid and prc, and the weight files that no package ships.
+
+    Args:
+        extractor: one of `EXTRACTORS`.
+        inception: torch-fidelity's Inception weights; None: the file in torch.hub's folder.
+        dinov2: a DINOv2 checkpoint.
+    """
 
     extractor: str = "efflite0"
     inception: Path | None = None
     dinov2: Path | None = None
 
 
-OFFLINE = ExtractorWeights()
+PACKAGED_WEIGHTS = ExtractorWeights()
 
 
 def check_names(names: Sequence[str]) -> list[str]:
-    """The names without repeats; UsageError for none at all and for one that is not in `METRICS`."""
+    """Return the names without repeats.
+
+    Raises:
+        UsageError: there is no name, or one is not in `METRICS`.
+    """
     for name in names:
         if name not in METRICS:
             close = difflib.get_close_matches(name, METRICS, 1, 0.4)
@@ -47,33 +58,41 @@ def check_names(names: Sequence[str]) -> list[str]:
 
 def build_metrics(
     names: Sequence[str], size: int, count: int, seed: int, weights: ExtractorWeights, device: torch.device
-) -> list[Metric]:
-    """The metrics of images of `size` pixels; UsageError where `count` is too small or weights are missing."""
+) -> list[Metric[Any]]:
+    """Create the named metrics.
 
-    @functools.cache
-    def extractor(name: str) -> Extractor:
-        if name == "inception":
-            return inception(weights.inception, device)
-        return dinov2(weights.dinov2, device) if name == "dinov2" else efflite0(device)
+    Args:
+        names: names out of `METRICS`.
+        size: side of the images in pixels.
+        count: number of images in each set.
+        seed: seed of KID's subsets and of the bootstrap.
+        weights: the extractor of fd, kid and prc, and weight files.
+        device: device of the extractors.
 
-    def frechet() -> Metric:
-        features = extractor(weights.extractor)
-        return FrechetDistance(features, f"fd_{features.name}")
-
-    makers: dict[str, Callable[[], Metric]] = {
+    Raises:
+        UsageError: `count` is too small for a metric, or weights or packages are missing.
+    """
+    extractor = functools.cache(functools.partial(_extractor, weights=weights, device=device))
+    factories: dict[str, Callable[[], Metric[Any]]] = {
         "fwd": lambda: WaveletDistance(size),
         "fwd_db2": lambda: WaveletDistance(size, "db2"),
         "spectrum": lambda: SpectrumError(size, seed),
         "bands": lambda: BandMetric(size, seed),
-        "fd": frechet,
+        "fd": lambda: FrechetDistance(extractor(weights.extractor), f"fd_{extractor(weights.extractor).name}"),
         "kid": lambda: KernelDistance(extractor(weights.extractor), count, seed),
         "prc": lambda: PrecisionRecall(extractor(weights.extractor)),
         "fid": lambda: FrechetDistance(extractor("inception"), "fid"),
     }
-    metrics = [makers[name]() for name in names]
+    metrics = [factories[name]() for name in names]
     for metric in metrics:
         if count < metric.minimum:
             raise UsageError(
                 f"{metric.name} needs at least {metric.minimum} images, got {count}; raise --count or leave it out of --metrics"
             )
     return metrics
+
+
+def _extractor(name: str, weights: ExtractorWeights, device: torch.device) -> Extractor:
+    if name == "inception":
+        return inception(weights.inception, device)
+    return dinov2(weights.dinov2, device) if name == "dinov2" else efflite0(device)

@@ -1,4 +1,4 @@
-"""Packages of the extra `eval`, imported where a metric needs them."""
+"""Imports of the packages of the extra `eval`, at the time when a metric needs them."""
 
 import contextlib
 from types import ModuleType
@@ -6,8 +6,12 @@ from types import ModuleType
 from wavegan_dist.errors import UsageError
 
 
-def require(name: str, who: str) -> ModuleType:
-    """Import a module; UsageError, which says what to install for `who`, where it is not there."""
+def require(name: str, needed_by: str) -> ModuleType:
+    """Import the module `name`.
+
+    Raises:
+        UsageError: the module is not installed; the message says that `needed_by` needs it and what to install.
+    """
     with contextlib.suppress(ImportError):
         return __import__(name, fromlist=["_"])
-    raise UsageError(f"{who} needs packages that are not installed: pip install 'wavegan-dist[eval]'")
+    raise UsageError(f"{needed_by} needs packages that are not installed: pip install 'wavegan-dist[eval]'")

@@ -1,8 +1,9 @@
-"""The radial power spectrum: at which frequencies do generated images have too little or too much?
+"""The radial power spectrum: at which frequencies do generated images have too little or too much power?
 
-As in stylegan3's `avg_spectra` (Karras et al. 2021) each image is weighted by a Kaiser window (beta 8, unit energy) so
-that its borders do not count as edges, and power is averaged over images and colours before the logarithm. Ours removes
-each colour's mean from each image and averages over the angle. 0 dB is one squared grey level of 256.
+As in stylegan3's `avg_spectra` (Karras et al. 2021), each image is weighted by a Kaiser window (beta 8, unit energy) so that
+its borders do not count as edges, and power is averaged over images and color channels before the logarithm is taken. In
+addition, each channel's mean is removed from each image and power is averaged over the angle. 0 dB is one squared gray level
+of 256.
 """
 
 import math
@@ -11,23 +12,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from wavegan_dist.evaluate.bootstrap import RESAMPLES, intervals
-from wavegan_dist.evaluate.feature import Feature, FeatureRows, Statistics
+from wavegan_dist.evaluate.bootstrap import RESAMPLES, bootstrap_intervals
+from wavegan_dist.evaluate.feature import Feature
 from wavegan_dist.evaluate.metric import MetricResult
+from wavegan_dist.evaluate.statistics import FeatureRows
 
 KAISER_BETA = 8.0
-ROUNDING_NOISE = 1 / 12  # power of rounding to 8 bits: below it nothing is meant, and a flat image stays finite
-PARTS = {"": 0.0, "_top_half": 0.5, "_top_quarter": 0.75}  # from this frequency up, in units of Nyquist
+ROUNDING_NOISE = 1 / 12  # power of rounding to 8 bits: lower powers carry no meaning, and a flat image stays finite
+RANGES = {"": 0.0, "_top_half": 0.5, "_top_quarter": 0.75}  # name suffix -> lowest frequency in units of Nyquist
 
 
 class SpectrumError:
-    """`spectrum_db`: mean absolute difference to the data in dB over all radii; `..._top_half`, `..._top_quarter`: over those
-    from 1/2 and 3/4 of the Nyquist frequency up (one Haar level calls the upper half high). `..._signed`: below 0 there is
-    too little detail.
+    """Difference of the radial power spectrum to that of real images.
+
+    `spectrum_db` is the mean absolute difference in dB over all radii; `spectrum_db_top_half` and `spectrum_db_top_quarter`
+    cover the radii from 1/2 and 3/4 of the Nyquist frequency up. One Haar level calls the upper half high. The mean difference
+    has the suffix `_signed`: below 0, generated images have too little detail.
 
     Args:
         size: side of the images in pixels.
-        seed: of the bootstrap.
+        seed: seed of the bootstrap.
     """
 
     name = "spectrum"
@@ -36,33 +40,35 @@ class SpectrumError:
     def __init__(self, size: int, seed: int = 0) -> None:
         self.seed = seed
         self.frequency = torch.arange(1, radii(size) + 1, dtype=torch.float64) / (size / 2)
-        rows: dict[str, Any] = {"window": f"kaiser {KAISER_BETA:g}", "colours": "mean power", "mean": "removed"}
-        self.feature = Feature("spectrum", RadialPower(size), rows)
-        self.protocol = {**rows, "bootstrap": RESAMPLES}
-        self.names = [f"spectrum_db{part}{signed}" for part in PARTS for signed in ("", "_signed")]
+        settings: dict[str, Any] = {"window": f"kaiser {KAISER_BETA:g}", "colours": "mean power", "mean": "removed"}
+        self.feature = Feature("spectrum", RadialPower(size), settings, FeatureRows)
+        self.protocol = {**settings, "bootstrap": RESAMPLES}
+        self.names = [f"spectrum_db{suffix}{signed}" for suffix in RANGES for signed in ("", "_signed")]
 
-    def compare(self, real: Statistics, generated: Statistics) -> MetricResult:
-        """The table `spectrum` has both curves in dB over the frequency in units of Nyquist."""
-        assert isinstance(real, FeatureRows)
-        assert isinstance(generated, FeatureRows)
-        sides = real.all(), generated.all()
-        curves = [decibels(side.mean(dim=0)) for side in sides]
-        table = {"frequency": self.frequency, "real_db": curves[0], "generated_db": curves[1]}
+    def compare(self, real: FeatureRows, generated: FeatureRows) -> MetricResult:
+        """Compute the six values, and the table `spectrum`: both spectra in dB over the frequency in units of Nyquist."""
+        rows = real.rows(), generated.rows()
+        means = [rows_of_set.mean(dim=0) for rows_of_set in rows]
+        table = {"frequency": self.frequency, "real_db": decibels(means[0]), "generated_db": decibels(means[1])}
         return MetricResult(
-            dict(zip(self.names, self._numbers(*(side.mean(dim=0) for side in sides)).tolist(), strict=True)),
+            dict(zip(self.names, self._values(*means).tolist(), strict=True)),
             {"spectrum": {name: curve.tolist() for name, curve in table.items()}},
-            intervals(self.names, self._numbers, *sides, self.seed),
+            bootstrap_intervals(self.names, self._values, *rows, self.seed),
         )
 
-    def _numbers(self, real: Tensor, generated: Tensor) -> Tensor:
-        """Mean powers [..., R] -> the six numbers [..., 6]."""
+    def _values(self, real: Tensor, generated: Tensor) -> Tensor:
+        """Mean powers [..., R] to the six values [..., 6]."""
         error = decibels(generated) - decibels(real)
-        parts = [error[..., self.frequency >= least] for least in PARTS.values()]
-        return torch.stack([mean for part in parts for mean in (part.abs().mean(dim=-1), part.mean(dim=-1))], dim=-1)
+        ranges = [error[..., self.frequency >= lowest] for lowest in RANGES.values()]
+        return torch.stack([mean for part in ranges for mean in (part.abs().mean(dim=-1), part.mean(dim=-1))], dim=-1)
 
 
 class RadialPower:
-    """Power at the radii 1, 2, ... up to the corner of the frequency plane, mean over angle and colours, of each image."""
+    """Mean power over angle and color channels at the radii 1, 2, ... up to the corner of the frequency plane.
+
+    Args:
+        size: side of the images in pixels.
+    """
 
     def __init__(self, size: int) -> None:
         window = torch.kaiser_window(size, periodic=False, beta=KAISER_BETA, dtype=torch.float64)
@@ -73,20 +79,20 @@ class RadialPower:
         self.share = 1 / torch.bincount(self.radius).double()
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, S, S] -> float64 [B, R]."""
-        grey_levels = images.double()
-        centred = grey_levels - grey_levels.mean(dim=(-2, -1), keepdim=True)
-        power = torch.fft.fft2(centred * self.window.to(images.device)).abs().square().mean(dim=1).flatten(1)
+        """uint8 [B, 3, S, S] to the power at each radius, float64 [B, R]."""
+        gray_levels = images.double()
+        centered = gray_levels - gray_levels.mean(dim=(-2, -1), keepdim=True)
+        power = torch.fft.fft2(centered * self.window.to(images.device)).abs().square().mean(dim=1).flatten(1)
         sums = power.new_zeros(len(images), len(self.share)).index_add_(1, self.radius.to(images.device), power)
         means: Tensor = sums * self.share.to(images.device)
         return means[:, 1:]
 
 
 def radii(size: int) -> int:
-    """Whole radii from 1 to the corner of the frequency plane of images of `size` pixels."""
+    """Number of integer radii from 1 to the corner of the frequency plane of images of `size` pixels."""
     return math.isqrt(size * size // 2)
 
 
 def decibels(power: Tensor) -> Tensor:
-    """Power in squared grey levels, any shape -> dB, from that of rounding to 8 bits up."""
+    """Convert power in squared gray levels, any shape, to dB; the power of rounding to 8 bits is the least that is reported."""
     return 10 * power.clamp(min=ROUNDING_NOISE).log10()

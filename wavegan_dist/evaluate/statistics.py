@@ -1,59 +1,104 @@
-"""Many images, several processes, one answer: sets are cut into segments that do not depend on who works on them.
+"""Statistics that metrics accumulate over a set of images: one feature row per image, or only mean and covariance."""
 
-A segment is a run of image numbers, looked at in batches of 64; a set has up to 64 of them, few enough to send and enough to
-share out evenly. Rank r of n takes the segments r, r + n, ... and rank 0 puts them together in their order. So every
-convolution sees the same batch and every sum is taken in the same order, whatever the number of processes.
-"""
-
-import functools
-import math
-from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
-
-from wavegan_dist.evaluate.feature import Feature, Statistics
-from wavegan_dist.processes import Group, gather_to_main, on_all_ranks
-
-BATCH = 64
-SEGMENTS = 64
-
-Source = Callable[[range], Iterator[Tensor]]  # image numbers -> uint8 [<= BATCH, 3, S, S], in order
 
 
-def compute_statistics(source: Source, count: int, features: Sequence[Feature], group: Group, told: str) -> list[Statistics]:
-    """Look at the images 0..count-1 once; what is kept for each feature is on rank 0, elsewhere it is empty.
+class Statistics(Protocol):
+    """Statistics of a growing set of images."""
 
-    Args:
-        source: gives images by their numbers.
-        count: how many there are.
-        features: what to look at.
-        group: the processes that share the work.
-        told: what the progress bar says.
+    def update(self, features: Tensor) -> None:
+        """Add the features of a batch of images."""
 
-    Raises:
-        WaveganError: on all ranks, where the source fails on any.
+    def merge(self, other: Self) -> None:
+        """Add the images that `other` holds, which come after those of `self`."""
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return the state as named CPU tensors."""
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> Self:
+        """Restore statistics from the tensors that `to_tensors` returned."""
+
+
+StatisticsT = TypeVar("StatisticsT", bound=Statistics)
+
+
+class FeatureRows:
+    """The features of every image, in order, on the CPU."""
+
+    def __init__(self, *batches: Tensor) -> None:
+        self.batches = list(batches)
+
+    def update(self, features: Tensor) -> None:
+        """Append features [B, ...], one row per image."""
+        self.batches.append(features.cpu())
+
+    def merge(self, other: Self) -> None:
+        """Append the rows of `other`."""
+        self.batches += other.batches
+
+    def rows(self) -> Tensor:
+        """All rows as one tensor [N, ...]."""
+        return torch.cat(self.batches)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return the state as named CPU tensors."""
+        return {"rows": self.rows()}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> Self:
+        """Restore statistics from the tensors that `to_tensors` returned."""
+        return cls(tensors["rows"])
+
+
+class Moments:
+    """Mean and covariance in float64. Memory does not grow with the number of images.
+
+    Batches are merged by the pairwise update of Chan, Golub and LeVeque ("Updating formulae and a pairwise algorithm
+    for computing sample variances", 1979). Another split into batches changes the result by rounding only.
     """
-    whole = [feature.empty() for feature in features]
-    segment = BATCH * math.ceil(count / (BATCH * SEGMENTS))
-    round_size = segment * group.num_processes
-    with tqdm(total=count, unit="img", desc=told, disable=None if group.is_main_process else True, leave=False) as bar:
-        for start in range(0, count, round_size):
-            first = start + group.process_index * segment
-            numbers = range(min(first, count), min(first + segment, count))
-            share = on_all_ranks(group, functools.partial(_look, source, numbers, features, group.device))
-            for part in gather_to_main(group, share):
-                for kept, more in zip(whole, part, strict=True):
-                    kept.merge(more)  # type: ignore[arg-type]
-            bar.update(min(round_size, count - start))
-    return whole
 
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean = self.scatter = torch.zeros(0, dtype=torch.float64)
 
-@torch.inference_mode()
-def _look(source: Source, numbers: range, features: Sequence[Feature], device: torch.device) -> list[Statistics]:
-    share = [feature.empty() for feature in features]
-    for images in source(numbers):
-        for kept, feature in zip(share, features, strict=True):
-            kept.update(feature.of(images.to(device)))
-    return share
+    def update(self, features: Tensor) -> None:
+        """Add features [..., B, D] of any floating dtype: along the leading axes, independent distributions of D variables."""
+        features = features.double()
+        mean = features.mean(dim=-2)
+        centered = features - mean.unsqueeze(-2)
+        self._add(features.shape[-2], mean.cpu(), (centered.mT @ centered).cpu())
+
+    def merge(self, other: Self) -> None:
+        """Add the rows of `other`, which must have the same shape or be empty."""
+        if other.count:
+            self._add(other.count, other.mean, other.scatter)
+
+    def covariance(self) -> Tensor:
+        """The unbiased covariance (divided by count - 1), float64 [..., D, D]."""
+        return self.scatter / (self.count - 1)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Return the state as named CPU tensors."""
+        return {"count": torch.tensor(self.count), "mean": self.mean, "scatter": self.scatter}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor]) -> Self:
+        """Restore statistics from the tensors that `to_tensors` returned."""
+        moments = cls()
+        moments.count, moments.mean, moments.scatter = int(tensors["count"]), tensors["mean"], tensors["scatter"]
+        return moments
+
+    def _add(self, count: int, mean: Tensor, scatter: Tensor) -> None:
+        if not self.count:
+            self.count, self.mean, self.scatter = count, mean.clone(), scatter.clone()
+            return
+        total = self.count + count
+        shift = mean - self.mean
+        self.scatter += scatter
+        self.scatter += shift.unsqueeze(-1) * shift.unsqueeze(-2) * (self.count * count / total)
+        self.mean += shift * (count / total)
+        self.count = total

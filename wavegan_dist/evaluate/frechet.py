@@ -1,0 +1,31 @@
+"""The Fréchet distance between two Gaussian distributions."""
+
+import torch
+from torch import Tensor
+
+
+def gaussian_frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> Tensor:
+    """Squared Fréchet (2-Wasserstein) distance between Gaussians (Dowson and Landau 1982).
+
+        d = |m1 - m2|^2 + tr C1 + tr C2 - 2 tr (C1 C2)^(1/2)
+
+    With C = L L^T, the last trace is the sum of the singular values of L1^T L2. Unlike the eigenvalues of C1 C2, the singular
+    values are real and non-negative and need no square root, so nearly singular covariances do no harm.
+
+    Args:
+        mean1, mean2: float64 [..., D].
+        cov1, cov2: float64 [..., D, D], symmetric and positive semi-definite.
+
+    Returns:
+        float64 [...], never negative.
+    """
+    overlap: Tensor = torch.linalg.svdvals(_matrix_root(cov1).mT @ _matrix_root(cov2)).sum(dim=-1)
+    traces: Tensor = torch.einsum("...ii->...", cov1 + cov2)
+    return ((mean1 - mean2).square().sum(dim=-1) + traces - 2 * overlap).clamp(min=0)
+
+
+def _matrix_root(covariance: Tensor) -> Tensor:
+    """L with L L^T = covariance, [..., D, D]."""
+    values, vectors = torch.linalg.eigh(covariance)
+    root: Tensor = vectors * values.clamp(min=0).sqrt().unsqueeze(-2)
+    return root

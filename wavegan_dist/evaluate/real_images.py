@@ -1,0 +1,101 @@
+"""Statistics of the real images, which are the same for every snapshot and are therefore cached."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wavegan_dist.counted import rng_at
+from wavegan_dist.data import Index, images_at
+from wavegan_dist.data.order import RowIndices
+from wavegan_dist.evaluate import cache
+from wavegan_dist.evaluate.accumulate import BATCH, compute_statistics
+from wavegan_dist.evaluate.feature import Feature
+from wavegan_dist.evaluate.metric import Metric
+from wavegan_dist.processes import Group, on_main
+
+
+def draw_subsets(index: Index, count: int, seed: int) -> list[RowIndices]:
+    """Draw two disjoint random subsets of the real images, or only one if the data set has fewer than 2 * count images.
+
+    Returns:
+        For each subset, the ascending row numbers of its `count` images.
+    """
+    first = np.sort(rng_at(seed, "real", 0).choice(index.count, count, replace=False))
+    if 2 * count > index.count:
+        return [first]
+    others = np.setdiff1d(np.arange(index.count), first, assume_unique=True)
+    return [first, np.sort(rng_at(seed, "real/floor", 0).choice(others, count, replace=False))]
+
+
+def real_statistics(
+    index: Index, count: int, seed: int, features: Sequence[Feature[Any]], group: Group
+) -> list[dict[str, Any]]:
+    """Statistics of each subset that `draw_subsets` returns, from the cache where possible. Collective.
+
+    Returns:
+        On rank 0, for each subset, the statistics of each feature by its name; on other ranks, unspecified statistics.
+
+    Raises:
+        WaveganError: on all ranks, if any rank cannot read an image.
+    """
+    return [
+        _subset_statistics(index, rows, {"count": count, "seed": seed, "half": number}, features, group)
+        for number, rows in enumerate(draw_subsets(index, count, seed))
+    ]
+
+
+def compute_floors(
+    metrics: Sequence[Metric[Any]], subsets: Sequence[dict[str, Any]], index: Index, count: int, seed: int, group: Group
+) -> dict[str, float]:
+    """Every value of every metric between two subsets of real images, from the cache where possible.
+
+    Args:
+        metrics: the metrics.
+        subsets: the result of `real_statistics` on rank 0.
+        index, count, seed, group: as given to `real_statistics`.
+
+    Returns:
+        Name to value; empty if there is only one subset.
+    """
+    if len(subsets) < 2:
+        return {}
+    floors: dict[str, float] = {}
+    for metric in metrics:
+        subset = {"index": index.digest, "device": group.device.type, "count": count, "seed": seed}
+        key = {"floor": metric.name, **metric.protocol, **subset}
+        values = cache.read(key)
+        if values is None:
+            computed = metric.compare(*(statistics[metric.feature.name] for statistics in subsets)).metrics
+            values = {name: torch.tensor(value, dtype=torch.float64) for name, value in computed.items()}
+            cache.write(key, values)
+        floors |= {name: value.item() for name, value in values.items()}
+    return floors
+
+
+def _subset_statistics(
+    index: Index, rows: RowIndices, subset: dict[str, int], features: Sequence[Feature[Any]], group: Group
+) -> dict[str, Any]:
+    shared = {"index": index.digest, "device": group.device.type, **subset}
+    keys = {feature.name: {"feature": feature.name, **feature.protocol, **shared} for feature in features}
+    statistics: dict[str, Any] = {}
+    if group.is_main_process:
+        entries = [(feature, cache.read(keys[feature.name])) for feature in features]
+        statistics = {f.name: f.statistics.from_tensors(tensors) for f, tensors in entries if tensors is not None}
+    cached = on_main(group, lambda: set(statistics))
+    missing = [feature for feature in features if feature.name not in cached]
+    if missing:
+        source = functools.partial(_images, index, rows)
+        computed = compute_statistics(source, len(rows), missing, group, "real images")
+        statistics |= computed
+        if group.is_main_process:
+            for name in computed:
+                cache.write(keys[name], computed[name].to_tensors())
+    return statistics
+
+
+def _images(index: Index, rows: RowIndices, numbers: range) -> Iterator[Tensor]:
+    return images_at(index, rows[numbers.start : numbers.stop], BATCH)
