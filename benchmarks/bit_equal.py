@@ -21,7 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
 
 ROOT = Path(__file__).parents[1]
 BATCH = 32
@@ -107,14 +110,23 @@ def run(tree: Path, *arguments: object) -> None:
 
 
 def values(run_dir: Path) -> dict[str, Any]:
-    """Everything that two equal runs share, by name: metrics as numbers, files of tensors and grids by their sha256."""
+    """Everything that two equal runs share, by name: metrics as numbers, tensors and grids by their sha256."""
     found: dict[str, Any] = {}
     for line in (run_dir / "metrics.jsonl").read_text().splitlines():
         point = json.loads(line)
         found |= {f"image {point['nimg']}: {name}": value for name, value in point.items() if not name.startswith(UNEQUAL)}
-    for pattern in ("checkpoints/*/*.safetensors", "snapshots/*/*.safetensors", "samples/*.png"):
-        found |= {str(file.relative_to(run_dir)): sha256(file.read_bytes()).hexdigest() for file in run_dir.glob(pattern)}
+    for file in run_dir.glob("samples/*.png"):
+        found[str(file.relative_to(run_dir))] = sha256(file.read_bytes()).hexdigest()
+    for folder in (*run_dir.glob("checkpoints/*"), *run_dir.glob("snapshots/*")):
+        for file in folder.glob("*.safetensors"):  # which file of a checkpoint a tensor is in, and its place there, is free
+            tensors = load_file(file)
+            found |= {f"{folder.relative_to(run_dir)}: {name}": digest(tensor) for name, tensor in tensors.items()}
     return found
+
+
+def digest(tensor: Tensor) -> str:
+    """The sha256 of a tensor's bytes."""
+    return sha256(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 
 if __name__ == "__main__":
