@@ -18,7 +18,7 @@ from PIL import Image
 
 from tests.helpers import Command
 from wavegan_dist.compare import compare
-from wavegan_dist.compare.columns import find_columns, mean_and_std, why_apart
+from wavegan_dist.compare.columns import find_columns, mean_and_std, protocol_differences
 from wavegan_dist.compare.groups import differences, group_runs
 from wavegan_dist.compare.heat_map import frequency_map
 from wavegan_dist.compare.runs import LoadedRun, read_run
@@ -141,7 +141,7 @@ def test_numbers_of_another_protocol_get_a_column_of_their_own_and_a_reason(
     first, second = (column for column in columns if column.metric == "fwd")
     assert (bool(first.curve(both[0])), bool(first.curve(both[1]))) == (True, False)
     assert (bool(second.curve(both[0])), bool(second.curve(both[1]))) == (False, True)
-    (why,) = why_apart(columns)
+    (why,) = protocol_differences(columns)
     assert why.startswith(reason)
 
 
@@ -151,6 +151,7 @@ def test_results_of_other_commits_share_a_column_if_the_code_that_matters_is_equ
     commits = edited(runs["base"], tmp_path / "commits", lambda result: result["protocol"].update(git_commit="another"))
     both = [read_run(str(path), tmp_path) for path in (runs["full-0"], commits)]
     assert [column.label for column in find_columns(both) if column.metric == "fwd"] == ["fwd"]
+    assert "<code>another</code> (commits)" in compare([str(runs["full-0"]), str(commits)], tmp_path / "out").read_text()
     older = edited(commits, tmp_path / "older", lambda result: result["protocol"].pop("code_digest"))
     both = [read_run(str(path), tmp_path) for path in (runs["full-0"], older)]
     assert [column.label for column in find_columns(both) if column.metric == "fwd"] == ["fwd [1]", "fwd [2]"]
@@ -229,7 +230,7 @@ def test_packets_lie_where_their_frequencies_are() -> None:
         waves = [torch.cos(torch.pi * (at + 0.5) * (8 * place + 4) / 32) for place in (row, column)]
         energy = haar_packets(waves[0].outer(waves[1]).expand(1, 3, 32, 32), 2).square().sum(dim=(0, 2, 3, 4))
         plane = frequency_map(dict(zip(packet_names(2), energy.tolist(), strict=True)))
-        assert np.unravel_index(plane.argmax(), plane.shape) == (row, column)
+        assert tuple(map(int, np.unravel_index(plane.argmax(), plane.shape))) == (row, column)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium-headless-shell")

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,13 +47,20 @@ def test_a_damaged_file_is_one_line(content: str, tmp_path: Path) -> None:
 
 
 def test_values_are_comparable_unless_something_but_the_snapshot_and_the_commit_differs(result: EvaluationResult) -> None:
-    def conditions(metric: str = "fwd", **changes: object) -> dict[str, object]:
+    def conditions(metric: str = "fwd", **changes: Any) -> dict[str, Any]:
         return result.model_copy(update={"protocol": result.protocol.model_copy(update=changes)}).conditions(metric)
 
-    same = {"nimg": 1, "snapshot": "other", "snapshot_sha256": "3", "git_commit": "def", "metrics": {"fwd": {"basis": "haar"}}}
+    same: dict[str, Any] = {
+        "nimg": 1,
+        "snapshot": "other",
+        "snapshot_sha256": "3",
+        "git_commit": "def",
+        "metrics": {"fwd": {"basis": "haar"}},
+    }
     assert conditions(**same) == conditions()
     for name, value in result.protocol.model_dump(exclude=set(same)).items():
-        assert conditions(**{name: not value if isinstance(value, bool) else value * 2 + type(value)(1)}) != conditions(), name
+        changes: dict[str, Any] = {name: not value if isinstance(value, bool) else value * 2 + type(value)(1)}
+        assert conditions(**changes) != conditions(), name
     assert conditions("kid") != conditions("fwd")
     assert conditions(code_digest="", git_commit="def") != conditions(code_digest="", git_commit="abc")
 

@@ -1,4 +1,4 @@
-"""Runs beside each other: one page, pictures and a table."""
+"""Comparison of runs: one page, plots and a CSV file."""
 
 from wavegan_dist.compare.compare import compare
 

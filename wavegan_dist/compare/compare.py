@@ -1,4 +1,4 @@
-"""`wavegan compare`: reads runs, draws, writes one page that needs no network."""
+"""Comparison of runs: read them, plot, write one page that needs no network."""
 
 import tempfile
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from wavegan_dist.files import atomic_file
 
 
 def compare(sources: Sequence[str], out: Path) -> Path:
-    """Write `index.html`, its pictures as PNGs and `comparison.csv` into the folder `out`; returns the page's path.
+    """Write `index.html`, its plots as PNG files and `comparison.csv` into the folder `out`; returns the path of the page.
 
     Args:
-        sources: run folders, or mlflow:RUN_ID of runs in the store that MLFLOW_TRACKING_URI names.
-        out: is made if it is not there.
+        sources: run folders, or mlflow:RUN_ID for runs in the store that MLFLOW_TRACKING_URI names.
+        out: output folder; created if it does not exist.
 
     Raises:
-        UsageError: a source is no run.
+        UsageError: a source is not a run.
         WaveganError: a file of a run is damaged.
     """
     with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""Runs of one configuration that differ in the seed only are one experiment, seen several times."""
+"""Groups of runs: runs whose configurations differ only in the seed repeat one experiment."""
 
 import json
 from collections.abc import Sequence
@@ -13,27 +13,27 @@ NO_DIFFERENCE = {"seed", *may_change_on_resume()} - {"train.total_kimg"}
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs of one configuration."""
+    """Runs of one configuration, with the name under which results show them."""
 
     label: str
     runs: list[LoadedRun]
 
 
 def group_runs(runs: Sequence[LoadedRun]) -> list[RunGroup]:
-    """Groups in the order of their first runs."""
-    found: dict[str, list[LoadedRun]] = {}
+    """Group runs whose settings are equal but for `NO_DIFFERENCE`; groups are in the order of their first runs."""
+    groups: dict[str, list[LoadedRun]] = {}
     for run in runs:
         settings = {key: value for key, value in run.settings.items() if key not in NO_DIFFERENCE}
-        found.setdefault(json.dumps(settings, sort_keys=True), []).append(run)
-    return [RunGroup(_label(members), members) for members in found.values()]
+        groups.setdefault(json.dumps(settings, sort_keys=True), []).append(run)
+    return [RunGroup(_label(members), members) for members in groups.values()]
 
 
 def differences(groups: Sequence[RunGroup]) -> dict[str, list[Any]]:
-    """Settings that are not the same in all groups: key -> value in each."""
+    """Settings that are not the same in all groups: key to the value of each group."""
     first = [group.runs[0].settings for group in groups]
     keys = [key for key in first[0] if key not in NO_DIFFERENCE]
-    rows = {key: [settings.get(key) for settings in first] for key in keys}
-    return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
+    values = {key: [settings.get(key) for settings in first] for key in keys}
+    return {key: of_groups for key, of_groups in values.items() if any(value != of_groups[0] for value in of_groups)}
 
 
 def _label(runs: Sequence[LoadedRun]) -> str:

@@ -1,21 +1,31 @@
-"""A run that is in MLflow alone: its artifacts and metrics, laid out as a run folder."""
+"""Runs in MLflow: artifacts and metrics, downloaded into the layout of a run folder."""
 
 import json
 import os
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from wavegan_dist.errors import UsageError
+from wavegan_dist.run_folder import RunFolder
 
 
 def fetch(run_id: str, scratch: Path) -> Path:
-    """Bring a run of the store that MLFLOW_TRACKING_URI names into a folder of its name in `scratch`.
+    """Download a run from the store that MLFLOW_TRACKING_URI names.
 
-    Its configuration, environment, snapshots and evaluations are artifacts of the names they have in a run folder;
-    metrics.jsonl is made of the metrics' history.
+    The configuration, environment, snapshots and evaluations are artifacts with the names that they have in a run folder;
+    metrics.jsonl is rebuilt from the history of the metrics.
+
+    Args:
+        run_id: MLflow's id of the run.
+        scratch: folder in which a run folder with the run's name is created.
+
+    Returns:
+        The run folder.
 
     Raises:
-        UsageError: the variable is not set, or there is no such run.
+        UsageError: the variable is not set, or the store has no such run.
     """
     if "MLFLOW_TRACKING_URI" not in os.environ:
         raise UsageError(f"mlflow:{run_id}: say in which store, for example MLFLOW_TRACKING_URI=sqlite:///runs/mlflow.db")
@@ -28,16 +38,28 @@ def fetch(run_id: str, scratch: Path) -> Path:
         run = client.get_run(run_id)
     except MlflowException as error:
         raise UsageError(f"mlflow:{run_id}: {os.environ['MLFLOW_TRACKING_URI']} has no such run") from error
-    folder = scratch / run_id / str(run.info.run_name)
-    folder.mkdir(parents=True)
+    folder = RunFolder(scratch / run_id / str(run.info.run_name))
+    folder.path.mkdir(parents=True)
+    _download_artifacts(client, run_id, folder)
+    lines = (f"{json.dumps(point)}\n" for point in _points(client, run_id, run.data.metrics))
+    folder.metrics.write_text("".join(lines))
+    return folder.path
+
+
+def _download_artifacts(client: Any, run_id: str, folder: RunFolder) -> None:
+    used = (folder.config, folder.environment, folder.evaluation(""), folder.snapshot(0))
+    names = {path.relative_to(folder.path).parts[0] for path in used}
     for artifact in client.list_artifacts(run_id):
-        if artifact.path in ("config.yaml", "environment.json", "evaluations", "snapshots"):
-            client.download_artifacts(run_id, artifact.path, str(folder))
+        if artifact.path in names:
+            client.download_artifacts(run_id, artifact.path, str(folder.path))
+
+
+def _points(client: Any, run_id: str, metrics: Iterable[str]) -> Iterator[dict[str, float]]:
+    """The values of all metrics but those of evaluations, one dict per step, by ascending step."""
     points: dict[int, dict[str, float]] = defaultdict(dict)
-    for name in run.data.metrics:
+    for name in metrics:
         if not name.startswith("eval/"):
             for metric in client.get_metric_history(run_id, name):
                 points[metric.step][name] = metric.value
-    lines = [json.dumps({"nimg": step, "kimg": step / 1000, **points[step]}) for step in sorted(points)]
-    (folder / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
-    return folder
+    for step in sorted(points):
+        yield {"nimg": step, "kimg": step / 1000, **points[step]}

@@ -1,11 +1,11 @@
-"""The page: one HTML file, pictures inside it, no script, nothing from the network."""
+"""The page of a comparison: one HTML file with its plots inside, no script, nothing from the network."""
 
 import base64
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from wavegan_dist.compare.columns import Column, mean_and_std, why_apart
+from wavegan_dist.compare.columns import Column, mean_and_std, protocol_differences
 from wavegan_dist.compare.groups import RunGroup, differences
 
 STYLE = """
@@ -23,10 +23,17 @@ img { max-width: 100%; }
 
 
 def page(groups: Sequence[RunGroup], columns: Sequence[Column], pictures: dict[str, Path], samples: dict[str, Path]) -> str:
-    """The whole HTML document."""
+    """Build the HTML document.
+
+    Args:
+        groups: the runs, grouped by configuration.
+        columns: the metrics.
+        pictures: heading to PNG file of each plot.
+        samples: caption to PNG file of each sample grid.
+    """
     sections = [
         ("Results", _results(groups, columns)),
-        ("Why columns are apart", _apart(columns)),
+        ("Why columns are apart", _protocols(columns)),
         ("Configurations", _configurations(groups)),
         ("Cost", _cost(groups)),
         ("Samples from equal latents", _samples(samples)),
@@ -42,10 +49,10 @@ def page(groups: Sequence[RunGroup], columns: Sequence[Column], pictures: dict[s
 
 
 def _results(groups: Sequence[RunGroup], columns: Sequence[Column]) -> str:
-    """A row a metric, a column a configuration: mean and standard deviation over its runs; then the floor."""
+    """A table with one row per metric: mean and standard deviation over the runs of each configuration, then the floor."""
     if not columns:
         return "<p>None of these runs has been evaluated: run <code>wavegan evaluate</code>.</p>"
-    head = ["metric", *(f"{group.label}, {_measured(group)}" for group in groups), "floor"]
+    head = ["metric", *(f"{group.label}, {_evaluated_kimg(group)}" for group in groups), "floor"]
     rows = []
     for column in columns:
         cells = [_cell(column.final(group)) for group in groups]
@@ -55,10 +62,20 @@ def _results(groups: Sequence[RunGroup], columns: Sequence[Column]) -> str:
         "<p>Newest evaluation of each run; &plusmn; is the standard deviation over runs. Floor: the same metric between two "
         "disjoint sets of as many real images, which is what a perfect generator would get.</p>"
     )
-    return _table(head, rows) + note
+    return _table(head, rows) + note + _commits(groups)
 
 
-def _measured(group: RunGroup) -> str:
+def _commits(groups: Sequence[RunGroup]) -> str:
+    """A note on the commits that computed the results. Commits do not separate columns; the digest of the code does."""
+    commits: dict[str, list[str]] = {}
+    for run in (run for group in groups for run in group.runs):
+        for commit in dict.fromkeys(result.protocol.git_commit for result in run.evaluations):
+            commits.setdefault(commit, []).append(run.name)
+    notes = [f"<code>{escape(commit)}</code> ({escape(', '.join(runs))})" for commit, runs in commits.items()]
+    return f"<p>Evaluated at commit {'; '.join(notes)}.</p>"
+
+
+def _evaluated_kimg(group: RunGroup) -> str:
     newest = [run.evaluations[-1].kimg for run in group.runs if run.evaluations]
     if not newest:
         return "not evaluated"
@@ -72,8 +89,8 @@ def _cell(values: Sequence[float]) -> str:
     return f"{mean:.4g}" if std is None else f"{mean:.4g} ± {std:.2g}"
 
 
-def _apart(columns: Sequence[Column]) -> str:
-    reasons = why_apart(columns)
+def _protocols(columns: Sequence[Column]) -> str:
+    reasons = protocol_differences(columns)
     lines = [f"<li>{escape(', '.join(labels))}: {escape(reason)}</li>" for reason, labels in reasons.items()]
     if not lines:
         return ""

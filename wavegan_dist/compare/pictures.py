@@ -1,4 +1,4 @@
-"""The drawings of a comparison, each a PNG. Matplotlib's object interface: no display and no global state."""
+"""Plots of a comparison, each a PNG file, by Matplotlib's object interface: no display and no global state."""
 
 import math
 import statistics
@@ -25,54 +25,66 @@ PER_ROW = 3
 
 
 def draw_all(groups: Sequence[RunGroup], columns: Sequence[Column], out: Path) -> dict[str, Path]:
-    """Heading -> PNG in `out`, for all that the runs have anything to draw for. UsageError without the extra `eval`."""
+    """Plot metrics, spectra, packets and training curves, as far as the runs have them.
+
+    Args:
+        groups: the runs, grouped by configuration.
+        columns: the metrics.
+        out: folder of the PNG files.
+
+    Returns:
+        Heading to PNG file.
+
+    Raises:
+        UsageError: the extra `eval` is not installed.
+    """
     shown = [column for column in columns if column.metric in HEADLINES or column.metric.startswith(("fd_", "kid_"))]
     shown += [column for column in columns if column.metric.startswith(("precision_", "recall_"))]
     trained = [
         name for name in TRAINING if any(name in point for group in groups for run in group.runs for point in run.points)
     ]
-    drawings: dict[str, Any] = {}
+    plots: dict[str, Any] = {}
     if shown:
-        drawings["Metrics over training"] = _curves(groups, [(c.label, c.curve, c.floor(groups)) for c in shown])
+        plots["Metrics over training"] = _curves(groups, [(c.label, c.curve, c.floor(groups)) for c in shown])
     for column in columns:
         if column.metric == "spectrum_db":
-            drawings[f"Spectrum{_mark(column)}"] = _spectra(groups, column)
+            plots[f"Spectrum{_number(column)}"] = _spectra(groups, column)
         if column.metric in ("fwd", "fwd_db2"):
-            drawings[f"Packets of {column.label}"] = _heat_maps(groups, column)
+            plots[f"Packets of {column.label}"] = _heat_maps(groups, column)
     if trained:
-        drawings["Training"] = _curves(groups, [(name, lambda run, name=name: _history(run, name), None) for name in trained])
-    return {heading: _save(figure, out / f"{_file(heading)}.png") for heading, figure in drawings.items()}
+        plots["Training"] = _curves(groups, [(name, lambda run, name=name: _history(run, name), None) for name in trained])
+    return {heading: _save(figure, out / f"{_file_stem(heading)}.png") for heading, figure in plots.items()}
 
 
 def _curves(groups: Sequence[RunGroup], plots: Sequence[tuple[str, Any, float | None]]) -> "Figure":
-    """A plot for each (title, curve of a run, floor): mean over the runs of a group, and one standard deviation around it."""
+    """One plot for each (title, function from run to curve, floor): mean and standard deviation over the runs of each group."""
     figure, axes = _figure(len(plots), 3.0)
     for axis, (title, curve, floor) in zip(axes, plots, strict=False):
         for number, group in enumerate(groups):
-            kimg, mean, std = _over_runs([curve(run) for run in group.runs])
+            kimg, mean, std = _mean_curve([curve(run) for run in group.runs])
             axis.plot(kimg, mean, "o-", markersize=3, color=f"C{number}", label=group.label)
             axis.fill_between(kimg, np.subtract(mean, std), np.add(mean, std), color=f"C{number}", alpha=0.2, linewidth=0)
         if floor is not None:
-            axis.axhline(floor, color="grey", linestyle="--", linewidth=1, label="floor")
+            axis.axhline(floor, color="gray", linestyle="--", linewidth=1, label="floor")
         axis.set(title=title, xlabel="kimg")
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=7)
     return figure
 
 
-def _over_runs(curves: Sequence[dict[float, float]]) -> tuple[list[float], list[float], list[float]]:
-    """Sorted x, mean and standard deviation (0 of one) of the curves that have that x."""
-    at = sorted({x for curve in curves for x in curve})
-    values = [[curve[x] for curve in curves if x in curve] for x in at]
+def _mean_curve(curves: Sequence[dict[float, float]]) -> tuple[list[float], list[float], list[float]]:
+    """Sorted x, and at each x the mean and standard deviation (0 for one) of the curves that have a value there."""
+    xs = sorted({x for curve in curves for x in curve})
+    values = [[curve[x] for curve in curves if x in curve] for x in xs]
     return (
-        at,
-        [statistics.fmean(each) for each in values],
-        [statistics.stdev(each) if len(each) > 1 else 0.0 for each in values],
+        xs,
+        [statistics.fmean(at_x) for at_x in values],
+        [statistics.stdev(at_x) if len(at_x) > 1 else 0.0 for at_x in values],
     )
 
 
 def _spectra(groups: Sequence[RunGroup], column: Column) -> "Figure":
-    """Error of every group's newest spectra in dB, mean over its runs."""
+    """Difference of generated to real spectra in dB: the newest of each run, averaged over the runs of each group."""
     figure, (axis, *_) = _figure(1, 4.0)
     for group in groups:
         tables = list(_newest(group, column, "spectrum"))
@@ -87,16 +99,18 @@ def _spectra(groups: Sequence[RunGroup], column: Column) -> "Figure":
 
 
 def _heat_maps(groups: Sequence[RunGroup], column: Column) -> "Figure":
-    """Distance of each packet at its place in the plane of frequencies, a map for each group, one scale of colours."""
+    """Distance of each packet in the frequency plane: one map per group, one color scale for all."""
     from matplotlib.colors import LogNorm
 
     tables = {group.label: list(_newest(group, column, f"{column.metric}_packets")) for group in groups}
-    maps = {label: np.mean([frequency_map(table) for table in found], axis=0) for label, found in tables.items() if found}
+    maps = {
+        label: np.mean([frequency_map(table) for table in of_group], axis=0) for label, of_group in tables.items() if of_group
+    }
     figure, axes = _figure(len(maps), 3.4)
-    least = max(min(float(each.min()) for each in maps.values()), 1e-9)
-    norm = LogNorm(least, max(float(each.max()) for each in maps.values()) * (1 + 1e-9) + 1e-9)
-    for axis, (label, each) in zip(axes, maps.items(), strict=False):
-        image = axis.imshow(each.clip(min=least), norm=norm, cmap="viridis")
+    lowest = max(min(float(plane.min()) for plane in maps.values()), 1e-9)
+    norm = LogNorm(lowest, max(float(plane.max()) for plane in maps.values()) * (1 + 1e-9) + 1e-9)
+    for axis, (label, plane) in zip(axes, maps.items(), strict=False):
+        image = axis.imshow(plane.clip(min=lowest), norm=norm, cmap="viridis")
         axis.set(title=label, xlabel="horizontal frequency", ylabel="vertical frequency", xticks=[], yticks=[])
         figure.colorbar(image, ax=axis, shrink=0.8)
     return figure
@@ -113,7 +127,7 @@ def _history(run: LoadedRun, name: str) -> dict[float, float]:
 
 
 def _figure(plots: int, height: float) -> "tuple[Figure, list[Axes]]":
-    """A figure with room for so many plots."""
+    """A figure with axes for so many plots, `PER_ROW` in a row, each `height` inches high."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -132,9 +146,9 @@ def _save(figure: "Figure", path: Path) -> Path:
     return path
 
 
-def _mark(column: Column) -> str:
+def _number(column: Column) -> str:
     return column.label.removeprefix(column.metric)
 
 
-def _file(heading: str) -> str:
+def _file_stem(heading: str) -> str:
     return "".join(letter if letter.isalnum() else "-" for letter in heading.lower()).strip("-")

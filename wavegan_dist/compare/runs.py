@@ -1,4 +1,4 @@
-"""A run as a comparison sees it, read from its folder or from MLflow."""
+"""Runs to compare, read from their folders or from MLflow."""
 
 import json
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ MLFLOW = "mlflow:"
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """One run.
+    """What a comparison needs of one run.
 
     Args:
-        name: of its folder, or in MLflow.
-        settings: dotted key -> value of the whole configuration.
-        environment: environment.json.
-        points: the lines of metrics.jsonl.
+        name: name of the run folder, or of the run in MLflow.
+        settings: the complete configuration, dotted key to value.
+        environment: content of environment.json.
+        points: lines of metrics.jsonl.
         evaluations: results of `wavegan evaluate`, by ascending image number.
-        snapshot: the newest, if there is any.
+        snapshot: the newest snapshot; None if there is none.
     """
 
     name: str
@@ -38,24 +38,28 @@ class LoadedRun:
 
     @property
     def hours(self) -> float:
-        """Of training, loading included."""
+        """Hours of training so far, including data loading."""
         kimg = [0.0, *(point["kimg"] for point in self.points)]
         spans = (after - before for before, after in pairwise(kimg))
-        pace = (point.get("speed/seconds_per_kimg", 0.0) for point in self.points)
-        return sum(span * seconds for span, seconds in zip(spans, pace, strict=True)) / 3600
+        seconds_per_kimg = (point.get("speed/seconds_per_kimg", 0.0) for point in self.points)
+        return sum(span * seconds for span, seconds in zip(spans, seconds_per_kimg, strict=True)) / 3600
 
     @property
     def kimg(self) -> float:
-        """Images shown so far, in thousands."""
+        """Number of training images so far, in thousands."""
         return self.points[-1]["kimg"] if self.points else 0.0
 
 
 def read_run(source: str, scratch: Path) -> LoadedRun:
-    """The run at a folder, or mlflow:RUN_ID, whose artifacts go to a folder of their own in `scratch`.
+    """Read a run.
+
+    Args:
+        source: a run folder, or mlflow:RUN_ID.
+        scratch: folder for the artifacts of a run in MLflow; must exist as long as the run's snapshot is used.
 
     Raises:
-        UsageError: no run is there.
-        WaveganError: a file of it is damaged.
+        UsageError: `source` is not a run.
+        WaveganError: a file of the run is damaged.
     """
     run = RunFolder(fetch(source.removeprefix(MLFLOW), scratch) if source.startswith(MLFLOW) else Path(source))
     if not run.config.is_file():
@@ -82,7 +86,7 @@ def _environment(path: Path) -> dict[str, Any]:
 
 
 def _points(path: Path) -> list[dict[str, float]]:
-    """The lines of metrics.jsonl; the last may be half-written where the run goes on."""
+    """The lines of metrics.jsonl. The last line may be incomplete while the run is training, and is then left out."""
     lines = path.read_text().splitlines() if path.exists() else []
     points = []
     for number, line in enumerate(lines, 1):
