@@ -14,13 +14,13 @@ def run(options: argparse.Namespace) -> None:
 
 COMPARE = Command(
     name="compare",
-    help="put runs beside each other: a page, pictures, a table",
-    description="Write one HTML page that needs no network, its pictures as PNGs and a CSV of all numbers. Runs of one\n"
-    "configuration and several seeds are grouped; numbers of different protocols are never put in one column.",
+    help="compare runs: an HTML page, plots, a CSV file",
+    description="Write one HTML page that needs no network, its plots as PNG files and a CSV file of all values. Runs that\n"
+    "differ only in the seed are grouped. Values of different protocols are never put into one column.",
     example="wavegan compare runs/demo runs/base_only --out comparison",
     arguments=(
-        argument("runs", nargs="+", metavar="RUN", help="run folders, or mlflow:RUN_ID in the store of MLFLOW_TRACKING_URI"),
-        argument("--out", type=Path, required=True, metavar="DIR"),
+        argument("runs", nargs="+", metavar="RUN", help="run folder, or mlflow:RUN_ID in the store of MLFLOW_TRACKING_URI"),
+        argument("--out", type=Path, required=True, metavar="DIR", help="output folder"),
     ),
     run=run,
 )

@@ -6,28 +6,38 @@ from pathlib import Path
 from wavegan_dist.cli.arguments import SEED, positive
 from wavegan_dist.cli.command import Command, argument
 
-MEASURES = (
-    argument("--metrics", default="fwd,fwd_db2,spectrum,bands,fd,kid,prc", metavar="LIST", help="default: all of them but fid"),
-    argument("--count", type=positive, metavar="N", help="images of each kind (default: 5000, or half of the real ones)"),
+METRIC_ARGUMENTS = (
+    argument(
+        "--metrics",
+        default="fwd,fwd_db2,spectrum,bands,fd,kid,prc",
+        metavar="LIST",
+        help="comma-separated metrics (default: all but fid)",
+    ),
+    argument(
+        "--count",
+        type=positive,
+        metavar="N",
+        help="images in each set (default: 5000, or half of the real images if that is less)",
+    ),
     SEED,
     argument(
         "--extractor",
         default="efflite0",
         choices=("efflite0", "inception", "dinov2"),
-        help="for fd, kid, prc (default: efflite0)",
+        help="network that computes the features of fd, kid and prc (default: efflite0)",
     ),
-    argument("--inception-weights", type=Path, metavar="FILE", help="torch-fidelity's Inception, for fid"),
+    argument("--inception-weights", type=Path, metavar="FILE", help="torch-fidelity's Inception weights, for fid"),
     argument("--dinov2-weights", type=Path, metavar="FILE", help="dinov2_vits14_pretrain.pth, vitb14 or vitl14"),
 )
 
 
-def measures(options: argparse.Namespace) -> list[str]:
-    """The arguments that describe the same `MEASURES` to another `wavegan evaluate`."""
-    given = {
+def metric_arguments(options: argparse.Namespace) -> list[str]:
+    """Format the parsed `METRIC_ARGUMENTS` for the command line of another `wavegan evaluate`."""
+    values = {
         name: getattr(options, name)
         for name in ("metrics", "count", "seed", "extractor", "inception_weights", "dinov2_weights")
     }
-    return [f"--{name.replace('_', '-')}={value}" for name, value in given.items() if value is not None]
+    return [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value is not None]
 
 
 def run(options: argparse.Namespace) -> None:
@@ -46,12 +56,12 @@ def run(options: argparse.Namespace) -> None:
     if result is None:  # only rank 0 has the result
         return
     name = options.snapshot.resolve().name
-    run = RunFolder.of_snapshot(options.snapshot)
-    out = options.json or (run.evaluation(name) if run else None)
+    folder = RunFolder.of_snapshot(options.snapshot)
+    out = options.json or (folder.evaluation(name) if folder else None)
     if out is not None:
         result.write(out)
-    if run is not None:
-        result.publish(run, name)
+    if folder is not None:
+        result.publish(folder, name)
     print(result.table())
     if out is not None:
         print(out)
@@ -59,15 +69,16 @@ def run(options: argparse.Namespace) -> None:
 
 EVALUATE = Command(
     name="evaluate",
-    help="measure a snapshot against real images",
-    description="Measure a snapshot's EMA generator against real images by fwd, fwd_db2, spectrum, bands, fd, kid, prc\n"
-    "and fid. Under `accelerate launch -m wavegan_dist evaluate ...` processes share the work; the numbers are the same.",
+    help="compute metrics between a snapshot's images and real images",
+    description="Compute the metrics fwd, fwd_db2, spectrum, bands, fd, kid, prc and fid between images of a snapshot's EMA\n"
+    "generator and real images. `accelerate launch -m wavegan_dist evaluate ...` shares the work among processes and gives\n"
+    "the same values.",
     example="wavegan evaluate --snapshot runs/demo/snapshots/kimg-000100 --data data/demo/index.json --count 2000",
     arguments=(
-        argument("--snapshot", type=Path, required=True, metavar="DIR"),
+        argument("--snapshot", type=Path, required=True, metavar="DIR", help="snapshot folder"),
         argument("--data", type=Path, required=True, metavar="INDEX", help="index.json of the real images"),
-        *MEASURES,
-        argument("--json", type=Path, metavar="FILE", help="default: RUN/evaluations/SNAPSHOT.json for a run's snapshot"),
+        *METRIC_ARGUMENTS,
+        argument("--json", type=Path, metavar="FILE", help="result file (default: RUN/evaluations/SNAPSHOT.json)"),
     ),
     run=run,
 )

@@ -17,14 +17,14 @@ def run(options: argparse.Namespace) -> None:
 
 SAMPLE = Command(
     name="sample",
-    help="draw images from a snapshot",
-    description="Draw images from a snapshot's EMA generator. Image i depends on the seed and i only.",
+    help="generate images from a snapshot",
+    description="Generate images with a snapshot's EMA generator. Image i depends on the seed and i only.",
     example="wavegan sample --snapshot runs/demo/snapshots/kimg-000100 --count 64 --seed 1 --out grid.png",
     arguments=(
-        argument("--snapshot", type=Path, required=True, metavar="DIR"),
-        argument("--count", type=positive, default=64, metavar="N", help="images (default: 64)"),
+        argument("--snapshot", type=Path, required=True, metavar="DIR", help="snapshot folder"),
+        argument("--count", type=positive, default=64, metavar="N", help="number of images (default: 64)"),
         SEED,
-        argument("--out", type=Path, required=True, metavar="DIR_OR_PNG", help="one grid if it ends in .png, else a folder"),
+        argument("--out", type=Path, required=True, metavar="DIR_OR_PNG", help="one image grid if the name ends in .png, else a folder of PNG files"),
     ),
     run=run,
 )

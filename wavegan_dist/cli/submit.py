@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from wavegan_dist.cli.arguments import EXPERIMENT, RUN_DIR, positive, run_dir_of
 from wavegan_dist.cli.command import Command, argument
-from wavegan_dist.cli.evaluate import MEASURES, measures
+from wavegan_dist.cli.evaluate import METRIC_ARGUMENTS, metric_arguments
 from wavegan_dist.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ RESOURCES = (  # they replace the settings of the profile
     argument("--gpus-per-node", type=int, metavar="N"),
 )
 EVALUATION = (
-    *MEASURES,
+    *METRIC_ARGUMENTS,
     argument("--best", default="fwd", metavar="METRIC", help="its value nearest to 0 is tagged best (default: fwd)"),
     argument("--in-flight", type=positive, default=2, metavar="N", help="evaluation jobs at a time (default: 2)"),
 )
@@ -93,7 +93,7 @@ def evaluation_job(options: argparse.Namespace, run_dir: Path, profile: str, cha
     return EvaluateJob(
         run_dir=run_dir,
         profile=load_profile(profile, **changes),
-        arguments=measures(options),
+        arguments=metric_arguments(options),
         best=options.best,
         in_flight=options.in_flight,
     )

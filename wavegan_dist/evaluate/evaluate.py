@@ -13,6 +13,7 @@ from wavegan_dist.errors import UsageError
 from wavegan_dist.evaluate.accumulate import BATCH, ImageSource, compute_statistics
 from wavegan_dist.evaluate.code_digest import code_digest
 from wavegan_dist.evaluate.generate import generated_images
+from wavegan_dist.evaluate.metric import MetricResult
 from wavegan_dist.evaluate.real_images import compute_floors, real_statistics
 from wavegan_dist.evaluate.registry import DEFAULT_METRICS, PACKAGED_WEIGHTS, ExtractorWeights, build_metrics, check_names
 from wavegan_dist.evaluate.result import EvaluationProtocol, EvaluationResult
@@ -64,12 +65,17 @@ def evaluate_snapshot(
         return None
     results = [metric.compare(subsets[0][metric.feature.name], generated[metric.feature.name]) for metric in selected]
     protocols = {name: metric.protocol for metric, result in zip(selected, results, strict=True) for name in result.metrics}
+    floors = compute_floors(selected, subsets, index, count, seed, group)
+    return _combine(results, floors, _protocol(snapshot, index, count, seed, group, protocols))
+
+
+def _combine(results: Sequence[MetricResult], floors: dict[str, float], protocol: EvaluationProtocol) -> EvaluationResult:
     return EvaluationResult(
         metrics={name: value for result in results for name, value in result.metrics.items()},
-        floors=compute_floors(selected, subsets, index, count, seed, group),
+        floors=floors,
         intervals={name: interval for result in results for name, interval in result.intervals.items()},
         tables={name: table for result in results for name, table in result.tables.items()},
-        protocol=_protocol(snapshot, index, count, seed, group, protocols),
+        protocol=protocol,
     )
 
 
