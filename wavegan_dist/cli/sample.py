@@ -24,7 +24,9 @@ SAMPLE = Command(
         argument("--snapshot", type=Path, required=True, metavar="DIR", help="snapshot folder"),
         argument("--count", type=positive, default=64, metavar="N", help="number of images (default: 64)"),
         SEED,
-        argument("--out", type=Path, required=True, metavar="DIR_OR_PNG", help="one image grid if the name ends in .png, else a folder of PNG files"),
+        argument(
+            "--out", type=Path, required=True, metavar="DIR_OR_PNG", help="a .png file: one image grid; else a folder of images"
+        ),
     ),
     run=run,
 )

@@ -15,7 +15,7 @@ from wavegan_dist.files import atomic_file
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.tracking import log_metrics
 
-SUBJECT = {"nimg", "snapshot", "snapshot_sha256"}  # fields that say what was measured; all others say how
+SUBJECT = {"nimg", "snapshot", "snapshot_sha256"}  # these fields identify the snapshot, all others the measurement
 
 
 class EvaluationProtocol(BaseModel):
@@ -38,7 +38,7 @@ class EvaluationProtocol(BaseModel):
         metrics: for each metric, what that metric alone depends on.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")  # a field of a later version must keep its columns apart, too
+    model_config = ConfigDict(frozen=True, extra="allow")  # fields of later versions are conditions, too
 
     nimg: int
     snapshot: str

@@ -13,7 +13,7 @@ class Statistics(Protocol):
         """Add the features of a batch of images."""
 
     def merge(self, other: Self) -> None:
-        """Add the images that `other` holds, which come after those of `self`."""
+        """Add the images of `other`, which follow the images of `self`."""
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return the state as named CPU tensors."""
