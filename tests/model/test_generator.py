@@ -1,5 +1,7 @@
 """The three generators and lam."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +10,7 @@ from wavegan_dist.errors import UsageError
 from wavegan_dist.model import WaveletDiscriminator, WaveletGenerator, hinge_g
 from wavegan_dist.wavelet import idwt
 
-SMALL = {"resolution": 32, "z_dim": 8, "width": 8}
+SMALL: dict[str, Any] = {"resolution": 32, "z_dim": 8, "width": 8}
 
 
 def latents(count: int = 4, z_dim: int = 8) -> torch.Tensor:
