@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 from wavegan_dist import config
 from wavegan_dist.data import DataErrorLog
 from wavegan_dist.files import atomic_file
-from wavegan_dist.model import norm
+from wavegan_dist.model import cpu_sync_batchnorm
 from wavegan_dist.processes import leave
 from wavegan_dist.train import launch
 from wavegan_dist.train.checkpoint import Checkpointer
@@ -97,7 +97,7 @@ class Parts:
 
 def watch(parts: Parts, trainer: Trainer, wrappers: list[DistributedDataParallel]) -> None:
     """Put the stopwatches in place."""
-    norm._gather = parts.timed("norms", norm._gather)
+    cpu_sync_batchnorm._all_gather_pairs = parts.timed("norms", cpu_sync_batchnorm._all_gather_pairs)
     torch.Tensor.backward = parts.backward(torch.Tensor.backward)  # type: ignore[method-assign]
     register_optimizer_step_pre_hook(lambda *_: parts.start("optimizer"))
     register_optimizer_step_post_hook(lambda *_: parts.stop("optimizer"))

@@ -7,6 +7,7 @@ from wavegan_dist.model.attention import DotAttention, MaxAttention
 
 
 def convolve_1x1(x: np.ndarray, layer: torch.nn.Conv2d) -> np.ndarray:
+    assert layer.bias is not None
     weight, bias = layer.weight.detach().numpy()[:, :, 0, 0], layer.bias.detach().numpy()
     return np.einsum("oc,bchw->bohw", weight, x) + bias[:, None, None]
 
@@ -34,6 +35,7 @@ def test_max_attention_map_has_mean_1_at_every_size():
     torch.manual_seed(0)
     layer = MaxAttention(16)
     torch.nn.init.zeros_(layer.h.weight)
+    assert layer.h.bias is not None
     torch.nn.init.zeros_(layer.h.bias)
     expected = layer.expand(torch.ones(1, 4, 1, 1)).flatten()
     for side in (4, 8, 16):

@@ -33,10 +33,10 @@ def test_fake_bands_are_those_of_the_fused_image():
     low, high = dwt(fused)
     _, raw_low, raw_high = generator.components(z)
     logits = discriminator(fused)
-    torch.testing.assert_close(logits["low"], discriminator.low(low))
-    torch.testing.assert_close(logits["high"], discriminator.high(high))
-    assert not torch.allclose(logits["low"], discriminator.low(raw_low))
-    assert not torch.allclose(logits["high"], discriminator.high(raw_high))
+    torch.testing.assert_close(logits["low"], discriminator.get_submodule("low")(low))
+    torch.testing.assert_close(logits["high"], discriminator.get_submodule("high")(high))
+    assert not torch.allclose(logits["low"], discriminator.get_submodule("low")(raw_low))
+    assert not torch.allclose(logits["high"], discriminator.get_submodule("high")(raw_high))
 
 
 def test_bands_are_divided_by_their_deviation_over_real_data():
@@ -47,8 +47,8 @@ def test_bands_are_divided_by_their_deviation_over_real_data():
     low, high = dwt(images())
     lh, hl, hh = high.chunk(3, dim=1)
     logits = scaled(images())
-    torch.testing.assert_close(logits["low"], plain.low(low / 2))
-    torch.testing.assert_close(logits["high"], plain.high(torch.cat((lh / 0.5, hl / 0.25, hh / 0.125), dim=1)))
+    torch.testing.assert_close(logits["low"], plain.get_submodule("low")(low / 2))
+    torch.testing.assert_close(logits["high"], plain.get_submodule("high")(torch.cat((lh / 0.5, hl / 0.25, hh / 0.125), dim=1)))
 
 
 @pytest.mark.parametrize("name", ["image", "low", "high"])

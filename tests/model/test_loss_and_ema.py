@@ -1,4 +1,4 @@
-"""Hinge losses against hand-computed numbers; the moving average."""
+"""Hinge losses against hand-computed numbers; the EMA."""
 
 import copy
 
@@ -19,7 +19,7 @@ def test_hinge_losses_are_float32_whatever_the_logits():
     assert hinge_d(logits, logits).dtype == hinge_g(logits).dtype == torch.float32
 
 
-def test_an_old_weight_counts_half_after_the_half_life():
+def test_the_contribution_of_a_weight_halves_after_the_half_life():
     module = torch.nn.Linear(1, 1)
     torch.nn.init.ones_(module.weight)
     ema = Ema(module, half_life=1000, rampup=0)
@@ -38,7 +38,7 @@ def test_the_half_life_grows_with_the_run():
     assert ema.module.weight.item() == pytest.approx(0.5, rel=1e-5)
 
 
-def test_buffers_are_tracked_and_the_average_never_trains():
+def test_buffers_are_averaged_and_the_average_is_never_trained():
     generator = WaveletGenerator(32, 8, width=4)
     ema = Ema(generator, half_life=100, rampup=0)
     before = copy.deepcopy(ema.module.state_dict())

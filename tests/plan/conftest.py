@@ -1,4 +1,4 @@
-"""A device of round rates, so that closed forms can be written down."""
+"""The H100 hardware file, and a small experiment."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ H100 = next(folder / "h100.yaml" for folder in FOLDERS if (folder / "h100.yaml")
 
 @pytest.fixture(scope="session")
 def rates() -> dict[str, Any]:
-    """As a file of 8-GPU nodes has them."""
+    """The content of the H100 hardware file, nodes of 8 GPUs."""
     return dict(yaml.safe_load(H100.read_text()))
 
 
