@@ -207,7 +207,7 @@ UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {  # what the EXIF standard say
 @pytest.mark.parametrize("settings", [{"format": "PNG"}, {"format": "JPEG"}, {"format": "WEBP", "lossless": True}], ids=str)
 def test_exif_orientation_is_applied(settings: dict[str, Any], orientation: int) -> None:
     image = Image.fromarray(photograph())
-    stored, marked = (save(image, **settings, **more) for more in ({}, {"exif": turned(orientation)}))
+    stored, marked = save(image, **settings), save(image, **settings, exif=turned(orientation))
     assert np.array_equal(decode(marked, SIZE), UPRIGHT[orientation](pillow(stored)))
 
 

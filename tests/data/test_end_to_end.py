@@ -45,8 +45,12 @@ def test_the_images_of_an_epoch_equal_the_index_whatever_ranks_workers_and_kills
     index = write_shards(numbered_pictures, out, 32, shard_images=shard_images, progress=False)
     seen: list[int] = []
     for ranks, workers, batch, steps in [*stretches, (*last[:3], 2 * index.count)]:
-        settings = {"batch_size": batch, "seed": seed, "start_nimg": len(seen), "world_size": ranks, "workers": workers}
-        streams = [training_batches(index, rank=rank, **settings) for rank in range(ranks)]
+        streams = [
+            training_batches(
+                index, batch_size=batch, seed=seed, start_nimg=len(seen), rank=rank, world_size=ranks, workers=workers
+            )
+            for rank in range(ranks)
+        ]
         for _ in range(steps):
             if len(seen) < 2 * index.count:
                 seen += [number for stream in streams for number in numbers(next(stream))]
@@ -67,7 +71,8 @@ def test_a_batch_stays_as_it_is_until_the_next_is_asked_for(numbered: Index, num
 
 def training(config: Path, run: Path, *changes: str) -> subprocess.Popen[bytes]:
     """A run with two loader workers, in a process group of its own."""
-    command = [sys.executable, "-m", "wavegan_dist", "train", "--config", config, "--run-dir", run, "data.workers=2", *changes]
+    options = ("--config", str(config), "--run-dir", str(run), "data.workers=2", *changes)
+    command = [sys.executable, "-m", "wavegan_dist", "train", *options]
     return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True)
 
 

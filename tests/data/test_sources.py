@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def images(index: Index) -> np.ndarray:
     return next(real_images(index, index.count, 0, index.count)).permute(0, 2, 3, 1).numpy()
 
 
-def written(folder: Path, save: Callable[[Path], object], name: str = "picture.png", **settings: bool) -> np.ndarray:
+def written(folder: Path, save: Callable[[Path], object], name: str = "picture.png", **settings: Any) -> np.ndarray:
     """The only image of a set written from a folder with one picture."""
     (folder / "in").mkdir()
     save(folder / "in" / name)
@@ -38,12 +39,13 @@ def png(color: str = "red", side: int = 32) -> bytes:
 
 def colored(index: Index) -> dict[tuple[int, ...], int]:
     """Label by color; also the check that both agree on where an image lies."""
-    found = {}
+    labels: dict[tuple[int, ...], int] = {}
     for number, shard in enumerate(index.shards):
         for offset, size, label in index.members[index.starts[number] : index.starts[number + 1]].tolist():
             content = (index.folder / shard.file).read_bytes()[offset : offset + size]
-            found[Image.open(io.BytesIO(content)).convert("RGB").getpixel((0, 0))] = label
-    return found
+            red, green, blue = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))[0, 0].tolist()
+            labels[red, green, blue] = label
+    return labels
 
 
 def raw_png(pixels: np.ndarray, color_type: int) -> bytes:

@@ -185,7 +185,7 @@ def test_a_picture_changed_in_between_is_read_again(pictures: Path, unfinished: 
 
 def write_in_a_process(source: Path, out: Path) -> subprocess.Popen[bytes]:
     settings = ("--size", "64", "--patches", "--workers", "2")
-    command = [sys.executable, "-m", "wavegan_dist", "shards", "write", source, out, *settings]
+    command = [sys.executable, "-m", "wavegan_dist", "shards", "write", str(source), str(out), *settings]
     return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
 
 
