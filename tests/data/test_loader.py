@@ -31,12 +31,11 @@ def batches(
 
 
 def children() -> set[int]:
-    """Process ids of the living children."""
     return {child.pid for child in psutil.Process().children()}
 
 
 def first(count: int, stream: Iterator[Tensor], numbers: Read) -> list[int]:
-    """The numbers of the first `count` images."""
+    """Read the numbers of the first `count` images of a stream."""
     images: list[int] = []
     while len(images) < count:
         images += numbers(next(stream))
@@ -81,12 +80,12 @@ def test_batches_are_uint8_on_the_cpu_and_never_short(numbered: Index) -> None:
     for batch in islice(batches(numbered, batch_size=7), 40):  # 7 does not divide 96
         assert batch.shape == (7, 3, 32, 32)
         assert (batch.dtype, batch.device.type) == (torch.uint8, "cpu")
-        assert batch.is_contiguous(memory_format=torch.channels_last)  # as the decoders make it and the networks want it
+        assert batch.is_contiguous(memory_format=torch.channels_last)  # the layout of decoders and convolutions
 
 
 def test_uneven_shards_stop_nobody(numbered_pictures: Path, tmp_path: Path, numbers: Read) -> None:
     index = write_shards(numbered_pictures, tmp_path / "set", 32, shard_images=40, progress=False)
-    streams = [batches(index, rank, 2) for rank in range(2)]  # 64 images to 32
+    streams = [batches(index, rank, 2) for rank in range(2)]  # three shards of 32 images for two ranks
     seen = [Counter(first(960, stream, numbers)) for stream in streams]
     assert [sum(counts.values()) for counts in seen] == [960, 960]
 
@@ -121,7 +120,7 @@ def place(index: Index, row: int) -> tuple[Path, int, int]:
 
 
 def overwrite(index: Index, row: int, content: bytes) -> None:
-    """Put other bytes where an image is, the rest of it zeros."""
+    """Overwrite an encoded image with `content`, padded with zeros."""
     path, offset, size = place(index, row)
     with path.open("r+b") as file:
         file.seek(offset)
@@ -182,8 +181,8 @@ def test_the_error_log_is_exact_to_the_image_and_the_bad_are_replaced(
     reasons = {error["shard"]: error["reason"] for error in errors if error["row"] is None}
     assert "cut short" in reasons["shard-000003.tar"]
     assert "No such file" in reasons["shard-000005.tar"]
-    assert len(seen) == 96 - len(lost)  # every other picture was shown
-    assert sum(seen.values()) == 2 * 96  # and the batches were full
+    assert len(seen) == 96 - len(lost)  # all readable pictures were seen
+    assert sum(seen.values()) == 2 * 96  # and no batch was short
 
 
 def test_a_set_elsewhere_trains_as_a_local_one_does(numbered: Index, numbers: Read, tmp_path: Path) -> None:

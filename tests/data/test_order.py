@@ -1,4 +1,4 @@
-"""The order of an epoch: exact for any shards, ranks, workers, batches, kill positions and changes of the world size."""
+"""The order of training: exact for any shards, ranks, workers, batch sizes, restarts and changes of the world size."""
 
 from collections import Counter
 from itertools import chain, islice, repeat
@@ -20,7 +20,7 @@ def starts(sizes: list[int]) -> RowIndices:
 
 
 def stretches(draw: st.DrawFn) -> list[tuple[int, int]]:
-    """Stretches of a run between kills: (global batch, batches), the batch being what some 1..8 ranks share."""
+    """Draw the parts of a run between restarts, each as (global batch size, number of batches), for 1 to 8 ranks."""
     worlds = st.tuples(st.integers(1, 8), st.integers(1, 12), st.integers(1, 30))
     return [(ranks * local, batches) for ranks, local, batches in draw(st.lists(worlds, min_size=1, max_size=6))]
 
@@ -85,7 +85,7 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 
 
 def test_images_are_displaced_by_a_third_of_the_set_as_in_a_perfect_shuffle() -> None:
-    """And the neighbours in a batch come from all over the set: the mixing quality that docs/data.md states."""
+    """Also, the images of a batch come from many shards: the mixing quality that docs/data.md states."""
     for sizes in ([100] * 400, [1500] * 16):
         order, images = Order(starts(sizes), 0), sum(sizes)
         batches = [order.batch(first, 64) for first in range(0, images - 63, 64)]
