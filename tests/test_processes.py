@@ -1,4 +1,4 @@
-"""Processes that leave their group: in order, and without waiting for those that will not answer."""
+"""Leaving the process group, also while a collective is unfinished or a peer does not answer."""
 
 from pathlib import Path
 

@@ -145,7 +145,7 @@ def gather_to_main(group: Group, item: Result) -> Sequence[Result]:
 
 
 @contextmanager
-def together(group: Group) -> Iterator[None]:
+def report_lost_ranks(group: Group) -> Iterator[None]:
     """Turn the error of a collective that failed because another rank has ended into a WaveganError of one line."""
     try:
         yield

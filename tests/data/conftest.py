@@ -1,4 +1,4 @@
-"""Sets whose images say which they are, and ways to break them."""
+"""Datasets whose pixels encode the number of each image."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ Numbers = list[int]
 
 @pytest.fixture(scope="session")
 def numbered_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """96 pictures of 32 px; the pixels of each spell its number (see `numbers`)."""
+    """Folder of 96 pictures of 32 px whose red value is the number of the picture (see `numbers`)."""
     folder = tmp_path_factory.mktemp("pictures")
     for number in range(96):
         color = (number, 255 - number, 7)
@@ -25,13 +25,13 @@ def numbered_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def numbered(numbered_pictures: Path, tmp_path: Path) -> Index:
-    """Those pictures in 8 shards of 12, for one test alone: it may break them."""
+    """The numbered pictures in 8 shards of 12; a copy for each test, which may damage it."""
     return write_shards(numbered_pictures, tmp_path / "numbered", 32, progress=False)
 
 
 @pytest.fixture(scope="session")
 def numbers() -> Callable[[Tensor], Numbers]:
-    """Which of the numbered pictures a batch holds."""
+    """Function that reads the numbers of the pictures in a batch."""
 
     def read(batch_bchw: Tensor) -> Numbers:
         assert (batch_bchw == batch_bchw[:, :, :1, :1]).all()
@@ -43,7 +43,7 @@ def numbers() -> Callable[[Tensor], Numbers]:
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three pictures of 96 x 64 px, each half noise and half black, in a folder and a subfolder."""
+    """Folder and subfolder with three pictures of 96 x 64 px, each half noise and half black."""
     folder = tmp_path_factory.mktemp("mixed")
     draws = np.random.default_rng(0)
     for name in ("one.png", "two.bmp", "deeper/three.png"):

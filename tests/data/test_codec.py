@@ -21,7 +21,7 @@ FORMATS = [*ENCODINGS, "webp lossy"]
 
 
 def photograph(size: int = SIZE, seed: int = 0) -> Pixels:
-    """Smooth colors, so that JPEG keeps them."""
+    """A smooth image, which JPEG preserves well."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC))
 
@@ -33,7 +33,7 @@ def save(image: Image.Image, format: str, **settings: Any) -> bytes:
 
 
 def pillow(content: bytes) -> Pixels:
-    """The oracle: what Pillow makes of it."""
+    """Decode with Pillow, as a reference."""
     return np.asarray(Image.open(BytesIO(content)).convert("RGB"))
 
 
@@ -46,13 +46,13 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def with_chunk(png: bytes, kind: bytes, content: bytes, before: bytes = b"IDAT") -> bytes:
-    """A PNG with one more chunk."""
+    """Insert a chunk into a PNG."""
     where = png.index(before) - 4
     return png[:where] + chunk(kind, content) + png[where:]
 
 
 def refusal(content: bytes, size: int = SIZE) -> str:
-    """The reason for which an image is refused."""
+    """Return the reason of the DecodeError that `content` causes."""
     with pytest.raises(DecodeError) as caught:
         decode(content, size)
     reason = caught.value.reason
@@ -98,7 +98,7 @@ def test_a_batch_is_filled_in_place_and_nothing_beside_the_image_is_touched(kind
 @pytest.mark.parametrize("kind", FORMATS)
 def test_every_truncation_is_noticed(kind: str) -> None:
     content = encoded(kind, photograph())
-    end = content.index(b"IEND") - 4 if kind == "png" else len(content)  # the pixels of a PNG are whole before IEND
+    end = content.index(b"IEND") - 4 if kind == "png" else len(content)  # the pixels of a PNG are complete before IEND
     for length in range(end):
         assert "cannot be decoded" in refusal(content[:length])
 
@@ -191,7 +191,7 @@ def turned(orientation: int) -> Image.Exif:
     return exif
 
 
-UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {  # what the EXIF standard says about the stored first row and column
+UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {  # by the EXIF standard, from the position of the stored first row and column
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
     3: lambda stored: stored[::-1, ::-1],
@@ -207,7 +207,7 @@ UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {  # what the EXIF standard say
 @pytest.mark.parametrize("settings", [{"format": "PNG"}, {"format": "JPEG"}, {"format": "WEBP", "lossless": True}], ids=str)
 def test_exif_orientation_is_applied(settings: dict[str, Any], orientation: int) -> None:
     image = Image.fromarray(photograph())
-    stored, marked = (save(image, **settings, **more) for more in ({}, {"exif": turned(orientation)}))
+    stored, marked = save(image, **settings), save(image, **settings, exif=turned(orientation))
     assert np.array_equal(decode(marked, SIZE), UPRIGHT[orientation](pillow(stored)))
 
 
@@ -230,7 +230,9 @@ def test_gray_palette_and_16_bit_pngs_become_rgb(mode: str) -> None:
 
 
 def test_16_bit_color_keeps_its_upper_bytes() -> None:
-    wide = np.dstack([photograph(), photograph()[::-1]])[..., [0, 3, 1, 4, 2, 5]]  # big-endian: wanted byte, then another
+    wide = np.dstack([photograph(), photograph()[::-1]])[
+        ..., [0, 3, 1, 4, 2, 5]
+    ]  # big-endian: the expected byte, then another one
     rows = b"".join(b"\0" + row.tobytes() for row in wide)
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", SIZE, SIZE, 16, 2, 0, 0, 0))
     content = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")

@@ -1,4 +1,4 @@
-"""The loader as a run uses it: real worker processes, any ranks, kills, and tars of other tools on the way to training."""
+"""The loader in real runs: worker processes, any number of ranks, kills, and tars of other tools."""
 
 import io
 import os
@@ -45,8 +45,12 @@ def test_the_images_of_an_epoch_equal_the_index_whatever_ranks_workers_and_kills
     index = write_shards(numbered_pictures, out, 32, shard_images=shard_images, progress=False)
     seen: list[int] = []
     for ranks, workers, batch, steps in [*stretches, (*last[:3], 2 * index.count)]:
-        settings = {"batch_size": batch, "seed": seed, "start_nimg": len(seen), "world_size": ranks, "workers": workers}
-        streams = [training_batches(index, rank=rank, **settings) for rank in range(ranks)]
+        streams = [
+            training_batches(
+                index, batch_size=batch, seed=seed, start_nimg=len(seen), rank=rank, world_size=ranks, workers=workers
+            )
+            for rank in range(ranks)
+        ]
         for _ in range(steps):
             if len(seen) < 2 * index.count:
                 seen += [number for stream in streams for number in numbers(next(stream))]
@@ -61,18 +65,19 @@ def test_a_batch_stays_as_it_is_until_the_next_is_asked_for(numbered: Index, num
     for _ in range(30):
         batch = next(stream)
         before = numbers(batch)
-        time.sleep(0.01)  # workers go on meanwhile
+        time.sleep(0.01)  # the workers decode further batches meanwhile
         assert numbers(batch) == before
 
 
 def training(config: Path, run: Path, *changes: str) -> subprocess.Popen[bytes]:
-    """A run with two loader workers, in a process group of its own."""
-    command = [sys.executable, "-m", "wavegan_dist", "train", "--config", config, "--run-dir", run, "data.workers=2", *changes]
+    """Start a run with two loader workers in a new process group."""
+    options = ("--config", str(config), "--run-dir", str(run), "data.workers=2", *changes)
+    command = [sys.executable, "-m", "wavegan_dist", "train", *options]
     return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True)
 
 
 def group(leader: int) -> set[int]:
-    """Living processes of the group."""
+    """Process ids of the living processes of a process group."""
     return {
         process.pid
         for process in psutil.process_iter(["status"])

@@ -1,4 +1,4 @@
-"""`wavegan shards index`: shards of other tools, as they are."""
+"""`wavegan shards index` on tars of other tools."""
 
 import io
 import os
@@ -18,7 +18,7 @@ from wavegan_dist.errors import UsageError, WaveganError
 
 
 def image(number: int, kind: str = "png", size: tuple[int, int] = (32, 32), mode: str = "RGB") -> bytes:
-    """A flat image that says its number in red."""
+    """Encode an image of one color whose red value is `number`."""
     buffer = io.BytesIO()
     Image.new("RGB", size, (number, 255 - number, 7)).convert(mode).save(buffer, {"jpg": "jpeg"}.get(kind, kind))
     return buffer.getvalue()
@@ -37,7 +37,7 @@ def foreign(tmp_path: Path) -> Path:
 
 
 def contents(index: Index) -> list[bytes]:
-    """The images where members.npy says that they lie."""
+    """The encoded images at the positions in members.npy."""
     rows = np.split(index.members, index.starts[1:-1])
     return [
         (index.folder / shard.file).read_bytes()[offset : offset + size]
@@ -55,7 +55,7 @@ def test_tars_of_webdataset_become_a_set(foreign: Path) -> None:
     assert index.members[:, 2].tolist() == [number % 5 for number in range(40)]
     assert verify_shards(foreign) == []
     shown = next(real_images(index, 40, 0, 40))[:, 0, 0, 0].tolist()
-    assert max(abs(a - b) for a, b in zip(sorted(shown), range(40), strict=True)) <= 3  # of lossy ones too
+    assert max(abs(a - b) for a, b in zip(sorted(shown), range(40), strict=True)) <= 3  # tolerance for lossy encodings
 
 
 def test_workers_do_not_change_the_index(foreign: Path) -> None:

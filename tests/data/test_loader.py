@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from wavegan_dist.data import DataErrorLog, Index, flip, real_images, training_batches, write_shards
+from wavegan_dist.data import DataError, DataErrorLog, Index, flip, real_images, training_batches, write_shards
 from wavegan_dist.data.loader import ErrorCallback
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.processes import join
@@ -24,19 +24,18 @@ Read = Callable[[Tensor], list[int]]
 
 
 def batches(
-    index: Index, rank: int = 0, world_size: int = 1, workers: int = 0, **settings: int
+    index: Index, rank: int = 0, world_size: int = 1, workers: int = 0, **settings: Any
 ) -> Generator[Tensor, None, None]:
-    chosen = {"batch_size": 4, "seed": 0, "start_nimg": 0, **settings}
+    chosen: dict[str, Any] = {"batch_size": 4, "seed": 0, "start_nimg": 0, **settings}
     return training_batches(index, rank=rank, world_size=world_size, workers=workers, **chosen)
 
 
 def children() -> set[int]:
-    """Process ids of the living children."""
     return {child.pid for child in psutil.Process().children()}
 
 
 def first(count: int, stream: Iterator[Tensor], numbers: Read) -> list[int]:
-    """The numbers of the first `count` images."""
+    """Read the numbers of the first `count` images of a stream."""
     images: list[int] = []
     while len(images) < count:
         images += numbers(next(stream))
@@ -81,12 +80,12 @@ def test_batches_are_uint8_on_the_cpu_and_never_short(numbered: Index) -> None:
     for batch in islice(batches(numbered, batch_size=7), 40):  # 7 does not divide 96
         assert batch.shape == (7, 3, 32, 32)
         assert (batch.dtype, batch.device.type) == (torch.uint8, "cpu")
-        assert batch.is_contiguous(memory_format=torch.channels_last)  # as the decoders make it and the networks want it
+        assert batch.is_contiguous(memory_format=torch.channels_last)  # the layout of decoders and convolutions
 
 
 def test_uneven_shards_stop_nobody(numbered_pictures: Path, tmp_path: Path, numbers: Read) -> None:
     index = write_shards(numbered_pictures, tmp_path / "set", 32, shard_images=40, progress=False)
-    streams = [batches(index, rank, 2) for rank in range(2)]  # 64 images to 32
+    streams = [batches(index, rank, 2) for rank in range(2)]  # three shards of 32 images for two ranks
     seen = [Counter(first(960, stream, numbers)) for stream in streams]
     assert [sum(counts.values()) for counts in seen] == [960, 960]
 
@@ -101,7 +100,11 @@ def test_a_missing_shard_is_an_error_before_the_start_unless_it_is_allowed_for(n
     for start in (lambda: batches(numbered), lambda: real_images(numbered, 5, 0, 5)):
         with pytest.raises(UsageError, match=r"1 of 8 shards \(12 images\) are missing from .*: shard-000005\.tar"):
             start()
-    assert first(96, training(numbered, [].extend, max_bad_fraction=0.2), numbers)
+    assert first(96, training(numbered, ignore, max_bad_fraction=0.2), numbers)
+
+
+def ignore(errors: list[DataError]) -> None:
+    pass
 
 
 def training(index: Index, on_errors: ErrorCallback, **settings: Any) -> Iterator[Tensor]:
@@ -117,7 +120,7 @@ def place(index: Index, row: int) -> tuple[Path, int, int]:
 
 
 def overwrite(index: Index, row: int, content: bytes) -> None:
-    """Put other bytes where an image is, the rest of it zeros."""
+    """Overwrite an encoded image with `content`, padded with zeros."""
     path, offset, size = place(index, row)
     with path.open("r+b") as file:
         file.seek(offset)
@@ -178,8 +181,8 @@ def test_the_error_log_is_exact_to_the_image_and_the_bad_are_replaced(
     reasons = {error["shard"]: error["reason"] for error in errors if error["row"] is None}
     assert "cut short" in reasons["shard-000003.tar"]
     assert "No such file" in reasons["shard-000005.tar"]
-    assert len(seen) == 96 - len(lost)  # every other picture was shown
-    assert sum(seen.values()) == 2 * 96  # and the batches were full
+    assert len(seen) == 96 - len(lost)  # all readable pictures were seen
+    assert sum(seen.values()) == 2 * 96  # and no batch was short
 
 
 def test_a_set_elsewhere_trains_as_a_local_one_does(numbered: Index, numbers: Read, tmp_path: Path) -> None:
@@ -191,7 +194,7 @@ def test_a_set_elsewhere_trains_as_a_local_one_does(numbered: Index, numbers: Re
 
 
 def test_a_batch_of_which_nothing_can_be_read_is_an_error(numbered: Index) -> None:
-    stream = training(numbered, [].extend, max_bad_fraction=1)
+    stream = training(numbered, ignore, max_bad_fraction=1)
     for shard in numbered.folder.glob("*.tar"):
         shard.unlink()
     with pytest.raises(WaveganError, match="no image of a batch can be read"):

@@ -1,4 +1,4 @@
-"""What may be written, and the rules for odd pictures and unsafe archives."""
+"""Sources of `wavegan shards write`, unusual pictures and unsafe archives."""
 
 import io
 import stat
@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +20,12 @@ from wavegan_dist.errors import UsageError, WaveganError
 
 
 def images(index: Index) -> np.ndarray:
-    """uint8 [N, H, W, 3]."""
+    """All images of a dataset: uint8 [N, H, W, 3]."""
     return next(real_images(index, index.count, 0, index.count)).permute(0, 2, 3, 1).numpy()
 
 
-def written(folder: Path, save: Callable[[Path], object], name: str = "picture.png", **settings: bool) -> np.ndarray:
-    """The only image of a set written from a folder with one picture."""
+def written(folder: Path, save: Callable[[Path], object], name: str = "picture.png", **settings: Any) -> np.ndarray:
+    """Write a dataset from one picture and return its only image, uint8 [32, 32, 3]."""
     (folder / "in").mkdir()
     save(folder / "in" / name)
     return images(write_shards(folder / "in", folder / "set", 32, progress=False, **settings))[0]
@@ -37,17 +38,18 @@ def png(color: str = "red", side: int = 32) -> bytes:
 
 
 def colored(index: Index) -> dict[tuple[int, ...], int]:
-    """Label by color; also the check that both agree on where an image lies."""
-    found = {}
+    """The label of each color, read from the positions in members.npy."""
+    labels: dict[tuple[int, ...], int] = {}
     for number, shard in enumerate(index.shards):
         for offset, size, label in index.members[index.starts[number] : index.starts[number + 1]].tolist():
             content = (index.folder / shard.file).read_bytes()[offset : offset + size]
-            found[Image.open(io.BytesIO(content)).convert("RGB").getpixel((0, 0))] = label
-    return found
+            red, green, blue = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))[0, 0].tolist()
+            labels[red, green, blue] = label
+    return labels
 
 
 def raw_png(pixels: np.ndarray, color_type: int) -> bytes:
-    """A PNG of 16 bits a sample, by the standard."""
+    """Encode a PNG with 16 bits per channel by hand."""
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
     header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, color_type, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
@@ -59,7 +61,7 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     pixels = np.zeros((32, 32, 3), dtype=np.uint8)
     pixels[:16] = 255
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned a quarter clockwise: what is stored on top is shown on the right
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise: the stored top is displayed on the right
     image = written(tmp_path, lambda path: Image.fromarray(pixels).save(path, exif=exif))
     assert (image[:, 16:] == 255).all()
     assert (image[:, :16] == 0).all()

@@ -19,7 +19,7 @@ from wavegan_dist.data import Index, remote
 from wavegan_dist.data.storage import Storage, locate
 from wavegan_dist.errors import UsageError, WaveganError
 
-SIZE = 3_000_000  # bytes of each of the files; more than two pieces of a download
+SIZE = 3_000_000  # bytes of each file; more than two blocks of a download
 FILES = {f"shard-{number}.tar": np.random.default_rng(number).bytes(SIZE) for number in range(5)}
 ROOM = 10 * SIZE
 
@@ -33,7 +33,7 @@ def get(storage: Storage, name: str) -> Path:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves FILES; the first so many answers to a name may be spoilt."""
+    """Serves FILES. `spoil` lists, by file name, how to spoil the first responses."""
 
     requests: ClassVar[Counter[str]] = Counter()
     spoil: ClassVar[dict[str, list[str]]] = {}
@@ -58,7 +58,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    """The URL of the folder of the set."""
+    """URL of the dataset."""
     Handler.requests, Handler.spoil = Counter(), {}
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as served:
         thread = threading.Thread(target=served.serve_forever, args=(0.01,), daemon=True)
@@ -69,7 +69,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The set as files."""
+    """Folder of the dataset."""
     path = tmp_path / "a set"
     path.mkdir()
     for name, content in FILES.items():
@@ -83,7 +83,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cached(cache: Path) -> list[str]:
-    """Everything that lies in the cache, hidden files too."""
+    """Names of all files in the cache, including hidden ones."""
     return sorted(path.name for path in cache.iterdir()) if cache.exists() else []
 
 
@@ -219,7 +219,7 @@ def test_a_store_that_fails_is_one_line_with_its_last_words(tmp_path: Path, base
 
 
 def test_a_store_whose_package_is_missing_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "s3fs", None)  # as if it were not installed, should it be
+    monkeypatch.setitem(sys.modules, "s3fs", None)  # makes its import fail even if it is installed
     with pytest.raises(WaveganError, match=r"cannot read s3://bucket/set/index\.json \(ImportError: Install s3fs ") as caught:
         Index.load("s3://bucket/set", tmp_path / "cache", ROOM)
     assert "\n" not in str(caught.value)
@@ -278,7 +278,7 @@ def test_threads_that_ask_at_once_fetch_a_file_once(server: str, tmp_path: Path)
 
 
 def age(cache: Path) -> None:
-    """As if an hour had passed."""
+    """Make all files of the cache an hour older."""
     for path in cache.iterdir():
         modified = path.stat().st_mtime_ns - 3600 * 10**9
         os.utime(path, ns=(modified, modified))
@@ -313,7 +313,7 @@ def test_an_open_file_can_be_read_after_it_made_room(server: str, tmp_path: Path
 
 
 def churn(storage: Storage, seed: int) -> int:
-    """Read wholly what was fetched, while others make room for theirs; returns how much the cache took at most."""
+    """Read random files while other processes do the same; return the largest size of the cache in bytes."""
     assert storage.cache
     draws, largest = np.random.default_rng(seed), 0
     for number in draws.integers(0, 5, 20):
@@ -331,7 +331,7 @@ def test_processes_in_a_cache_too_small_for_all_never_read_a_broken_file_and_kee
     storage = Storage(f"pipe:cat '{folder}'/{{file}}", tmp_path / "cache", 2 * SIZE)
     with multiprocessing.get_context("fork").Pool(3) as pool:
         largest = pool.map(partial(churn, storage), range(3), chunksize=1)
-    assert max(largest) <= 4 * SIZE  # the bound, and what two others fetch meanwhile
+    assert max(largest) <= 4 * SIZE  # the limit, and two downloads of other processes
 
 
 def test_room_is_made_of_nothing_but_what_the_cache_made(server: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tars against the tools that everybody has: Python's tarfile, GNU tar and WebDataset."""
+"""Tars compared with Python's tarfile, GNU tar and WebDataset."""
 
 import io
 import subprocess
@@ -106,7 +106,7 @@ def test_every_cut_of_a_tar_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     write_tar(path, [(f"{number}.png", b"x" * 300 * number) for number in range(4)])
     whole = path.read_bytes()
-    end = 4 * 512 + 512 + 2 * 1024  # headers and padded contents; zeros to the end
+    end = 4 * 512 + 512 + 2 * 1024  # headers and padded contents; zeros after that
     for length in [*range(0, end, 100), *range(0, end + 1, 512), end + 511]:
         path.write_bytes(whole[:length])
         with pytest.raises(WaveganError, match=r"a\.tar is (not a complete tar|damaged or cut short)"):

@@ -31,7 +31,7 @@ def test_one_flipped_byte_is_found(numbered: Index, where: int) -> None:
 @pytest.mark.parametrize(("length", "whole"), [(0, 0), (511, 0), (512, 0), (4620, 4), (5000, 5), (5120, 5), (12 * 1024, 12)])
 def test_a_truncated_tar_is_named_with_what_is_left(numbered: Index, length: int, whole: int) -> None:
     path = numbered.folder / numbered.shards[2].file
-    os.truncate(path, length)  # each image takes 1,024 bytes, its header with it
+    os.truncate(path, length)  # each image takes 1,024 bytes including its header
     size, damage, *images = verify_shards(numbered.folder)
     assert size == f"shard-000002.tar: {length:,} bytes, the index says {numbered.shards[2].bytes:,}"
     assert damage.startswith(f"shard-000002.tar: {path} is ")
@@ -41,7 +41,7 @@ def test_a_truncated_tar_is_named_with_what_is_left(numbered: Index, length: int
 def test_a_broken_header_in_mid_tar_is_found_even_where_the_hash_was_taken_after_it(numbered: Index) -> None:
     path = numbered.folder / numbered.shards[1].file
     content = bytearray(path.read_bytes())
-    content[5 * 1024 + 150] ^= 1  # in the checksum of the sixth header: the stock readers end there without a word
+    content[5 * 1024 + 150] ^= 1  # in the checksum of the sixth header, where tarfile ends without an error
     path.write_bytes(content)
     assert any("damaged or cut short at byte 5,120" in problem for problem in verify_shards(numbered.folder))
     assert any("5 complete images, the index says 12" in problem for problem in verify_shards(numbered.folder))

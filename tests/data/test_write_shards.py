@@ -28,7 +28,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def samples(index: Index) -> Iterator[dict[str, bytes]]:
-    """As WebDataset itself reads them."""
+    """Read the samples with WebDataset."""
     urls = [str(index.folder / shard.file) for shard in index.shards]
     return iter(webdataset.WebDataset(urls, shardshuffle=False))
 
@@ -101,7 +101,7 @@ def test_band_std_is_that_of_pywavelets(pictures: Path, tmp_path: Path) -> None:
 
 def test_patches_leave_out_what_is_flat(pictures: Path, tmp_path: Path) -> None:
     index = write_shards(pictures, tmp_path / "set", 32, patches=True, progress=False)
-    assert index.count == 3 * 3 * 3  # of 5 columns at a stride of 16 px, two lie in the black
+    assert index.count == 3 * 3 * 3  # two of the 5 columns at a stride of 16 px are black
     assert images(index).any(axis=(1, 2, 3)).all()
 
 
@@ -111,7 +111,7 @@ def test_whole_pictures_are_cropped_at_the_center_and_resized(tmp_path: Path) ->
     pixels[:, 32:96] = (200, 100, 50)
     Image.fromarray(pixels).save(tmp_path / "in" / "wide.png")
     index = write_shards(tmp_path / "in", tmp_path / "set", 32, progress=False)
-    assert (images(index)[:, 4:-4, 4:-4] == (200, 100, 50)).all()  # Lanczos looks beyond the border
+    assert (images(index)[:, 4:-4, 4:-4] == (200, 100, 50)).all()  # the Lanczos filter blurs the border
 
 
 def test_bad_input_leaves_nothing_behind(pictures: Path, tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def full_disk(*_: object) -> None:
 
 @pytest.fixture
 def unfinished(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """OUT of a write that has all its pieces and no shard, as the disk was full."""
+    """OUT of a write that encoded all chunks and failed on its first shard because the disk was full."""
     with monkeypatch.context() as patch:
         patch.setattr(wavegan_dist.data.write, "_write_shard", full_disk)
         with pytest.raises(OSError, match="No space left"):
@@ -185,7 +185,7 @@ def test_a_picture_changed_in_between_is_read_again(pictures: Path, unfinished: 
 
 def write_in_a_process(source: Path, out: Path) -> subprocess.Popen[bytes]:
     settings = ("--size", "64", "--patches", "--workers", "2")
-    command = [sys.executable, "-m", "wavegan_dist", "shards", "write", source, out, *settings]
+    command = [sys.executable, "-m", "wavegan_dist", "shards", "write", str(source), str(out), *settings]
     return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
 
 
@@ -224,7 +224,7 @@ def test_a_killed_write_goes_on_and_gives_the_same_bytes(tmp_path: Path) -> None
     workers = psutil.Process(process.pid).children()
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert psutil.wait_procs(workers, timeout=10)[1] == []  # they end with their parent
+    assert psutil.wait_procs(workers, timeout=10)[1] == []  # workers exit with their parent
     assert not (tmp_path / "set").exists()
     done = {path: path.stat().st_mtime_ns for path in work.glob("*.npz")}
     assert 3 <= len(done) < 24

@@ -19,10 +19,11 @@ INDEX_FILE = "index.json"
 MEMBERS_FILE = "members.npy"
 INDEX = FileKind(
     "index of shards",
-    "write the set again with `wavegan shards write`, or index its tars with `wavegan shards index`",
+    "write the dataset again with `wavegan shards write`, or index its tars with `wavegan shards index`",
     json.loads,
     always_advise=True,
 )
+_MEMBERS_ADVICE = "copy it again, or create it again with `wavegan shards index`"
 
 Members = NDArray[np.int64]  # [images, 3]; columns offset of the encoded image in its shard, size in bytes, label or -1
 
@@ -160,6 +161,3 @@ def save_members(rows: Members, folder: Path) -> str:
     with atomic_file(folder / MEMBERS_FILE, "wb") as file:
         np.save(file, rows)
     return sha256(folder / MEMBERS_FILE)
-
-
-_MEMBERS_ADVICE = "copy it again, or create it again with `wavegan shards index`"

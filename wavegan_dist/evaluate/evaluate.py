@@ -18,7 +18,7 @@ from wavegan_dist.evaluate.real_images import compute_floors, real_statistics
 from wavegan_dist.evaluate.registry import DEFAULT_METRICS, PACKAGED_WEIGHTS, ExtractorWeights, build_metrics, check_names
 from wavegan_dist.evaluate.result import EvaluationProtocol, EvaluationResult
 from wavegan_dist.model.snapshot import Snapshot, load_snapshot
-from wavegan_dist.processes import Group, join, on_all_ranks, together
+from wavegan_dist.processes import Group, join, on_all_ranks, report_lost_ranks
 from wavegan_dist.provenance import git_commit
 
 DEFAULT_COUNT = 5000
@@ -57,7 +57,7 @@ def evaluate_snapshot(
     count = _check_images(snapshot, index, data_index_path, count)
     selected = on_all_ranks(group, lambda: build_metrics(names, index.size, count, seed, weights, group.device))
     features = list({metric.feature.name: metric.feature for metric in selected}.values())
-    with together(group):
+    with report_lost_ranks(group):
         subsets = real_statistics(index, count, seed, features, group)
         source = _generated_source(snapshot, seed, group.device)
         generated = compute_statistics(source, count, features, group, "generated images")

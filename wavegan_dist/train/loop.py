@@ -14,7 +14,7 @@ from torch import Tensor
 from wavegan_dist.config import Experiment
 from wavegan_dist.data import DataErrorLog, Index, batch_keys, check_present, training_batches
 from wavegan_dist.errors import UsageError
-from wavegan_dist.processes import on_main, together
+from wavegan_dist.processes import on_main, report_lost_ranks
 from wavegan_dist.provenance import provenance
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.tracking import Tracker
@@ -47,7 +47,7 @@ def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_trac
     accelerator = launch.init_accelerator(experiment.train)
     index = load_index(experiment)
     folder = RunFolder(run_dir)
-    with together(accelerator), launch.open_run_folder(accelerator, folder):
+    with report_lost_ranks(accelerator), launch.open_run_folder(accelerator, folder):
         checkpoint = on_main(accelerator, lambda: checkpoint_to_resume(folder, experiment, index.digest, resume))
         trainer = Trainer(experiment, index, accelerator)
         if checkpoint is not None:
