@@ -33,8 +33,8 @@ def init_accelerator(train: TrainConfig) -> Accelerator:
             strategy of its own, or `train.strategy` cannot run here.
     """
     refuse_launcher_strategy()
-    # Buffers are equal on all ranks without a broadcast: batch statistics are synchronized (model/cpu_sync_batchnorm.py), and spectral norm
-    # computes the same from equal weights. Accelerate's only name for this option is deprecated since PyTorch 2.14.
+    # Buffers are equal on all ranks without a broadcast: batch statistics are synchronized (model/cpu_sync_batchnorm.py), and
+    # spectral norm computes the same from equal weights. Accelerate has only the name that PyTorch 2.14 deprecated.
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     # Without cpu=True, ranks that find no GPU would each train alone (accelerate 1.15).
