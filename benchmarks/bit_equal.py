@@ -3,12 +3,11 @@
     make bit-equal BASE=main~5        or: python benchmarks/bit_equal.py --base REVISION [--steps 50]
 
 Checks out REVISION into a temporary worktree and trains the demo's model from both trees with 1 and 2 processes, in float32
-and bfloat16, reporting at every step. Compares all losses, gradient norms and diagnostics of metrics.jsonl, the sample grids,
-and every tensor of the last checkpoint and of the last snapshot. Exits with 1 at the first difference. Uses the command line
-alone, so that the trees may differ in anything else.
+and bfloat16, with a report at every step. Compares all losses, gradient norms and diagnostics of metrics.jsonl, the sample
+grids, and every tensor of the last checkpoint and of the last snapshot. Exits with 1 at the first difference. Uses only the
+command line of each tree, so that the trees may differ in everything else.
 """
 
-import argparse
 import json
 import os
 import subprocess
@@ -20,9 +19,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
+from bench_common import argument_parser, write_smooth_noise
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -33,8 +31,8 @@ CASES = [(processes, precision) for precision in ("fp32", "bf16") for processes 
 
 
 def main() -> None:
-    """Compare all cases, print a line for each; exits with 1 where a value differs."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Compare all cases and print a line for each; exit with 1 if a value differs."""
+    parser = argument_parser(__doc__)
     parser.add_argument("--base", required=True, metavar="REVISION", help="commit to compare the working tree with")
     parser.add_argument("--steps", type=int, default=50, metavar="N", help="optimizer steps of each run (default: 50)")
     options = parser.parse_args()
@@ -59,7 +57,7 @@ def main() -> None:
 
 @contextmanager
 def worktree(revision: str, path: Path) -> Iterator[Path]:
-    """A checkout of `revision` at `path` while the block lasts."""
+    """Check out `revision` at `path` for the duration of the block."""
     git = ["git", "-C", str(ROOT), "worktree"]
     subprocess.run([*git, "add", "--quiet", "--detach", str(path), revision], check=True)
     try:
@@ -69,18 +67,14 @@ def worktree(revision: str, path: Path) -> Iterator[Path]:
 
 
 def write_shards(scratch: Path) -> Path:
-    """Shards of 512 patches of smooth noise, 32 px; returns their index.json."""
-    draws = np.random.default_rng(0)
-    (scratch / "images").mkdir()
-    for number in range(8):
-        coarse = Image.fromarray(draws.integers(0, 256, (16, 16, 3), dtype=np.uint8))
-        coarse.resize((288, 288), Image.Resampling.BICUBIC).save(scratch / "images" / f"{number}.png")
+    """Write shards of 512 patches of smooth noise, 32 px; return their index.json."""
+    write_smooth_noise(scratch / "images")
     run(ROOT, "-m", "wavegan_dist", "shards", "write", scratch / "images", scratch / "shards", "--size", 32, "--patches")
     return scratch / "shards" / "index.json"
 
 
 def train(tree: Path, index: Path, run_dir: Path, processes: int, precision: str, steps: int) -> Path:
-    """Train from the sources in `tree`; returns the run folder."""
+    """Train from the sources in `tree`; return the run folder."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     settings = {
         "data.index": index,
@@ -101,7 +95,7 @@ def train(tree: Path, index: Path, run_dir: Path, processes: int, precision: str
 
 
 def run(tree: Path, *arguments: object) -> None:
-    """Run Python on the sources in `tree`, one thread a process; exits with its output where it fails."""
+    """Run Python on the sources in `tree`, one thread per process; exit with its output if it fails."""
     variables = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
     command = [sys.executable, *map(str, arguments)]
     outcome = subprocess.run(command, cwd=tree, env=variables, capture_output=True, text=True)
@@ -110,22 +104,21 @@ def run(tree: Path, *arguments: object) -> None:
 
 
 def values(run_dir: Path) -> dict[str, Any]:
-    """Everything that two equal runs share, by name: metrics as numbers, tensors and grids by their sha256."""
-    found: dict[str, Any] = {}
+    """Return everything that two equal runs share, by name: metrics as numbers, tensors and sample grids as sha256."""
+    shared: dict[str, Any] = {}
     for line in (run_dir / "metrics.jsonl").read_text().splitlines():
         point = json.loads(line)
-        found |= {f"image {point['nimg']}: {name}": value for name, value in point.items() if not name.startswith(UNEQUAL)}
+        shared |= {f"image {point['nimg']}: {name}": value for name, value in point.items() if not name.startswith(UNEQUAL)}
     for file in run_dir.glob("samples/*.png"):
-        found[str(file.relative_to(run_dir))] = sha256(file.read_bytes()).hexdigest()
+        shared[str(file.relative_to(run_dir))] = sha256(file.read_bytes()).hexdigest()
     for folder in (*run_dir.glob("checkpoints/*"), *run_dir.glob("snapshots/*")):
-        for file in folder.glob("*.safetensors"):  # which file of a checkpoint a tensor is in, and its place there, is free
-            tensors = load_file(file)
-            found |= {f"{folder.relative_to(run_dir)}: {name}": digest(tensor) for name, tensor in tensors.items()}
-    return found
+        for file in folder.glob("*.safetensors"):  # trees may differ in which file of a checkpoint holds a tensor
+            shared |= {f"{folder.relative_to(run_dir)}: {name}": digest(tensor) for name, tensor in load_file(file).items()}
+    return shared
 
 
 def digest(tensor: Tensor) -> str:
-    """The sha256 of a tensor's bytes."""
+    """Return the sha256 of a tensor's bytes."""
     return sha256(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
 
 

@@ -1,13 +1,13 @@
-"""`wavegan evaluate` against torch-fidelity's own command on the same extractor and images; floors; memory.
+"""`wavegan evaluate`, compared with torch-fidelity's command on the same extractor and images; floors; memory.
 
     make bench-evaluation           or: python benchmarks/evaluation.py --count 1800
     python benchmarks/evaluation.py --floors        distances between disjoint real sets, by count
     python benchmarks/evaluation.py --memory        peak memory of FWD, by count
 
-One thread a process, no caches, whole commands: start, decoding, features, distance. The same images on both sides: real ones
-of the demo, of which there are just as many as are looked at (so that `wavegan evaluate` takes no floor), and those that an
-untrained snapshot makes: `wavegan evaluate` draws them, torch-fidelity finds them as PNGs and decodes in 4 workers of its own.
-Writes benchmarks/results/evaluation*.json.
+One thread per process, no caches. Timed are complete commands: start-up, decoding, features, distance. Both sides use the same
+images. The real images are those of the demo; the set holds exactly as many as are evaluated, so that `wavegan evaluate`
+computes no floor. The generated images come from an untrained snapshot: `wavegan evaluate` generates them, torch-fidelity reads
+them as PNGs and decodes them in 4 workers of its own. Writes benchmarks/results/evaluation*.json.
 """
 
 import argparse
@@ -19,11 +19,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
+from bench_common import argument_parser, write_result
 
 from wavegan_dist import config
 from wavegan_dist.data import Index, images_at, real_images, write_shards
@@ -32,7 +34,6 @@ from wavegan_dist.evaluate.metric import Metric
 from wavegan_dist.evaluate.real_images import draw_subsets
 from wavegan_dist.evaluate.spectrum import SpectrumError
 from wavegan_dist.evaluate.wavelet_distance import WaveletDistance
-from wavegan_dist.files import atomic_file
 from wavegan_dist.images import save_png
 from wavegan_dist.model.build import build_generator
 from wavegan_dist.model.snapshot import save_snapshot
@@ -48,78 +49,89 @@ MEMORY_SIZE = 64
 
 
 def main() -> None:
-    """Measure, print a table, write JSON."""
-    options = parse()
+    """Measure what the options ask for, print a table and write the result."""
+    options = parse_arguments()
     torch.set_num_threads(1)
     if options.memory_of:
         print(json.dumps(fwd(options.memory_of)))
         return
-    name, result = (
-        ("evaluation-floors", floors()) if options.floors
-        else ("evaluation-memory", memory()) if options.memory
-        else ("evaluation", speed(options.count))
-    )  # fmt: skip
-    out = Path(__file__).parent / "results" / f"{name}.json"
-    with atomic_file(out) as file:
-        json.dump({**result, "cores": os.cpu_count(), **provenance()}, file, indent=2)
-    print(out)
+    if options.floors:
+        name, result = "evaluation-floors", floors()
+    elif options.memory:
+        name, result = "evaluation-memory", memory()
+    else:
+        name, result = "evaluation", speed(options.count)
+    write_result(name, {**result, "cores": os.cpu_count(), **provenance()})
 
 
 def speed(count: int) -> dict[str, Any]:
-    """Images per second of whole commands, and how far their distances lie apart."""
+    """Measure the images per second of complete commands, and the relative difference of their distances."""
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
-        index = prepare(scratch, count)
-        evaluate = ("-m", "wavegan_dist", "evaluate", "--snapshot", scratch / "snapshot", "--data", index, "--metrics", "fd")
-        evaluate += ("--count", count, "--json")
-        fidelity = ("-c", FIDELITY, "--fid", "--cpu", "--json", "--silent", "--no-cache", "--feature-extractor", "efflite0@128")
-        commands: dict[str, tuple[object, ...]] = {
-            "torch-fidelity": (*fidelity, "--input1", scratch / "made", "--input2", scratch / "real"),
-            "1 process": (*evaluate, scratch / "1.json"),
-            "2 processes": (*LAUNCH, *evaluate, scratch / "2.json"),
-        }
-        rows, texts = [], {}
-        for name, command in commands.items():
-            seconds, texts[name] = timed(command, scratch / f"cache {name}")
+        rows: list[dict[str, Any]] = []
+        outputs = {}
+        for name, command in commands(scratch, count).items():
+            seconds, outputs[name] = timed(command, scratch / f"cache {name}")
             rows.append({"command": name, "images": 2 * count, "seconds": seconds, "images_per_second": 2 * count / seconds})
-        theirs = json.loads(texts["torch-fidelity"])["frechet_inception_distance"]
+        distance = json.loads(outputs["torch-fidelity"])["frechet_inception_distance"]
         ours = [json.loads((scratch / f"{n}.json").read_text())["metrics"]["fd_efflite0@128"] for n in (1, 2)]
     for row in rows:
         row["ratio"] = row["images_per_second"] / rows[0]["images_per_second"]
         print(
             "{command:<16} {images:>6} images {seconds:>7.1f} s {images_per_second:>7.1f} images/s {ratio:>6.2f}".format(**row)
         )
-    apart = [abs(value - theirs) / theirs for value in ours]
-    print(f"distance {theirs:.6f}; ours apart by {apart[0]:.1e} (1 process) and {apart[1]:.1e} (2) of it")
-    return {"count": count, "rows": rows, "distance": theirs, "ours": ours, "relative_difference": apart}
+    differences = [abs(value - distance) / distance for value in ours]
+    print(f"distance {distance:.6f}; relative difference of ours {differences[0]:.1e} (1 process), {differences[1]:.1e} (2)")
+    return {"count": count, "rows": rows, "distance": distance, "ours": ours, "relative_difference": differences}
+
+
+def commands(scratch: Path, count: int) -> dict[str, tuple[object, ...]]:
+    """Write the images and return the arguments of Python for each command by name, torch-fidelity's first."""
+    index = prepare(scratch, count)
+    data = ("--snapshot", scratch / "snapshot", "--data", index, "--count", count)
+    evaluate = ("-m", "wavegan_dist", "evaluate", *data, "--metrics", "fd", "--json")
+    fidelity = ("-c", FIDELITY, "--fid", "--cpu", "--json", "--silent", "--no-cache", "--feature-extractor", "efflite0@128")
+    return {
+        "torch-fidelity": (*fidelity, "--input1", scratch / "made", "--input2", scratch / "real"),
+        "1 process": (*evaluate, scratch / "1.json"),
+        "2 processes": (*LAUNCH, *evaluate, scratch / "2.json"),
+    }
 
 
 def prepare(scratch: Path, count: int) -> Path:
-    """An untrained snapshot, `count` real images as PNGs and as shards, generated ones as PNGs; returns the index's path."""
-    if not (DATA / "index.json").exists():
-        write_shards("embedded", DATA, 32)
-    index = Index.load(DATA)
+    """Write an untrained snapshot, `count` real images as PNGs and as shards, and `count` generated images as PNGs.
+
+    Returns:
+        The path of the shards' index.json.
+    """
+    index = demo_index()
     experiment = config.load(Path("configs/demo.yaml"))
     torch.manual_seed(0)
     weights = build_generator(experiment).state_dict()
     save_snapshot(scratch / "snapshot", weights, weights.items(), experiment, 0, index.digest)
     number = 0
-    for batch in real_images(index, count, 0, BATCH):
-        for image in batch:
-            save_png(image.permute(1, 2, 0), scratch / "real" / f"{number:06d}.png")
+    for batch_bchw in real_images(index, count, 0, BATCH):
+        for image_chw in batch_bchw:
+            save_png(image_chw.permute(1, 2, 0), scratch / "real" / f"{number:06d}.png")
             number += 1
-    timed(
-        ("-m", "wavegan_dist", "sample", "--snapshot", scratch / "snapshot", "--count", count, "--out", scratch / "made"),
-        scratch,
-    )
+    sample = ("sample", "--snapshot", scratch / "snapshot", "--count", count, "--out", scratch / "made")
+    timed(("-m", "wavegan_dist", *sample), scratch)
     write_shards(scratch / "real", scratch / "shards", 32, progress=False)
     return scratch / "shards" / "index.json"
 
 
-def timed(arguments: tuple[object, ...], cache: Path) -> tuple[float, str]:
-    """Seconds and standard output of a Python command, one thread a process, with a cache folder of its own.
+def demo_index() -> Index:
+    """Return the index of the demo's shards, which are written if they are missing."""
+    if not (DATA / "index.json").exists():
+        write_shards("embedded", DATA, 32)
+    return Index.load(DATA)
 
-    The compiled kernels alone are shared: building them is not what is measured.
+
+def timed(arguments: tuple[object, ...], cache: Path) -> tuple[float, str]:
+    """Run Python on one thread per process, with an empty cache folder except for the compiled kernels.
+
+    Returns:
+        The seconds that the command took, and its standard output.
     """
     kernels = cache / "wavegan" / "kernels"
     if not kernels.exists():
@@ -136,23 +148,14 @@ def timed(arguments: tuple[object, ...], cache: Path) -> tuple[float, str]:
 
 
 def floors() -> dict[str, Any]:
-    """FWD and the spectrum's error between disjoint sets of real 32 px patches: what the number of images alone costs."""
-    if not (DATA / "index.json").exists():
-        write_shards("embedded", DATA, 32)
-    index = Index.load(DATA)
+    """Compute FWD and the spectrum error between disjoint sets of real 32 px patches: the bias of a finite set."""
+    index = demo_index()
     metrics: list[Metric[Any]] = [WaveletDistance(32), WaveletDistance(32, "db2"), SpectrumError(32)]
-    features = [metric.feature for metric in metrics]
-    group = PartialState(cpu=True)
+    features, group = [metric.feature for metric in metrics], PartialState(cpu=True)
     rows = []
     for count in FLOOR_COUNTS:
         real, other = (
-            compute_statistics(
-                lambda numbers, rows=subset: images_at(index, rows[numbers.start : numbers.stop], BATCH),
-                count,
-                features,
-                group,
-                "",
-            )
+            compute_statistics(partial(images_of_rows, index, subset), count, features, group, "")
             for subset in draw_subsets(index, count, 0)
         )
         values = {
@@ -167,8 +170,13 @@ def floors() -> dict[str, Any]:
     return {"rows": rows}
 
 
+def images_of_rows(index: Index, rows: Any, numbers: range) -> Any:
+    """Yield batches, uint8 [B, 3, S, S], of the images rows[numbers.start : numbers.stop] of a set."""
+    return images_at(index, rows[numbers.start : numbers.stop], BATCH)
+
+
 def memory() -> dict[str, Any]:
-    """Peak resident memory of a process that takes the FWD of so many 64 px images, made as they are needed."""
+    """Measure the peak resident memory of a process that computes the FWD of 64 px images, generated when needed."""
     rows = []
     for count in MEMORY_COUNTS:
         command = [sys.executable, __file__, "--memory-of", str(count)]
@@ -179,7 +187,7 @@ def memory() -> dict[str, Any]:
 
 
 def fwd(count: int) -> dict[str, Any]:
-    """FWD between two sets of noise, `count` images each, and what it took."""
+    """Compute FWD between two sets of `count` noise images each; return its value, peak memory and images per second."""
 
     def images(seed: int) -> Callable[[range], Any]:
         def source(numbers: range) -> Any:
@@ -199,10 +207,10 @@ def fwd(count: int) -> dict[str, Any]:
     return {"count": count, "size": MEMORY_SIZE, "fwd": value, "peak_gib": peak, "images_per_second": rate}
 
 
-def parse() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=1800, metavar="N", help="images a side (default: 1800; at least 1281)")
+def parse_arguments() -> argparse.Namespace:
+    """Return the options of the command line."""
+    parser = argument_parser(__doc__)
+    parser.add_argument("--count", type=int, default=1800, metavar="N", help="images per side (default: 1800; at least 1281)")
     parser.add_argument("--floors", action="store_true", help="distances between disjoint real sets instead")
     parser.add_argument("--memory", action="store_true", help="peak memory of FWD instead")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)

@@ -1,16 +1,15 @@
-"""Cut runs short at random, over and over, and compare what they end as with a run that nobody touched, bit for bit.
+"""Kills runs at random moments, over and over, and compares their end bit for bit with a run that was not interrupted.
 
-A cut is SIGKILL to all processes of a run at a random moment of a drawn stage: start-up, the discriminators' phase, the
-generators', the writing of a checkpoint, of a snapshot. Compared are every tensor of the last checkpoint (weights, moments,
-EMA, buffers), the metrics (speed and memory left out), the sample grids and the snapshots' weights.
+A cut is SIGKILL to all processes of a run at a random moment of a random stage: start-up, D phase, G phase, writing of a
+checkpoint, writing of a snapshot. Compared are every tensor of the last checkpoint (weights, moments, EMA, buffers), the
+metrics except speed and memory, the sample grids and the weights of the snapshots.
 
-The processes are forked from one that has imported PyTorch, so that a start costs a fraction of a second, and log nothing to
-MLflow (benchmarks/tracking.py cuts that).
+The processes are forked from one that has imported PyTorch, so that a start takes a fraction of a second. The runs are not
+tracked: benchmarks/tracking.py covers MLflow.
 
     python benchmarks/resume.py [--cuts 100] [--processes 1,2] [--seed 0]
 """
 
-import argparse
 import json
 import os
 import random
@@ -27,54 +26,43 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
+from bench_common import argument_parser, write_result, write_smooth_noise
 from safetensors.torch import load_file
 
 from wavegan_dist.config import Experiment, parse
 from wavegan_dist.data import write_shards
 from wavegan_dist.provenance import provenance
 from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.tracking import Tracker
 from wavegan_dist.train import checkpoint, loop, run_writer
 from wavegan_dist.train.trainer import Trainer
 
-RESULTS = Path(__file__).parent / "results"
 STAGES = ("start-up", "d phase", "g phase", "save", "snapshot")
 STEPS, BATCH = 24, 32
 
 
-class NoTracker:
-    """Stands where the MLflow run is."""
-
-    def __init__(self, *_: object) -> None:
-        pass
-
-    def __getattr__(self, _: str) -> Callable[..., None]:
-        return lambda *_, **__: None
-
-
 class Cut:
-    """SIGKILL to this process group, at a random moment of the `turn`-th time that `stage` is entered.
+    """Sends SIGKILL to this process group at a moment of the `turn`-th time that `stage` is entered.
 
     Args:
-        stage: one of STAGES, or None: only measure how long the stages take.
+        stage: one of STAGES, or None to only measure the duration of all stages.
         turn: counted from 0.
-        fraction: of the stage's usual duration.
+        fraction: of the stage's usual duration, from its beginning to the signal.
         usual: seconds of each stage.
     """
 
     def __init__(self, stage: str | None, turn: int = 0, fraction: float = 0.0, usual: dict[str, float] | None = None) -> None:
         self.stage, self.turn, self.delay = stage, turn, fraction * (usual or {}).get(stage or "", 0.0)
-        self.seen: Counter[str] = Counter()
+        self.entered: Counter[str] = Counter()
         self.seconds: dict[str, list[float]] = {name: [] for name in STAGES}
 
     @contextmanager
-    def entered(self, stage: str) -> Iterator[None]:
-        """The block is a turn of the stage."""
-        if stage == self.stage and self.seen[stage] == self.turn:
+    def enter(self, stage: str) -> Iterator[None]:
+        """Count and time the block as one turn of the stage."""
+        if stage == self.stage and self.entered[stage] == self.turn:
             threading.Thread(target=self._kill, daemon=True).start()
-        self.seen[stage] += 1
+        self.entered[stage] += 1
         began = time.perf_counter()
         yield
         self.seconds[stage].append(time.perf_counter() - began)
@@ -84,33 +72,33 @@ class Cut:
         os.killpg(0, signal.SIGKILL)
 
     def watch(self, owner: Any, name: str, stage: str | Callable[..., str]) -> None:
-        """Take each call of `owner.name` as a turn of the stage."""
+        """Make each call of the function `owner.name` a turn of the stage, which may depend on the arguments."""
         original = getattr(owner, name)
 
         def watched(*arguments: Any, **settings: Any) -> Any:
-            with self.entered(stage if isinstance(stage, str) else stage(*arguments)):
+            with self.enter(stage if isinstance(stage, str) else stage(*arguments)):
                 return original(*arguments, **settings)
 
         setattr(owner, name, watched)
 
 
-def started(train_on: Callable[[Any], None], start_up: AbstractContextManager[None]) -> Callable[[Any], None]:
-    """`train_on` that ends the start-up."""
+def ending_start_up(train_to_end: Callable[[Any], None], start_up: AbstractContextManager[None]) -> Callable[[Any], None]:
+    """Return `train_to_end` that first leaves the context `start_up`."""
 
-    def begun(parts: Any) -> None:
+    def wrapped(parts: Any) -> None:
         start_up.__exit__(None, None, None)
-        train_on(parts)
+        train_to_end(parts)
 
-    return begun
+    return wrapped
 
 
-def process(experiment: Experiment, run: Path, rank: int, processes: int, port: int, cut: Cut) -> None:
-    """What a forked process does; never returns."""
+def run_rank(experiment: Experiment, run: Path, rank: int, world_size: int, port: int, cut: Cut) -> None:
+    """Train in a forked process and exit it; its output goes to RUN.log, the durations of its stages to RUN.json."""
     code = 1
     try:
-        if processes > 1:
+        if world_size > 1:
             os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-            os.environ |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+            os.environ |= {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size)}
         with run.with_suffix(".log").open("a") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
@@ -118,10 +106,10 @@ def process(experiment: Experiment, run: Path, rank: int, processes: int, port: 
             cut.watch(Trainer, "_run_phase", lambda _, phase, *__: f"{phase.name} phase")
             cut.watch(run_writer.RunWriter, "snapshot", "snapshot")
             cut.watch(checkpoint, "save", "save")
-            start_up = cut.entered("start-up")
+            start_up = cut.enter("start-up")
             start_up.__enter__()
-            loop.train_to_end = started(loop.train_to_end, start_up)
-        loop.train(experiment, run, make_tracker=NoTracker)  # type: ignore[arg-type]
+            loop.train_to_end = ending_start_up(loop.train_to_end, start_up)  # type: ignore[assignment]
+        loop.train(experiment, run, make_tracker=lambda *_: Tracker())  # discards everything
         if rank == 0:
             usual = {stage: sum(seconds) / len(seconds) for stage, seconds in cut.seconds.items() if seconds}
             run.with_suffix(".json").write_text(json.dumps(usual))
@@ -134,59 +122,52 @@ def process(experiment: Experiment, run: Path, rank: int, processes: int, port: 
         os._exit(code)
 
 
-def start(experiment: Experiment, run: Path, processes: int, cut: Cut) -> bool:
-    """Train in so many processes, to the end (True) or to the cut (False)."""
+def start(experiment: Experiment, run: Path, world_size: int, cut: Cut) -> bool:
+    """Train in `world_size` forked processes; return True if the run finished and False if it was cut."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     group, pids = 0, []
-    waiting, all_there = os.pipe()
-    for rank in range(processes):
+    ready_to_read, ready_to_write = os.pipe()
+    for rank in range(world_size):
         pid = os.fork()
         if not pid:
             os.setpgid(0, group)
-            os.close(all_there)
-            os.read(waiting, 1)  # until the group is whole: a kill shall meet all of it
-            process(experiment, run, rank, processes, port, cut)
+            os.close(ready_to_write)
+            os.read(ready_to_read, 1)  # until all processes are in the group: the cut must kill all of them
+            run_rank(experiment, run, rank, world_size, port, cut)
         os.setpgid(pid, group or pid)
         group = group or pid
         pids.append(pid)
-    os.close(all_there)
-    os.close(waiting)
+    os.close(ready_to_write)
+    os.close(ready_to_read)
     codes = {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids}
     if codes == {0}:
         return True
     if codes == {-signal.SIGKILL}:
         return False
-    sys.exit(
-        f"resume: exit codes {codes}; {run.with_suffix('.log')} tells why:\n" + run.with_suffix(".log").read_text()[-3000:]
-    )
+    log = run.with_suffix(".log")
+    sys.exit(f"resume: exit codes {codes}; the end of {log}:\n{log.read_text()[-3000:]}")
 
 
 def state(run: Path) -> dict[str, Any]:
-    """All that two equal runs have in common, by name."""
+    """Return everything that two equal runs share, by name: tensors as bytes, metrics as numbers, files as bytes."""
     folder = RunFolder(run)
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for file in folder.checkpoints()[-1].glob("*.safetensors"):
-        found |= {f"checkpoint {name}": value.numpy().tobytes() for name, value in load_file(file).items()}
+        values |= {f"checkpoint {name}": value.numpy().tobytes() for name, value in load_file(file).items()}
     for line in folder.metrics.read_text().splitlines():
         point = json.loads(line)
-        found |= {
-            f"{name} at {point['nimg']}": value for name, value in point.items() if not name.startswith(("speed", "memory"))
-        }
+        equal = {name: value for name, value in point.items() if not name.startswith(("speed", "memory"))}
+        values |= {f"{name} at {point['nimg']}": value for name, value in equal.items()}
     files = [*run.glob("samples/*.png"), *run.glob("snapshots/*/model.safetensors")]
-    return found | {str(file.relative_to(run)): file.read_bytes() for file in files}
+    return values | {str(file.relative_to(run)): file.read_bytes() for file in files}
 
 
-def settings(folder: Path) -> Experiment:
-    """A model so small that a step takes milliseconds, on noise."""
-    pictures = folder / "pictures"
-    pictures.mkdir()
-    draws = np.random.default_rng(0)
-    for number in range(8):
-        coarse = Image.fromarray(draws.integers(0, 256, (16, 16, 3), dtype=np.uint8))
-        coarse.resize((288, 288), Image.Resampling.BICUBIC).save(pictures / f"{number}.png")
-    write_shards(str(pictures), folder / "set", 32, patches=True)
+def make_experiment(folder: Path) -> Experiment:
+    """Write shards of noise; return the experiment of a model so small that a step takes milliseconds."""
+    write_smooth_noise(folder / "pictures")
+    write_shards(str(folder / "pictures"), folder / "set", 32, patches=True)
     kimg = BATCH / 1000
     lengths = {"total_kimg": STEPS * kimg, "snapshot_kimg": 4 * kimg, "checkpoint_kimg": 3 * kimg, "report_kimg": 2 * kimg}
     tree = {
@@ -197,57 +178,48 @@ def settings(folder: Path) -> Experiment:
     return parse(tree, "benchmarks/resume.py")
 
 
-def trial(experiment: Experiment, folder: Path, processes: int, cuts: int, draws: random.Random) -> dict[str, Any]:
-    """Runs with `cuts` cuts altogether; what they were and how the runs ended."""
-    straight = folder / f"straight-{processes}"
-    assert start(experiment, straight, processes, Cut(None))
+def trial(experiment: Experiment, folder: Path, world_size: int, cuts: int, draws: random.Random) -> dict[str, Any]:
+    """Train runs with `cuts` cuts altogether; return a row with the cuts by stage and the number of equal runs."""
+    straight = folder / f"straight-{world_size}"
+    assert start(experiment, straight, world_size, Cut(None))
     expected, usual = state(straight), json.loads(straight.with_suffix(".json").read_text())
     done: Counter[str] = Counter()
     equal, runs = 0, 0
-    while sum(done.values()) < cuts:
-        run = folder / f"cut-{processes}-{runs}"
+    while done.total() < cuts:
+        run = folder / f"cut-{world_size}-{runs}"
         finished = False
         while not finished:
-            armed = sum(done.values()) < cuts
-            stage = draws.choice(STAGES) if armed else None
+            stage = draws.choice(STAGES) if done.total() < cuts else None
             turn = 0 if stage == "start-up" else draws.randrange(2 if stage in ("save", "snapshot") else 8)
-            finished = start(experiment, run, processes, Cut(stage, turn, draws.random(), usual))
+            finished = start(experiment, run, world_size, Cut(stage, turn, draws.random(), usual))
             done[stage or ""] += not finished
-        got = state(run)
-        wrong = sorted(name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name))
+        result = state(run)
+        wrong = sorted(name for name in expected.keys() | result.keys() if expected.get(name) != result.get(name))
         runs, equal = runs + 1, equal + (not wrong)
-        print(
-            f"{processes} processes, run {runs}: {sum(done.values())} cuts so far, {'equal' if not wrong else wrong[:5]}",
-            flush=True,
-        )
-    return {
-        "processes": processes,
-        "cuts": sum(done.values()),
-        **{stage: done[stage] for stage in STAGES},
-        "runs": runs,
-        "equal": equal,
-    }
+        outcome = "equal" if not wrong else wrong[:5]
+        print(f"{world_size} processes, run {runs}: {done.total()} cuts so far, {outcome}", flush=True)
+    by_stage = {stage: done[stage] for stage in STAGES}
+    return {"processes": world_size, "cuts": done.total(), **by_stage, "runs": runs, "equal": equal}
 
 
 def main() -> int:
-    """Run the trials and print their table; 1 where a run ended differently."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--cuts", type=int, default=100, help="for each number of processes")
-    options.add_argument("--processes", default="1,2")
-    options.add_argument("--seed", type=int, default=0)
-    chosen = options.parse_args()
+    """Run the trials, print their table and write the result; return 1 if a run ended with other numbers."""
+    parser = argument_parser(__doc__)
+    parser.add_argument("--cuts", type=int, default=100, help="for each number of processes")
+    parser.add_argument("--processes", default="1,2")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        experiment = settings(Path(folder))
+        experiment = make_experiment(Path(folder))
         rows = [
-            trial(experiment, Path(folder), int(processes), chosen.cuts, random.Random(chosen.seed))
-            for processes in chosen.processes.split(",")
+            trial(experiment, Path(folder), int(world_size), options.cuts, random.Random(options.seed))
+            for world_size in options.processes.split(",")
         ]
     print(" | ".join(rows[0]))
     for row in rows:
         print(" | ".join(map(str, row.values())))
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "resume.json").write_text(json.dumps({"rows": rows, "about": provenance()}, indent=2))
+    write_result("resume", {"rows": rows, "about": provenance()})
     return int(any(row["equal"] < row["runs"] for row in rows))
 
 

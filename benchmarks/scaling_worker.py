@@ -1,6 +1,7 @@
-"""One process of benchmarks/scaling.py, started by `accelerate launch`: real training steps, timed part by part, when told to.
+"""One process of benchmarks/scaling.py, started by `accelerate launch`: takes real training steps on request and times them.
 
-It waits for `go-NAME-ROUND` in the folder that both sides know and answers with `NAME-ROUND.RANK.json`; `quit` ends it.
+Waits for the request file `go-NAME-NUMBER` in a folder that both sides know, and answers with `NAME-NUMBER.RANK.json`. The
+request `quit` ends the process.
 """
 
 import argparse
@@ -35,59 +36,59 @@ from wavegan_dist.train.signals import Signals
 from wavegan_dist.train.step_sync import StepSync
 from wavegan_dist.train.trainer import Trainer
 
-MESSAGES = [2**power for power in range(8, 25, 2)]  # bytes
-PRODUCTS = ("aten::convolution", "aten::convolution_backward", "aten::mm", "aten::bmm", "aten::addmm")
-POLL = 0.02
+MESSAGE_SIZES = [2**power for power in range(8, 25, 2)]  # bytes
+MATRIX_PRODUCTS = ("aten::convolution", "aten::convolution_backward", "aten::mm", "aten::bmm", "aten::addmm")
+POLL_INTERVAL = 0.02
 
 
-class Parts:
-    """Seconds of one step by part. Exchanges inside a forward or a backward are taken out of compute."""
+class StepTimer:
+    """Measures the seconds of each part of one step. Communication inside a forward or backward pass is not compute."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.began: dict[str, float] = {}
-        self.sent = 0.0  # when the last bucket of gradients left
+        self.last_bucket_sent = 0.0
 
     def start(self, part: str) -> None:
-        """`part` begins."""
+        """Start the clock of `part`."""
         self.began[part] = time.perf_counter()
 
     def stop(self, part: str) -> None:
-        """`part` ends."""
+        """Stop the clock of `part`."""
         self.seconds[part] += time.perf_counter() - self.began[part]
 
-    def timed(self, part: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        """`work`, its time counted as `part`."""
+    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `function` with its time counted as `part`."""
 
         def run(*arguments: Any, **keywords: Any) -> Any:
             self.start(part)
             try:
-                return work(*arguments, **keywords)
+                return function(*arguments, **keywords)
             finally:
                 self.stop(part)
 
         return run
 
-    def backward(self, work: Callable[..., Any]) -> Callable[..., Any]:
-        """`Tensor.backward`; what follows the last bucket's departure is waiting for gradients."""
-        timed = self.timed("passes", work)
+    def timed_backward(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `Tensor.backward` with the time after the last bucket was sent counted as waiting for gradients."""
+        timed = self.timed("passes", function)
 
         def run(*arguments: Any, **keywords: Any) -> None:
-            self.sent = 0.0
+            self.last_bucket_sent = 0.0
             timed(*arguments, **keywords)
-            if self.sent:
-                self.seconds["gradients"] += time.perf_counter() - self.sent
+            if self.last_bucket_sent:
+                self.seconds["gradients"] += time.perf_counter() - self.last_bucket_sent
 
         return run
 
-    def share(self, _: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-        """DDP's exchange of a bucket, as it does by itself."""
-        self.sent = time.perf_counter()
+    def all_reduce_bucket(self, _: object, bucket: Any) -> torch.futures.Future[Tensor]:
+        """Average a gradient bucket over all ranks as DDP does without a communication hook."""
+        self.last_bucket_sent = time.perf_counter()
         work = dist.all_reduce(bucket.buffer().div_(dist.get_world_size()), async_op=True)
         return work.get_future().then(lambda future: future.value()[0])
 
     def drain(self, total: float) -> dict[str, float]:
-        """The parts of a step that took `total`; `other` is the rest."""
+        """Return the parts of a step that took `total` seconds, with the rest as `other`, and reset the clocks."""
         parts = {name: self.seconds[name] for name in ("data", "norms", "gradients", "optimizer", "agreement")}
         parts["compute"] = self.seconds["passes"] - parts["norms"] - parts["gradients"]
         parts["other"] = total - sum(parts.values())
@@ -95,73 +96,73 @@ class Parts:
         return {**parts, "total": total}
 
 
-def watch(parts: Parts, trainer: Trainer, wrappers: list[DistributedDataParallel]) -> None:
-    """Put the stopwatches in place."""
-    cpu_sync_batchnorm._all_gather_pairs = parts.timed("norms", cpu_sync_batchnorm._all_gather_pairs)
-    torch.Tensor.backward = parts.backward(torch.Tensor.backward)  # type: ignore[method-assign]
-    register_optimizer_step_pre_hook(lambda *_: parts.start("optimizer"))
-    register_optimizer_step_post_hook(lambda *_: parts.stop("optimizer"))
+def install(timer: StepTimer, trainer: Trainer, wrappers: list[DistributedDataParallel]) -> None:
+    """Make a trainer's forward and backward passes, norms, optimizers and DDP wrappers report to `timer`."""
+    cpu_sync_batchnorm._all_gather_pairs = timer.timed("norms", cpu_sync_batchnorm._all_gather_pairs)
+    torch.Tensor.backward = timer.timed_backward(torch.Tensor.backward)  # type: ignore[method-assign]
+    register_optimizer_step_pre_hook(lambda *_: timer.start("optimizer"))
+    register_optimizer_step_post_hook(lambda *_: timer.stop("optimizer"))
     for module in trainer.accelerator._models:
-        module.register_forward_pre_hook(lambda *_: parts.start("passes"))
-        module.register_forward_hook(lambda *_: parts.stop("passes"))
+        module.register_forward_pre_hook(lambda *_: timer.start("passes"))
+        module.register_forward_hook(lambda *_: timer.stop("passes"))
     for wrapper in wrappers:
-        wrapper.register_comm_hook(None, parts.share)
+        wrapper.register_comm_hook(None, timer.all_reduce_bucket)
 
 
 @contextmanager
-def caught(wrappers: list[DistributedDataParallel]) -> Iterator[None]:
-    """Fill `wrappers` with what is made meanwhile."""
+def collecting_ddp_wrappers(wrappers: list[DistributedDataParallel]) -> Iterator[None]:
+    """Append every DDP wrapper that is constructed in the block to `wrappers`."""
 
-    def seen(parent: torch.nn.Module, name: str, _: object) -> None:
+    def collect(parent: torch.nn.Module, name: str, _: object) -> None:
         if isinstance(parent, DistributedDataParallel) and name == "module":
             wrappers.append(parent)
 
-    hook = register_module_module_registration_hook(seen)
+    hook = register_module_module_registration_hook(collect)
     yield
     hook.remove()
 
 
-class Job:
-    """A trainer that makes steps when asked."""
+class Worker:
+    """A trainer that takes steps on request."""
 
     def __init__(self, folder: Path, experiment: config.Experiment) -> None:
         accelerator = launch.init_accelerator(experiment.train)
         index = load_index(experiment)
-        self.parts = Parts()
+        self.timer = StepTimer()
         wrappers: list[DistributedDataParallel] = []
-        with caught(wrappers):
+        with collecting_ddp_wrappers(wrappers):
             self.trainer = Trainer(experiment, index, accelerator)
-        watch(self.parts, self.trainer, wrappers)
+        install(self.timer, self.trainer, wrappers)
         error_log = DataErrorLog(accelerator, folder / "data_errors.jsonl", index, 0.0)
-        self.batches = self._waiting(local_batches(self.trainer, index, error_log))
+        self.batches = self._timed_batches(local_batches(self.trainer, index, error_log))
         self.step_sync = StepSync(self.trainer, Checkpointer(self.trainer, dict), Signals())
 
-    def _waiting(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
-        take = self.parts.timed("data", lambda: next(batches))
+    def _timed_batches(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
+        take = self.timer.timed("data", lambda: next(batches))
         while True:
             yield take()
 
     def step(self) -> dict[str, float]:
-        """Seconds of each part of one step, as the loop makes it."""
+        """Take one step as the training loop does; return the seconds of each part."""
         began = time.perf_counter()
         self.trainer.step(self.batches)
-        self.parts.timed("agreement", self.step_sync.all_reduce)()
-        return self.parts.drain(time.perf_counter() - began)
+        self.timer.timed("agreement", self.step_sync.all_reduce)()
+        return self.timer.drain(time.perf_counter() - began)
 
-    def products(self) -> float:
-        """Share of a step's time, by PyTorch's profiler, spent in matrix products and convolutions."""
-        with profile(activities=[ProfilerActivity.CPU]) as seen:
+    def products_share(self) -> float:
+        """Return the share of a step's time spent in matrix products and convolutions, by PyTorch's profiler."""
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
             for _ in range(2):
                 self.step()
-        events = seen.key_averages()
-        within = sum(event.cpu_time_total for event in events if event.key in PRODUCTS)
-        return within / sum(event.self_cpu_time_total for event in events)
+        events = profiler.key_averages()
+        products = sum(event.cpu_time_total for event in events if event.key in MATRIX_PRODUCTS)
+        return float(products / sum(event.self_cpu_time_total for event in events))
 
 
 def all_reduce_seconds(rounds: int = 50) -> dict[int, float]:
-    """Mean seconds of an all-reduce by its bytes: a step adds many of them up."""
+    """Return the mean seconds of an all-reduce by its size in bytes. The mean, because a step is a sum of many."""
     means = {}
-    for size in MESSAGES:
+    for size in MESSAGE_SIZES:
         message, times = torch.zeros(size // 4), []
         for _ in range(rounds):
             dist.barrier()
@@ -173,44 +174,44 @@ def all_reduce_seconds(rounds: int = 50) -> dict[int, float]:
 
 
 def main() -> None:
-    """Make the first step, then do as told."""
-    options = parse()
-    job = Job(options.folder, config.load(options.config, options.overrides))
-    job.step()
-    answer(options, job, "first", {"at": time.time()})
+    """Take the first step, then serve requests."""
+    options = parse_arguments()
+    worker = Worker(options.folder, config.load(options.config, options.overrides))
+    worker.step()
+    write_answer(options, worker, "first", {"at": time.time()})
     for number in range(10**6):
-        task = wait(options.folder, options.name, number)
-        if task["do"] == "quit":
+        request = wait_for_request(options.folder, options.name, number)
+        if request["do"] == "quit":
             break
-        if task["do"] == "steps":
-            job.step()
-            told: Any = {"steps": [job.step() for _ in range(task["count"])]}
-        elif task["do"] == "products":
-            told = {"share": job.products()}
+        if request["do"] == "steps":
+            worker.step()
+            answer: dict[str, Any] = {"steps": [worker.step() for _ in range(request["count"])]}
+        elif request["do"] == "products":
+            answer = {"share": worker.products_share()}
         else:
-            told = {"seconds": all_reduce_seconds()}
-        answer(options, job, str(number), told)
+            answer = {"seconds": all_reduce_seconds()}
+        write_answer(options, worker, str(number), answer)
 
 
-def wait(folder: Path, name: str, number: int) -> dict[str, Any]:
-    """The next task, when it is there; this process sleeps meanwhile."""
+def wait_for_request(folder: Path, name: str, number: int) -> dict[str, Any]:
+    """Sleep until the request of that number is there; return `quit` if the launcher has died."""
     while not (path := folder / f"go-{name}-{number}").exists():
-        if os.getppid() == 1:  # the launcher is gone
+        if os.getppid() == 1:
             return {"do": "quit"}
-        time.sleep(POLL)
-    task: dict[str, Any] = json.loads(path.read_text())
-    return task
+        time.sleep(POLL_INTERVAL)
+    request: dict[str, Any] = json.loads(path.read_text())
+    return request
 
 
-def answer(options: argparse.Namespace, job: Job, number: str, told: dict[str, Any]) -> None:
-    """Say what was measured, and the peak memory so far."""
-    rank = job.trainer.accelerator.process_index
+def write_answer(options: argparse.Namespace, worker: Worker, number: str, answer: dict[str, Any]) -> None:
+    """Write the answer to a request, with this process's peak memory so far."""
+    rank = worker.trainer.accelerator.process_index
     with atomic_file(options.folder / f"{options.name}-{number}.{rank}.json") as file:
-        json.dump({**told, "peak_bytes": peak_memory()}, file)
+        json.dump({**answer, "peak_bytes": peak_memory()}, file)
 
 
-def parse() -> argparse.Namespace:
-    """The command line."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--name", required=True)

@@ -1,8 +1,9 @@
-"""What all tests share: small real shards, and commands run as a user runs them."""
+"""Fixtures of all tests: a small set of shards, a config of a tiny model, and the `wavegan` command."""
 
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from wavegan_dist.data import Index, write_shards
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory) -> Path:
-    """Folder of 8 shards of 32 px: 512 patches of photograph-like noise."""
+    """A folder of 8 shards with 512 patches of smooth noise, 32 px."""
     folder = tmp_path_factory.mktemp("images")
     draws = np.random.default_rng(0)
     for number in range(8):
@@ -32,13 +33,13 @@ def index(shards) -> Index:
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory) -> str:
-    """URI of an MLflow store that all tests of a session share: making its tables takes seconds."""
+    """URI of an MLflow database that all tests of a session share, because creating its tables takes seconds."""
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
 
 
 @pytest.fixture(scope="session")
 def config(tmp_path_factory, shards, store) -> Path:
-    """A config of a model so small that a step takes milliseconds."""
+    """The config file of a model so small that a step takes milliseconds."""
     path = tmp_path_factory.mktemp("config") / "tiny.yaml"
     path.write_text(
         f"data: {{index: {shards}/index.json, workers: 0}}\n"
@@ -51,9 +52,9 @@ def config(tmp_path_factory, shards, store) -> Path:
 
 @pytest.fixture(scope="session")
 def wavegan() -> Command:
-    """Runs `wavegan ARGUMENTS` in a process of its own."""
+    """Run `wavegan ARGUMENTS` in a new process; keyword arguments go to `subprocess.run`."""
 
-    def run(*arguments: object, **settings: object) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: object, **settings: Any) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "wavegan_dist", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120, **settings)
 

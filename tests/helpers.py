@@ -20,21 +20,21 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Returns this process's environment with `variables` added and without those that a launcher or MLflow reads."""
+    """Return this process's environment with `variables` added and without those that a launcher or MLflow reads."""
     removed = ("RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "ACCELERATE_", "MLFLOW_TRACKING")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(removed)}
     return {**inherited, "OMP_NUM_THREADS": "1", **variables}
 
 
 def free_port() -> str:
-    """Returns a TCP port of this machine on which no process listens."""
+    """Return a TCP port of this machine on which no process listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return str(free.getsockname()[1])
 
 
 def fresh_cache(folder: Path) -> str:
-    """Returns `folder` as an XDG_CACHE_HOME that holds only the compiled kernels: compiling them takes half a minute."""
+    """Return `folder` as an XDG_CACHE_HOME that holds only the compiled kernels: compiling them takes half a minute."""
     (folder / "wavegan").mkdir(parents=True, exist_ok=True)
     KERNELS.mkdir(parents=True, exist_ok=True)
     if not (folder / "wavegan" / "kernels").exists():
@@ -43,7 +43,7 @@ def fresh_cache(folder: Path) -> str:
 
 
 def refused(outcome: subprocess.CompletedProcess[str], *words: str, exit_code: int = 2) -> None:
-    """Asserts that a command failed with `exit_code` and exactly one line on stderr, which contains all `words`."""
+    """Assert that a command failed with `exit_code` and exactly one line on stderr, which contains all `words`."""
     assert outcome.returncode == exit_code, outcome.stderr
     assert len(outcome.stderr.strip().splitlines()) == 1, outcome.stderr
     assert outcome.stderr.startswith("wavegan: ")
@@ -52,13 +52,13 @@ def refused(outcome: subprocess.CompletedProcess[str], *words: str, exit_code: i
 
 
 def points(run: Path) -> list[dict[str, Any]]:
-    """Returns the reports of a training run, in order: the lines of its metrics.jsonl."""
+    """Return the reports of a training run, in order: the lines of its metrics.jsonl."""
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 @contextmanager
 def start_ranks(world_size: int, *arguments: object, **variables: str) -> Iterator[list[subprocess.Popen[str]]]:
-    """Starts `python ARGUMENTS` once per rank, with the variables from which the ranks form one process group.
+    """Start `python ARGUMENTS` once per rank, with the variables from which the ranks form one process group.
 
     stderr of each rank is a pipe. Kills the ranks that still run at the end of the block.
     """
@@ -84,7 +84,7 @@ def start_ranks(world_size: int, *arguments: object, **variables: str) -> Iterat
 
 
 def run_ranks(world_size: int, *arguments: object, exit_code: int = 0, timeout: float = 400, **variables: str) -> list[str]:
-    """Runs `python ARGUMENTS` as one process group, asserts every rank's exit code and returns every rank's stderr."""
+    """Run `python ARGUMENTS` as one process group, assert every rank's exit code and return every rank's stderr."""
     with start_ranks(world_size, *arguments, **variables) as ranks:
         errors = [rank.communicate(timeout=timeout)[1] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [exit_code] * world_size, "\n".join(text[-1500:] for text in errors)
@@ -92,16 +92,16 @@ def run_ranks(world_size: int, *arguments: object, exit_code: int = 0, timeout: 
 
 
 def accelerate_command(*arguments: object) -> list[str]:
-    """Returns the command `accelerate launch ARGUMENTS` of this Python environment."""
+    """Return the command `accelerate launch ARGUMENTS` of this Python environment."""
     return [str(Path(sys.executable).with_name("accelerate")), "launch", *map(str, arguments)]
 
 
 def accelerate_launch(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Runs `accelerate launch ARGUMENTS` and captures its output."""
+    """Run `accelerate launch ARGUMENTS` and capture its output."""
     command = accelerate_command(*arguments)
     return subprocess.run(command, env=environment(**variables), capture_output=True, text=True, timeout=120)
 
 
 def two_processes() -> list[object]:
-    """Returns the arguments with which `accelerate launch` runs `wavegan` in two CPU processes."""
+    """Return the arguments with which `accelerate launch` runs `wavegan` in two CPU processes."""
     return ["--config_file", PROFILES / "cpu2.yaml", "--main_process_port", free_port(), "-m", "wavegan_dist"]

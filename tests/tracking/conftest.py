@@ -1,82 +1,44 @@
-"""A real MLflow server, and a proxy before it that misbehaves as networks and servers do."""
+"""A real MLflow server, and a proxy in front of it that fails as networks and servers do."""
 
 import http.client
-import os
 import random
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-import requests
 from mlflow import MlflowClient
+from mlflow_server import MlflowServer
 
-from tests.helpers import environment
 from wavegan_dist import config as configuration
-from wavegan_dist.tracking.record import Record
-
-
-class Server:
-    """`mlflow server` on loopback."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.folder, self.uri = folder, f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        command = [Path(sys.executable).with_name("mlflow"), "server", "--port", str(self.port), "--workers", "1"]
-        stores = ["--backend-store-uri", f"sqlite:///{self.folder}/server.db", "--artifacts-destination", self.folder / "files"]
-        with (self.folder / "log").open("a") as log:
-            self.process = subprocess.Popen(
-                [*command, *stores],
-                cwd=self.folder,
-                env=environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + 90
-        while not self.answers():
-            assert time.monotonic() < deadline, (self.folder / "log").read_text()
-            time.sleep(0.1)
-
-    def answers(self) -> bool:
-        try:
-            return requests.get(f"{self.uri}/health", timeout=5).ok
-        except requests.RequestException:
-            return False
-
-    def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+from wavegan_dist.config import Experiment
+from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.tracking.tracking_info import TrackingInfo
 
 
 class Proxy(ThreadingHTTPServer):
-    """Stands before a server.
+    """Forwards requests to a server, or fails as `mode` says.
 
-    `mode`: pass, fail (500), fail PUT (files only), hang, or lose (some answers, their requests done).
+    `mode`: `pass`; `fail` (status 500); `fail PUT` (500 for uploads only); `hang`; `lose` (forwards every request, and closes
+    the connection without an answer for half of them).
     """
 
     daemon_threads = True
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: MlflowServer) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.server, self.mode, self.draws = server, "pass", random.Random(0)
         self.uri = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
-    def handle_error(self, request, client_address) -> None:
-        """A client that left is no news."""
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Print nothing: clients that disconnect are expected."""
 
 
 class Handler(BaseHTTPRequestHandler):
+    server: Proxy
     protocol_version = "HTTP/1.1"
 
     def _answer(self) -> None:
@@ -90,58 +52,26 @@ class Handler(BaseHTTPRequestHandler):
         lose = proxy.mode == "lose" and proxy.draws.random() < 0.5
         connection = http.client.HTTPConnection("127.0.0.1", proxy.server.port)
         connection.request(self.command, self.path, body, dict(self.headers))
-        answer = connection.getresponse()
-        content = answer.read()
+        response = connection.getresponse()
+        content = response.read()
         if lose:
             self.close_connection = True
             return
-        self.send_response(answer.status)
-        self.send_header("Content-Type", answer.headers.get("Content-Type", "application/json"))
+        self.send_response(response.status)
+        self.send_header("Content-Type", response.headers.get("Content-Type", "application/json"))
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _answer  # noqa: N815
 
-    def log_message(self, *arguments) -> None:
-        """Quiet."""
+    def log_message(self, *arguments: object) -> None:
+        """Print nothing."""
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """A server that is there; who kills it starts it again."""
-    server = Server(tmp_path_factory.mktemp("server"))
-    server.start()
-    yield server
-    server.kill()
+class StoredRun:
+    """What the server has stored of one MLflow run."""
 
-
-@pytest.fixture
-def proxy(server):
-    proxy = Proxy(server)
-    yield proxy
-    proxy.shutdown()
-    proxy.server_close()
-
-
-@pytest.fixture
-def experiment(config):
-    """An experiment that is tracked at a URI."""
-    return lambda uri: configuration.load(config, [f"tracking.uri={uri}"])
-
-
-@pytest.fixture
-def client(server) -> MlflowClient:
-    return MlflowClient(server.uri)
-
-
-@pytest.fixture
-def stored(client):
-    """What the server has of a run folder's run."""
-    return lambda run: Stored(client, Record.of(run).run_id)
-
-
-class Stored:
     def __init__(self, client: MlflowClient, run_id: str) -> None:
         self.client, self.run_id = client, run_id
 
@@ -157,3 +87,37 @@ class Stored:
     @property
     def status(self) -> str:
         return self.client.get_run(self.run_id).info.status
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """A running server. A test that kills it starts it again."""
+    server = MlflowServer(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def proxy(server: MlflowServer) -> Iterator[Proxy]:
+    proxy = Proxy(server)
+    yield proxy
+    proxy.shutdown()
+    proxy.server_close()
+
+
+@pytest.fixture
+def experiment(config: Path) -> Callable[[str], Experiment]:
+    """Make an experiment that is tracked at a URI."""
+    return lambda uri: configuration.load(config, [f"tracking.uri={uri}"])
+
+
+@pytest.fixture
+def client(server: MlflowServer) -> MlflowClient:
+    return MlflowClient(server.uri)
+
+
+@pytest.fixture
+def stored(client: MlflowClient) -> Callable[[Path], StoredRun]:
+    """Return what the server has stored of a run folder's MLflow run."""
+    return lambda run: StoredRun(client, TrackingInfo.load(RunFolder(run)).run_id)

@@ -1,4 +1,4 @@
-"""Delivery to a real server through a network that misbehaves: everything once, in order."""
+"""Delivery to a real server through a network that fails: every event once and in order."""
 
 import re
 import time
@@ -8,22 +8,24 @@ from PIL import Image
 
 from tests.helpers import refused
 from wavegan_dist.errors import WaveganError
+from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.tracking import log_metrics, sync
-from wavegan_dist.tracking.record import Record
+from wavegan_dist.tracking.mlflow_run import MlflowUnavailableError
 from wavegan_dist.tracking.sender import Sender
 from wavegan_dist.tracking.spool import Spool
-from wavegan_dist.tracking.store import AwayError
+from wavegan_dist.tracking.tracking_info import TrackingInfo
 
 
 @pytest.fixture
 def spool(tmp_path, experiment, proxy) -> Spool:
-    """The spool of a run that is tracked through the proxy, with some of everything in it."""
+    """The spool of a run that is tracked through the proxy, with events of every kind."""
     run = tmp_path / "run"
     (run / "snapshot").mkdir(parents=True)
     for name in ("weights", "config"):
         (run / "snapshot" / name).write_text(name)
     Image.new("RGB", (300, 300)).save(run / "grid.png")
-    Record.new(run, experiment(proxy.uri)).save(run)
+    folder = RunFolder(run)
+    TrackingInfo.create(folder, experiment(proxy.uri)).save(folder)
     spool = Spool(run / "tracking" / "train.jsonl")
     spool.open()
     spool.append({"kind": "params", "values": {f"p{i}": i for i in range(150)}})
@@ -36,8 +38,8 @@ def spool(tmp_path, experiment, proxy) -> Spool:
     return spool
 
 
-def assert_all_there_once(stored, spool):
-    run = stored(spool.run)
+def assert_complete_and_unique(stored, spool):
+    run = stored(spool.folder.path)
     for i in (0, 149):
         assert run.steps(f"m{i}") == list(range(100, 1100, 100))
         assert run.values(f"m{i}") == [nimg + i / 7 for nimg in range(100, 1100, 100)]
@@ -48,107 +50,107 @@ def assert_all_there_once(stored, spool):
     assert run.status == "FINISHED"
 
 
-def deliver_at_last(spool: Spool) -> int:
-    """How often delivery failed before it was done; a new sender each time, as after a crash."""
+def deliver_with_retries(spool: Spool) -> int:
+    """Delivers with a new sender for each attempt, as after a crash; returns the number of failed attempts."""
     for failures in range(200):
         try:
             Sender(spool).deliver()
             return failures
-        except AwayError:
+        except MlflowUnavailableError:
             pass
-    raise AssertionError("never done")
+    raise AssertionError("200 attempts failed")
 
 
-def test_answers_that_are_lost_double_nothing(spool, proxy, stored, client):
+def test_lost_answers_duplicate_nothing(spool, proxy, stored, client):
     proxy.mode = "lose"
-    assert deliver_at_last(spool) > 5
-    assert_all_there_once(stored, spool)
-    key = Record.of(spool.run).key
+    assert deliver_with_retries(spool) > 5
+    assert_complete_and_unique(stored, spool)
+    key = TrackingInfo.load(spool.folder).key
     experiment = client.get_experiment_by_name("wavegan").experiment_id
     (run,) = client.search_runs([experiment], f"tags.`wavegan.key` = '{key}'")
-    assert run.info.start_time == Record.of(spool.run).started
+    assert run.info.start_time == TrackingInfo.load(spool.folder).started
     assert run.info.run_name == "run"
 
 
-def test_a_position_that_is_lost_doubles_nothing(spool, stored):
+def test_a_lost_position_duplicates_nothing(spool, stored):
     Sender(spool).deliver()
-    spool.sent.unlink()
+    spool.position.unlink()
     Sender(spool).deliver()
-    assert_all_there_once(stored, spool)
+    assert_complete_and_unique(stored, spool)
 
 
 def test_a_server_that_fails_gets_everything_when_it_recovers(spool, proxy, stored):
     proxy.mode = "fail"
     for _ in range(10):
-        with pytest.raises(AwayError, match="500"):
+        with pytest.raises(MlflowUnavailableError, match="500"):
             Sender(spool).deliver()
     proxy.mode = "pass"
     Sender(spool).deliver()
-    assert_all_there_once(stored, spool)
+    assert_complete_and_unique(stored, spool)
 
 
-def test_what_mlflow_refuses_is_skipped_and_counted_and_the_rest_arrives(spool, stored, caplog):
+def test_values_and_events_that_mlflow_rejects_are_skipped_and_counted(spool, stored, caplog):
     spool.append({"kind": "metrics", "nimg": 1100, "values": {"m0": 1.0, "what: <name>": 1.0, "m1": 2.0}})
     spool.append({"kind": "picture", "path": "gone.png", "name": "samples", "nimg": 1100})
     spool.append({"kind": "nonsense"})
     spool.append({"kind": "metrics", "nimg": 1200, "values": {"m0": 3.0}})
     Sender(spool).deliver()
-    assert not spool.left()
-    assert spool.progress()[1] == 3
-    assert stored(spool.run).steps("m0")[-2:] == [1100, 1200]
-    assert stored(spool.run).steps("m1")[-1] == 1100
+    assert not spool.count_undelivered()
+    assert spool.delivered()[1] == 3
+    assert stored(spool.folder.path).steps("m0")[-2:] == [1100, 1200]
+    assert stored(spool.folder.path).steps("m1")[-1] == 1100
     for word in ("what: <name>", "gone.png", "nonsense"):
         assert sum(word in message for message in caplog.messages) == 1
 
 
-def test_files_that_always_fail_hold_nothing_up_for_ever(spool, proxy, stored, caplog):
+def test_files_that_always_fail_are_skipped_after_five_attempts(spool, proxy, stored, caplog):
     spool.append({"kind": "metrics", "nimg": 1100, "values": {"m0": 1.0}})
     proxy.mode = "fail PUT"
     sender = Sender(spool)
     for _ in range(8):  # five tries of the picture, five of the snapshot
-        with pytest.raises(AwayError, match="500"):
+        with pytest.raises(MlflowUnavailableError, match="500"):
             sender.deliver()
     sender.deliver()
-    assert stored(spool.run).steps("m0")[-1] == 1100
-    assert stored(spool.run).status == "FINISHED"
-    assert spool.progress()[1] == 2
+    assert stored(spool.folder.path).steps("m0")[-1] == 1100
+    assert stored(spool.folder.path).status == "FINISHED"
+    assert spool.delivered()[1] == 2
     assert sum("failed 5 times" in message for message in caplog.messages) == 2
 
 
 def test_points_of_a_deleted_run_wait_for_its_restoration(spool, stored, client):
     Sender(spool).deliver()
-    run_id = Record.of(spool.run).run_id
+    run_id = TrackingInfo.load(spool.folder).run_id
     client.delete_run(run_id)
     spool.append({"kind": "metrics", "nimg": 1100, "values": {"m0": 1.0}})
     with pytest.raises(WaveganError, match=r"does not take 1 point .*deleted.*restore.*wavegan track sync"):
-        sync(spool.run)
+        sync(spool.folder.path)
     client.restore_run(run_id)
-    assert sync(spool.run) == {"metrics": 1}
-    assert stored(spool.run).steps("m0")[-1] == 1100
+    assert sync(spool.folder.path) == {"metrics": 1}
+    assert stored(spool.folder.path).steps("m0")[-1] == 1100
 
 
-def test_a_picture_is_named_as_mlflow_names_it(spool, stored, client):
+def test_an_image_is_named_as_mlflow_names_it(spool, stored, client):
     Sender(spool).deliver()
-    run_id = Record.of(spool.run).run_id
-    with Image.open(spool.run / "grid.png") as image:
+    run_id = TrackingInfo.load(spool.folder).run_id
+    with Image.open(spool.folder.path / "grid.png") as image:
         client.log_image(run_id, image, key="samples", step=1000, synchronous=True)
-    form = re.sub(r"timestamp\+\d+\+[0-9a-f-]{36}", "timestamp+T+U", " ".join(stored(spool.run).files("images")))
+    form = re.sub(r"timestamp\+\d+\+[0-9a-f-]{36}", "timestamp+T+U", " ".join(stored(spool.folder.path).files("images")))
     ours = ["images/samples+step+1000+timestamp+T+U+compressed.webp", "images/samples+step+1000+timestamp+T+U.png"]
     assert sorted(form.split()) == sorted(ours * 2)
 
 
-def test_sync_sends_all_spools_or_says_in_a_line_that_it_cannot(spool, proxy, stored, wavegan, tmp_path):
+def test_sync_sends_all_spools_or_fails_with_one_line(spool, proxy, stored, wavegan, tmp_path):
     proxy.mode = "fail"
-    log_metrics(spool.run, {"eval/fd_at_128": 3.5}, 1000, spool="kimg-000001", files={}, pictures={})  # does not raise
-    outcome = wavegan("track", "sync", spool.run)
+    log_metrics(spool.folder.path, {"eval/fd_at_128": 3.5}, 1000, spool="kimg-000001", files={}, images={})  # does not raise
+    outcome = wavegan("track", "sync", spool.folder.path)
     refused(outcome, proxy.uri, "1 point", "wavegan track sync", exit_code=1)
     proxy.mode = "pass"
-    outcome = wavegan("track", "sync", spool.run)
+    outcome = wavegan("track", "sync", spool.folder.path)
     assert outcome.returncode == 0, outcome.stderr
     assert outcome.stdout == "sent 11 points and 4 other entries\n"
-    assert_all_there_once(stored, spool)
-    assert stored(spool.run).values("eval/fd_at_128") == [3.5]
-    assert wavegan("track", "sync", spool.run).stdout == "sent nothing\n"
+    assert_complete_and_unique(stored, spool)
+    assert stored(spool.folder.path).values("eval/fd_at_128") == [3.5]
+    assert wavegan("track", "sync", spool.folder.path).stdout == "sent nothing\n"
     refused(wavegan("track", "sync", tmp_path), "no tracked run")
 
 
@@ -156,8 +158,8 @@ def test_an_evaluation_waits_seconds_for_a_server_that_hangs_and_leaves_its_poin
     Sender(spool).deliver()
     proxy.mode = "hang"
     began = time.monotonic()
-    log_metrics(spool.run, {"eval/fwd": 0.5}, 1000, spool="kimg-000001", files={}, pictures={})
+    log_metrics(spool.folder.path, {"eval/fwd": 0.5}, 1000, spool="kimg-000001", files={}, images={})
     assert time.monotonic() - began < 8
     proxy.mode = "pass"
-    assert sync(spool.run) == {"metrics": 1}
-    assert stored(spool.run).values("eval/fwd") == [0.5]
+    assert sync(spool.folder.path) == {"metrics": 1}
+    assert stored(spool.folder.path).values("eval/fwd") == [0.5]

@@ -1,31 +1,35 @@
-"""Runs and their sidecars as processes: whoever dies, nobody waits for long and no point is missing or doubled."""
+"""Runs and their sidecars as processes: if either is killed, nothing waits for long and no point is missing or doubled."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 
 import psutil
 
-from tests.helpers import environment
-from wavegan_dist.tracking import Tracker, sync
-from wavegan_dist.tracking.record import Record
+from tests.helpers import environment, points, refused
+from wavegan_dist import config as configuration
+from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.tracking import Tracker, log_metrics, open_tracker, sync
 from wavegan_dist.tracking.spool import Spool
+from wavegan_dist.tracking.tracker import MlflowTracker
+from wavegan_dist.tracking.tracking_info import TrackingInfo
 
 NOWHERE = "http://127.0.0.1:9"
 
 
-def wait_for(what, seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
-    while not what():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
-def reported(run) -> list[dict]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+def all_delivered(tracker: MlflowTracker) -> bool:
+    return not tracker.spool.count_undelivered()
 
 
 def test_a_server_killed_in_mid_run_has_every_point_once_and_in_order(tmp_path, config, server, stored):
@@ -36,16 +40,16 @@ def test_a_server_killed_in_mid_run_has_every_point_once_and_in_order(tmp_path, 
     wait_for(lambda: (run / "tracking" / "train.sent").exists())
     wait_for(lambda: b'"metrics"' in (run / "tracking" / "train.jsonl").read_bytes())
     server.kill()
-    before = len(reported(run))
-    wait_for(lambda: len(reported(run)) > before + 30)  # training goes on
+    before = len(points(run))
+    wait_for(lambda: len(points(run)) > before + 30)  # training goes on
     server.start()
     _, errors = training.communicate(timeout=120)
     assert "could not be sent" not in errors
-    points = reported(run)
+    reports = points(run)
     mlflow = stored(run)
-    for name in points[0].keys() - {"nimg", "kimg"}:
-        assert mlflow.steps(name) == [point["nimg"] for point in points]
-        assert mlflow.values(name) == [point[name] for point in points]
+    for name in reports[0].keys() - {"nimg", "kimg"}:
+        assert mlflow.steps(name) == [point["nimg"] for point in reports]
+        assert mlflow.values(name) == [point[name] for point in reports]
     snapshots = sorted(path.name for path in run.glob("snapshots/*"))
     assert len(snapshots) > 1
     assert mlflow.files("snapshots") == [f"snapshots/{name}" for name in snapshots]
@@ -53,39 +57,39 @@ def test_a_server_killed_in_mid_run_has_every_point_once_and_in_order(tmp_path, 
     assert mlflow.status == "FINISHED"
 
 
-def test_a_server_that_hangs_costs_neither_points_nor_time(tmp_path, experiment, proxy, stored, capfd):
+def test_a_server_that_hangs_costs_neither_points_nor_time(tmp_path, experiment, proxy, stored, caplog):
     proxy.mode = "hang"
     began = time.monotonic()
-    tracker = Tracker.open(tmp_path, experiment(proxy.uri))
+    tracker = MlflowTracker.open(tmp_path, experiment(proxy.uri))
     for nimg in range(1000):
-        tracker.metrics({f"m{i}": 1.0 for i in range(20)}, nimg)
+        tracker.log_metrics({f"m{i}": 1.0 for i in range(20)}, nimg)
     assert time.monotonic() - began < 1
     began = time.monotonic()
-    tracker.end("SCHEDULED")  # a preempted run has no time
+    tracker.close("SCHEDULED")  # a preempted run has no time
     assert time.monotonic() - began < 12
     assert tracker.sidecar.poll() is not None
     warning = f"1000 points and 3 other entries could not be sent to {proxy.uri}; `wavegan track sync {tmp_path}` sends them"
-    assert warning in capfd.readouterr().err
+    assert warning in caplog.messages
     proxy.mode = "pass"
     assert sync(tmp_path)["metrics"] == 1000
     assert stored(tmp_path).steps("m7") == [*range(1000)]
     assert stored(tmp_path).status == "SCHEDULED"
 
 
-def test_a_resumed_run_goes_on_in_its_mlflow_run_and_repeats_nothing(tmp_path, experiment, server, stored, capfd):
+def test_a_resumed_run_continues_its_mlflow_run_and_repeats_nothing(tmp_path, experiment, server, stored, caplog):
     (tmp_path / "snapshots" / "kimg-1").mkdir(parents=True)
     for end, steps in (("SCHEDULED", (1, 2, 3)), ("FINISHED", (2, 3, 4))):  # the checkpoint was at 1
         (tmp_path / "config.yaml").write_text(end)
-        tracker = Tracker.open(tmp_path, experiment(server.uri))
-        tracker.file(tmp_path / "config.yaml")
-        tracker.file(tmp_path / "snapshots" / "kimg-1", "snapshots/kimg-1")
+        tracker = MlflowTracker.open(tmp_path, experiment(server.uri))
+        tracker.log_file(tmp_path / "config.yaml")
+        tracker.log_file(tmp_path / "snapshots" / "kimg-1", "snapshots/kimg-1")
         for nimg in steps:
-            tracker.metrics({"m": float(nimg)}, nimg)
-        wait_for(lambda tracker=tracker: not tracker.spool.left())
+            tracker.log_metrics({"m": float(nimg)}, nimg)
+        wait_for(partial(all_delivered, tracker))
         assert stored(tmp_path).status == "RUNNING"
-        tracker.end(end)
+        tracker.close(end)
         assert stored(tmp_path).status == end
-    assert capfd.readouterr().err == ""
+    assert [record for record in caplog.records if record.name == "wavegan"] == []
     mlflow = stored(tmp_path)
     assert mlflow.steps("m") == [1, 2, 3, 4]
     assert sum(event["kind"] == "file" and event["under"] is not None for event in tracker.spool.events()) == 1
@@ -93,13 +97,13 @@ def test_a_resumed_run_goes_on_in_its_mlflow_run_and_repeats_nothing(tmp_path, e
     assert (tmp_path / "snapshots" / "config.yaml").read_text() == "FINISHED"
 
 
-def test_a_sidecar_that_is_killed_is_not_noticed_until_the_end(tmp_path, experiment, server, stored, capfd):
-    tracker = Tracker.open(tmp_path, experiment(server.uri))
+def test_a_sidecar_that_is_killed_is_not_noticed_until_the_end(tmp_path, experiment, server, stored, caplog):
+    tracker = MlflowTracker.open(tmp_path, experiment(server.uri))
     tracker.sidecar.kill()
     tracker.sidecar.wait()
-    tracker.metrics({"m": 1.0}, 1)
-    tracker.end("FINISHED")
-    assert f"1 point and 3 other entries could not be sent to {server.uri}" in capfd.readouterr().err
+    tracker.log_metrics({"m": 1.0}, 1)
+    tracker.close("FINISHED")
+    assert f"1 point and 3 other entries could not be sent to {server.uri}" in caplog.text
     sync(tmp_path)
     assert stored(tmp_path).steps("m") == [1]
     assert stored(tmp_path).status == "FINISHED"
@@ -109,16 +113,16 @@ TRAINING = """
 import sys, time
 from pathlib import Path
 from wavegan_dist import config
-from wavegan_dist.tracking import Tracker
-tracker = Tracker.open(Path(sys.argv[1]), config.load(Path(sys.argv[2]), [f"tracking.uri={sys.argv[3]}"]))
+from wavegan_dist.tracking.tracker import MlflowTracker
+tracker = MlflowTracker.open(Path(sys.argv[1]), config.load(Path(sys.argv[2]), [f"tracking.uri={sys.argv[3]}"]))
 for nimg in range(5):
-    tracker.metrics({"m": float(nimg)}, nimg)
+    tracker.log_metrics({"m": float(nimg)}, nimg)
 print(tracker.sidecar.pid, flush=True)
 time.sleep(600)
 """
 
 
-def test_the_sidecar_of_a_killed_run_delivers_and_leaves(tmp_path, config, server, stored):
+def test_the_sidecar_of_a_killed_run_delivers_and_exits(tmp_path, config, server, stored):
     command = [sys.executable, "-c", TRAINING, tmp_path, config, server.uri]
     training = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
     sidecar = psutil.Process(int(training.stdout.readline()))
@@ -129,12 +133,13 @@ def test_the_sidecar_of_a_killed_run_delivers_and_leaves(tmp_path, config, serve
     assert stored(tmp_path).status == "RUNNING"
 
 
-def test_a_sidecar_leaves_in_time_though_the_server_is_not_there(tmp_path, experiment):
-    Record.new(tmp_path, experiment(NOWHERE)).save(tmp_path)
+def test_a_sidecar_exits_in_time_without_a_server(tmp_path, experiment):
+    folder = RunFolder(tmp_path)
+    TrackingInfo.create(folder, experiment(NOWHERE)).save(folder)
     spool = Spool(tmp_path / "tracking" / "train.jsonl")
     spool.open()
     spool.append({"kind": "metrics", "nimg": 1, "values": {"m": 1.0}})
-    command = [sys.executable, "-m", "wavegan_dist.tracking.sidecar", spool.path, "4"]
+    command = [sys.executable, "-m", "wavegan_dist.tracking.sidecar", str(spool.path), "4"]
     sidecar = subprocess.Popen(command, env=environment(), stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     time.sleep(1)
     assert sidecar.poll() is None  # the run goes on
@@ -145,7 +150,7 @@ def test_a_sidecar_leaves_in_time_though_the_server_is_not_there(tmp_path, exper
 
 
 def test_the_run_s_signals_do_not_end_the_sidecar(tmp_path, experiment):
-    tracker = Tracker.open(tmp_path, experiment(NOWHERE))
+    tracker = MlflowTracker.open(tmp_path, experiment(NOWHERE))
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         os.kill(tracker.sidecar.pid, number)
     time.sleep(0.5)
@@ -162,3 +167,14 @@ def test_training_never_imports_mlflow():
 def test_the_sidecar_loads_no_torch():
     check = "import sys, wavegan_dist.tracking.sidecar; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], env=environment()).returncode == 0
+
+
+def test_a_run_that_is_not_tracked_leaves_no_files_and_starts_no_process(tmp_path, config, wavegan):
+    run = tmp_path / "run"
+    outcome = wavegan("train", "--config", config, "--run-dir", run, "train.total_kimg=0.064", "tracking.enabled=false")
+    assert outcome.returncode == 0, outcome.stderr
+    assert not list(run.glob("tracking*"))
+    assert type(open_tracker(run, configuration.load(config, ["tracking.enabled=false"]))) is Tracker
+    log_metrics(run, {"eval/fwd": 1.0}, 0, spool="kimg-000000", files={}, images={})
+    assert not list(run.glob("tracking*"))
+    refused(wavegan("track", "sync", run), "is not tracked", "tracking.enabled")

@@ -1,13 +1,13 @@
-"""The queue on disk: whole lines or none, each once."""
+"""The queue on disk: complete lines or none, each delivered once."""
 
 import json
 import resource
 
 import pytest
 
-from wavegan_dist.tracking.sender import batches, pause
-from wavegan_dist.tracking.spool import Spool, told
-from wavegan_dist.tracking.tracker import Tracker
+from wavegan_dist.tracking.sender import batches, retry_delay
+from wavegan_dist.tracking.spool import Spool, format_counts
+from wavegan_dist.tracking.tracker import MlflowTracker
 
 
 @pytest.fixture
@@ -21,18 +21,18 @@ def point(nimg: int, values: int = 1) -> dict:
     return {"kind": "metrics", "nimg": nimg, "values": {f"m{i}": float(nimg) for i in range(values)}}
 
 
-def test_what_was_sent_is_not_given_again(spool):
+def test_delivered_events_are_not_returned_again(spool):
     for nimg in (1, 2, 3):
         spool.append(point(nimg))
-    (_, first), *rest = list(spool.unsent())
-    spool.note(first, refused=2)
-    assert [event["nimg"] for event, _ in Spool(spool.path).unsent()] == [2, 3] == [event["nimg"] for event, _ in rest]
-    assert Spool(spool.path).progress() == (first, 2)
-    assert told(spool.left()) == "2 points"
+    (_, first), *rest = list(spool.undelivered())
+    spool.set_delivered(first, rejected=2)
+    assert [event["nimg"] for event, _ in Spool(spool.path).undelivered()] == [2, 3] == [event["nimg"] for event, _ in rest]
+    assert Spool(spool.path).delivered() == (first, 2)
+    assert format_counts(spool.count_undelivered()) == "2 points"
 
 
 @pytest.mark.parametrize("tail", [b'{"kind": "met', b'{"kind": "metrics"}', "ü".encode()[:1]])
-def test_a_torn_line_is_not_read_and_cut_off_by_the_next_writer(spool, tail):
+def test_an_incomplete_line_is_not_read_and_is_truncated_by_the_next_writer(spool, tail):
     spool.append(point(1))
     with spool.path.open("ab") as file:
         file.write(tail)
@@ -43,24 +43,23 @@ def test_a_torn_line_is_not_read_and_cut_off_by_the_next_writer(spool, tail):
     assert [event["nimg"] for event in again.events()] == [1, 2]
 
 
-def test_a_full_disk_is_said_once_and_loses_only_what_did_not_fit(tmp_path, experiment, capfd):
-    """A limit on file sizes stands for the full disk: a write is cut, then fails."""
-    tracker = Tracker.open(tmp_path, experiment("http://127.0.0.1:9"))
+def test_a_full_disk_is_reported_once_and_loses_only_what_did_not_fit(tmp_path, experiment, caplog):
+    """A limit on the file size simulates a full disk: one write is cut short, the next ones fail."""
+    tracker = MlflowTracker.open(tmp_path, experiment("http://127.0.0.1:9"))
     tracker.sidecar.kill()
     for nimg in (1, 2):
-        tracker.metrics({"m": 1.0}, nimg)
+        tracker.log_metrics({"m": 1.0}, nimg)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (tracker.spool.path.stat().st_size + 10, hard))
     try:
         for nimg in (3, 4, 5):
-            tracker.metrics({"m": 1.0}, nimg)
+            tracker.log_metrics({"m": 1.0}, nimg)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    tracker.metrics({"m": 1.0}, 6)
+    tracker.log_metrics({"m": 1.0}, 6)
     assert [event["nimg"] for event in tracker.spool.events() if event["kind"] == "metrics"] == [1, 2, 6]
-    errors = capfd.readouterr().err
-    assert errors.count("training goes on, MLflow will miss points") == 1
-    assert str(tracker.spool.path) in errors
+    assert caplog.text.count("training goes on, MLflow will miss points") == 1
+    assert str(tracker.spool.path) in caplog.text
 
 
 def test_a_line_that_the_disk_changed_does_not_block_the_queue(spool):
@@ -74,7 +73,7 @@ def test_batches_keep_the_order_and_mlflow_s_limit_and_end_where_their_events_en
     file = {"kind": "file", "path": "config.yaml", "under": None}
     for event in (point(1, 400), point(2, 600), point(3, 1), file, point(4), file, file):
         spool.append(event)
-    given = list(batches(spool.unsent()))
+    given = list(batches(spool.undelivered()))
     assert [[event.get("nimg") for event in events] for events, _ in given] == [[1, 2], [3], [None], [4], [None], [None]]
     content = spool.path.read_bytes()
     for events, offset in given:
@@ -82,12 +81,12 @@ def test_batches_keep_the_order_and_mlflow_s_limit_and_end_where_their_events_en
 
 
 def test_only_one_sender_at_a_time(spool):
-    with spool.sending(wait=False), pytest.raises(BlockingIOError), Spool(spool.path).sending(wait=False):
+    with spool.lock(wait=False), pytest.raises(BlockingIOError), Spool(spool.path).lock(wait=False):
         pass
 
 
-def test_pauses_double_from_a_second_to_half_a_minute():
+def test_retry_delays_double_from_a_second_to_half_a_minute():
     for failures, seconds in ((1, 1), (2, 2), (5, 16), (6, 30), (10**6, 30)):
-        drawn = [pause(failures) for _ in range(200)]
+        drawn = [retry_delay(failures) for _ in range(200)]
         assert 0.5 * seconds <= min(drawn) < 0.7 * seconds
         assert 1.3 * seconds < max(drawn) <= 1.5 * seconds

@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 
 from wavegan_dist.evaluate.result import EvaluationResult
-from wavegan_dist.files import atomic_file
+from wavegan_dist.files import atomic_file, locked
 from wavegan_dist.tracking import log_tags
-from wavegan_dist.tracking.spool import locked
 
 
 def tag_best(run_dir: Path, metric: str) -> None:

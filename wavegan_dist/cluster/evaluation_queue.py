@@ -11,8 +11,7 @@ from wavegan_dist.cluster.command import result_file
 from wavegan_dist.cluster.evaluate_job import failure_file
 from wavegan_dist.cluster.job import EvaluateJob
 from wavegan_dist.errors import WaveganError
-from wavegan_dist.files import atomic_file
-from wavegan_dist.tracking.spool import locked
+from wavegan_dist.files import atomic_file, locked
 
 PAUSE = 10.0  # seconds between two looks of a training job
 

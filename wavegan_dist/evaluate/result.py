@@ -119,7 +119,7 @@ class EvaluationResult(BaseModel):
             self.protocol.nimg,
             spool=snapshot,
             files={file: "evaluations"} if file.is_file() else {},
-            pictures={plot: "spectrum"} if plot.is_file() else {},
+            images={plot: "spectrum"} if plot.is_file() else {},
         )
 
     def conditions(self, metric: str) -> dict[str, Any]:

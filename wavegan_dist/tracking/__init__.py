@@ -1,7 +1,17 @@
-"""MLflow, in a process of its own: a run appends what it has to say to a file, a sidecar delivers it; docs/reliability.md."""
+"""MLflow tracking from outside the training process: docs/reliability.md.
 
-from wavegan_dist.tracking.spool import told
+The run appends events to a spool file; a sidecar process delivers them to MLflow, so that no step waits for the server.
+"""
+
+from wavegan_dist.tracking.spool import format_counts
 from wavegan_dist.tracking.sync import log_metrics, log_tags, sync
-from wavegan_dist.tracking.tracker import Tracker
+from wavegan_dist.tracking.tracker import Tracker, open_tracker
 
-__all__ = ["Tracker", "log_metrics", "log_tags", "sync", "told"]
+__all__ = [
+    "Tracker",
+    "format_counts",
+    "log_metrics",
+    "log_tags",
+    "open_tracker",
+    "sync",
+]

@@ -1,94 +1,107 @@
-"""Delivery of a spool: in order, each event once, until MLflow has them all."""
+"""Delivery of a spool to MLflow: in order, each event once, with retries until MLflow has everything."""
 
-import logging
 import random
 import threading
 import time
 from collections.abc import Iterator
 
+from wavegan_dist.log import log
+from wavegan_dist.tracking.mlflow_run import MAX_METRICS, MlflowRun, MlflowUnavailableError
 from wavegan_dist.tracking.spool import Event, Spool
-from wavegan_dist.tracking.store import METRICS, AwayError, Store
 
-POLL = 5.0  # seconds between looks at a spool that is all delivered
-FIRST_PAUSE, LONGEST_PAUSE, LAST_PAUSE = 1.0, 30.0, 2.0  # seconds between tries; the last while the run waits for the end
-FIRST_PATIENCE = 10  # seconds for a request; doubles with each try, for large files and slow servers
-DOUBLINGS = 5  # at most, of pauses and of patience
-TRIES = 5  # of a file that fails while MLflow is well otherwise
-
-log = logging.getLogger("wavegan")
+POLL_INTERVAL = 5.0  # seconds between looks at a spool that is completely delivered
+MIN_DELAY, MAX_DELAY = 1.0, 30.0  # seconds between attempts
+CLOSING_DELAY = 2.0  # seconds between attempts while the run waits for its sidecar
+REQUEST_TIMEOUT = 10  # seconds for a request; doubles with each failed attempt, for large files and slow servers
+MAX_DOUBLINGS = 5  # of the delay and of the timeout
+MAX_ATTEMPTS = 5  # to upload a file that fails although MLflow answers other requests
 
 
 class Sender:
     """Delivers one spool.
 
     Args:
-        spool: what to deliver; the caller holds its lock.
-        patience: seconds that a request may take.
+        spool: the spool to deliver; the caller holds its lock.
+        timeout: seconds that one request to MLflow may take.
     """
 
-    def __init__(self, spool: Spool, patience: int = FIRST_PATIENCE) -> None:
-        self.spool, self.store, self.tries = spool, Store(spool.run), 0
-        self.store.patience(patience)
+    def __init__(self, spool: Spool, timeout: int = REQUEST_TIMEOUT) -> None:
+        self.spool, self.mlflow_run, self.attempts = spool, MlflowRun(spool.folder), 0
+        self.mlflow_run.set_timeout(timeout)
 
     def deliver(self) -> None:
-        """Send all that the spool has now; raises AwayError where that fails, what was sent before is noted."""
-        _, refused = self.spool.progress()
-        for events, offset in batches(self.spool.unsent()):
+        """Send all events that the spool contains now and record each delivery.
+
+        Raises:
+            MlflowUnavailableError: an event could not be sent; the events before it are recorded as delivered.
+        """
+        _, rejected = self.spool.delivered()
+        for events, offset in batches(self.spool.undelivered()):
             try:
-                refused += self.store.send(events)
-            except AwayError as error:
-                refused += self._give_up_on(events, error)
-            self.spool.note(offset, refused)
-            self.tries = 0
+                rejected += self.mlflow_run.send(events)
+            except MlflowUnavailableError as error:
+                self._skip_or_raise(events, error)
+                rejected += 1
+            self.spool.set_delivered(offset, rejected)
+            self.attempts = 0
 
     def follow(self, closing: threading.Event) -> None:
-        """Deliver what is there and what comes, trying for ever; return when `closing` is set and all is delivered."""
+        """Deliver present and future events, with unlimited retries; return once `closing` is set and all is delivered."""
         failures = 0
         while True:
             last = closing.is_set()
             try:
                 self.deliver()
-            except (AwayError, OSError) as error:  # OSError: the position could not be noted
+            except (MlflowUnavailableError, OSError) as error:  # OSError: the position could not be written
                 if failures == 0:
-                    log.warning("MLflow is away, training goes on: %s", error)
+                    log.warning("MLflow is unavailable, training goes on: %s", error)
                 failures += 1
             else:
                 if failures:
-                    log.warning("MLflow is back")
+                    log.warning("MLflow is available again")
                 failures = 0
                 if last:
                     return
-            self.store.patience(FIRST_PATIENCE * 2 ** min(failures, DOUBLINGS))
+            self.mlflow_run.set_timeout(REQUEST_TIMEOUT * 2 ** min(failures, MAX_DOUBLINGS))
             if last:
-                time.sleep(LAST_PAUSE)
+                time.sleep(CLOSING_DELAY)
             else:
-                closing.wait(pause(failures))
+                closing.wait(retry_delay(failures))
 
-    def _give_up_on(self, events: list[Event], error: AwayError) -> int:
-        """1, for an event to skip, when a file failed often though MLflow is well otherwise; else raise the error."""
-        self.tries += 1
-        if self.tries < TRIES or events[0]["kind"] not in ("file", "picture"):
+    def _skip_or_raise(self, events: list[Event], error: MlflowUnavailableError) -> None:
+        """Return, which skips the event, if a file failed `MAX_ATTEMPTS` times and MLflow works otherwise; else raise."""
+        self.attempts += 1
+        if self.attempts < MAX_ATTEMPTS or events[0]["kind"] not in ("file", "picture"):
             raise error
-        self.store.check()
-        log.warning("MLflow failed %d times to take %s: %s", TRIES, events[0], error)
-        return 1
+        self.mlflow_run.check()
+        log.warning("MLflow failed %d times to store %s: %s", MAX_ATTEMPTS, events[0], error)
 
 
-def pause(failures: int) -> float:
-    """Seconds until the next try after so many failures in a row: 1, 2, 4, ... 30, each plus or minus half of it."""
-    return min(FIRST_PAUSE * 2 ** min(failures - 1, DOUBLINGS), LONGEST_PAUSE) * random.uniform(0.5, 1.5) if failures else POLL
+def retry_delay(failures: int) -> float:
+    """Return the seconds to wait after that many failures in a row: 1, 2, 4, ... 30, each plus or minus half of it."""
+    if not failures:
+        return POLL_INTERVAL
+    mean: float = min(MIN_DELAY * 2 ** min(failures - 1, MAX_DOUBLINGS), MAX_DELAY)
+    return mean * random.uniform(0.5, 1.5)
 
 
-def batches(unsent: Iterator[tuple[Event, int]]) -> Iterator[tuple[list[Event], int]]:
-    """Join metrics that follow each other, up to the most that MLflow takes at once; all else alone. With offsets behind."""
+def batches(undelivered: Iterator[tuple[Event, int]]) -> Iterator[tuple[list[Event], int]]:
+    """Join consecutive metrics events up to MLflow's limit of values per request; every other event stays alone.
+
+    Args:
+        undelivered: events, each with the offset at which its line ends.
+
+    Yields:
+        The events of one request, and the offset at which the last of their lines ends.
+    """
     waiting: list[Event] = []
     size = end = 0
-    for event, offset in unsent:
-        joins = event["kind"] == "metrics"
-        if waiting and (not joins or size + len(event["values"]) > METRICS):
+    for event, offset in undelivered:
+        is_metrics = event["kind"] == "metrics"
+        if waiting and (not is_metrics or size + len(event["values"]) > MAX_METRICS):
             yield waiting, end
             waiting, size = [], 0
-        if joins:
+        if is_metrics:
             waiting.append(event)
             size, end = size + len(event["values"]), offset
         else:

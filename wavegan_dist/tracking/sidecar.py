@@ -1,10 +1,10 @@
-"""`python -m wavegan_dist.tracking.sidecar SPOOL SECONDS`: the process that delivers a run's spool while the run goes on.
+"""`python -m wavegan_dist.tracking.sidecar SPOOL SECONDS`: the process that delivers a run's spool while the run trains.
 
-Its stdin is a pipe from the run. A run that ends writes how many seconds it will wait; a pipe that closes with nothing in
-it is a run that was killed, which counts as SECONDS. In that time the sidecar delivers what it can, and leaves.
+Its stdin is a pipe from the run. At its end the run writes into the pipe how many seconds it will wait. A pipe that closes
+without a number means that the run was killed; the sidecar then takes SECONDS. Within that time it delivers what it can, and
+exits.
 """
 
-import logging
 import os
 import select
 import sys
@@ -12,32 +12,33 @@ import threading
 import time
 from pathlib import Path
 
+from wavegan_dist import log
 from wavegan_dist.tracking.sender import Sender
 from wavegan_dist.tracking.spool import Spool
 
 
 def main(spool: Spool, seconds: float) -> None:
-    """Deliver the spool until the run is over, and for `seconds` after one that was killed."""
-    logging.basicConfig(format="%(asctime)s %(message)s")
+    """Deliver the spool until the run has ended, and for at most `seconds` more if the run was killed."""
+    log.configure()
     closing = threading.Event()
-    threading.Thread(target=leave_in_time, args=(os.getppid(), closing, seconds), daemon=True).start()
-    with spool.sending(wait=True):
+    threading.Thread(target=exit_on_deadline, args=(os.getppid(), closing, seconds), daemon=True).start()
+    with spool.lock(wait=True):
         Sender(spool).follow(closing)
-    os._exit(0)  # no waiting for threads of libraries
+    os._exit(0)  # does not wait for threads of MLflow's libraries
 
 
-def leave_in_time(run: int, closing: threading.Event, seconds: float) -> None:
-    """Set `closing` when the run, process `run`, is over; end this process when it is not done in time after that."""
-    word = b""
-    # A loader's worker may hold the pipe open for longer than the run lives: look at the parent as well.
-    while os.getppid() == run:
+def exit_on_deadline(run_pid: int, closing: threading.Event, seconds: float) -> None:
+    """Set `closing` when the process `run_pid` has ended, and exit this process when its time after that is over."""
+    message = b""
+    # A data loader worker may keep the pipe open for longer than the run lives: compare the parent's id as well.
+    while os.getppid() == run_pid:
         if select.select([sys.stdin], [], [], 1.0)[0]:
-            more = os.read(sys.stdin.fileno(), 64)
-            word += more
-            if not more:
+            received = os.read(sys.stdin.fileno(), 64)
+            message += received
+            if not received:
                 break
     closing.set()
-    time.sleep(float(word or seconds))
+    time.sleep(float(message or seconds))
     os._exit(1)
 
 

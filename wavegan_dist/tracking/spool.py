@@ -1,46 +1,49 @@
-"""The queue between a run and MLflow: a file of JSON lines that one process appends to, and how far it was delivered."""
+"""The queue between a run and MLflow: a file of JSON lines that one process appends to, and the position of its delivery."""
 
 import errno
-import fcntl
 import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from wavegan_dist.files import atomic_file
+from wavegan_dist.files import atomic_file, locked
+from wavegan_dist.run_folder import RunFolder
 
-# `kind` is metrics (nimg, time, values), picture (path, name, nimg, time), file (path, under), params or tags (values) or
-# status (status, time); times are in milliseconds since 1970, paths inside the run folder.
+# A JSON object. `kind` is metrics (nimg, values), picture (path, name, nimg), file (path, under), params or tags (values), or
+# status (status). Paths are relative to the run folder. `Spool.append` adds `time`, in milliseconds since 1970.
 Event = dict[str, Any]
 
 
 class Spool:
-    """RUN/tracking/NAME.jsonl, an event a line, and NAME.sent, how far it was delivered.
+    """The file RUN/tracking/NAME.jsonl with one event per line, and NAME.sent, which holds how much of it was delivered.
 
-    A line counts once its newline is there: what a kill or a full disk left of a line is never read, and cut off by the next
-    writer.
+    A line is valid once it ends with a newline. A line that a kill or a full disk cut short is never read, and the next writer
+    truncates it.
+
+    Args:
+        path: RUN/tracking/NAME.jsonl, see `RunFolder.spool`.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.sent = path, path.with_suffix(".sent")
+        self.path, self.position = path, path.with_suffix(".sent")
 
     @property
-    def run(self) -> Path:
-        """The run folder."""
-        return self.path.parent.parent
+    def folder(self) -> RunFolder:
+        """The run folder that contains this spool."""
+        return RunFolder(self.path.parents[1])
 
     def open(self) -> None:
-        """Get ready to append; OSError where that cannot be."""
+        """Open the file for appending. Raises OSError if that is impossible."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         os.ftruncate(self.descriptor, sum(len(line) for line in self._lines(0)))
 
     def append(self, event: Event) -> None:
-        """Add one event, whole or not at all; OSError where there is no room."""
+        """Append one event completely or not at all. Raises OSError if the disk is full."""
         line = json.dumps({"time": int(time.time() * 1000), **event}).encode() + b"\n"
         written = os.write(self.descriptor, line)
         if written < len(line):
@@ -48,71 +51,74 @@ class Spool:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def events(self) -> Iterator[Event]:
-        """All events, delivered or not."""
+        """Yield all events in order, delivered or not."""
         return map(_parse, self._lines(0))
 
-    def unsent(self) -> Iterator[tuple[Event, int]]:
-        """The events that were not delivered yet, in order, each with the offset behind it."""
-        offset, _ = self.progress()
+    def undelivered(self) -> Iterator[tuple[Event, int]]:
+        """Yield the events that were not delivered yet, in order, each with the offset in bytes at which its line ends."""
+        offset, _ = self.delivered()
         for line in self._lines(offset):
             offset += len(line)
             yield _parse(line), offset
 
-    def progress(self) -> tuple[int, int]:
-        """How many bytes were delivered, and how many values and files MLflow refused of what they say."""
-        if not self.sent.exists():
+    def delivered(self) -> tuple[int, int]:
+        """Return how many bytes were delivered, and how many values and files in them MLflow rejected."""
+        if not self.position.exists():
             return 0, 0
-        noted = json.loads(self.sent.read_text())
-        return noted["offset"], noted["refused"]
+        content = json.loads(self.position.read_text())
+        return content["offset"], content["refused"]
 
-    def note(self, offset: int, refused: int) -> None:
-        """All up to byte `offset` is delivered, but for `refused` values and files."""
-        with atomic_file(self.sent) as file:
-            json.dump({"offset": offset, "refused": refused}, file)
+    def set_delivered(self, offset: int, rejected: int) -> None:
+        """Record that everything before byte `offset` was delivered, except `rejected` values and files."""
+        with atomic_file(self.position) as file:
+            json.dump({"offset": offset, "refused": rejected}, file)
 
-    def left(self) -> Counter[str]:
-        """How many events of each kind were not delivered yet."""
-        return Counter(event["kind"] for event, _ in self.unsent())
+    def count_undelivered(self) -> Counter[str]:
+        """Return the number of events of each kind that were not delivered yet."""
+        return Counter(event["kind"] for event, _ in self.undelivered())
 
-    @contextmanager
-    def sending(self, *, wait: bool) -> Iterator[None]:
-        """Be the only one who delivers this spool; BlockingIOError when another does and `wait` is false."""
-        with locked(self.path, wait=wait):
-            yield
+    def lock(self, *, wait: bool) -> AbstractContextManager[None]:
+        """Exclude other senders while the block runs.
+
+        On a file system without locks two senders may deliver the same events; MLflow stores them once (`mlflow_run.py`).
+
+        Args:
+            wait: whether to wait for the present sender; False raises BlockingIOError instead.
+        """
+        return locked(self.path, wait=wait)
 
     def _lines(self, offset: int) -> Iterator[bytes]:
         with self.path.open("rb") as file:
-            os.fsync(file.fileno())  # what MLflow has must be in the spool after a power cut, or it would be sent again
+            os.fsync(file.fileno())  # a power cut must not remove from the spool what MLflow has: it would be sent again
             file.seek(offset)
             yield from (line for line in file if line.endswith(b"\n"))
 
 
-@contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a file, which is made if it is not there; without a lock where the file system has none.
-
-    Two senders then only do the same work twice: every delivery may be repeated (`store.py`).
-    """
-    with path.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise
-        except OSError:
-            pass
-        yield
+def metrics_event(values: Mapping[str, float], nimg: int) -> Event:
+    """Return the event that logs each value at step `nimg`."""
+    return {"kind": "metrics", "nimg": nimg, "values": dict(values)}
 
 
-def told(events: Counter[str]) -> str:
-    """`3 points and 1 other entry`: events of each kind, in words."""
-    points, others = events["metrics"], events.total() - events["metrics"]
-    counts = ((points, "point", "points"), (others, "other entry", "other entries"))
-    return " and ".join(f"{n} {one if n == 1 else many}" for n, one, many in counts if n) or "nothing"
+def image_event(path: str, name: str, nimg: int) -> Event:
+    """Return the event that logs the image file at `path`, relative to the run folder, under `name` at step `nimg`."""
+    return {"kind": "picture", "path": path, "name": name, "nimg": nimg}
+
+
+def file_event(path: str, under: str | None) -> Event:
+    """Return the event that logs the file or folder at `path`, relative to the run folder, in the artifact folder `under`."""
+    return {"kind": "file", "path": path, "under": under}
+
+
+def format_counts(counts: Counter[str]) -> str:
+    """Format numbers of events by kind for a message: `3 points and 1 other entry`, or `nothing`."""
+    points, others = counts["metrics"], counts.total() - counts["metrics"]
+    forms = ((points, "point", "points"), (others, "other entry", "other entries"))
+    return " and ".join(f"{count} {one if count == 1 else many}" for count, one, many in forms if count) or "nothing"
 
 
 def _parse(line: bytes) -> Event:
     try:
         event: Event = json.loads(line)
-    except ValueError:  # a disk that lies
+    except ValueError:  # the disk returned other bytes than were written
         event = {"kind": "unreadable"}
     return event

@@ -1,104 +1,102 @@
-"""Delivery without a sidecar: by hand, and at the end of an evaluation."""
+"""Delivery without a sidecar: by `wavegan track sync`, and at the end of an evaluation."""
 
-import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from uuid import uuid4
 
 from wavegan_dist.errors import UsageError, WaveganError
-from wavegan_dist.tracking.record import Record
+from wavegan_dist.log import log
+from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.tracking.mlflow_run import MlflowUnavailableError
 from wavegan_dist.tracking.sender import Sender
-from wavegan_dist.tracking.spool import Event, Spool, told
-from wavegan_dist.tracking.store import AwayError
+from wavegan_dist.tracking.spool import Event, Spool, file_event, format_counts, image_event, metrics_event
+from wavegan_dist.tracking.tracking_info import TrackingInfo
 
-BY_HAND, IN_PASSING = 60, 5  # seconds for a request
-
-log = logging.getLogger("wavegan")
+SYNC_TIMEOUT, LOG_TIMEOUT = 60, 5  # seconds for a request
 
 
-def sync(run: Path) -> Counter[str]:
-    """Deliver what is left in all spools of the run folder `run`; returns how many events of each kind there were.
+def sync(run_dir: Path) -> Counter[str]:
+    """Deliver the undelivered events of all spools in a run folder.
+
+    Returns:
+        The number of delivered events of each kind.
 
     Raises:
-        UsageError: no tracked run is there.
-        WaveganError: MLflow cannot be reached or no longer has the run; what is left stays.
+        UsageError: the folder holds no run, or a run that is not tracked.
+        WaveganError: MLflow is unavailable or no longer has the run; undelivered events stay in their spools.
     """
-    run = run.resolve()
-    record = Record.of(run)
-    if record is None:
-        raise UsageError(f"{run} holds no tracked run; give a run folder such as runs/demo")
-    sent: Counter[str] = Counter()
-    for path in sorted(run.glob("tracking/*.jsonl")):
-        sent += _deliver(Spool(path), record, BY_HAND)
-    return sent
+    folder = RunFolder(run_dir.resolve())
+    info = TrackingInfo.load(folder)
+    if info is None:
+        if folder.config.exists():
+            raise UsageError(f"{folder.path} is not tracked, so there is nothing to send: see tracking.enabled in its config")
+        raise UsageError(f"{folder.path} holds no tracked run; give a run folder such as runs/demo")
+    counts: Counter[str] = Counter()
+    for path in folder.spools():
+        counts += _deliver(Spool(path), info, SYNC_TIMEOUT)
+    return counts
 
 
 def log_metrics(
-    run: Path,
+    run_dir: Path,
     values: Mapping[str, float],
     nimg: int,
     *,
     spool: str,
     files: Mapping[Path, str],
-    pictures: Mapping[Path, str],
+    images: Mapping[Path, str],
 ) -> None:
     """Log metrics at step `nimg` to the MLflow run of a run folder, with the files that belong to them.
 
     What MLflow does not accept now stays in the run folder for `wavegan track sync`. Never raises.
 
     Args:
-        run: the run folder; nothing is logged if the run is not tracked.
+        run_dir: the run folder; nothing is logged if the run is not tracked.
         values: name to value.
         nimg: image number, MLflow's step.
         spool: first part of the spool file's name.
         files: files inside the run folder, each with the artifact folder that it goes to.
-        pictures: image files inside the run folder, each with the name of its series.
+        images: image files inside the run folder, each with the name of its series.
     """
-    events: list[Event] = [{"kind": "metrics", "nimg": nimg, "values": dict(values)}]
-    events += [{"kind": "file", "path": str(path.relative_to(run)), "under": under} for path, under in files.items()]
-    events += [
-        {"kind": "picture", "path": str(path.relative_to(run)), "name": name, "nimg": nimg} for path, name in pictures.items()
-    ]
-    _log(run, spool, *events)
+    events = [metrics_event(values, nimg)]
+    events += [file_event(str(path.relative_to(run_dir)), under) for path, under in files.items()]
+    events += [image_event(str(path.relative_to(run_dir)), name, nimg) for path, name in images.items()]
+    _log(run_dir, spool, events)
 
 
-def log_tags(run: Path, values: dict[str, str]) -> None:
-    """Tag the MLflow run of the run folder `run`.
-
-    What cannot be sent now stays for `wavegan track sync`; never raises.
-    """
-    _log(run, "tags", {"kind": "tags", "values": values})
+def log_tags(run_dir: Path, values: Mapping[str, str]) -> None:
+    """Set tags of the MLflow run of a run folder, in the same way as `log_metrics` logs values."""
+    _log(run_dir, "tags", [{"kind": "tags", "values": dict(values)}])
 
 
-def _log(run: Path, name: str, *events: Event) -> None:
-    run = run.resolve()
-    record = Record.of(run)
-    if record is None:
+def _log(run_dir: Path, name: str, events: Sequence[Event]) -> None:
+    folder = RunFolder(run_dir.resolve())
+    info = TrackingInfo.load(folder)
+    if info is None:
         return
-    spool = Spool(run / "tracking" / f"{name}-{uuid4().hex[:8]}.jsonl")
+    spool = Spool(folder.spool(f"{name}-{uuid4().hex[:8]}"))
     try:
         spool.open()
         for event in events:
             spool.append(event)
-        _deliver(spool, record, IN_PASSING)
+        _deliver(spool, info, LOG_TIMEOUT)
     except (OSError, WaveganError) as error:
-        log.warning("wavegan: %s", error)
+        log.warning("%s", error)
 
 
-def _deliver(spool: Spool, record: Record, patience: int) -> Counter[str]:
-    left = spool.left()
-    if not left:
-        return left
+def _deliver(spool: Spool, info: TrackingInfo, timeout: int) -> Counter[str]:
+    counts = spool.count_undelivered()
+    if not counts:
+        return counts
     try:
-        with spool.sending(wait=False):
-            Sender(spool, patience).deliver()
+        with spool.lock(wait=False):
+            Sender(spool, timeout).deliver()
     except BlockingIOError as error:
-        raise WaveganError(f"{spool.path} is being delivered by a run that goes on; nothing to do") from error
-    except AwayError as error:
-        left = spool.left()
+        raise WaveganError(f"{spool.path} is being delivered by its run, which still trains; nothing to do") from error
+    except MlflowUnavailableError as error:
+        missing = format_counts(spool.count_undelivered())
         reason = " ".join(str(error).split())[:200]
-        raise WaveganError(
-            f"{record.uri} does not take {told(left)} ({reason}); try again when it does: wavegan track sync {spool.run}"
-        ) from error
-    return left
+        retry = f"try again when it is available: wavegan track sync {spool.folder.path}"
+        raise WaveganError(f"{info.uri} does not take {missing} ({reason}); {retry}") from error
+    return counts

@@ -1,4 +1,7 @@
-"""What a run says to MLflow: appended to its spool, delivered by its sidecar. Nothing here waits for MLflow but `end`."""
+"""What a training run logs to MLflow: events that go into the run's spool, which the run's sidecar process delivers.
+
+Only `MlflowTracker.close` waits for MLflow.
+"""
 
 import signal
 import subprocess
@@ -7,104 +10,140 @@ from collections.abc import Hashable
 from contextlib import suppress
 from pathlib import Path
 
-from wavegan_dist.config import Experiment
-from wavegan_dist.tracking.record import Record
-from wavegan_dist.tracking.spool import Event, Spool, told
+from typing_extensions import override
 
-FINISH_TIMEOUT = 30  # seconds that the end of a run waits for its last points to be delivered
+from wavegan_dist.config import Experiment
+from wavegan_dist.log import log
+from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.tracking.spool import Event, Spool, file_event, format_counts, image_event, metrics_event
+from wavegan_dist.tracking.tracking_info import TrackingInfo
+
+FINISH_TIMEOUT = 30  # seconds that a finished run waits for the delivery of its last events
 ABORT_TIMEOUT = 10  # the same for a run that was interrupted or failed
-FOR_THE_RUN = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+RUN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Tracker:
-    """The tracking of a run; only rank 0 makes one.
+    """Receives what a training run logs, on rank 0 only. This class discards it: `tracking.enabled: false`."""
+
+    def log_metrics(self, values: dict[str, float], nimg: int) -> None:
+        """Log each value at step `nimg`, once: a resumed run reaches the same step again."""
+
+    def log_image(self, path: Path, name: str, nimg: int) -> None:
+        """Log the image file at `path`, inside the run folder, under `name` at step `nimg`, once."""
+
+    def log_file(self, path: Path, under: str | None = None) -> None:
+        """Log the file or folder at `path`, inside the run folder, as an artifact.
+
+        Args:
+            path: the file, or the folder with everything in it.
+            under: artifact folder, into which `path` is logged once; None replaces an earlier artifact of the same name.
+        """
+
+    def close(self, status: str) -> None:
+        """End tracking with MLflow's run status FINISHED, FAILED, KILLED or SCHEDULED (preempted: the run will resume)."""
+
+
+class MlflowTracker(Tracker):
+    """Appends events to the spool of a run folder and starts the sidecar that delivers them.
 
     Args:
-        run: the run folder; must have a tracking.json.
-        uri: MLflow's store.
+        folder: the run folder, with an absolute path and a tracking.json.
+        uri: MLflow's tracking URI, for messages.
     """
 
-    def __init__(self, run: Path, uri: str) -> None:
-        self.run, self.uri = run, uri
-        self.spool = Spool(run / "tracking" / "train.jsonl")
+    def __init__(self, folder: RunFolder, uri: str) -> None:
+        self.folder, self.uri = folder, uri
+        self.spool = Spool(folder.spool("train"))
         self.spool.open()
-        self.said = {identity(event) for event in self.spool.events()} - {None}
-        self.failed = False
-        self.sidecar = self._start()
+        self.logged = {unique_key(event) for event in self.spool.events()} - {None}
+        self.spool_failed = False
+        self.sidecar = self._start_sidecar()
 
     @classmethod
-    def open(cls, run: Path, experiment: Experiment) -> "Tracker":
-        """Go on in the MLflow run of this folder, or have one made as soon as MLflow is there."""
-        run = run.absolute()
-        record = Record.of(run)
-        if record is None:
-            record = Record.new(run, experiment)
-            record.save(run)
-        tracker = cls(run, record.uri)
-        tracker._say({"kind": "params", "values": experiment.flat()})
-        tracker._say({"kind": "status", "status": "RUNNING"})
+    def open(cls, run_dir: Path, experiment: Experiment) -> "MlflowTracker":
+        """Resume the MLflow run of a run folder, or have one created as soon as MLflow is available."""
+        folder = RunFolder(run_dir.absolute())
+        info = TrackingInfo.load(folder)
+        if info is None:
+            info = TrackingInfo.create(folder, experiment)
+            info.save(folder)
+        tracker = cls(folder, info.uri)
+        tracker._append({"kind": "params", "values": experiment.flat()})
+        tracker._append({"kind": "status", "status": "RUNNING"})
         return tracker
 
-    def metrics(self, point: dict[str, float], nimg: int) -> None:
-        """Log each value at step `nimg`, once: a resumed run comes by the same image again."""
-        self._say({"kind": "metrics", "nimg": nimg, "values": point})
+    @override
+    def log_metrics(self, values: dict[str, float], nimg: int) -> None:
+        self._append(metrics_event(values, nimg))
 
-    def picture(self, path: Path, name: str, nimg: int) -> None:
-        """Log an image file of the run folder under `name` at step `nimg`, once."""
-        self._say({"kind": "picture", "path": self._inside(path), "name": name, "nimg": nimg})
+    @override
+    def log_image(self, path: Path, name: str, nimg: int) -> None:
+        self._append(image_event(self._relative(path), name, nimg))
 
-    def file(self, path: Path, under: str | None = None) -> None:
-        """Log a file of the run folder, or a folder with all in it, as an artifact; once if `under` places it."""
-        self._say({"kind": "file", "path": self._inside(path), "under": under})
+    @override
+    def log_file(self, path: Path, under: str | None = None) -> None:
+        self._append(file_event(self._relative(path), under))
 
-    def end(self, status: str) -> None:
-        """Close the MLflow run as FINISHED, FAILED, KILLED or SCHEDULED (it was preempted and will go on).
+    @override
+    def close(self, status: str) -> None:
+        """End the MLflow run with `status` and wait for the delivery of the last events.
 
-        Waits for what is not delivered, 30 s at most if FINISHED, else 10 s, and says on stderr what could not be.
+        Waits at most 30 s for the status FINISHED, else 10 s, and warns of what was not delivered by then.
         """
-        self._say({"kind": "status", "status": status})
+        self._append({"kind": "status", "status": status})
         seconds = FINISH_TIMEOUT if status == "FINISHED" else ABORT_TIMEOUT
         if self.sidecar is not None:
             with suppress(subprocess.TimeoutExpired):
                 self.sidecar.communicate(f"{seconds}\n", timeout=seconds + 1)
-        if left := self.spool.left():
-            _warn(f"{told(left)} could not be sent to {self.uri}; `wavegan track sync {self.run}` sends them")
-        if refused := self.spool.progress()[1]:
-            _warn(f"{self.uri} refused {refused} values or files; {self.spool.path.with_suffix('.log')} has the reasons")
+        if missing := self.spool.count_undelivered():
+            command = f"wavegan track sync {self.folder.path}"
+            log.warning("%s could not be sent to %s; `%s` sends them", format_counts(missing), self.uri, command)
+        if rejected := self.spool.delivered()[1]:
+            log.warning("%s refused %d values or files; %s has the reasons", self.uri, rejected, self._log_file)
 
-    def _say(self, event: Event) -> None:
-        key = identity(event)
-        if key in self.said:
+    @property
+    def _log_file(self) -> Path:
+        return self.spool.path.with_suffix(".log")
+
+    def _append(self, event: Event) -> None:
+        key = unique_key(event)
+        if key in self.logged:
             return
         try:
             self.spool.append(event)
         except OSError as error:
-            if not self.failed:
-                _warn(f"{self.spool.path}: {error.strerror}; training goes on, MLflow will miss points")
-            self.failed = True
+            if not self.spool_failed:
+                log.warning("%s: %s; training goes on, MLflow will miss points", self.spool.path, error.strerror)
+            self.spool_failed = True
         else:
-            self.said |= {key} - {None}
+            self.logged |= {key} - {None}
 
-    def _inside(self, path: Path) -> str:
-        return str(path.absolute().relative_to(self.run))
+    def _relative(self, path: Path) -> str:
+        return str(path.absolute().relative_to(self.folder.path))
 
-    def _start(self) -> "subprocess.Popen[str] | None":
+    def _start_sidecar(self) -> "subprocess.Popen[str] | None":
+        from wavegan_dist.processes import signals_blocked  # imports PyTorch, which the sidecar must not load
+
         command = [sys.executable, "-m", "wavegan_dist.tracking.sidecar", str(self.spool.path), str(FINISH_TIMEOUT)]
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_RUN)  # inherited: the sidecar sees none of them
         try:
-            with self.spool.path.with_suffix(".log").open("a") as log:
+            # The sidecar inherits the signal mask: a signal to the run's process group does not end the sidecar.
+            with signals_blocked(*RUN_SIGNALS), self._log_file.open("a") as output:
                 return subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True, start_new_session=True
+                    command, stdin=subprocess.PIPE, stdout=output, stderr=output, text=True, start_new_session=True
                 )
         except OSError as error:
-            _warn(f"no process to deliver to MLflow could be started: {error}; training goes on")
+            log.warning("cannot start the process that delivers to MLflow: %s; training goes on", error)
             return None
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def identity(event: Event) -> Hashable | None:
-    """What makes an event one that a run says once; None for one that it may say again."""
+def open_tracker(run_dir: Path, experiment: Experiment) -> Tracker:
+    """Return the tracker of a run folder: one that discards everything if `tracking.enabled` is false."""
+    return MlflowTracker.open(run_dir, experiment) if experiment.tracking.enabled else Tracker()
+
+
+def unique_key(event: Event) -> Hashable | None:
+    """Return the key by which an event is logged only once per run; None for an event that may be repeated."""
     match event:
         case {"kind": "metrics", "nimg": nimg}:
             return "metrics", nimg
@@ -115,7 +154,3 @@ def identity(event: Event) -> Hashable | None:
         case {"kind": "params"}:
             return "params"
     return None
-
-
-def _warn(message: str) -> None:
-    print(f"wavegan: {message}", file=sys.stderr)

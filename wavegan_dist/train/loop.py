@@ -17,7 +17,7 @@ from wavegan_dist.errors import UsageError
 from wavegan_dist.processes import on_main, report_lost_ranks
 from wavegan_dist.provenance import provenance
 from wavegan_dist.run_folder import RunFolder
-from wavegan_dist.tracking import Tracker
+from wavegan_dist.tracking import open_tracker
 from wavegan_dist.train import launch
 from wavegan_dist.train.checkpoint import Checkpointer, load_checkpoint
 from wavegan_dist.train.diagnosis import NonFiniteError, diagnose
@@ -29,14 +29,14 @@ from wavegan_dist.train.step_sync import StepSync
 from wavegan_dist.train.trainer import Trainer
 
 
-def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_tracker: TrackerFactory = Tracker.open) -> None:
+def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_tracker: TrackerFactory = open_tracker) -> None:
     """Train until `train.total_kimg`, from the start or from a checkpoint.
 
     Args:
         experiment: the settings.
         run_dir: the run folder.
         resume: `auto`, `never` or the path of a checkpoint, as in `checkpoint_to_resume`.
-        make_tracker: returns the tracker that rank 0 sends metrics, pictures and files to.
+        make_tracker: returns the tracker that rank 0 sends metrics, images and files to.
 
     Raises:
         UsageError: the experiment, the data and the number of processes do not fit together, or the run folder is in use.

@@ -40,7 +40,7 @@ class RunWriter:
         trainer: the trainer to report on.
         checkpointer: writes the trainer's checkpoints.
         environment: content of environment.json.
-        make_tracker: returns the tracker that rank 0 sends metrics, pictures and files to.
+        make_tracker: returns the tracker that rank 0 sends metrics, images and files to.
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class RunWriter:
         if self.is_main:
             self.folder.begin(self.trainer.experiment, self.environment, self.trainer.nimg)
             self.tracker = self.make_tracker(self.folder.path, self.trainer.experiment)
-            self.tracker.file(self.folder.config)
-            self.tracker.file(self.folder.environment)
+            self.tracker.log_file(self.folder.config)
+            self.tracker.log_file(self.folder.environment)
             self.progress_bar = self._make_progress_bar()
             log.info("%s: %s at kimg %s", self.folder.path, "resuming" if self.trainer.nimg else "starting", self._kimg)
         return self
@@ -77,7 +77,7 @@ class RunWriter:
             self.folder.prune(self.settings.keep_checkpoints, self.settings.keep_checkpoint_kimg)
             state = "finished" if error is None else "interrupted" if kind is InterruptedRunError else "failed"
             self.folder.write_exit(state, self.trainer.nimg, str(error or ""))
-        self.tracker.end(_mlflow_status(error))
+        self.tracker.close(_mlflow_status(error))
 
     def report(self, metrics: dict[str, float]) -> None:
         """Write `metrics`, lam and statistics of sampled images to log, metrics.jsonl and MLflow: a collective call."""
@@ -90,7 +90,7 @@ class RunWriter:
         line = {"nimg": nimg, "kimg": nimg / 1000, **metrics}
         with self._handling_disk_errors("metrics"):
             self.folder.append_metrics(line)
-        self.tracker.metrics(metrics, nimg)
+        self.tracker.log_metrics(metrics, nimg)
         self.progress_bar.update(line["kimg"] - self.progress_bar.n)
         log.info(status_line(line, self.settings.total_kimg))
         for warning in self.collapse_warnings.warnings(line):
@@ -113,8 +113,8 @@ class RunWriter:
         with self._handling_disk_errors("a snapshot"):
             save_snapshot(path, layout, weights, self.trainer.experiment, nimg, self.environment["index_digest"])
             save_grid(to_uint8(images), self.folder.samples(nimg))
-            self.tracker.picture(self.folder.samples(nimg), "samples", nimg)
-            self.tracker.file(path, f"snapshots/{label(nimg)}")
+            self.tracker.log_image(self.folder.samples(nimg), "samples", nimg)
+            self.tracker.log_file(path, f"snapshots/{label(nimg)}")
 
     def checkpoint(self) -> None:
         """Begin to save a checkpoint and delete those no longer kept: a collective call."""

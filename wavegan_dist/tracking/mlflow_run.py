@@ -1,0 +1,203 @@
+"""The MLflow run of a run folder: created once, receives each event. The only module that calls MLflow.
+
+Every request may be repeated if its answer was lost: MLflow's database stores the same metric at the same step and time once,
+files keep their names, and a run is searched for by its tag before it is created.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property, partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from uuid import NAMESPACE_OID, uuid5
+
+from wavegan_dist.files import locked
+from wavegan_dist.log import log
+from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.tracking.spool import Event
+from wavegan_dist.tracking.tracking_info import TrackingInfo
+
+MAX_METRICS, MAX_PARAMS = 1000, 100  # MLflow's limits for one request
+THUMBNAIL_SIZE = 256  # px, of the image that MLflow's page shows first
+REJECTED_CODES = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+TEMPORARY_HTTP_ERRORS = (401, 403, 404, 408, 429)  # not caused by the content of the request
+
+
+class EventRejectedError(Exception):
+    """MLflow will never accept this event."""
+
+
+class MlflowUnavailableError(Exception):
+    """MLflow cannot be reached, fails or no longer has the run; the same request may succeed later."""
+
+
+class MlflowRun:
+    """The MLflow run of a run folder.
+
+    Args:
+        folder: the run folder, which must have a tracking.json.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"
+        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # `Sender` retries
+        self.folder, self.run_id = folder, ""
+
+    @cached_property
+    def client(self) -> Any:
+        """MLflow's client. Its constructor may already fail with any of MLflow's errors."""
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self._info().uri)
+
+    def set_timeout(self, seconds: int) -> None:
+        """Set how long each of the following requests may take."""
+        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(seconds)
+
+    def send(self, events: Sequence[Event]) -> int:
+        """Send events of one kind; more than one event only if the kind is `metrics`.
+
+        Returns:
+            How many values or files MLflow rejected; a warning names each of them.
+
+        Raises:
+            MlflowUnavailableError: none, some or all of the events may have been stored.
+        """
+        with _translated_errors(rejected=MlflowUnavailableError):
+            self.run_id = self.run_id or self._find_or_create()
+        match events[0]["kind"]:
+            case "metrics":
+                return self._log_batches("metrics", [metric for event in events for metric in _metrics(event)], MAX_METRICS)
+            case "params":
+                return self._log_batches("params", _params(events[0]), MAX_PARAMS)
+        rejection = self._try(partial(self._send_event, events[0]))
+        return _warn_of_rejection(events[0], rejection) if rejection else 0
+
+    def check(self) -> None:
+        """Raise MlflowUnavailableError unless MLflow answers and has the run."""
+        with _translated_errors(rejected=MlflowUnavailableError):
+            stage = self.client.get_run(self.run_id).info.lifecycle_stage
+        if stage != "active":
+            raise MlflowUnavailableError(f"run {self.run_id} was deleted; `mlflow runs restore` brings it back")
+
+    def _try(self, request: Callable[[], object]) -> EventRejectedError | None:
+        """Make a request; return the error if MLflow rejected its content. Raises MlflowUnavailableError."""
+        try:
+            with _translated_errors():
+                request()
+        except EventRejectedError as error:
+            self.check()
+            return error
+        return None
+
+    def _log_batches(self, name: str, values: Sequence[Any], limit: int) -> int:
+        """Log metrics or params in batches; halve a rejected batch until only the invalid values are left out."""
+        rejected = 0
+        for start in range(0, len(values), limit):
+            batch = values[start : start + limit]
+            rejection = self._try(partial(self.client.log_batch, self.run_id, **{name: batch}))
+            if rejection and len(batch) > 1:
+                rejected += self._log_batches(name, batch, (len(batch) + 1) // 2)
+            elif rejection:
+                rejected += _warn_of_rejection(batch[0], rejection)
+        return rejected
+
+    def _send_event(self, event: Event) -> None:
+        match event["kind"]:
+            case "picture":
+                self._log_image(event)
+            case "file":
+                path = self.folder.path / event["path"]
+                log_file = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
+                log_file(self.run_id, str(path), event["under"])
+            case "tags":
+                for name, value in event["values"].items():
+                    self.client.set_tag(self.run_id, name, value)
+            case "status" if event["status"] in ("RUNNING", "SCHEDULED"):
+                self.client.update_run(self.run_id, status=event["status"])
+            case "status":
+                self.client.set_terminated(self.run_id, event["status"], event["time"])
+            case kind:
+                raise EventRejectedError(f"unknown kind of event: {kind}")
+
+    def _log_image(self, event: Event) -> None:
+        """Do what MlflowClient.log_image does (MLflow 3.17), with a name that stays the same if the request is repeated."""
+        from PIL import Image
+
+        key = uuid5(NAMESPACE_OID, f"{event['name']}/{event['nimg']}")
+        stem = f"{event['name']}+step+{event['nimg']}+timestamp+{event['time']}+{key}"
+        with TemporaryDirectory() as folder, Image.open(self.folder.path / event["path"]) as image:
+            image.save(Path(folder, f"{stem}.png"))
+            image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
+            image.save(Path(folder, f"{stem}+compressed.webp"))
+            self.client.log_artifacts(self.run_id, folder, "images")
+        self.client.set_tag(self.run_id, "mlflow.loggedImages", "True")
+
+    def _find_or_create(self) -> str:
+        with locked(self.folder.spool("run").with_suffix(".lock")):  # another sender may create the run at the same time
+            info = self._info()
+            if info.run_id is None:
+                experiment = self._experiment_id(info)
+                tag = {"wavegan.key": info.key}
+                runs = self.client.search_runs([experiment], f"tags.`wavegan.key` = '{info.key}'")
+                run = runs[0] if runs else self.client.create_run(experiment, info.started, tag, info.name)
+                info.run_id = run.info.run_id
+                info.save(self.folder)
+            return info.run_id
+
+    def _experiment_id(self, info: TrackingInfo) -> str:
+        experiment = self.client.get_experiment_by_name(info.experiment)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        database = info.uri.removeprefix("sqlite:///")
+        artifacts = None if database == info.uri else str(Path(database).parent / "mlartifacts")
+        return str(self.client.create_experiment(info.experiment, artifact_location=artifacts))
+
+    def _info(self) -> TrackingInfo:
+        info = TrackingInfo.load(self.folder)
+        assert info is not None
+        return info
+
+
+def _metrics(event: Event) -> list[Any]:
+    from mlflow.entities import Metric
+
+    return [Metric(name, value, event["time"], event["nimg"]) for name, value in event["values"].items()]
+
+
+def _params(event: Event) -> list[Any]:
+    from mlflow.entities import Param
+
+    return [Param(name, str(value)) for name, value in event["values"].items()]
+
+
+@contextmanager
+def _translated_errors(rejected: type[Exception] = EventRejectedError) -> Iterator[None]:
+    """Turn every error of MLflow and its artifact stores into `rejected` or MlflowUnavailableError."""
+    from mlflow.exceptions import MlflowException
+    from requests import HTTPError
+
+    try:
+        yield
+    except (EventRejectedError, MlflowUnavailableError):
+        raise
+    except MlflowException as error:
+        raise (rejected if error.error_code in REJECTED_CODES else MlflowUnavailableError)(str(error)) from error
+    except HTTPError as error:
+        status = error.response.status_code if error.response is not None else 500
+        is_temporary = not 400 <= status < 500 or status in TEMPORARY_HTTP_ERRORS
+        raise (MlflowUnavailableError if is_temporary else rejected)(str(error)) from error
+    except (FileNotFoundError, PermissionError, TypeError, ValueError) as error:
+        raise rejected(str(error)) from error
+    except Exception as error:
+        raise MlflowUnavailableError(f"{type(error).__name__}: {error}") from error
+
+
+def _warn_of_rejection(content: object, error: Exception) -> int:
+    log.warning("MLflow refused %s: %s", content, " ".join(str(error).split())[:300])
+    return 1
