@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -27,7 +28,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def samples(index: Index) -> Iterator[dict[str, bytes]]:
+def samples(index: Index) -> Iterator[dict[str, Any]]:
     """Read the samples with WebDataset."""
     urls = [str(index.folder / shard.file) for shard in index.shards]
     return iter(webdataset.WebDataset(urls, shardshuffle=False))
@@ -74,7 +75,8 @@ def test_members_say_where_each_image_lies(numbered: Index) -> None:
     assert numbered.starts.tolist() == list(range(0, 97, 12))
     for path, (offset, size, label), sample in zip(files, numbered.members.tolist(), samples(numbered), strict=True):
         assert path.read_bytes()[offset : offset + size] == sample["png"]
-        assert (key_at(path, offset), label) == (sample["__key__"], -1)
+        assert key_at(path, offset) == sample["__key__"]
+        assert label == -1
 
 
 def test_every_shard_is_a_sample_of_all_pictures(numbered: Index) -> None:
