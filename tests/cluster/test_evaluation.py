@@ -48,7 +48,7 @@ def test_the_documented_commands_train_over_two_nodes_and_evaluate_each_snapshot
     assert sorted(results(walked.run)) == SNAPSHOTS
     jobs = json.loads((walked.run / "cluster" / "evaluations.json").read_text())
     for name in SNAPSHOTS:
-        assert f"wavegan: evaluation of {name} is submitted" in log_of(walked.run, walked.job)
+        assert f"evaluation of {name} is submitted" in log_of(walked.run, walked.job)
     assert states(walked.job) == ["COMPLETED"]
     until("accounts", lambda: [states(jobs[name]) for name in SNAPSHOTS] == [["COMPLETED"]] * 2, 30)
 
@@ -108,12 +108,12 @@ def test_only_so_many_evaluations_are_in_flight_at_a_time(copy, monkeypatch):
     ]
     assert not (copy / "evaluations" / f"{first}.failed").exists()
     assert evaluation_queue.submit_pending(job) == QueueStatus(in_flight=[first], waiting=[second, third])
-    cancelled = evaluation_queue.submitted(copy)[first]
+    cancelled = evaluation_queue.submitted_jobs(copy)[first]
     slurm("scancel", cancelled)
     until("end of the job", lambda: states(cancelled) == ["CANCELLED"], 30)
     lost = {first: f"job {cancelled} ended without a result"}
     assert evaluation_queue.submit_pending(job, all_at_once=True) == QueueStatus(submitted=[second, third], failed=lost)
-    array = evaluation_queue.submitted(copy)[third].split("_")[0]
+    array = evaluation_queue.submitted_jobs(copy)[third].split("_")[0]
     assert "ArrayTaskThrottle=1" in slurm("scontrol", "show", "job", array)
     slurm("scancel", array)
 

@@ -8,12 +8,10 @@ from wavegan_dist.cluster.job import EvaluateJob, TrainJob
 from wavegan_dist.cluster.profile import Profile
 from wavegan_dist.cluster.slurm import Allocation
 
-# Slurm signals every process of a step. The trainers handle the warning; it must not end their launcher, nor SIGTERM this shell.
-# A launcher that was killed fails the task, and with it the step. A launcher that ended by itself does not: accelerate turns
-# the exit code of trainers that have saved (75) into 1, and other nodes may still be saving. exit.json has the reason.
-TASK = """trap '' USR2; trap : TERM
-{launcher}
-code=$?; [ $code -gt 128 ] && [ $code -ne 143 ] && exit $code; exit 0"""
+# A warning and a SIGTERM reach every process of a step. The trainers handle them; the warning must not end their launcher, nor
+# SIGTERM this shell before its launcher. A launcher killed by another signal fails the task and thereby ends the step. Any
+# other exit code becomes 0: accelerate exits with 1 when its trainers have saved (75), and other nodes may still be saving.
+TASK = "trap '' USR2; trap : TERM; %s; code=$?; [ $code -le 128 ] || [ $code -eq 143 ] || exit $code; exit 0"
 
 
 def train_command(job: TrainJob, allocation: Allocation) -> list[str]:
@@ -28,7 +26,7 @@ def train_command(job: TrainJob, allocation: Allocation) -> list[str]:
     # A launcher that was killed ends the step at once. After any other end the remaining launchers have 60 s to save and leave.
     srun += ["--kill-on-bad-exit=1", "--wait=60", *profile.srun]
     train = ["wavegan_dist", "train", *job.arguments, f"train.world_size={profile.world_size}"]
-    return [*srun, "bash", "-c", TASK.format(launcher=_launcher(profile, allocation, train))]
+    return [*srun, "bash", "-c", TASK % _launcher(profile, allocation, train)]
 
 
 def _launcher(profile: Profile, allocation: Allocation, module: Sequence[str]) -> str:
@@ -48,7 +46,7 @@ def evaluate_command(job: EvaluateJob, snapshot: str, data: str) -> list[str]:
     """Return the command that evaluates the snapshot of that name against the data with the index `data`."""
     run = job.run_folder
     command = [*python(job.profile), "-m", "wavegan_dist", "evaluate"]
-    command += ["--snapshot", str(run.snapshot_dir(snapshot)), "--data", data]
+    command += ["--snapshot", str(run.snapshot_named(snapshot)), "--data", data]
     return [*command, "--json", str(run.evaluation(snapshot)), *job.arguments]
 
 
