@@ -14,7 +14,20 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.cluster.helpers import LOCAL, SLURM_CONF, documented, ended, first_match, job_of, missing, received, slurm, traces, until, without
+from tests.cluster.helpers import (
+    LOCAL,
+    SLURM_CONF,
+    documented,
+    ended,
+    first_match,
+    job_of,
+    missing,
+    received,
+    slurm,
+    traces,
+    until,
+    without,
+)
 from tests.helpers import ROOT, Command, environment
 
 
@@ -135,7 +148,7 @@ def typed(house: Path) -> Callable[..., str]:
 
 @pytest.fixture(scope="session")
 def walked(house: Path, typed: Callable[..., str]) -> SimpleNamespace:
-    """The run that the commands of docs/cluster.md's first section make; installation, MLflow's page and shutdown are left out."""
+    """The run of the commands in docs/cluster.md's first section, without installation, MLflow's page and shutdown."""
     install, *commands, look, down = documented("From nothing to a two-node run and its curve")
     assert (install, look[:9], down) == ("slurm/local/install.sh", "mlflow ui", "make slurm-down")
     run, after = house / "runs" / "demo", commands.index("squeue")
