@@ -10,7 +10,18 @@ import wavegan_dist
 
 HOUSE = Path(wavegan_dist.__file__).parent
 TESTS = Path(__file__).parent
-FOUNDATION = {"errors", "files", "counted", "config", "images", "log", "processes", "provenance", "run_folder"}
+FOUNDATION = {
+    "errors",
+    "files",
+    "counted",
+    "config",
+    "images",
+    "launcher_files",
+    "log",
+    "processes",
+    "provenance",
+    "run_folder",
+}
 MAY_USE = {
     "wavelet": FOUNDATION,
     "model": FOUNDATION | {"wavelet"},

@@ -1,4 +1,4 @@
-"""Where a result came from: versions, commit, command."""
+"""Provenance of a result: versions, git commit, command line."""
 
 import platform
 import subprocess
@@ -7,10 +7,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("torch", "accelerate", "imagecodecs", "simplejpeg", "mlflow", "safetensors", "numpy", "torch-fidelity", "deepspeed")
+PACKAGE_DIR = Path(__file__).parent
+COMMIT_FILE = "COMMIT"  # beside a frozen copy of the package (cluster/freeze.py): the commit that was copied
 
 
 def provenance() -> dict[str, object]:
-    """Versions of what matters, the source's git commit ("unknown" outside a checkout) and the command line."""
+    """Versions of Python and of the packages that affect results, the git commit as `git_commit` gives it, the command line."""
     return {
         "wavegan-dist": version("wavegan-dist"),
         "python": platform.python_version(),
@@ -22,16 +24,27 @@ def provenance() -> dict[str, object]:
 
 
 def git_commit() -> str:
-    """The commit of the checkout that this package is run from, with "+" when files differ from it; else "unknown"."""
+    """The git commit of the running package, with "+" appended if the checkout has uncommitted changes.
+
+    A frozen copy of the package reports the commit of the checkout that it was copied from. An installed package
+    reports "unknown".
+    """
     try:
-        _git("ls-files", "--error-unmatch", __file__)  # an installed copy may lie inside somebody else's checkout
+        _git("ls-files", "--error-unmatch", __file__)  # an installed or frozen copy may lie inside an unrelated checkout
         return _git("rev-parse", "HEAD") + ("+" if _git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
+        return _frozen_commit()
+
+
+def _frozen_commit() -> str:
+    try:
+        return (PACKAGE_DIR.parent / COMMIT_FILE).read_text().strip()
+    except OSError:
         return "unknown"
 
 
 def _git(*arguments: str) -> str:
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    command = ["git", "-C", str(PACKAGE_DIR), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 

@@ -124,6 +124,10 @@ class RunFolder:
         """The snapshot at image `nimg`."""
         return self.path / "snapshots" / label(nimg)
 
+    def snapshot_named(self, name: str) -> Path:
+        """The snapshot of that name."""
+        return self.path / "snapshots" / name
+
     def snapshots(self) -> list[Path]:
         """All snapshots, oldest first."""
         return sorted(self.path.glob("snapshots/kimg-*"))

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# The cluster's slurm.conf, gres.conf and slurmdbd.conf. Sourced by up.sh after settings.sh.
+# Writes the cluster's slurm.conf, gres.conf and slurmdbd.conf. Sourced by up.sh after settings.sh.
 #
-# cred_expire: a requeued job starts once its old credential is gone, by default 120 s later.
-# preempt_send_user_signal: a preempted job gets the signal of its --signal at the start of the grace period.
-# config_overrides: nodes may claim more than this machine has.  batch_sched_delay, sched_interval: no waiting in tests.
+# cred_expire: a requeued job starts only after its old credential has expired, by default 120 s later.
+# preempt_send_user_signal: a preempted job receives the signal of its --signal option at the start of the grace period.
+# config_overrides: nodes may have more cores than this machine.  batch_sched_delay, sched_interval: tests need not wait.
 write_configuration() {
     local host munge
     host=$(hostname -s) munge=socket=$ROOT/run/munge,cred_expire=5

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Debian's Slurm and what the local cluster of up.sh needs. As root; the packages' own services are not used.
+# Install Debian's Slurm and the other packages that up.sh needs, as root. The packages' own services are not used.
 set -euo pipefail
 packages=(slurmctld slurmd slurm-client munge slurmdbd mariadb-server-core mariadb-client-core iproute2 shellcheck)
 [ "$(id -u)" = 0 ] || { echo "slurm/local/install.sh: installing packages needs root" >&2; exit 1; }

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# One node of the local cluster: node.sh start K | kill-slurmd K (its jobs' processes live on) | crash K (all of it dies)
+# Control one node of the local cluster: node.sh start K | kill-slurmd K (its job processes live on) | crash K (kills everything)
 set -euo pipefail
 . "$(dirname "$0")/settings.sh"
 what=${1:?start, kill-slurmd or crash} k=${2:?number of the node}
 name=node$k keeper=$ROOT/run/node$k.pid  # the keeper: first process of the node's namespaces, as seen from outside
 
-inside() {  # COMMAND...: run it in the node's namespaces
+inside() {  # COMMAND...: run the command in the node's namespaces
     nsenter --target "$(pgrep -P "$(cat "$keeper")")" --net --uts --mount --pid "$@" </dev/null
 }
 
 case $what in
 start)
     mkdir -p "$ROOT/spool/$name"
-    if [ -e "$keeper" ] && ! gone "$(cat "$keeper")"; then  # the node lives, its slurmd does not
+    if [ -e "$keeper" ] && ! gone "$(cat "$keeper")"; then  # the node is up, its slurmd is not
         inside slurmd -N "$name" -f "$SLURM_CONF" >>"$ROOT/log/$name.out" 2>&1
         exit
     fi
@@ -24,7 +24,7 @@ start)
         slurmd -N "$1" -f "$SLURM_CONF"
         while :; do sleep 1; done' keeper "$name" "$ROOT" "$NETWORK.$k" </dev/null >"$ROOT/log/$name.out" 2>&1 &
     echo $! >"$keeper"
-    ip link del "$PREFIX-v$k" 2>/dev/null || true  # of a node that crashed
+    ip link del "$PREFIX-v$k" 2>/dev/null || true  # left by a crashed node
     until first=$(pgrep -P "$(cat "$keeper")"); do sleep 0.05; done
     ip link add "$PREFIX-v$k" type veth peer name eth0 netns "$first"
     ip link set "$PREFIX-v$k" master "$BRIDGE" up

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A real Slurm on this machine, as root and without systemd: munge, MariaDB, slurmdbd, slurmctld and two nodes in namespaces
-# of their own, with fake GPUs. Partition `high` preempts `low`. Run again, it says that the cluster is up; down.sh ends it.
+# Start a real Slurm on this machine, as root and without systemd: munge, MariaDB, slurmdbd, slurmctld and two nodes with fake GPUs,
+# each in its own namespaces. Partition `high` preempts `low`. If the cluster is up, only say so; down.sh stops it.
 set -euo pipefail
 . "$(dirname "$0")/settings.sh"
 . "$HERE/configure.sh"
@@ -46,11 +46,11 @@ if [ -e "$ROOT/up" ] && timeout 5 sinfo >/dev/null 2>&1; then
     echo "export SLURM_CONF=$SLURM_CONF   # it is up already"
     exit 0
 fi
-"$HERE/down.sh"  # what a start that failed may have left
+"$HERE/down.sh"  # remains of a failed start
 check
 trap '"$HERE/down.sh"' ERR
 mkdir -p "$ROOT"/{state,spool,log,run,dev,db}
-for k in $(seq "$GPUS"); do mknod "$ROOT/dev/gpu$k" c 1 3; done  # Slurm wants character devices
+for k in $(seq "$GPUS"); do mknod "$ROOT/dev/gpu$k" c 1 3; done  # Slurm accepts only character devices
 write_configuration
 start_network
 start_munge

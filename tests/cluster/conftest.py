@@ -1,4 +1,4 @@
-"""A real Slurm on this machine, one for all tests of the session, and the jobs that several tests look at."""
+"""A real Slurm cluster on this machine for all tests of the session, and the runs that several tests examine."""
 
 import os
 import re
@@ -6,35 +6,49 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
 
-from tests.cluster.helpers import LOCAL, SLURM_CONF, documented, ended, job_of, missing, received, slurm, traces, until, without
-from tests.helpers import ROOT, environment
+from tests.cluster.helpers import (
+    LOCAL,
+    SLURM_CONF,
+    documented,
+    ended,
+    first_match,
+    job_of,
+    missing,
+    received,
+    slurm,
+    traces,
+    until,
+    without,
+)
+from tests.helpers import ROOT, Command, environment
 
 
 @pytest.fixture(scope="session")
-def cluster():
-    """Two nodes, partitions `low` and `high`; seconds that the start took."""
+def cluster() -> Iterator[SimpleNamespace]:
+    """Starts a cluster of two nodes with partitions `low` and `high`; the value has the seconds that the start took."""
     if reason := missing():
         without(reason)
-    before, began = traces(), time.monotonic()
+    before, started = traces(), time.monotonic()
     was_up = "is up already" in subprocess.run([LOCAL / "up.sh"], check=True, capture_output=True, text=True).stdout
-    yield SimpleNamespace(seconds=time.monotonic() - began, was_up=was_up)
+    yield SimpleNamespace(seconds=time.monotonic() - started, was_up=was_up)
     if not was_up:
         subprocess.run([LOCAL / "down.sh"], check=True)
-        until("end of all that the cluster started", lambda: traces() <= before, 10)
+        until("removal of everything that the cluster left", lambda: traces() <= before, 10)
 
 
 @pytest.fixture(scope="session")
-def submit(cluster):
-    """Runs `wavegan ARGUMENTS`, as a user of the cluster does."""
+def submit(cluster: SimpleNamespace) -> Command:
+    """Runs `wavegan ARGUMENTS` as a user of the cluster does."""
 
-    def run(*arguments: object, **settings: object) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: object, **settings: Any) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "wavegan_dist", *map(str, arguments)]
         variables = environment(**{"SLURM_CONF": SLURM_CONF, "PYTHONPATH": str(ROOT)} | settings.pop("env", {}))
         return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=180, **settings)
@@ -43,8 +57,8 @@ def submit(cluster):
 
 
 @pytest.fixture(scope="session")
-def profile(tmp_path_factory) -> Callable[..., Path]:
-    """Makes a profile of the local cluster with these lines more."""
+def profile(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Writes a profile of the local cluster with additional lines."""
     folder = tmp_path_factory.mktemp("profiles")
 
     def make(*lines: str, base: str = "local") -> Path:
@@ -56,14 +70,14 @@ def profile(tmp_path_factory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def demo(house, walked) -> Path:
-    """The demo's shards."""
+def demo(house: Path, walked: SimpleNamespace) -> Path:
+    """Folder of the demo's shards."""
     return house / "data" / "demo"
 
 
 @pytest.fixture(scope="session")
-def training(tmp_path_factory, demo, store) -> Path:
-    """The demo's config for 100 steps of it, a minute or less on two nodes of this machine."""
+def training(tmp_path_factory: pytest.TempPathFactory, demo: Path, store: str) -> Path:
+    """The demo's config, shortened to 100 steps: at most a minute on two nodes of this machine."""
     settings = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
     settings["data"]["index"] = str(demo / "index.json")
     settings["train"] |= {"total_kimg": 6.4, "snapshot_kimg": 6.4, "checkpoint_kimg": 1.6, "report_kimg": 0.128}
@@ -73,11 +87,13 @@ def training(tmp_path_factory, demo, store) -> Path:
 
 
 @pytest.fixture(scope="session")
-def straight(tmp_path_factory, submit, training, profile):
-    """A run over two nodes that nobody disturbs, in containers. Submitted from a checkout that is broken at once."""
+def straight(
+    tmp_path_factory: pytest.TempPathFactory, submit: Command, training: Path, profile: Callable[..., Path]
+) -> SimpleNamespace:
+    """An uninterrupted run over two nodes, in containers, submitted from a checkout that is broken right after submission."""
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "wavegan_dist", folder / "wavegan_dist", ignore=shutil.ignore_patterns("__pycache__"))
-    config = shutil.copy(training, folder / "training.yaml")
+    config = Path(shutil.copy(training, folder / "training.yaml"))
     run = tmp_path_factory.mktemp("runs") / "straight"
     container = folder / "container"
     container.write_text(f'#!/bin/sh\necho "$(hostname) $*" >>{folder}/contained\nexec unshare --mount --ipc "$@"\n')
@@ -86,7 +102,7 @@ def straight(tmp_path_factory, submit, training, profile):
     command = ["submit", "train", "--config", config, "--profile", later, "--partition", "high", "--run-dir", run]
     job = job_of(submit(*command, cwd=folder, env={"PYTHONPATH": str(folder)}))
     (folder / "wavegan_dist" / "__init__.py").write_text("raise SystemExit('the checkout was edited')\n")
-    Path(config).write_text("nonsense")
+    config.write_text("nonsense")
     later.write_text("nonsense")
     before = received()
     slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
@@ -95,8 +111,8 @@ def straight(tmp_path_factory, submit, training, profile):
 
 
 @pytest.fixture(scope="session")
-def house(tmp_path_factory, cluster) -> Path:
-    """A folder in which the commands of docs/cluster.md work: what they name is there, smaller."""
+def house(tmp_path_factory: pytest.TempPathFactory, cluster: SimpleNamespace) -> Path:
+    """A folder in which the commands of docs/cluster.md work, with smaller configs and profiles than the checkout's."""
     folder = tmp_path_factory.mktemp("house")
     for name in ("Makefile", "slurm/local"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -104,7 +120,7 @@ def house(tmp_path_factory, cluster) -> Path:
     for script in (ROOT / "slurm").glob("*.sbatch"):
         text = re.sub(r"(?m)^(#SBATCH --(cpus-per-task|gpus-per-node))=.*", r"\1=1", script.read_text())
         (folder / "slurm" / script.name).write_text(text)
-    profiles = shutil.copytree(ROOT / "launchers" / "slurm", folder / "launchers" / "slurm")
+    profiles = Path(shutil.copytree(ROOT / "launchers" / "slurm", folder / "launchers" / "slurm"))
     (profiles / "gpu1.yaml").write_text((profiles / "local1.yaml").read_text() + "processes_per_node: 2\n")
     (profiles / "gpu8.yaml").write_text((profiles / "local.yaml").read_text())
     settings = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
@@ -116,8 +132,8 @@ def house(tmp_path_factory, cluster) -> Path:
 
 
 @pytest.fixture(scope="session")
-def typed(house) -> Callable[..., str]:
-    """Types commands into a shell in the house; what they print."""
+def typed(house: Path) -> Callable[..., str]:
+    """Runs commands in a shell in the folder `house` and returns their stdout."""
 
     def run(*commands: str) -> str:
         binaries = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -131,12 +147,12 @@ def typed(house) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
-def walked(house, typed):
-    """The first section of docs/cluster.md, typed as it stands there, but for what needs no repetition or a person."""
+def walked(house: Path, typed: Callable[..., str]) -> SimpleNamespace:
+    """The run of the commands in docs/cluster.md's first section, without installation, MLflow's page and shutdown."""
     install, *commands, look, down = documented("From nothing to a two-node run and its curve")
     assert (install, look[:9], down) == ("slurm/local/install.sh", "mlflow ui", "make slurm-down")
     run, after = house / "runs" / "demo", commands.index("squeue")
-    job = re.search(r"job (\d+): ", typed(*commands[:after]))[1]
-    until("end of the training", lambda: ended(job), 180)  # which submits all evaluations before the collector can
-    said = typed(*commands[after:])
-    return SimpleNamespace(run=run, job=job, said=said, store=f"sqlite:///{house}/runs/mlflow.db")
+    job = first_match(r"job (\d+): ", typed(*commands[:after]))
+    until("end of the training", lambda: ended(job), 180)  # the training job submits all evaluations before `wavegan watch` can
+    output = typed(*commands[after:])
+    return SimpleNamespace(run=run, job=job, output=output, store=f"sqlite:///{house}/runs/mlflow.db")

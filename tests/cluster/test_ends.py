@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.cluster.helpers import SLURM_CONF, ended, job_of, log_of, mlflow_run, slurm, states, trainers, until
+from tests.cluster.helpers import SLURM_CONF, ended, job_of, launchers, log_of, mlflow_run, slurm, states, trainers, until
 from tests.helpers import environment
 
 
@@ -33,7 +33,7 @@ def cancelled(tmp_path_factory, submit, training, profile, store):
 
 def test_a_warning_before_the_job_listens_does_not_end_it(cancelled):
     run, job = cancelled
-    assert log_of(run, job).count("processes, to meet on") == 1
+    assert log_of(run, job).count("processes, rendezvous on") == 1
     assert (run / "metrics.jsonl").exists()
 
 
@@ -60,6 +60,21 @@ def test_a_job_that_crashes_twice_at_the_same_place_stops_and_says_so(submit, tm
     assert crashes[0]["nimg"] == crashes[1]["nimg"]
     assert "not started a third time" in log_of(run, job)
     assert crashes[1]["reason"] in log_of(run, job)
+
+
+def test_a_killed_launcher_ends_the_step_at_once_and_the_job_is_requeued(submit, tmp_path, training, profile):
+    run = tmp_path / "killed"
+    job = job_of(
+        submit("submit", "train", "--config", training, "--profile", profile(), "--run-dir", run, "train.total_kimg=1000")
+    )
+    until("report", (run / "metrics.jsonl").exists, 120)
+    launchers(run)[-1].kill()
+    until(
+        "second start", lambda: log_of(run, job).count("processes, rendezvous on") == 2, 55
+    )  # --wait alone would take over 60 s
+    slurm("scancel", job)
+    until("end of the job", lambda: ended(job), 120)
+    assert states(job) == ["REQUEUED", "CANCELLED"], log_of(run, job)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Evaluation jobs: submitted by the training, by the collector and as an array; into the run's own MLflow run."""
+"""Evaluation jobs: submitted by the training, by `wavegan watch` and as an array; logged to the training's MLflow run."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ SNAPSHOTS = ["kimg-000000", "kimg-000000.320"]
 
 @pytest.fixture
 def copy(walked, tmp_path) -> Path:
-    """The run of docs/cluster.md without its evaluations."""
+    """A copy of the run of docs/cluster.md without its evaluations."""
     return shutil.copytree(walked.run, tmp_path / "copy", ignore=NOT_COPIED)
 
 
@@ -32,23 +32,24 @@ def results(run: Path) -> dict[str, dict]:
 
 
 def evaluators(run: Path) -> list[psutil.Process]:
-    """Processes that measure a snapshot of the run."""
-    found = psutil.process_iter(["cmdline"])
+    """Returns the processes that evaluate a snapshot of the run."""
     return [
-        it
-        for it in found
-        if {"evaluate", "--snapshot"} <= {*(it.info["cmdline"] or [])} and str(run) in str(it.info["cmdline"])
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if {"evaluate", "--snapshot"} <= {*(process.info["cmdline"] or [])} and str(run) in str(process.info["cmdline"])
     ]
 
 
 def test_the_documented_commands_train_over_two_nodes_and_evaluate_each_snapshot(walked):
-    assert [f"{name}: evaluated" in walked.said for name in SNAPSHOTS] == [True] * 2
-    assert json.loads((walked.run / "environment.json").read_text())["world_size"] == 2
+    assert [f"{name}: evaluated" in walked.output for name in SNAPSHOTS] == [True] * 2
+    written = json.loads((walked.run / "environment.json").read_text())
+    (code,) = (walked.run / "cluster" / "code").iterdir()
+    assert (written["world_size"], written["git_commit"]) == (2, (code / "COMMIT").read_text().strip())
     assert json.loads((walked.run / "exit.json").read_text())["state"] == "finished"
     assert sorted(results(walked.run)) == SNAPSHOTS
     jobs = json.loads((walked.run / "cluster" / "evaluations.json").read_text())
     for name in SNAPSHOTS:
-        assert f"wavegan: evaluation of {name} is submitted" in log_of(walked.run, walked.job)
+        assert f"evaluation of {name} is submitted" in log_of(walked.run, walked.job)
     assert states(walked.job) == ["COMPLETED"]
     until("accounts", lambda: [states(jobs[name]) for name in SNAPSHOTS] == [["COMPLETED"]] * 2, 30)
 
@@ -73,7 +74,7 @@ def test_the_best_snapshot_is_tagged(walked):
     assert (tags["best_snapshot"], tags["best_metric"], float(tags["best_value"])) == (best, "fwd", values[best])
 
 
-def test_the_collector_evaluates_what_is_new_retries_what_fails_once_and_lists_it(house, copy, submit, tmp_path):
+def test_watch_evaluates_new_snapshots_retries_a_failed_one_once_and_lists_it(house, copy, submit, tmp_path):
     (copy / "snapshots" / SNAPSHOTS[0] / "model.safetensors").write_bytes(b"nothing")
     seen = tmp_path / "environment"
     traced = tmp_path / "traced.yaml"
@@ -92,7 +93,7 @@ def test_the_collector_evaluates_what_is_new_retries_what_fails_once_and_lists_i
 
 
 def test_only_so_many_evaluations_are_in_flight_at_a_time(copy, monkeypatch):
-    """Jobs that wait, so that nothing happens but what the collector does."""
+    """The jobs stay pending, so that only submissions change the state."""
     monkeypatch.setenv("SLURM_CONF", SLURM_CONF)
     first, second, third = *SNAPSHOTS, "kimg-000000.640"
     shutil.copytree(copy / "snapshots" / second, copy / "snapshots" / third)
@@ -100,7 +101,7 @@ def test_only_so_many_evaluations_are_in_flight_at_a_time(copy, monkeypatch):
     job = EvaluateJob(run_dir=copy, profile=profile, arguments=[], best="fwd", in_flight=1)
     (copy / "evaluations").mkdir()
     (copy / "evaluations" / f"{first}.failed").write_text("in a former submission")
-    with ThreadPool(2) as two:  # as a training job and a collector beside it
+    with ThreadPool(2) as two:  # like a training job and `wavegan watch`
         looks = two.map(evaluation_queue.submit_pending, [job, job])
     assert sorted(looks, key=lambda look: look.in_flight) == [
         QueueStatus(submitted=[first], waiting=[second, third]),
@@ -108,12 +109,12 @@ def test_only_so_many_evaluations_are_in_flight_at_a_time(copy, monkeypatch):
     ]
     assert not (copy / "evaluations" / f"{first}.failed").exists()
     assert evaluation_queue.submit_pending(job) == QueueStatus(in_flight=[first], waiting=[second, third])
-    cancelled = evaluation_queue.submitted(copy)[first]
+    cancelled = evaluation_queue.submitted_jobs(copy)[first]
     slurm("scancel", cancelled)
     until("end of the job", lambda: states(cancelled) == ["CANCELLED"], 30)
     lost = {first: f"job {cancelled} ended without a result"}
     assert evaluation_queue.submit_pending(job, all_at_once=True) == QueueStatus(submitted=[second, third], failed=lost)
-    array = evaluation_queue.submitted(copy)[third].split("_")[0]
+    array = evaluation_queue.submitted_jobs(copy)[third].split("_")[0]
     assert "ArrayTaskThrottle=1" in slurm("scontrol", "show", "job", array)
     slurm("scancel", array)
 

@@ -3,8 +3,9 @@
 import pytest
 
 from wavegan_dist.cluster.profile import load_profile, minutes
-from wavegan_dist.cluster.run_exit import CrashLog, RunExit
+from wavegan_dist.cluster.run_exit import CrashLog
 from wavegan_dist.errors import UsageError
+from wavegan_dist.run_folder import RunExit
 
 
 @pytest.mark.parametrize(
@@ -43,5 +44,5 @@ def test_every_profile_of_the_checkout_is_whole():
 def test_a_job_may_crash_only_further_on_than_ever_before(tmp_path):
     crashes = CrashLog(tmp_path, "7")
     steps = [100, 200, 150, 200, 201]
-    assert [crashes.add(RunExit("failed", nimg, "nan")) for nimg in steps] == [True, True, False, False, True]
-    assert CrashLog(tmp_path, "8").add(RunExit("failed", 100, "nan"))
+    assert [crashes.add(RunExit("failed", nimg, "nan", 0)) for nimg in steps] == [True, True, False, False, True]
+    assert CrashLog(tmp_path, "8").add(RunExit("failed", 100, "nan", 0))

@@ -2,26 +2,25 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import time
 
 import pytest
 
-from tests.cluster.helpers import LOCAL, documented, ended, slurm, states, until, without
+from tests.cluster.helpers import LOCAL, documented, ended, first_match, slurm, states, until, without
 from tests.helpers import ROOT
 
 ALONE, WIDE, ARRAY = documented("Without submitit")
 
 
-def submitted(said: str) -> str:
-    return re.search(r"Submitted batch job (\d+)", said)[1]
+def submitted(output: str) -> str:
+    return first_match(r"Submitted batch job (\d+)", output)
 
 
 @pytest.fixture(scope="module")
 def trained(house, typed):
-    """The trainings of the documented sbatch commands: two processes on one node, and one on each of two nodes."""
+    """The runs of the documented sbatch commands: two processes on one node, and one process on each of two nodes."""
     jobs = {house / "runs" / "photos64": submitted(typed(ALONE)), house / "runs" / "wide": submitted(typed(WIDE))}
     until("end of both", lambda: all(map(ended, jobs.values())), 180)
     for job in jobs.values():
@@ -45,8 +44,8 @@ def test_the_array_evaluates_every_snapshot(house, trained, typed):
 
 def test_the_documented_commands_for_a_large_cluster_are_ones(trained, typed):
     for command in documented("On your own cluster"):
-        said = typed(command if command.endswith("--dry-run") else f"{command} --dry-run")
-        assert said.startswith("#!/bin/bash")
+        output = typed(command if command.endswith("--dry-run") else f"{command} --dry-run")
+        assert output.startswith("#!/bin/bash")
 
 
 def test_the_scripts_pass_shellcheck():
@@ -61,7 +60,7 @@ def test_a_missing_program_is_named_and_nothing_is_started(tmp_path):
     tools = tmp_path / "bin"
     tools.mkdir()
     for tool in ("bash", "dirname", "seq", "rm", "cat", "id"):
-        (tools / tool).symlink_to(shutil.which(tool))
+        (tools / tool).symlink_to(shutil.which(tool) or "")
     variables = {"PATH": str(tools), "SLURM_LOCAL": str(tmp_path / "cluster")}
     outcome = subprocess.run([LOCAL / "up.sh"], capture_output=True, text=True, env=variables)
     needs = (

@@ -1,7 +1,8 @@
-"""What cannot run is one line at submission, and nothing is left of it."""
+"""A submission that cannot run fails with one line and leaves nothing behind."""
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -10,9 +11,9 @@ from tests.helpers import environment, refused
 
 @pytest.fixture
 def train(submit, training, tmp_path):
-    """Submits a training with these options."""
+    """Submits a training with further options."""
 
-    def run(*options: object, **settings: object) -> subprocess.CompletedProcess[str]:
+    def run(*options: object, **settings: Any) -> subprocess.CompletedProcess[str]:
         profile = [] if "--profile" in options else ["--profile", "local"]
         where = [] if "--run-dir" in options else ["--run-dir", tmp_path / "run"]
         return submit("submit", "train", "--config", training, *where, *profile, *options, **settings)

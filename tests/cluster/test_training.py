@@ -1,13 +1,16 @@
-"""One run over two nodes, and the same run preempted, at its time limit and without a node: they end bit for bit the same."""
+"""A run over two nodes, and the same run preempted, at its time limit and after the loss of a node: both end bit-equal."""
 
 import json
 import re
-import signal
 import subprocess
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import psutil
 import pytest
 from mlflow import MlflowClient
 from safetensors.torch import load_file
@@ -19,7 +22,7 @@ EVERY_REPORT = list(range(128, 6401, 128))
 
 
 def nimg(run: Path) -> int:
-    """The image of the last report."""
+    """Returns the image number of the run's last report; 0 before the first report."""
     lines = (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").exists() else []
     return json.loads(lines[-1])["nimg"] if lines else 0
 
@@ -28,51 +31,53 @@ def reported(run: Path) -> list[int]:
     return [json.loads(line)["nimg"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def left(run: Path) -> dict:
-    """exit.json of the last trainer that ended."""
+def last_exit(run: Path) -> dict[str, Any]:
+    """Returns the exit.json of the last trainer that ended; zeros before the first end."""
     return json.loads((run / "exit.json").read_text()) if (run / "exit.json").exists() else {"nimg": 0, "time": 0}
 
 
-def halted(run: Path, what: str, happens) -> None:
-    """Hold the trainers still until something has happened, so that they are not done before."""
+def suspended_until(run: Path, what: str, condition: Callable[[], object]) -> None:
+    """Suspends the trainers until `condition` returns true, so that the run does not finish before."""
     processes = trainers(run)
     assert len(processes) >= 2  # the loader workers are among them
     for process in processes:
         process.suspend()
-    until(what, happens, 90)
+    until(what, condition, 90)
     for process in processes:
-        if process.is_running():
+        with suppress(psutil.NoSuchProcess):  # Slurm has killed it
             process.resume()
 
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory, submit, training, profile, straight):
-    """The run of `straight` with three interruptions; what each left."""
+    """The run of `straight` with three interruptions, and the state after each."""
     run = tmp_path_factory.mktemp("runs") / "interrupted"
     job = job_of(submit("submit", "train", "--config", training, "--profile", "local", "--run-dir", run))
     seen = SimpleNamespace(run=run, job=job)
 
     until("report", lambda: nimg(run) >= 960, 90)
-    asked = time.time()
+    preempted_at = time.time()
     urgent = slurm("sbatch", "--parsable", "-p", "high", "-w", "node2", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
-    until("end of the preempted start", lambda: left(run)["time"] > asked, 60)
-    seen.preempted, seen.seconds = left(run), left(run)["time"] - asked
+    until("end of the preempted start", lambda: last_exit(run)["time"] > preempted_at, 60)
+    seen.preempted, seen.seconds = last_exit(run), last_exit(run)["time"] - preempted_at
     until("end of the urgent job", lambda: ended(urgent.strip()), 60)
     seen.urgent = states(urgent.strip())
 
     until("report after the preemption", lambda: nimg(run) > seen.preempted["nimg"], 90)
-    # Slurm looks every 30 s and warns up to 30 s early; from the warning on the run needs time to save.
+    # Slurm checks time limits every 30 s and warns up to 30 s early; after the warning the run needs time to save.
     slurm("scontrol", "update", f"JobId={job}", "EndTime=now+75")
-    halted(run, "warning of the time limit", lambda: log_of(run, job).count("Slurm says that the job will end") == 2)
-    until("end of the start at its limit", lambda: left(run)["time"] > seen.preempted["time"], 60)
-    seen.limited = left(run)
+    suspended_until(run, "warning of the time limit", lambda: log_of(run, job).count("Slurm says that the job will end") == 2)
+    until("end of the start at its limit", lambda: last_exit(run)["time"] > seen.preempted["time"], 60)
+    seen.limited = last_exit(run)
     slurm("scontrol", "update", f"JobId={job}", "TimeLimit=60")
 
     until("report after the time limit", lambda: nimg(run) > seen.limited["nimg"], 90)
     subprocess.run([LOCAL / "node.sh", "kill-slurmd", "2"], check=True)
-    halted(run, "requeue after the node's loss", lambda: states(job)[-1] == "PENDING")
-    for process in trainers(run):
-        process.send_signal(signal.SIGCONT)
+    suspended_until(run, "requeue after the node's loss", lambda: states(job)[-1] == "PENDING")
+    # The node reboots. If its slurmd returned while the step of the old start still lived there, Slurm would abort that step
+    # and, because both have the same job and step id, the step of the new start too.
+    subprocess.run([LOCAL / "node.sh", "crash", "2"], check=True)
+    until("end of the old start", lambda: not trainers(run), 30)
     subprocess.run([LOCAL / "node.sh", "start", "2"], check=True)
     until("end of the training", lambda: ended(job), 180)
     seen.states = states(job)
@@ -84,8 +89,8 @@ def final(run: Path) -> dict:
     return {name: tensor for file in sorted(newest.glob("*.safetensors")) for name, tensor in load_file(file).items()}
 
 
-def told(run: Path, store: str) -> tuple[str, list[int]]:
-    """Status of this run in MLflow, and the steps of one of its metrics."""
+def tracked(run: Path, store: str) -> tuple[str, list[int]]:
+    """Returns the status of this run in MLflow and the steps of one of its metrics."""
     info = mlflow_run(run, store).info
     return info.status, [metric.step for metric in MlflowClient(store).get_metric_history(info.run_id, "lam")]
 
@@ -95,7 +100,7 @@ def test_two_nodes_train_one_run(straight, store):
     assert json.loads((straight.run / "environment.json").read_text())["world_size"] == 2
     steps = slurm("sacct", "--noheader", "--parsable2", "-o", "JobID,NNodes,NTasks", "-j", straight.job)
     assert f"{straight.job}.0|2|2" in steps.splitlines()
-    assert told(straight.run, store) == ("FINISHED", EVERY_REPORT)
+    assert tracked(straight.run, store) == ("FINISHED", EVERY_REPORT)
 
 
 def test_gradients_cross_the_network_at_every_step(straight):
@@ -110,7 +115,7 @@ def test_gradients_cross_the_network_at_every_step(straight):
 
 
 def test_a_job_runs_the_code_the_config_and_the_profile_of_its_submission(straight):
-    assert (straight.run / "exit.json").exists()  # `straight` breaks all three before the job starts
+    assert (straight.run / "exit.json").exists()  # the fixture `straight` breaks all three before the job starts
     (code,) = (straight.run / "cluster" / "code").iterdir()
     assert f"PYTHONPATH={code}" in next((straight.run / "cluster" / "jobs").glob("*submission.sh")).read_text()
 
@@ -144,8 +149,8 @@ def test_a_run_that_lost_a_node_goes_on_from_its_last_checkpoint(interrupted):
 
 
 def test_interruptions_change_no_bit_and_neither_lose_nor_repeat_an_image(interrupted, straight, store):
-    expected, got = final(straight.run), final(interrupted.run)
-    assert expected.keys() == got.keys()
-    assert [name for name in expected if not expected[name].equal(got[name])] == []
+    expected, actual = final(straight.run), final(interrupted.run)
+    assert expected.keys() == actual.keys()
+    assert [name for name in expected if not expected[name].equal(actual[name])] == []
     assert reported(interrupted.run) == reported(straight.run) == EVERY_REPORT
-    assert told(interrupted.run, store) == ("FINISHED", EVERY_REPORT)
+    assert tracked(interrupted.run, store) == ("FINISHED", EVERY_REPORT)

@@ -6,10 +6,10 @@ import pytest
 import yaml
 
 from wavegan_dist.config import Experiment, parse
+from wavegan_dist.launcher_files import PACKAGED
 from wavegan_dist.plan import Hardware, load_hardware
-from wavegan_dist.plan.hardware import FOLDERS
 
-H100 = next(folder / "h100.yaml" for folder in FOLDERS if (folder / "h100.yaml").exists())
+H100 = PACKAGED / "hardware" / "h100.yaml"
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ def test_wrong_use_is_one_line(wavegan, config, tmp_path, rates):
     refused(plan(count="8..24"), "24 is not 8 times a power of two", "16")
     refused(plan(count="0"), "8..1024")
     refused(plan(count="64"), "train.batch_size = 32 does not divide among 64 GPUs")
-    refused(plan(hardware="a100x"), "no hardware file 'a100x'", "h100")
+    refused(plan(hardware="a100x"), "no hardware file is called 'a100x'", "h100")
     refused(plan("train.batchsize=8"), "train.batch_size")
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(rates | {"memory_gibs": 3}))

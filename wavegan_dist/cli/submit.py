@@ -11,8 +11,9 @@ from wavegan_dist.errors import UsageError
 
 if TYPE_CHECKING:
     from wavegan_dist.cluster.job import EvaluateJob
+    from wavegan_dist.run_folder import RunFolder
 
-RESOURCES = (  # they replace the settings of the profile
+RESOURCES = (  # the options replace settings of the profile
     argument("--profile", required=True, metavar="NAME", help="of launchers/slurm, or a .yaml file"),
     argument("--partition", metavar="NAME"),
     argument("--time", metavar="TIME", help="limit of one start, as Slurm writes it: 90 or 12:00:00 or 2-0"),
@@ -29,64 +30,69 @@ DRY_RUN = argument("--dry-run", action="store_true", help="print the batch scrip
 def train(options: argparse.Namespace) -> None:
     from wavegan_dist import config
     from wavegan_dist.cluster import submit
+    from wavegan_dist.cluster.executor import log_file
     from wavegan_dist.cluster.freeze import config_file
     from wavegan_dist.cluster.job import TrainJob
     from wavegan_dist.cluster.profile import load_profile
+    from wavegan_dist.run_folder import RunFolder
 
     profile = load_profile(options.profile, nodes=options.nodes, **resources(options))
     experiment = config.load(options.config, options.overrides)
     run_dir = run_dir_of(options).absolute()
     evaluation = evaluation_job(options, run_dir, options.evaluate_profile, {}) if options.evaluate_profile else None
-    arguments = ["--config", str(config_file(experiment, run_dir / "cluster")), "--run-dir", str(run_dir)]
+    arguments = ["--config", str(config_file(experiment, RunFolder(run_dir).cluster)), "--run-dir", str(run_dir)]
     job = TrainJob(run_dir=run_dir, profile=profile, arguments=arguments, evaluation=evaluation)
     submit.check_batch(experiment, profile)
     if options.dry_run:
         print(submit.training_script(job), end="")
         return
     job_id = submit.submit_training(experiment, job)
-    print(f"job {job_id}: {run_dir}; its log: {run_dir}/cluster/jobs/{job_id}_0_log.out")
+    print(f"job {job_id}: {run_dir}; its log: {log_file(job, job_id)}")
 
 
 def evaluate(options: argparse.Namespace) -> None:
     from wavegan_dist import config
-    from wavegan_dist.cluster import submit
+    from wavegan_dist.cluster.evaluation_queue import submit_evaluations
+    from wavegan_dist.cluster.submit import evaluation_script
+    from wavegan_dist.run_folder import RunFolder
 
-    run_dir = options.run_dir.absolute()
-    data = config.load(run_dir / "config.yaml").data.index
-    names = chosen(run_dir, options.snapshots)
-    job = evaluation_job(options, run_dir, options.profile, resources(options))
+    run = RunFolder(options.run_dir.absolute())
+    data = config.load(run.config).data.index
+    names = selected_snapshots(run, options.snapshots)
+    job = evaluation_job(options, run.path, options.profile, resources(options))
     if options.dry_run:
-        print(submit.evaluation_script(job, names[0], data), end="")
+        print(evaluation_script(job, names[0], data), end="")
         return
-    ids = submit.submit_evaluations(job, names)
+    ids = submit_evaluations(job, names)
     for name, job_id in zip(names, ids, strict=True):
         print(f"job {job_id}: {name}")
 
 
-def chosen(run_dir: Path, snapshots: str) -> list[str]:
-    """The snapshots that `--snapshots` names; UsageError for none and for one that is not there."""
-    from wavegan_dist.cluster.command import result_file
-    from wavegan_dist.cluster.evaluation_queue import snapshots as all_snapshots
+def selected_snapshots(run: "RunFolder", selection: str) -> list[str]:
+    """Names of the snapshots that `--snapshots` selects.
 
-    there = all_snapshots(run_dir)
-    if snapshots == "new":
-        names = [name for name in there if not result_file(run_dir, name).exists()]
+    Raises:
+        UsageError: the selection is empty, or names a snapshot that does not exist.
+    """
+    existing = [path.name for path in run.snapshots()]
+    if selection == "new":
+        names = [name for name in existing if not run.evaluation(name).exists()]
     else:
-        names = there if snapshots == "all" else snapshots.split(",")
-    if missing := sorted(set(names) - set(there)):
-        raise UsageError(f"{run_dir} has no snapshot {missing[0]}; there are {', '.join(there) or 'none'}")
+        names = existing if selection == "all" else selection.split(",")
+    if missing := sorted(set(names) - set(existing)):
+        raise UsageError(f"{run.path} has no snapshot {missing[0]}; there are {', '.join(existing) or 'none'}")
     if not names:
-        raise UsageError(f"{run_dir} has no {'snapshot without a result' if there else 'snapshot'}; nothing to submit")
+        raise UsageError(f"{run.path} has no {'snapshot without a result' if existing else 'snapshot'}; nothing to submit")
     return names
 
 
 def resources(options: argparse.Namespace) -> dict[str, object]:
-    """Settings of the profile that the command line replaces."""
+    """The settings of the profile that the options replace; None where an option is not given."""
     return {"partition": options.partition, "time": options.time, "gpus_per_node": options.gpus_per_node}
 
 
 def evaluation_job(options: argparse.Namespace, run_dir: Path, profile: str, changes: dict[str, object]) -> "EvaluateJob":
-    """The job that the options describe."""
+    """The evaluation job that the options describe, with `changes` to the settings of its profile."""
     from wavegan_dist.cluster.job import EvaluateJob
     from wavegan_dist.cluster.profile import load_profile
 

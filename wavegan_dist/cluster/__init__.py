@@ -1,4 +1,4 @@
 """Jobs on Slurm: training that survives preemption, and the evaluation of its snapshots; docs/cluster.md.
 
-A job is a command that a person could type: this room uses training and evaluation through their command lines only.
+A job runs a command that a person could type: this room uses training and evaluation through the command line only.
 """

@@ -1,4 +1,4 @@
-"""The batch step of an evaluation job: measures one snapshot, tries a second time, keeps the tag of the best one right."""
+"""The batch step of an evaluation job: evaluates one snapshot, retries once, and updates the tag of the best snapshot."""
 
 import os
 import signal
@@ -15,52 +15,53 @@ from wavegan_dist.cluster.job import EvaluateJob
 from wavegan_dist.cluster.job_step import WARNING
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import atomic_file
-
-
-def failure_file(run_dir: Path, snapshot: str) -> Path:
-    """Where the reason stands why a snapshot could not be evaluated."""
-    return run_dir / "evaluations" / f"{snapshot}.failed"
+from wavegan_dist.log import configure, log
 
 
 def run(file: str, snapshot: str) -> None:
-    """Evaluate this snapshot of the run that the JSON file names; what submitit calls.
+    """Evaluate one snapshot of a run; submitit calls this function in the job.
 
-    Preempted, the job is requeued as often as that happens. After a failure, or a time limit that was too short, it is
-    requeued once.
+    A preempted job is requeued each time. After a failure, or a time limit that was too short, it is requeued once.
+
+    Args:
+        file: the JSON file of the `EvaluateJob`.
+        snapshot: name of the snapshot.
 
     Raises:
-        WaveganError: it failed twice.
+        WaveganError: the evaluation failed twice.
     """
+    configure()
     job = EvaluateJob.read(Path(file))
-    reason = _measure(job, snapshot)
-    failed = failure_file(job.run_dir, snapshot)
+    reason = _evaluate(job, snapshot)
+    failure = job.run_folder.evaluation_failure(snapshot)
     if reason is None:
-        failed.unlink(missing_ok=True)
+        failure.unlink(missing_ok=True)
         return tag_best(job.run_dir, job.best)
-    again = failed.exists()
-    with atomic_file(failed) as out:
+    failed_before = failure.exists()
+    with atomic_file(failure) as out:
         out.write(reason + "\n")
-    if again:
+    if failed_before:
         raise WaveganError(f"{snapshot} failed twice: {reason}")
+    log.warning("evaluation of %s failed (%s); the job goes back into the queue once", snapshot, reason)
     slurm.requeue(os.environ["SLURM_JOB_ID"])
 
 
 class _WarnedError(Exception):
-    """Slurm says that the job will end."""
+    """Slurm has sent its warning that the job will end."""
 
 
-def _measure(job: EvaluateJob, snapshot: str) -> str | None:
-    """Run the command; why it failed, None where it did not. Does not come back when the job is preempted."""
-    command = evaluate_command(job, snapshot, config.load(job.run_dir / "config.yaml").data.index)
-    began = time.monotonic()
+def _evaluate(job: EvaluateJob, snapshot: str) -> str | None:
+    """Run the evaluation command; return why it failed, or None if it did not. Requeues a preempted job and exits."""
+    command = evaluate_command(job, snapshot, config.load(job.run_folder.config).data.index)
+    started = time.monotonic()
     signal.signal(WARNING, _raise)
     try:
         outcome = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     except _WarnedError:
-        # Slurm may warn up to a minute earlier than it was asked to.
-        if time.monotonic() - began > job.profile.time * 60 - job.profile.warn_seconds - 60:
+        # Slurm may warn up to a minute earlier than requested.
+        if time.monotonic() - started > job.profile.time * 60 - job.profile.warn_seconds - 60:
             return f"not done within the profile's time limit of {job.profile.time} min"
-        print("wavegan: preempted; the job goes back into the queue", flush=True)
+        log.info("preempted; the job goes back into the queue")
         slurm.requeue(os.environ["SLURM_JOB_ID"])
         sys.exit(0)
     finally:

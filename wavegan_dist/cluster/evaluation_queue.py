@@ -1,24 +1,24 @@
-"""An evaluation job for each new snapshot of a run, so many at a time. Kept in RUN/cluster/evaluations.json."""
+"""One evaluation job per snapshot of a run, a limited number at a time. State: RUN/cluster/evaluations.json."""
 
 import json
-import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wavegan_dist.cluster import slurm
-from wavegan_dist.cluster.command import result_file
-from wavegan_dist.cluster.evaluate_job import failure_file
+from wavegan_dist.cluster import evaluate_job, executor, slurm
 from wavegan_dist.cluster.job import EvaluateJob
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import atomic_file, locked
+from wavegan_dist.log import log
+from wavegan_dist.run_folder import RunFolder
 
-PAUSE = 10.0  # seconds between two looks of a training job
+POLL_SECONDS = 10.0  # how often a training job looks for new snapshots
 
 
 @dataclass
 class QueueStatus:
-    """What one look at a run's snapshots found; names of snapshots."""
+    """The snapshots of a run by the state of their evaluation, by name; `failed` also has the reason."""
 
     submitted: list[str] = field(default_factory=list)
     in_flight: list[str] = field(default_factory=list)
@@ -28,80 +28,100 @@ class QueueStatus:
 
 
 def submit_pending(job: EvaluateJob, *, all_at_once: bool = False) -> QueueStatus:
-    """Look at all snapshots of the run and submit evaluations of new ones while fewer than `in_flight` wait or run.
+    """Submit evaluations of new snapshots while fewer than `job.in_flight` are pending or running.
 
     Args:
-        job: what to do.
-        all_at_once: submit all that are left as one array, of which Slurm runs `in_flight` at a time.
+        job: how snapshots are evaluated.
+        all_at_once: submit all new snapshots as one array, of which Slurm runs `job.in_flight` at a time.
+
+    Returns:
+        The state of every snapshot; `submitted` are those that this call submitted.
+
+    Raises:
+        UsageError: Slurm or submitit is missing, or Slurm refuses the jobs.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
-    with locked(job.folder / "evaluations.lock"):  # the training job and a collector may look at the same time
-        return _look(job, all_at_once=all_at_once)
+    with locked(job.folder / "evaluations.lock"):  # a training job and `wavegan watch` may submit at the same time
+        status = _status(job)
+        room = len(status.waiting) if all_at_once else max(0, job.in_flight - len(status.in_flight))
+        status.submitted, status.waiting = status.waiting[:room], status.waiting[room:]
+        if status.submitted:
+            submit_evaluations(job, status.submitted)
+        return status
 
 
-def _look(job: EvaluateJob, *, all_at_once: bool) -> QueueStatus:
-    from wavegan_dist.cluster.submit import submit_evaluations  # a circle in fact: a job that submits jobs
-
-    jobs, active, found = submitted(job.run_dir), slurm.active(), QueueStatus()
-    for name in snapshots(job.run_dir):
-        if jobs.get(name) in active:  # also when its result is there: the best one's tag is still to come
-            found.in_flight.append(name)
-        elif result_file(job.run_dir, name).exists():
-            found.done.append(name)
+def _status(job: EvaluateJob) -> QueueStatus:
+    run, jobs, active, status = job.run_folder, submitted_jobs(job.run_dir), slurm.active_jobs(), QueueStatus()
+    for name in (path.name for path in run.snapshots()):
+        if jobs.get(name) in active:  # also once there is a result: the job has yet to tag the best snapshot
+            status.in_flight.append(name)
+        elif run.evaluation(name).exists():
+            status.done.append(name)
         elif name not in jobs:
-            found.waiting.append(name)
+            status.waiting.append(name)
         else:
-            file = failure_file(job.run_dir, name)
-            found.failed[name] = file.read_text().strip() if file.exists() else f"job {jobs[name]} ended without a result"
-    room = len(found.waiting) if all_at_once else max(0, job.in_flight - len(found.in_flight))
-    found.submitted, found.waiting = found.waiting[:room], found.waiting[room:]
-    if found.submitted:
-        submit_evaluations(job, found.submitted)
-    return found
+            file = run.evaluation_failure(name)
+            status.failed[name] = file.read_text().strip() if file.exists() else f"job {jobs[name]} ended without a result"
+    return status
 
 
-def snapshots(run_dir: Path) -> list[str]:
-    """Names of all snapshots of a run, oldest first."""
-    return sorted(path.name for path in run_dir.glob("snapshots/kimg-*"))
+def submit_evaluations(job: EvaluateJob, names: Sequence[str]) -> list[str]:
+    """Submit an array with one job per snapshot, of which `job.in_flight` run at a time; return the ids of the jobs.
+
+    Raises:
+        UsageError: Slurm or submitit is missing, or Slurm refuses the jobs.
+    """
+    array = executor.make_executor(job, job_name(job))
+    array.update_parameters(array_parallelism=job.in_flight)
+    file = job.save()
+    for name in names:
+        job.run_folder.evaluation_failure(name).unlink(missing_ok=True)  # each submission may fail once
+    ids = executor.submit(array, lambda: array.map_array(evaluate_job.run, [str(file)] * len(names), list(names)))
+    with atomic_file(_state_file(job.run_dir)) as out:
+        json.dump(submitted_jobs(job.run_dir) | dict(zip(names, ids, strict=True)), out, indent=2)
+    return ids
 
 
-def submitted(run_dir: Path) -> dict[str, str]:
-    """Snapshot -> the last job that was to evaluate it."""
-    file = run_dir / "cluster" / "evaluations.json"
+def submitted_jobs(run_dir: Path) -> dict[str, str]:
+    """The id of the latest evaluation job of each snapshot, by the snapshot's name."""
+    file = _state_file(run_dir)
     return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
-def note_submitted(run_dir: Path, jobs: dict[str, str]) -> None:
-    """These jobs were submitted for these snapshots."""
-    with atomic_file(run_dir / "cluster" / "evaluations.json") as file:
-        json.dump(submitted(run_dir) | jobs, file, indent=2)
+def job_name(job: EvaluateJob) -> str:
+    """The name in Slurm of the evaluation jobs of a run."""
+    return f"evaluate-{job.run_dir.name}"
+
+
+def _state_file(run_dir: Path) -> Path:
+    return RunFolder(run_dir).cluster / "evaluations.json"
 
 
 class EvaluationQueue:
-    """What a training job does for its evaluations. Trouble with them is said and never ends the training.
+    """The evaluations that a training job submits. Errors are logged and never end the training.
 
     Args:
-        job: what to do with each snapshot; None: nothing.
+        job: how snapshots are evaluated; None: not at all.
     """
 
     def __init__(self, job: EvaluateJob | None) -> None:
-        self.job, self.looked = job, 0.0
+        self.job, self.polled = job, 0.0
 
-    def now_and_then(self) -> None:
-        """Submit what is new, unless the last look was just now."""
-        if time.monotonic() - self.looked > PAUSE:
-            self._collect(all_at_once=False)
-            self.looked = time.monotonic()
+    def poll(self) -> None:
+        """Submit evaluations of new snapshots, at most every 10 seconds."""
+        if time.monotonic() - self.polled > POLL_SECONDS:
+            self._submit(all_at_once=False)
+            self.polled = time.monotonic()
 
-    def at_the_end(self) -> None:
-        """Submit all that are left: the training job leaves its nodes."""
-        self._collect(all_at_once=True)
+    def finish(self) -> None:
+        """Submit the evaluations of all remaining snapshots as one array: the training job does not stay to wait for them."""
+        self._submit(all_at_once=True)
 
-    def _collect(self, *, all_at_once: bool) -> None:
+    def _submit(self, *, all_at_once: bool) -> None:
         if self.job is None:
             return
         try:
             for name in submit_pending(self.job, all_at_once=all_at_once).submitted:
-                print(f"wavegan: evaluation of {name} is submitted", flush=True)
+                log.info("evaluation of %s is submitted", name)
         except (WaveganError, OSError) as error:
-            print(f"wavegan: no evaluation submitted: {error}", file=sys.stderr, flush=True)
+            log.warning("no evaluation submitted: %s", error)

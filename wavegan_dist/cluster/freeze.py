@@ -1,37 +1,39 @@
-"""Code and configuration as they are at submission: editing the checkout does not change a job that waits."""
+"""Copies of code and configuration made at submission: later edits of the checkout do not change a pending job."""
 
 import hashlib
 import shutil
 from pathlib import Path
 
-import wavegan_dist
 from wavegan_dist.config import Experiment
 from wavegan_dist.files import atomic_dir, atomic_file
-from wavegan_dist.provenance import git_commit
-
-PACKAGE = Path(wavegan_dist.__file__).parent
+from wavegan_dist.provenance import COMMIT_FILE, PACKAGE_DIR, git_commit
 
 
 def freeze_code(folder: Path) -> Path:
-    """Copy this package to `folder`/code/DIGEST, with the git commit beside it; returns the folder for PYTHONPATH.
+    """Copy this package to `folder`/code/DIGEST, with its git commit in a file beside it; return the folder for PYTHONPATH.
 
-    Equal code is copied once; a job that submits another one hands its own copy on.
+    Equal code is copied once. A frozen copy that submits a further job of the same run returns itself.
     """
-    if PACKAGE.is_relative_to(folder / "code"):
-        return PACKAGE.parent
+    if PACKAGE_DIR.is_relative_to(folder):
+        return PACKAGE_DIR.parent
     digest = hashlib.sha256()
-    for path in sorted(path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
-        digest.update(f"{path.relative_to(PACKAGE)}\0".encode() + path.read_bytes())
-    frozen = folder / "code" / digest.hexdigest()[:16]
+    for path in sorted(path for path in PACKAGE_DIR.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+        digest.update(f"{path.relative_to(PACKAGE_DIR)}\0".encode() + path.read_bytes())
+    frozen = code_dir(folder, digest.hexdigest()[:16])
     if not frozen.exists():
         with atomic_dir(frozen) as copy:
-            shutil.copytree(PACKAGE, copy / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
-            (copy / "COMMIT").write_text(git_commit() + "\n")
+            shutil.copytree(PACKAGE_DIR, copy / PACKAGE_DIR.name, ignore=shutil.ignore_patterns("__pycache__"))
+            (copy / COMMIT_FILE).write_text(git_commit() + "\n")
     return frozen
 
 
+def code_dir(folder: Path, digest: str) -> Path:
+    """Folder of the frozen code with this digest."""
+    return folder / "code" / digest
+
+
 def freeze_config(experiment: Experiment, folder: Path) -> Path:
-    """Write the experiment as resolved now into `folder`, under a name that its content gives."""
+    """Write the resolved experiment to `config_file(experiment, folder)` and return that file."""
     path = config_file(experiment, folder)
     with atomic_file(path) as file:
         file.write(experiment.to_yaml())
@@ -39,5 +41,5 @@ def freeze_config(experiment: Experiment, folder: Path) -> Path:
 
 
 def config_file(experiment: Experiment, folder: Path) -> Path:
-    """Where `freeze_config` puts it."""
+    """File of a frozen experiment in `folder`; its name is a hash of its content."""
     return folder / f"experiment-{hashlib.sha256(experiment.to_yaml().encode()).hexdigest()[:16]}.yaml"

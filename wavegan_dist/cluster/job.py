@@ -1,4 +1,4 @@
-"""What a job is to do: written to a JSON file at submission, read when Slurm starts it."""
+"""Descriptions of jobs: written to a JSON file at submission, read when Slurm starts the job."""
 
 import hashlib
 from pathlib import Path
@@ -9,21 +9,27 @@ from pydantic import Field, PositiveInt
 from wavegan_dist.cluster.profile import Profile
 from wavegan_dist.config import Section
 from wavegan_dist.files import atomic_file
+from wavegan_dist.run_folder import RunFolder
 
 
 class Job(Section):
-    """Common to all jobs."""
+    """What all jobs have in common."""
 
     run_dir: Path = Field(description="the run folder, absolute")
     profile: Profile
 
     @property
+    def run_folder(self) -> RunFolder:
+        """The paths in the run folder."""
+        return RunFolder(self.run_dir)
+
+    @property
     def folder(self) -> Path:
-        """Where the run keeps what its jobs need and say."""
-        return self.run_dir / "cluster"
+        """Folder of what the run's jobs need and write."""
+        return self.run_folder.cluster
 
     def save(self) -> Path:
-        """Write it into `folder`, under a name that its content gives: a later job does not replace it."""
+        """Write the job into `folder` and return the file. Its name is a hash of its content: no job replaces another."""
         text = self.model_dump_json(indent=2)
         path = self.folder / f"{type(self).__name__}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
         with atomic_file(path) as file:
@@ -32,20 +38,20 @@ class Job(Section):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """What `save` wrote to this file."""
+        """Read a job that `save` wrote."""
         return cls.model_validate_json(path.read_text())
 
 
 class EvaluateJob(Job):
-    """Measure snapshots of a run, each in a job of its own."""
+    """The evaluation of a run's snapshots, one Slurm job per snapshot."""
 
-    arguments: list[str] = Field(description="of wavegan evaluate: what is measured and how")
+    arguments: list[str] = Field(description="of wavegan evaluate: metrics and how they are computed")
     best: str = Field("fwd", description="the metric whose value nearest to 0 makes the best snapshot")
-    in_flight: PositiveInt = Field(2, description="so many of the jobs wait or run at a time")
+    in_flight: PositiveInt = Field(2, description="largest number of evaluation jobs that are pending or running at a time")
 
 
 class TrainJob(Job):
-    """Train to the end, over as many starts as it takes."""
+    """Training to the end of the run, over as many starts as necessary."""
 
     arguments: list[str] = Field(description="of wavegan train")
-    evaluation: EvaluateJob | None = Field(None, description="what is done with each new snapshot")
+    evaluation: EvaluateJob | None = Field(None, description="how each new snapshot is evaluated; null: not at all")

@@ -1,21 +1,25 @@
-"""A step of a job while it runs: the batch step's process waits for it and passes Slurm's warning on."""
+"""A job step while it runs: the batch script's process waits for it and forwards Slurm's warning."""
 
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 
-WARNING = signal.SIGUSR2  # NCCL has a use of its own for SIGUSR1
-MARGIN = 15  # seconds before the end at which a step that has not left by then is given up
-POLL = 0.5
+from wavegan_dist.log import log
+
+WARNING = signal.SIGUSR2  # not SIGUSR1, which NCCL uses
+MARGIN_SECONDS = 15  # a step that still runs this long before the job's end is given up, so that the job can be requeued
+POLL_SECONDS = 0.5
 
 
 class JobStep:
-    """Start a command; from now on WARNING goes to it, and SIGTERM, which Slurm sends to its processes as well, does not.
+    """Starts a command and handles the signals of this process: WARNING is forwarded to the command, SIGTERM is ignored.
+
+    Slurm sends SIGTERM to all processes of the job, so the command has received it already.
 
     Args:
-        command: srun and what it runs.
-        warn_seconds: how long after the warning the job ends.
+        command: srun and its arguments.
+        warn_seconds: time between the warning and the end of the job.
     """
 
     def __init__(self, command: Sequence[str], warn_seconds: int) -> None:
@@ -23,31 +27,32 @@ class JobStep:
         self.process: subprocess.Popen[bytes] | None = None
         signal.signal(signal.SIGTERM, lambda _number, _frame: None)
         signal.signal(signal.SIGCONT, signal.SIG_DFL)
-        signal.signal(WARNING, self._hear)  # before the step starts: it would inherit that the signal is ignored so far
+        signal.signal(
+            WARNING, self._handle_warning
+        )  # first: the batch script ignores the signal, and the step would inherit that
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         if self.warned:
             self.process.send_signal(WARNING)
 
-    def wait(self, meanwhile: Callable[[], None]) -> int | None:
-        """Its exit code; None when it was warned and has not left shortly before the job ends.
+    def wait(self, poll: Callable[[], None]) -> None:
+        """Return when the command has ended, or shortly before the job ends if the command does not end after a warning.
 
         Args:
-            meanwhile: called every half second.
+            poll: called every half second.
         """
         assert self.process is not None
-        told = False
-        while (code := self.process.poll()) is None:
-            if self.warned and not told:
-                print("wavegan: Slurm says that the job will end; the trainers are told to save and leave", flush=True)
-                told = True
-            if self.warned and time.monotonic() - self.warned > self.warn_seconds - MARGIN:
-                return None
-            meanwhile()
-            time.sleep(POLL)
-        return code
+        logged = False
+        while self.process.poll() is None:
+            if self.warned and not logged:
+                log.info("Slurm says that the job will end; the trainers are told to save and leave")
+                logged = True
+            if self.warned and time.monotonic() - self.warned > self.warn_seconds - MARGIN_SECONDS:
+                return
+            poll()
+            time.sleep(POLL_SECONDS)
 
-    def _hear(self, _number: int, _frame: object) -> None:
+    def _handle_warning(self, _number: int, _frame: object) -> None:
         if not self.warned:
             self.warned = time.monotonic()
             if self.process is not None:
-                self.process.send_signal(WARNING)  # srun hands it to every process of the step
+                self.process.send_signal(WARNING)  # srun forwards it to every process of the step

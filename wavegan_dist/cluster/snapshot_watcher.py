@@ -1,53 +1,54 @@
-"""The collector: looks at a run's snapshots until the run is over and all of them are evaluated."""
+"""`wavegan watch`: submits evaluations of a run's snapshots until the run is over and all snapshots are evaluated."""
 
-import json
 import time
 
 from wavegan_dist.cluster import slurm
 from wavegan_dist.cluster.evaluation_queue import QueueStatus, submit_pending
 from wavegan_dist.cluster.job import EvaluateJob
+from wavegan_dist.cluster.train_job import job_name
 from wavegan_dist.errors import UsageError, WaveganError
 
-PAUSE = 5.0  # seconds between two looks
+POLL_SECONDS = 5.0
 
 
 def watch(job: EvaluateJob) -> None:
-    """Submit an evaluation for each new snapshot and say what becomes of it.
+    """Submit an evaluation for each new snapshot and print a line when it is submitted, evaluated or failed.
 
     Raises:
-        UsageError: no run is there, or Slurm refuses the jobs.
-        WaveganError: some evaluations failed, each twice; it lists them.
+        UsageError: the run folder does not exist, or Slurm refuses the jobs.
+        WaveganError: some evaluations failed, each twice; the message lists them.
     """
     if not job.run_dir.is_dir():
         raise UsageError(f"{job.run_dir} is no run folder; give one such as runs/demo")
-    slurm.require()
-    told: set[str] = set()
+    slurm.require_sbatch()
+    printed: set[str] = set()
     while True:
-        over = run_over(job)
-        found = submit_pending(job)
-        for line in lines(found):
-            if line not in told:
+        over = run_over(job)  # before the snapshots are listed: a run that is over adds none
+        status = submit_pending(job)
+        for line in status_lines(status):
+            if line not in printed:
                 print(line, flush=True)
-        told |= set(lines(found))
-        if over and not (found.submitted or found.in_flight or found.waiting):
+        printed |= set(status_lines(status))
+        if over and not (status.submitted or status.in_flight or status.waiting):
             break
-        time.sleep(PAUSE)
-    if found.failed:
-        failed = "; ".join(f"{name}: {why}" for name, why in found.failed.items())
-        raise WaveganError(f"{len(found.failed)} of {len(found.failed) + len(found.done)} evaluations failed: {failed}")
+        time.sleep(POLL_SECONDS)
+    if status.failed:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in status.failed.items())
+        raise WaveganError(f"{len(status.failed)} of {len(status.failed) + len(status.done)} evaluations failed: {reasons}")
 
 
 def run_over(job: EvaluateJob) -> bool:
-    """Whether the run makes no more snapshots: it is finished, or has failed and no job of its name is left."""
-    file = job.run_dir / "exit.json"
-    state = json.loads(file.read_text())["state"] if file.exists() else "running"
-    return state == "finished" or (state == "failed" and not slurm.active(f"train-{job.run_dir.name}"))
+    """Whether the run writes no more snapshots: it is finished, or it has failed and none of its jobs is left in the queue."""
+    end = job.run_folder.read_exit()
+    if end is None:
+        return False
+    return end.state == "finished" or (end.state == "failed" and not slurm.active_jobs(job_name(job.run_dir)))
 
 
-def lines(found: QueueStatus) -> list[str]:
-    """What a round has to tell, a line for each snapshot."""
+def status_lines(status: QueueStatus) -> list[str]:
+    """One line per snapshot whose evaluation was submitted, is done or has failed."""
     return [
-        *(f"{name}: submitted" for name in found.submitted),
-        *(f"{name}: evaluated" for name in found.done),
-        *(f"{name}: failed, {why}" for name, why in found.failed.items()),
+        *(f"{name}: submitted" for name in status.submitted),
+        *(f"{name}: evaluated" for name in status.done),
+        *(f"{name}: failed, {reason}" for name, reason in status.failed.items()),
     ]

@@ -1,15 +1,12 @@
 """Hardware files: rates of a device, of the links between devices, and of storage and loaders. YAML, in launchers/hardware."""
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-import wavegan_dist
 from wavegan_dist.config import FileKind, Section
-from wavegan_dist.errors import UsageError
+from wavegan_dist.launcher_files import find_launcher_file
 
-FOLDERS = (Path("launchers/hardware"), Path(wavegan_dist.__file__).parents[1] / "launchers/hardware")
 HARDWARE_FILE = FileKind("hardware file", "docs/scaling.md describes the keys, launchers/hardware/h100.yaml is an example")
 
 
@@ -79,16 +76,5 @@ def load_hardware(name: str) -> Hardware:
     Raises:
         UsageError: the file does not exist, is not YAML, or has an unknown key, a missing key or an invalid value.
     """
-    path = _find(name)
+    path = find_launcher_file("hardware", "hardware file", name)
     return HARDWARE_FILE.validate(Hardware, HARDWARE_FILE.read(path), str(path))
-
-
-def _find(name: str) -> Path:
-    if Path(name).is_file():
-        return Path(name)
-    stem = name.removesuffix(".yaml")
-    for folder in FOLDERS:
-        if (folder / f"{stem}.yaml").is_file():
-            return folder / f"{stem}.yaml"
-    known = sorted({path.stem for folder in FOLDERS for path in folder.glob("*.yaml")})
-    raise UsageError(f"no hardware file '{name}'; there are {', '.join(known) or 'none'}, or give a path (docs/scaling.md)")
