@@ -1,5 +1,6 @@
 """Evaluation jobs: submitted by the training, by `wavegan watch` and as an array; logged to the training's MLflow run."""
 
+import functools
 import json
 import shutil
 from multiprocessing.pool import ThreadPool
@@ -19,6 +20,11 @@ from wavegan_dist.cluster.profile import load_profile
 NOT_COPIED = shutil.ignore_patterns("evaluations", "cluster", "tracking*", "checkpoints")
 METRICS = ("--metrics", "spectrum", "--count", 300, "--best", "spectrum_db")
 SNAPSHOTS = ["kimg-000000", "kimg-000000.320"]
+
+
+def is_completed(job: str) -> bool:
+    """Whether accounting knows the last start of the job as completed."""
+    return states(job)[-1] == "COMPLETED"
 
 
 @pytest.fixture
@@ -133,7 +139,7 @@ def test_all_snapshots_at_once_are_one_array_and_survive_preemption(house, copy,
     until("end of the array", lambda: not slurm("squeue", "--noheader", "--jobs", array).strip(), 120)
     assert sorted(results(copy)) == SNAPSHOTS
     for job in jobs.values():
-        until("accounts", lambda job=job: states(job)[-1] == "COMPLETED", 30)
+        until("accounts", functools.partial(is_completed, job), 30)
         assert len(states(job)) == 2
     assert not list(copy.glob("evaluations/*.failed"))
     refused(submit(*command, "new", cwd=house), "nothing to submit")
