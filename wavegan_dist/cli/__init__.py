@@ -31,7 +31,7 @@ COMMANDS: tuple[Command, ...] = (
 )
 GROUPS = {
     "shards": "write, index, verify and describe training data",
-    "track": "deliver to MLflow what a run could not",
+    "track": "send to MLflow what a run could not send",
     "submit": "train or evaluate as a job on Slurm",
 }
 
