@@ -6,14 +6,16 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
-from tests.helpers import refused
+from tests.helpers import Command, refused
 
 
-def test_help_is_instant_and_shows_every_command(wavegan):
+def test_help_is_instant_and_shows_every_command(wavegan: Command) -> None:
     began = time.perf_counter()
     outcome = wavegan("--help")
     assert time.perf_counter() - began < 1
@@ -37,16 +39,18 @@ def test_help_is_instant_and_shows_every_command(wavegan):
         *(("shards", kind) for kind in ("write", "index", "order", "verify", "info")),
     ],
 )
-def test_every_command_has_help_with_an_example(wavegan, command):
+def test_every_command_has_help_with_an_example(wavegan: Command, command: tuple[str, ...]) -> None:
     outcome = wavegan(*command, "--help")
     assert outcome.returncode == 0
     assert f"example: wavegan {' '.join(command)}" in outcome.stdout
+    assert "--log-level LEVEL" in outcome.stdout
 
 
-def test_wrong_use_is_one_line_and_exit_code_2(wavegan, config, tmp_path):
+def test_wrong_use_is_one_line_and_exit_code_2(wavegan: Command, config: Path, tmp_path: Path) -> None:
     refused(wavegan(), "required: COMMAND", "wavegan --help")
     refused(wavegan("trian"), "invalid choice: 'trian'")
     refused(wavegan("train"), "--config", "wavegan train --help")
+    refused(wavegan("doctor", "--log-level", "loud"), "invalid choice: 'loud'", "wavegan doctor --help")
     refused(wavegan("train", "--config", tmp_path / "no.yaml"), "no.yaml", "No such file")
     refused(wavegan("train", "--config", config, "model.widht=3"), "did you mean 'model.width'?")
     refused(wavegan("train", "seed=1", "--config", config, "model.widht=3", "--run-dir", tmp_path / "x"), "'model.widht'")
@@ -56,7 +60,9 @@ def test_wrong_use_is_one_line_and_exit_code_2(wavegan, config, tmp_path):
     refused(wavegan("shards", "info", tmp_path), "index.json", "wavegan shards write")
 
 
-def test_training_refuses_data_that_is_not_there_or_of_another_size(wavegan, config, shards, tmp_path):
+def test_training_refuses_data_that_is_not_there_or_of_another_size(
+    wavegan: Command, config: Path, shards: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     refused(wavegan("train", "--config", config, "--run-dir", run, "data.index=no.json"), "no.json", "wavegan shards write")
     refused(
@@ -69,7 +75,7 @@ def test_training_refuses_data_that_is_not_there_or_of_another_size(wavegan, con
     assert not run.exists()
 
 
-def test_verify_finds_one_flipped_byte(wavegan, shards, tmp_path):
+def test_verify_finds_one_flipped_byte(wavegan: Command, shards: Path, tmp_path: Path) -> None:
     folder = tmp_path / "set"
     shutil.copytree(shards, folder)
     assert wavegan("shards", "verify", folder).returncode == 0
@@ -81,12 +87,12 @@ def test_verify_finds_one_flipped_byte(wavegan, shards, tmp_path):
     assert json.loads(wavegan("shards", "verify", folder, "--json").stdout)["problems"]
 
 
-def test_info_describes_a_set(wavegan, shards):
+def test_info_describes_a_set(wavegan: Command, shards: Path) -> None:
     assert "8 shards" in wavegan("shards", "info", shards).stdout
     assert json.loads(wavegan("shards", "info", shards, "--json").stdout)["size"] == 32
 
 
-def test_order_prints_what_the_ranks_would_see(wavegan, shards):
+def test_order_prints_what_the_ranks_would_see(wavegan: Command, shards: Path) -> None:
     def lines(*options: object) -> list[list[list[str]]]:
         outcome = wavegan("shards", "order", shards, "--batch-size", 64, "--seed", 5, "--json", *options)
         assert outcome.returncode == 0, outcome.stderr
@@ -102,7 +108,7 @@ def test_order_prints_what_the_ranks_would_see(wavegan, shards):
     refused(wavegan("shards", "order", shards, "--start", 10**6), "start before image 1000000")
 
 
-def test_write_refuses_what_it_cannot_use_and_leaves_nothing(wavegan, tmp_path):
+def test_write_refuses_what_it_cannot_use_and_leaves_nothing(wavegan: Command, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "photo.png").write_bytes(b"not a picture")
@@ -115,7 +121,7 @@ def test_write_refuses_what_it_cannot_use_and_leaves_nothing(wavegan, tmp_path):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 300 kB."""
     folder = tmp_path / "small"
     folder.mkdir()
@@ -126,7 +132,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_full_disk_is_one_line_and_nothing_is_left(wavegan, config, small_disk):
+def test_a_full_disk_is_one_line_and_nothing_is_left(wavegan: Command, config: Path, small_disk: Path) -> None:
     refused(wavegan("shards", "write", "embedded", small_disk / "set", "--size", 64), "no space left", "set", exit_code=1)
     assert not list(small_disk.iterdir())
     big = ("model.width=64", "train.checkpoint_kimg=0.032")
@@ -135,14 +141,14 @@ def test_a_full_disk_is_one_line_and_nothing_is_left(wavegan, config, small_disk
     assert not list(small_disk.rglob("*.safetensors"))
 
 
-def test_output_into_a_closed_pipe_is_no_error(shards):
+def test_output_into_a_closed_pipe_is_no_error(shards: Path) -> None:
     outcome = subprocess.run(
         f"{sys.executable} -m wavegan_dist shards info {shards} | true", shell=True, capture_output=True, text=True
     )
     assert outcome.stderr == ""
 
 
-def test_doctor_says_which_kernel_is_in_use_and_why(wavegan):
+def test_doctor_says_which_kernel_is_in_use_and_why(wavegan: Command) -> None:
     found = json.loads(wavegan("doctor", "--json").stdout)
     assert found["kernels"]["cpu"]["kernel"] in ("C++", "reference")
     assert found["kernels"]["cpu"]["why"]

@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import yaml
@@ -19,18 +20,18 @@ CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 
 
 @pytest.fixture
-def minimal(tmp_path) -> Path:
+def minimal(tmp_path: Path) -> Path:
     path = tmp_path / "minimal.yaml"
     path.write_text("data: {index: shards/index.json}\noptim: {lr_g: 1e-4}\n")
     return path
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_of_the_project_is_valid(path):
+def test_every_config_of_the_project_is_valid(path: Path) -> None:
     config.load(path)
 
 
-def test_defaults_are_the_method_s(minimal):
+def test_defaults_are_the_method_s(minimal: Path) -> None:
     experiment = config.load(minimal)
     assert experiment.model.z_low == experiment.model.z_dim // 2
     assert (experiment.model.attention, experiment.model.lam, experiment.model.band_scale) == ("max", "free", "none")
@@ -38,11 +39,11 @@ def test_defaults_are_the_method_s(minimal):
     assert experiment.train.d_steps == 1
 
 
-def test_numbers_in_scientific_notation_are_numbers(minimal):
+def test_numbers_in_scientific_notation_are_numbers(minimal: Path) -> None:
     assert config.load(minimal).optim.lr_g == 1e-4  # PyYAML reads 1e-4 as a string
 
 
-def test_overrides_win_and_the_resolved_yaml_reads_back_equal(minimal, tmp_path):
+def test_overrides_win_and_the_resolved_yaml_reads_back_equal(minimal: Path, tmp_path: Path) -> None:
     experiment = config.load(minimal, ["train.batch_size=16", "model.attention_at=[8, 16]", "optim.clip_norm=1.5", "seed=7"])
     assert (experiment.train.batch_size, experiment.model.attention_at, experiment.optim.clip_norm) == (16, [8, 16], 1.5)
     (tmp_path / "resolved.yaml").write_text(experiment.to_yaml())
@@ -73,7 +74,7 @@ def test_overrides_win_and_the_resolved_yaml_reads_back_equal(minimal, tmp_path)
         ("seed=[1", "the value is not valid YAML"),
     ],
 )
-def test_a_wrong_setting_is_named_in_one_line(minimal, override, words):
+def test_a_wrong_setting_is_named_in_one_line(minimal: Path, override: str, words: str) -> None:
     with pytest.raises(UsageError) as refusal:
         config.load(minimal, [override])
     assert words in str(refusal.value)
@@ -90,7 +91,7 @@ def test_a_wrong_setting_is_named_in_one_line(minimal, override, words):
         ("data: {}", "'data.index' is not set; give it in the file or as data.index=VALUE"),
     ],
 )
-def test_a_wrong_file_is_named_in_one_line(tmp_path, content, words):
+def test_a_wrong_file_is_named_in_one_line(tmp_path: Path, content: str | None, words: str) -> None:
     path = tmp_path / "wrong.yaml"
     if content is not None:
         path.write_text(content)
@@ -101,19 +102,19 @@ def test_a_wrong_file_is_named_in_one_line(tmp_path, content, words):
     assert "\n" not in str(refusal.value)
 
 
-def test_differences_name_settings_but_not_those_that_may_change(minimal):
+def test_differences_name_settings_but_not_those_that_may_change(minimal: Path) -> None:
     old, new = config.load(minimal), config.load(minimal, ["train.total_kimg=5", "model.width=8", "data.workers=0"])
     assert config.differences(old, new) == ["model.width: 64 -> 8"]
     assert config.may_change_on_resume() <= set(old.flat())
 
 
-def test_the_reference_is_that_of_the_schema_and_describes_every_setting():
+def test_the_reference_is_that_of_the_schema_and_describes_every_setting() -> None:
     page = Path(__file__).parent.parent / "docs" / "configuration.md"
     assert page.read_text() == reference(), "docs/configuration.md is stale; run `make docs`"
     assert all(field.description for _, field in settings())
 
 
-def test_settings_that_may_change_on_resume_are_marked_in_the_schema(minimal):
+def test_settings_that_may_change_on_resume_are_marked_in_the_schema(minimal: Path) -> None:
     changeable = config.may_change_on_resume()
     assert {"data.workers", "train.strategy", "train.total_kimg", "tracking.enabled"} <= changeable
     assert not {"seed", "data.index", "model.width", "optim.lr_g", "train.batch_size", "ema.rampup"} & changeable
@@ -145,7 +146,7 @@ class Parts(Section):
         ({"parts": [{}, 3]}, "'parts.0.name' is not set; write parts.0.name; parts.1 = 3 is not a mapping of settings"),
     ],
 )
-def test_any_file_that_users_write_is_explained_in_the_same_words(tree, words):
+def test_any_file_that_users_write_is_explained_in_the_same_words(tree: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError) as refusal:
         PARTS.validate(Parts, tree, "parts.yaml")
     assert str(refusal.value) == f"parts.yaml: {words}"
@@ -161,7 +162,9 @@ def test_any_file_that_users_write_is_explained_in_the_same_words(tree, words):
         (b"", yaml.safe_load, "parts is not a part list: its content is not a mapping"),
     ],
 )
-def test_any_file_of_another_syntax_is_explained(tmp_path, monkeypatch, content, decode, words):
+def test_any_file_of_another_syntax_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, decode: Callable[[str], Any], words: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("parts").write_bytes(content)
     with pytest.raises(UsageError) as refusal:

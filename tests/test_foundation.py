@@ -19,7 +19,7 @@ from wavegan_dist.files import atomic_dir, atomic_file, locked, save_tensors
 from wavegan_dist.images import from_uint8, save_grid, to_uint8
 
 
-def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):
+def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file.txt"
     with atomic_file(path) as file:
         file.write("old")
@@ -29,7 +29,7 @@ def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "folder"
     for content in ("old", "new"):
         with atomic_dir(path) as folder:
@@ -42,13 +42,13 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_is_named(tmp_path):
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left") as failure, atomic_file(tmp_path / "x"):
         Path("/dev/full").write_text("x")
     assert failure.value.filename == str(tmp_path / "x")
 
 
-def test_tensors_written_one_by_one_in_any_order_are_a_safetensors_file(tmp_path):
+def test_tensors_written_one_by_one_in_any_order_are_a_safetensors_file(tmp_path: Path) -> None:
     tensors = {
         "weight": torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last),
         "count": torch.tensor(7),
@@ -173,7 +173,7 @@ def test_a_lock_file_that_is_replaced_while_another_waits_is_locked_anew(tmp_pat
     waiting.join()
 
 
-def test_draws_depend_on_seed_stream_and_position_only():
+def test_draws_depend_on_seed_stream_and_position_only() -> None:
     whole = counted.normal(7, "latent", range(10, 20), 5)
     parts = torch.cat([counted.normal(7, "latent", range(10, 13), 5), counted.normal(7, "latent", range(13, 20), 5)])
     assert torch.equal(whole, parts)
@@ -182,7 +182,7 @@ def test_draws_depend_on_seed_stream_and_position_only():
     assert torch.equal(counted.coin_flips(1, "flip", range(50))[20:], counted.coin_flips(1, "flip", range(20, 50)))
 
 
-def test_draws_are_normal_fair_and_uncorrelated_between_neighbours():
+def test_draws_are_normal_fair_and_uncorrelated_between_neighbours() -> None:
     rows = counted.normal(0, "latent", range(4000), 16).double()
     assert abs(rows.mean().item()) < 0.01
     assert rows.std().item() == pytest.approx(1, abs=0.01)
@@ -190,7 +190,7 @@ def test_draws_are_normal_fair_and_uncorrelated_between_neighbours():
     assert counted.coin_flips(0, "flip", range(4000)).float().mean().item() == pytest.approx(0.5, abs=0.03)
 
 
-def test_pixels_survive_the_round_trip_and_clamp():
+def test_pixels_survive_the_round_trip_and_clamp() -> None:
     pixels = torch.arange(256, dtype=torch.uint8)
     assert torch.equal(to_uint8(from_uint8(pixels)), pixels)
     assert from_uint8(pixels).min() == -1
@@ -198,7 +198,7 @@ def test_pixels_survive_the_round_trip_and_clamp():
     assert to_uint8(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
 
 
-def test_a_grid_is_filled_row_by_row(tmp_path):
+def test_a_grid_is_filled_row_by_row(tmp_path: Path) -> None:
     images = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(5, 3, 2, 4) * 10
     save_grid(images, tmp_path / "grid.png", columns=3)
     pixels = np.asarray(Image.open(tmp_path / "grid.png"))

@@ -73,24 +73,24 @@ def imported_modules(file: Path, modules: set[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("file", sorted(HOUSE.rglob("*.py")), ids=lambda file: str(file.relative_to(HOUSE)))
-def test_no_room_imports_a_higher_one(file):
+def test_no_room_imports_a_higher_one(file: Path) -> None:
     own = room(file)
     assert imported_rooms(file) - {own} <= MAY_USE[own]
 
 
-def test_no_modules_import_each_other_in_a_circle():
+def test_no_modules_import_each_other_in_a_circle() -> None:
     modules = {module(file) for file in HOUSE.rglob("*.py")}
     graph = {module(file): imported_modules(file, modules) for file in HOUSE.rglob("*.py")}
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
 
 
-def test_other_rooms_use_only_what_the_transform_gives_out():
+def test_other_rooms_use_only_what_the_transform_gives_out() -> None:
     for file in HOUSE.rglob("*.py"):
         if room(file) != "wavelet":
             assert "wavegan_dist.wavelet." not in file.read_text(), f"{file} reaches into the wavelet room"
 
 
-def test_no_test_imports_a_test_module_or_a_conftest():
+def test_no_test_imports_a_test_module_or_a_conftest() -> None:
     for file in TESTS.rglob("*.py"):
         nodes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)]
         names = [f"{getattr(node, 'module', '')}.{alias.name}" for node in nodes for alias in node.names]

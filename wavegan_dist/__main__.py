@@ -1,4 +1,4 @@
-"""`python -m wavegan_dist`, the form that `accelerate launch -m` needs."""
+"""Makes `python -m wavegan_dist` the command `wavegan`, for `accelerate launch -m wavegan_dist`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What this machine has and lacks."""
+"""What `wavegan doctor` reports: versions, devices, the wavelet transform's kernels, and optional packages that are missing."""
 
 import importlib.util
 import os
@@ -9,7 +9,7 @@ import torch
 from wavegan_dist.provenance import provenance
 from wavegan_dist.wavelet import choose
 
-# What is optional, and what it is for.
+# Optional modules: the command that needs each, and how to install it.
 OPTIONAL = {
     "torch_fidelity": "wavegan evaluate --metrics fid,fd,kid: pip install 'wavegan-dist[eval]'",
     "efficientnet_lite_pytorch": "wavegan evaluate --metrics fd,kid: pip install 'wavegan-dist[eval]'",
@@ -18,48 +18,50 @@ OPTIONAL = {
 }
 
 
-class KernelFound(TypedDict):
-    """Which kernel works on a kind of device ("C++", "Triton" or "reference"), and why that one."""
+class KernelReport(TypedDict):
+    """The kernel in use on a type of device ("C++", "Triton" or "reference"), and the reason for the choice."""
 
     kernel: str
     why: str
 
 
-class Findings(TypedDict):
-    """What `examine` found."""
+class Report(TypedDict):
+    """The content of `wavegan doctor --json`: `kernels` by type of device, the other fields as lines to print."""
 
     versions: dict[str, str]
     devices: list[str]
-    kernels: dict[str, KernelFound]
+    kernels: dict[str, KernelReport]
     missing: list[str]
 
 
-def examine() -> Findings:
-    """Look at everything; the CPU kernels are compiled where no command has used them yet."""
+def examine() -> Report:
+    """Examine this machine. Compiles the CPU kernels if they have not been compiled yet."""
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    kernels = {device: KernelFound(kernel=name, why=why) for device in devices for name, why in (choose(device),)}
+    kernels = {device: KernelReport(kernel=name, why=why) for device in devices for name, why in (choose(device),)}
     missing = [f"{name}, for {use}" for name, use in OPTIONAL.items() if importlib.util.find_spec(name) is None]
-    return Findings(versions=_versions(), devices=_devices(), kernels=kernels, missing=missing)
+    return Report(versions=_versions(), devices=_devices(), kernels=kernels, missing=missing)
 
 
-def as_text(found: Findings) -> str:
-    """The findings for people, a line each."""
-    lines = [f"{name:<16} {version}" for name, version in found["versions"].items()]
-    lines += [f"{'device':<16} {device}" for device in found["devices"]]
-    lines += [f"{'wavelet on ' + device:<16} {each['kernel']}: {each['why']}" for device, each in found["kernels"].items()]
-    return "\n".join(lines + [f"{'missing':<16} {each}" for each in found["missing"]])
+def format_report(report: Report) -> str:
+    """Format a report as text, one line per entry."""
+    lines = [f"{name:<16} {version}" for name, version in report["versions"].items()]
+    lines += [f"{'device':<16} {device}" for device in report["devices"]]
+    lines += [
+        f"{'wavelet on ' + device:<16} {kernel['kernel']}: {kernel['why']}" for device, kernel in report["kernels"].items()
+    ]
+    return "\n".join(lines + [f"{'missing':<16} {package}" for package in report["missing"]])
 
 
 def _versions() -> dict[str, str]:
     about = provenance()
     packages = about["packages"]
     assert isinstance(packages, dict)
-    own = {name: str(about[name]) for name in ("wavegan-dist", "git_commit", "python", "platform")}
-    return own | {str(name): str(version) for name, version in packages.items()}
+    versions = {name: str(about[name]) for name in ("wavegan-dist", "git_commit", "python", "platform")}
+    return versions | {str(name): str(version) for name, version in packages.items()}
 
 
 def _devices() -> list[str]:
     cores = len(os.sched_getaffinity(0))
     cpu = f"CPU, {cores} cores, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
-    gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     return [cpu] + [f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB" for gpu in gpus]

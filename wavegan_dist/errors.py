@@ -1,13 +1,13 @@
-"""Errors that a user can cause or mend; each is one line that says what, where and what to do."""
+"""Exceptions whose message is one line for the user: what failed, where, and what to do."""
 
 
 class WaveganError(Exception):
-    """Something failed while it ran: a corrupt shard, a full disk, a loss that is not finite. Exit code 1."""
+    """A command failed while it ran, for example because of a corrupt shard or a loss that is not finite. Exit code 1."""
 
     exit_code = 1
 
 
 class UsageError(WaveganError, ValueError):
-    """What was asked for cannot be done: a typo, an impossible value, a missing file. Exit code 2."""
+    """A command cannot do what the user requested, for example because of an unknown key or a missing file. Exit code 2."""
 
     exit_code = 2

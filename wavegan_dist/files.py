@@ -1,4 +1,4 @@
-"""Files that are either complete or absent (write under a temporary name, fsync, rename), and locks between processes."""
+"""Atomic writes (write to a temporary name, fsync, rename), locks between processes, digests."""
 
 import fcntl
 import hashlib
@@ -18,9 +18,12 @@ SAFETENSORS_DTYPES = {"torch.float32": "F32", "torch.int64": "I64"}
 
 @contextmanager
 def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a file that appears at `path` only when the block ends without an error; an OSError names `path`."""
+    """Open a temporary file that replaces `path` when the block ends without an error.
+
+    Creates the parent folders. An OSError raised in the block names `path`, not the temporary file.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _blaming(path, temporary):
+    with _naming(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open(mode) as file:
@@ -35,11 +38,12 @@ def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 @contextmanager
 def atomic_dir(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes `path` (replacing what was there) when the block ends without an error;
-    an OSError names `path`.
+    """Yield an empty temporary folder that replaces `path` when the block ends without an error.
+
+    Creates the parent folders. An OSError raised in the block names `path`, not the temporary folder.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _blaming(path, temporary):
+    with _naming(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -51,7 +55,7 @@ def atomic_dir(path: Path) -> Iterator[Path]:
 
 
 def replace_dir(temporary: Path, path: Path) -> None:
-    """Make a finished folder appear at `path`, replacing what was there, once all in it is on the disk."""
+    """Fsync everything in the folder `temporary`, then rename the folder to `path`, replacing an existing folder."""
     for entry in (temporary, *temporary.rglob("*")):
         fsync(entry)
     replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
@@ -63,17 +67,17 @@ def replace_dir(temporary: Path, path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Delete what writers that were killed left under temporary names, at any depth; no writer may be at work there."""
-    for name in (*folder.rglob(".*.tmp"), *folder.rglob(".*.old")):
-        if name.is_dir():
-            shutil.rmtree(name, ignore_errors=True)
+    """Delete the temporary files of killed writers in a folder and below it. No other writer may use the folder meanwhile."""
+    for path in (*folder.rglob(".*.tmp"), *folder.rglob(".*.old")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
         else:
-            name.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
-def _blaming(path: Path, temporary: Path) -> Iterator[None]:
-    """Make an OSError name what was to be written, not its temporary name or, as that of a full disk does, nothing."""
+def _naming(path: Path, temporary: Path) -> Iterator[None]:
+    """Make an OSError name `path` if it names `temporary` or, as the error of a full disk does, no file."""
     try:
         yield
     except OSError as error:
@@ -83,59 +87,60 @@ def _blaming(path: Path, temporary: Path) -> Iterator[None]:
 
 
 def save_tensors(layout: "Mapping[str, Tensor]", values: "Iterable[tuple[str, Tensor]]", path: Path) -> None:
-    """Write a safetensors file, one tensor at a time: never more than one of `values` is held.
+    """Write a safetensors file one tensor at a time, so that only one of `values` needs to be in memory.
 
     Args:
-        layout: what is to come, by name; only shapes and dtypes are looked at.
-        values: the tensors, in any order.
-        path: the file.
+        layout: tensors of the shapes and dtypes to write, by name; they may be on the meta device.
+        values: pairs of name and tensor, in any order; on any device.
+        path: the file, which is not written atomically.
 
     Raises:
+        KeyError: a dtype other than float32 and int64.
         OSError: the disk is full.
     """
     import torch
 
-    places, begins, end = {}, {}, 0
-    for name in sorted(layout, key=lambda name: (-layout[name].element_size(), name)):  # so that all are aligned
+    header, begins, end = {}, {}, 0
+    for name in sorted(layout, key=lambda name: (-layout[name].element_size(), name)):  # large elements first: all are aligned
         begin, end = end, end + layout[name].nbytes
         dtype = SAFETENSORS_DTYPES[str(layout[name].dtype)]
-        places[name] = {"dtype": dtype, "shape": list(layout[name].shape), "data_offsets": [begin, end]}
+        header[name] = {"dtype": dtype, "shape": list(layout[name].shape), "data_offsets": [begin, end]}
         begins[name] = begin
-    header = json.dumps(places).encode()
-    header += b" " * (-len(header) % 8)
+    encoded = json.dumps(header).encode()
+    encoded += b" " * (-len(encoded) % 8)
     with path.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little") + header)
-        file.truncate(8 + len(header) + end)
+        file.write(len(encoded).to_bytes(8, "little") + encoded)
+        file.truncate(8 + len(encoded) + end)
         for name, value in values:
-            file.seek(8 + len(header) + begins[name])
+            file.seek(8 + len(encoded) + begins[name])
             file.write(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
 
 
-_held: set[int] = set()  # descriptors of the locks that this process holds
+_lock_descriptors: set[int] = set()  # file descriptors of the locks that this process holds or waits for
 
 
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold an exclusive lock on the file `path` while the block runs. The file is created if it does not exist, and stays.
+    """Hold an exclusive lock on the file `path` while the block runs. Creates the file if it does not exist, and leaves it.
 
-    The lock excludes other threads and other processes, on NFS those of other machines too. It ends with the process that holds
-    it, however that process ends: forked children do not share it. On a file system without locks nothing is excluded.
+    The lock excludes other threads and other processes, on NFS also those on other machines. It is released when its process
+    ends in any way, even by SIGKILL: forked children do not inherit it. On a file system without locks nothing is excluded.
 
     Args:
         path: the lock file; its folder must exist.
-        wait: wait for the present holder; False raises BlockingIOError instead.
+        wait: wait until the lock is free; False: raise BlockingIOError if it is not.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        _held.add(descriptor)
+        _lock_descriptors.add(descriptor)
         try:
             _flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            if _is_open_at(path, descriptor):  # otherwise the former holder renamed or removed the file
+            if _is_open_at(path, descriptor):  # otherwise the former holder renamed or removed the file: lock the new one
                 yield
                 return
         finally:
-            if descriptor in _held:
-                _held.remove(descriptor)
+            if descriptor in _lock_descriptors:  # not in a forked child
+                _lock_descriptors.remove(descriptor)
                 os.close(descriptor)
 
 
@@ -154,17 +159,18 @@ def _is_open_at(path: Path, descriptor: int) -> bool:
     return False
 
 
-def _close_held() -> None:
-    for descriptor in _held:
+def _close_inherited_locks() -> None:
+    for descriptor in _lock_descriptors:
         os.close(descriptor)
-    _held.clear()
+    _lock_descriptors.clear()
 
 
-os.register_at_fork(after_in_child=_close_held)  # flock belongs to the open file, which a forked child would keep open
+# A flock is held until every copy of the file descriptor is closed, also the copies in forked children.
+os.register_at_fork(after_in_child=_close_inherited_locks)
 
 
 def fsync(path: Path) -> None:
-    """Make a file's content, or the names inside a folder, survive a power cut."""
+    """Flush the content of a file, or the entries of a folder, to the disk, so that they survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -173,6 +179,6 @@ def fsync(path: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's content."""
+    """Return the hex SHA-256 digest of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

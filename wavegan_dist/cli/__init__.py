@@ -1,4 +1,4 @@
-"""The command `wavegan`: parses, calls, prints. One table of commands; a file holds each command's arguments and function."""
+"""The command `wavegan`: a table of commands. A file of this package holds the arguments and the function of each command."""
 
 import argparse
 import errno
@@ -31,33 +31,33 @@ COMMANDS: tuple[Command, ...] = (
 )
 GROUPS = {
     "shards": "write, index, verify and describe training data",
-    "track": "deliver to MLflow what a run could not",
+    "track": "send to MLflow what a run could not send",
     "submit": "train or evaluate as a job on Slurm",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Errors are one line on stderr; a process group that was joined is left, whatever happened.
+    """Run one command and leave the process group if the command joined one. Errors are printed to stderr, as one line.
 
-    Returns 0 (done), 1 (failed), 2 (wrong use), 75 (a run that saved itself and wants to be started again) or 130 (Ctrl-C).
+    Returns:
+        The exit code: 0 (done), 1 (failed), 2 (wrong use), 75 (the run saved a checkpoint; start it again) or 130 (Ctrl-C).
     """
     try:
         return _run(arguments)
     finally:
-        if processes := sys.modules.get("wavegan_dist.processes"):  # loaded by the commands that join one
+        if processes := sys.modules.get("wavegan_dist.processes"):  # imported by all commands that join a process group
             processes.leave()
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options of one command; `key=value` settings may stand before, between and after them."""
+    """Parse the command line. Overrides of the form `key=value` may stand before, between and after the options."""
     parser = make_parser(DESCRIPTION, COMMANDS, GROUPS)
     options, rest = parser.parse_known_args(arguments)
-    settings = [word for word in rest if hasattr(options, "overrides") and not word.startswith("-")]
-    if len(settings) < len(rest):
-        unknown = next(word for word in rest if word not in settings)
-        parser.error(f"unrecognized argument: {unknown}")
-    if settings:
-        options.overrides += settings
+    overrides = [word for word in rest if hasattr(options, "overrides") and not word.startswith("-")]
+    if unknown := [word for word in rest if word not in overrides]:
+        parser.error(f"unrecognized argument: {unknown[0]}")
+    if overrides:
+        options.overrides += overrides
     return options
 
 
@@ -67,24 +67,25 @@ def _run(arguments: Sequence[str] | None) -> int:
         log.configure(options.log_level)
         options.run(options)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader of our output, `head` say, has seen enough
+    except BrokenPipeError:  # the reader of stdout has closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except WaveganError as error:
-        return _complain(str(error), error.exit_code)
+        return _report(str(error), error.exit_code)
     except OSError as error:
-        return _complain(_explain(error), 1)
+        return _report(_describe(error), 1)
     except KeyboardInterrupt:
-        return _complain("interrupted", 130)
+        return _report("interrupted", 130)
     return 0
 
 
-def _explain(error: OSError) -> str:
+def _describe(error: OSError) -> str:
     where = f"{error.filename}: " if error.filename else ""
     advice = "; free some space there or write elsewhere" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
     return f"{where}{(error.strerror or str(error)).lower()}{advice}"
 
 
-def _complain(message: str, exit_code: int) -> int:
+def _report(message: str, exit_code: int) -> int:
+    """Print an error to stderr as one line. It is not a log record: the format is the same on a terminal and in a pipe."""
     rank = os.environ.get("RANK", "0")
     print(f"wavegan: {'' if rank == '0' else f'[rank {rank}] '}{' '.join(message.split())}", file=sys.stderr)
     return exit_code

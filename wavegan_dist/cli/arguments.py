@@ -23,8 +23,8 @@ def seed(text: str) -> int:
 
 
 EXPERIMENT = (
-    argument("--config", type=Path, required=True, metavar="FILE", help="experiment, YAML"),
-    argument("overrides", nargs="*", metavar="key=value", help="settings that replace those of the file"),
+    argument("--config", type=Path, required=True, metavar="FILE", help="experiment, a YAML file"),
+    argument("overrides", nargs="*", metavar="key=value", help="settings that override those in the file"),
 )
 RUN_DIR = argument("--run-dir", type=Path, metavar="DIR", help="run folder (default: runs/NAME_OF_CONFIG)")
 SEED = argument("--seed", type=seed, default=0, metavar="S")

@@ -8,22 +8,23 @@ from wavegan_dist.cli.command import Command, argument
 
 
 def run(options: argparse.Namespace) -> None:
-    from wavegan_dist.doctor import as_text, examine
+    from wavegan_dist.doctor import examine, format_report
     from wavegan_dist.wavelet import build
 
     if options.build:
         build()
-    found = examine()
-    print(json.dumps(found, indent=2) if options.json else as_text(found))
+    report = examine()
+    print(json.dumps(report, indent=2) if options.json else format_report(report))
 
 
 DOCTOR = Command(
     name="doctor",
-    help="versions, devices, which kernel is in use and why, what is missing",
-    description="Say what this machine has: versions, devices, the wavelet transform's kernels and why these.",
+    help="show versions, devices, the kernels in use and what is missing",
+    description="Show versions, devices, which kernels of the wavelet transform are in use and why, and which optional\n"
+    "packages are missing.",
     example="wavegan doctor --build",
     arguments=(
-        argument("--build", action="store_true", help="compile the CPU kernels now, also after an earlier failure"),
+        argument("--build", action="store_true", help="compile the CPU kernels now, even if an earlier attempt failed"),
         JSON,
     ),
     run=run,
