@@ -81,7 +81,11 @@ class StepTimer:
 
         return run
 
-    def all_reduce_bucket(self, _: object, bucket: Any) -> torch.futures.Future[Tensor]:
+    def all_reduce_bucket(
+        self,
+        _: object,
+        bucket: dist.GradBucket,  # type: ignore[name-defined]  # DDP checks this annotation
+    ) -> torch.futures.Future[Tensor]:
         """Average a gradient bucket over all ranks as DDP does without a communication hook."""
         self.last_bucket_sent = time.perf_counter()
         work = dist.all_reduce(bucket.buffer().div_(dist.get_world_size()), async_op=True)
