@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm import tqdm
 from typing_extensions import override
 
-from wavegan_dist.errors import WaveganError
+from wavegan_dist.errors import EXIT_INTERRUPTED, EXIT_REQUEUE, WaveganError
 
 LEVELS = ("debug", "info", "warning", "error")
 PLAIN = "%(asctime)s %(levelname)s rank %(rank)s: %(message)s"
@@ -123,7 +123,9 @@ def _record_of(error: BaseException) -> logging.LogRecord:
     """Make a record of an error that the command line reports on stderr; unexpected errors keep their traceback."""
     is_expected = isinstance(error, WaveganError | OSError | KeyboardInterrupt)
     trace = None if is_expected else (type(error), error, error.__traceback__)
-    return log.makeRecord(log.name, logging.ERROR, __file__, 0, "%s", (str(error) or type(error).__name__,), trace)
+    was_requested = getattr(error, "exit_code", 1) in (EXIT_REQUEUE, EXIT_INTERRUPTED)
+    level = logging.WARNING if was_requested else logging.ERROR
+    return log.makeRecord(log.name, level, __file__, 0, "%s", (str(error) or type(error).__name__,), trace)
 
 
 def launcher_rank() -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from wavegan_dist import log
 from wavegan_dist.cli import compare, doctor, evaluate, plan, sample, shards, submit, track, train, watch
 from wavegan_dist.cli.command import Command, make_parser
-from wavegan_dist.errors import WaveganError
+from wavegan_dist.errors import EXIT_INTERRUPTED, WaveganError
 
 DESCRIPTION = "Train detail-rich image generators: three generators, three discriminators, one wavelet."
 COMMANDS: tuple[Command, ...] = (
@@ -74,7 +74,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except OSError as error:
         return _report(_describe(error), 1)
     except KeyboardInterrupt:
-        return _report("interrupted", 130)
+        return _report("interrupted", EXIT_INTERRUPTED)
     return 0
 
 

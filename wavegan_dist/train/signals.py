@@ -13,12 +13,11 @@ import time
 from types import TracebackType
 from typing import Self
 
-from wavegan_dist.errors import WaveganError
+from wavegan_dist.errors import EXIT_INTERRUPTED, EXIT_REQUEUE, WaveganError
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 # A launcher forwards a signal that the process group has received already: within this time both count as one.
 SAME_SIGNAL_SECONDS = 3.0
-EXIT_REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: "the user is invited to retry"
 
 
 class InterruptedRunError(WaveganError):
@@ -32,7 +31,7 @@ class InterruptedRunError(WaveganError):
     def __init__(self, number: int, message: str) -> None:
         super().__init__(message)
         self.number = number
-        self.exit_code = 130 if number == signal.SIGINT else EXIT_REQUEUE
+        self.exit_code = EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_REQUEUE
 
 
 class Signals:
