@@ -5,21 +5,17 @@ from collections.abc import Iterator
 
 import torch
 from accelerate import Accelerator
+from bench_common import fake_index
 from torch import Tensor
 
 from wavegan_dist.config import parse
-from wavegan_dist.data import Index
-from wavegan_dist.data.index import BandStd, Shard
 from wavegan_dist.train.trainer import Trainer
 
 
 def make_trainer(model: dict[str, object], train: dict[str, object]) -> Trainer:
     """Return a trainer on the CPU with a batch size of 8 and these settings."""
     tree = {"data": {"index": "none"}, "model": {"z_dim": 8, "width": 4, **model}, "train": {"batch_size": 8, **train}}
-    shard = Shard(file="none.tar", images=1, bytes=1, sha256="0" * 64)
-    band_std = BandStd(low=1, lh=1, hl=1, hh=1)
-    index = Index(size=32, count=1, encoding="png", band_std=band_std, members_sha256="0" * 64, shards=[shard])
-    return Trainer(parse(tree, "test"), index, Accelerator(cpu=True))
+    return Trainer(parse(tree, "test"), fake_index(32), Accelerator(cpu=True))
 
 
 def random_batches() -> Iterator[Tensor]:
