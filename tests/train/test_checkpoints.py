@@ -133,7 +133,7 @@ def test_no_pickle_is_loaded_from_a_run_folder(run, wavegan, config, tmp_path):
     (newest / "manifest.json").write_text(json.dumps(manifest))
     outcome = wavegan("train", "--config", config, "--run-dir", run, "train.total_kimg=1")
     assert outcome.returncode == 1
-    assert f"wavegan: cannot go on from {newest}" in outcome.stderr
+    assert f"wavegan: cannot resume from {newest}" in outcome.stderr
     outcome = wavegan("sample", "--snapshot", run / "snapshots/kimg-000000.320", "--out", tmp_path / "grid.png")
     assert outcome.returncode == 1
     assert not (tmp_path / "executed").exists()

@@ -54,7 +54,7 @@ def test_accelerate_launch_makes_one_run_of_two_processes_and_one_process_resume
     outcome = wavegan(*train, "train.total_kimg=0.48")
     assert outcome.returncode == 0, outcome.stderr
     assert json.loads((run / "environment.json").read_text())["world_size"] == 1
-    client = MlflowClient(uri)  # MLFLOW_TRACKING_URI was honoured, and kept by the run
+    client = MlflowClient(uri)  # MLFLOW_TRACKING_URI was honored, and kept by the run
     (mlflow_run,) = client.search_runs([client.get_experiment_by_name("wavegan").experiment_id])
     steps = [metric.step for metric in client.get_metric_history(mlflow_run.info.run_id, "lam")]
     assert steps == [160, 320, 480]

@@ -36,7 +36,7 @@ class EmaState(ABC):
 
     @abstractmethod
     def iter_full_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield (name, full tensor) of the EMA's state dict, one at a time: a collective call for the whole iteration.
+        """Yield (name, full tensor) of the EMA's state dict, one at a time: a collective call for the full iteration.
 
         Only rank 0 gets valid tensors.
         """

@@ -26,7 +26,7 @@ def checkpoint_to_resume(folder: RunFolder, experiment: Experiment, index_digest
     """
     if folder.config.exists():
         if resume == "never":
-            raise UsageError(f"{folder.path} holds a run already; choose another --run-dir, or --resume auto to go on")
+            raise UsageError(f"{folder.path} holds a run already; choose another --run-dir, or resume it with --resume auto")
         if changed := config.differences(config.load(folder.config), experiment):
             raise UsageError(f"{folder.path} holds a run of another config ({'; '.join(changed)}); choose another --run-dir")
     path = _newest_intact(folder) if resume in ("auto", "never") else _requested(Path(resume))
