@@ -36,9 +36,9 @@ class EmaState(ABC):
 
     @abstractmethod
     def iter_full_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield (name, full tensor) of the EMA's state dict, one at a time: a collective call for the full iteration.
+        """Yield (name, full tensor) of the EMA's state dict, one at a time.
 
-        Only rank 0 gets valid tensors.
+        A collective call: every rank must exhaust the iterator. Only rank 0 gets valid tensors.
         """
 
     @abstractmethod
