@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -38,6 +39,10 @@ def evaluators(run: Path) -> list[psutil.Process]:
         for process in psutil.process_iter(["cmdline"])
         if {"evaluate", "--snapshot"} <= {*(process.info["cmdline"] or [])} and str(run) in str(process.info["cmdline"])
     ]
+
+
+def completed(job: str) -> bool:
+    return states(job)[-1] == "COMPLETED"
 
 
 def test_the_documented_commands_train_over_two_nodes_and_evaluate_each_snapshot(walked):
@@ -133,7 +138,7 @@ def test_all_snapshots_at_once_are_one_array_and_survive_preemption(house, copy,
     until("end of the array", lambda: not slurm("squeue", "--noheader", "--jobs", array).strip(), 120)
     assert sorted(results(copy)) == SNAPSHOTS
     for job in jobs.values():
-        until("accounts", lambda job=job: states(job)[-1] == "COMPLETED", 30)
+        until("accounts", partial(completed, job), 30)
         assert len(states(job)) == 2
     assert not list(copy.glob("evaluations/*.failed"))
     refused(submit(*command, "new", cwd=house), "nothing to submit")
