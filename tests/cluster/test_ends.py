@@ -62,7 +62,7 @@ def test_a_job_that_crashes_twice_at_the_same_place_stops_and_says_so(submit, tm
     assert crashes[1]["reason"] in log_of(run, job)
 
 
-def test_a_killed_launcher_ends_the_step_at_once_and_the_job_is_requeued(submit, tmp_path, training, profile):
+def test_after_a_launcher_is_killed_the_run_saves_and_is_requeued_at_once(submit, tmp_path, training, profile):
     run = tmp_path / "killed"
     job = job_of(
         submit("submit", "train", "--config", training, "--profile", profile(), "--run-dir", run, "train.total_kimg=1000")
@@ -72,6 +72,7 @@ def test_a_killed_launcher_ends_the_step_at_once_and_the_job_is_requeued(submit,
     until(
         "second start", lambda: log_of(run, job).count("processes, rendezvous on") == 2, 55
     )  # --wait alone would take over 60 s
+    assert "interrupted at kimg" in log_of(run, job)
     slurm("scancel", job)
     until("end of the job", lambda: ended(job), 120)
     assert states(job) == ["REQUEUED", "CANCELLED"], log_of(run, job)

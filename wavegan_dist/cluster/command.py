@@ -9,21 +9,23 @@ from wavegan_dist.cluster.profile import Profile
 from wavegan_dist.cluster.slurm import Allocation
 
 # A warning and a SIGTERM reach every process of a step. The trainers handle them; the warning must not end their launcher, nor
-# SIGTERM this shell before its launcher. A launcher killed by another signal fails the task and thereby ends the step. Any
-# other exit code becomes 0: accelerate exits with 1 when its trainers have saved (75), and other nodes may still be saving.
-TASK = "trap '' USR2; trap : TERM; %s; code=$?; [ $code -le 128 ] || [ $code -eq 143 ] || exit $code; exit 0"
+# SIGTERM this shell before its launcher. If the launcher alone was killed, its trainers live on: the whole step gets SIGTERM,
+# so that all trainers save and leave. The exit code becomes 0 because a bad one would end the step while other nodes still
+# save: accelerate exits with 1 when its trainers have saved (75). Only a task that is killed as a whole ends the step at once.
+STOP_STEP = """(trap '' TERM; exec scancel --signal=TERM "$SLURM_JOB_ID.$SLURM_STEP_ID")"""  # scancel is in the step, too
+TASK = f"trap '' USR2; trap : TERM; %s; code=$?; [ $code -le 128 ] || [ $code -eq 143 ] || {STOP_STEP} || exit $code; exit 0"
 
 
 def train_command(job: TrainJob, allocation: Allocation) -> list[str]:
     """Return the srun command that starts one launcher on each node; the launchers meet on the job's first node.
 
-    The command's exit code is 0 unless a launcher was killed by a signal: exit.json in the run folder says how the run ended.
+    The command's exit code does not say how the run ended, exit.json in the run folder does.
     """
     profile = job.profile
     srun = ["srun", f"--nodes={profile.nodes}", f"--ntasks={profile.nodes}", "--ntasks-per-node=1"]
     if profile.cpus_per_task:
         srun.append(f"--cpus-per-task={profile.cpus_per_task}")
-    # A launcher that was killed ends the step at once. After any other end the remaining launchers have 60 s to save and leave.
+    # A task that was killed ends the step at once. After any other end of a task the others have 60 s to save and leave.
     srun += ["--kill-on-bad-exit=1", "--wait=60", *profile.srun]
     train = ["wavegan_dist", "train", *job.arguments, f"train.world_size={profile.world_size}"]
     return [*srun, "bash", "-c", TASK % _launcher(profile, allocation, train)]
