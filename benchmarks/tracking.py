@@ -164,16 +164,8 @@ def make_row(name: str, window: Window, baseline: float) -> dict[str, Any]:
 def training(folder: Path, name: str, *overrides: str) -> Iterator[RunFolder]:
     """Start a run, wait for its warm-up, keep it running during the block and end it with SIGINT."""
     run = RunFolder(folder / name)
-    arguments = [
-        "train",
-        "--config",
-        str(folder / "config.yaml"),
-        "--run-dir",
-        str(run.path),
-        "--log-level",
-        "warning",
-        *overrides,
-    ]
+    options = ["--run-dir", str(run.path), "--log-level", "warning"]  # status lines would fill the pipe
+    arguments = ["train", "--config", str(folder / "config.yaml"), *options, *overrides]
     command = [sys.executable, "-m", "wavegan_dist", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
