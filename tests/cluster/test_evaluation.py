@@ -1,8 +1,8 @@
 """Evaluation jobs: submitted by the training, by `wavegan watch` and as an array; logged to the training's MLflow run."""
 
+import functools
 import json
 import shutil
-from functools import partial
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
@@ -22,6 +22,11 @@ METRICS = ("--metrics", "spectrum", "--count", 300, "--best", "spectrum_db")
 SNAPSHOTS = ["kimg-000000", "kimg-000000.320"]
 
 
+def is_completed(job: str) -> bool:
+    """Whether accounting knows the last start of the job as completed."""
+    return states(job)[-1] == "COMPLETED"
+
+
 @pytest.fixture
 def copy(walked, tmp_path) -> Path:
     """A copy of the run of docs/cluster.md without its evaluations."""
@@ -39,10 +44,6 @@ def evaluators(run: Path) -> list[psutil.Process]:
         for process in psutil.process_iter(["cmdline"])
         if {"evaluate", "--snapshot"} <= {*(process.info["cmdline"] or [])} and str(run) in str(process.info["cmdline"])
     ]
-
-
-def completed(job: str) -> bool:
-    return states(job)[-1] == "COMPLETED"
 
 
 def test_the_documented_commands_train_over_two_nodes_and_evaluate_each_snapshot(walked):
@@ -138,7 +139,7 @@ def test_all_snapshots_at_once_are_one_array_and_survive_preemption(house, copy,
     until("end of the array", lambda: not slurm("squeue", "--noheader", "--jobs", array).strip(), 120)
     assert sorted(results(copy)) == SNAPSHOTS
     for job in jobs.values():
-        until("accounts", partial(completed, job), 30)
+        until("accounts", functools.partial(is_completed, job), 30)
         assert len(states(job)) == 2
     assert not list(copy.glob("evaluations/*.failed"))
     refused(submit(*command, "new", cwd=house), "nothing to submit")
