@@ -19,7 +19,7 @@ from PIL import Image
 from tests.helpers import Command
 from wavegan_dist.compare import compare
 from wavegan_dist.compare.columns import find_columns, mean_and_std, protocol_differences
-from wavegan_dist.compare.groups import differences, group_runs
+from wavegan_dist.compare.groups import differing_settings, group_runs
 from wavegan_dist.compare.heat_map import frequency_map
 from wavegan_dist.compare.runs import LoadedRun, read_run
 from wavegan_dist.errors import UsageError, WaveganError
@@ -61,7 +61,7 @@ def test_seeds_of_one_configuration_are_one_group_and_only_differences_are_shown
     groups = group_runs(read(runs, tmp_path))
     assert [[run.name for run in group.runs] for group in groups] == [["full-0", "full-1"], ["base"]]
     assert [group.label for group in groups] == ["full-0 (2 runs)", "base"]
-    assert differences(groups) == {
+    assert differing_settings(groups) == {
         "model.base_only": [False, True],
         "loss.weights.low": [1.0, 0.0],
         "loss.weights.high": [1.0, 0.0],

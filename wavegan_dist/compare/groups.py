@@ -28,7 +28,7 @@ def group_runs(runs: Sequence[LoadedRun]) -> list[RunGroup]:
     return [RunGroup(_label(members), members) for members in groups.values()]
 
 
-def differences(groups: Sequence[RunGroup]) -> dict[str, list[Any]]:
+def differing_settings(groups: Sequence[RunGroup]) -> dict[str, list[Any]]:
     """Settings that are not the same in all groups: key to the value of each group."""
     first = [group.runs[0].settings for group in groups]
     keys = [key for key in first[0] if key not in NO_DIFFERENCE]

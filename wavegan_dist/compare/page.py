@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 
 from wavegan_dist.compare.columns import Column, mean_and_std, protocol_differences
-from wavegan_dist.compare.groups import RunGroup, differences
+from wavegan_dist.compare.groups import RunGroup, differing_settings
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1300px; padding: 0 1rem; color: #222; }
@@ -100,7 +100,7 @@ def _protocols(columns: Sequence[Column]) -> str:
 def _configurations(groups: Sequence[RunGroup]) -> str:
     if len(groups) == 1:
         return ""
-    changed = differences(groups)
+    changed = differing_settings(groups)
     return _table(["setting", *(group.label for group in groups)], [[key, *map(str, row)] for key, row in changed.items()])
 
 
