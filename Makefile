@@ -1,4 +1,4 @@
-# `make demo` and `make test` set everything up by themselves, in .venv; both are repeatable.
+# `make demo` and `make test` install everything they need into .venv. Both can be repeated: `make demo` resumes.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,86 +6,86 @@ READY := $(VENV)/.ready
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-reference check bit-equal lock bench bench-data bench-haar bench-checkpoint bench-zero bench-resume bench-tracking bench-evaluation bench-scaling bench-precision slurm-up slurm-down clean
+.PHONY: help demo test test-cluster test-reference check bit-equal lock docs bench bench-data bench-haar bench-checkpoint bench-zero bench-resume bench-tracking bench-evaluation bench-scaling bench-precision slurm-up slurm-down clean
 
-help: ## this list
-	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
+help: ## print this list
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 18
 
-# pip, not uv: here and in CI pip takes torch from the disk, where others download 3 GB.
+# pip rather than uv: on our machines and in CI, pip finds torch on the disk, whereas uv would download 3 GB.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,eval,embedded,slurm,deepspeed]'
 	-$(BIN)/wavegan doctor --build
 	@touch $@
 
-demo: $(READY) ## shards, a run in 2 processes, evaluation: data/demo and runs/demo, under a quarter of an hour
+demo: $(READY) ## write shards, train in 2 processes, evaluate: data/demo and runs/demo, in less than 15 minutes
 	@BIN=$(BIN) launchers/demo.sh
 
-test: $(READY) ## all tests but those that need a Slurm
+test: $(READY) ## run all tests except those on a Slurm cluster
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/cluster $(TEST_FLAGS)
 
-test-cluster: $(READY) ## those on a real Slurm on this machine, as root; slurm/local/install.sh has its packages
+test-cluster: $(READY) ## run the tests on a real Slurm on this machine, as root; slurm/local/install.sh installs Slurm
 	WAVEGAN_NEEDS_SLURM=1 $(BIN)/python -m pytest tests/cluster $(TEST_FLAGS)
 
-test-reference: $(READY) ## all tests with the transform in plain PyTorch
+test-reference: $(READY) ## run all tests with the wavelet transform in plain PyTorch
 	WAVEGAN_KERNELS=reference $(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/cluster $(TEST_FLAGS)
 
-check: $(READY) ## format, lint, types
+check: $(READY) ## check format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.h')
 	$(BIN)/mypy
 
-bit-equal: $(READY) ## BASE=REVISION: trains before and after a change and compares every number bit for bit
+bit-equal: $(READY) ## train with the code of BASE=REVISION and of this checkout, and compare every number bit for bit
 	$(BIN)/python benchmarks/bit_equal.py --base $(or $(BASE),main)
 
-lock: ## installs the newest versions that pyproject.toml allows into a new environment and writes constraints.txt
+lock: ## install the newest versions that pyproject.toml allows into a new environment, and write constraints.txt
 	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock
 	$(VENV)/lock/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,eval,embedded,slurm,deepspeed]'
 	{ sed -n '/^#/p' constraints.txt; $(VENV)/lock/bin/pip freeze --exclude-editable; } >$(VENV)/constraints.txt
 	mv $(VENV)/constraints.txt constraints.txt && rm -rf $(VENV)/lock
 
-docs: $(READY) ## docs/configuration.md from the schema
+docs: $(READY) ## generate docs/configuration.md from the schema
 	$(BIN)/python -m wavegan_dist.config.reference > docs/configuration.md
 
-bench: $(READY) bench-data bench-tracking bench-checkpoint bench-evaluation ## all benchmarks: tables, and JSON in benchmarks/results
+bench: $(READY) bench-data bench-tracking bench-checkpoint bench-evaluation ## run the data, tracking, checkpoint, evaluation and step benchmarks: tables, and JSON in benchmarks/results
 	$(BIN)/python benchmarks/step.py
 
-bench-data: $(READY) ## the loader alone
+bench-data: $(READY) ## measure the loader alone
 	$(BIN)/python benchmarks/data.py
 
-bench-evaluation: $(READY) ## evaluation against torch-fidelity alone, its floors and its memory
+bench-evaluation: $(READY) ## compare the speed of evaluation with torch-fidelity; measure floors and memory
 	$(BIN)/python benchmarks/evaluation.py
 	$(BIN)/python benchmarks/evaluation.py --floors
 	$(BIN)/python benchmarks/evaluation.py --memory
 
-bench-scaling: $(READY) ## 1 and 2 processes: what a step's time goes to, and the plan's error
+bench-scaling: $(READY) ## measure the parts of a step with 1 and 2 processes, and the error of wavegan plan
 	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/scaling.py --config configs/photos64.yaml train.precision=fp32 --batch 32 --steps 2 --rounds 5
 
-bench-precision: $(READY) ## the demo in bf16 beside fp32, several seeds
+bench-precision: $(READY) ## train the demo in bf16 and fp32, with several seeds, and compare the metrics
 	$(BIN)/python benchmarks/precision.py
 
-bench-tracking: $(READY) ## what tracking costs, also while its server is away
+bench-tracking: $(READY) ## measure the cost of tracking while the MLflow server is up and while it is down
 	$(BIN)/python benchmarks/tracking.py
 
-bench-checkpoint: $(READY) ## how long a checkpoint keeps training waiting
+bench-checkpoint: $(READY) ## measure how long a checkpoint blocks training
 	$(BIN)/python benchmarks/checkpoint.py
 
-bench-zero: $(READY) ## what each process holds under DDP and ZeRO
+bench-zero: $(READY) ## measure the memory of each process under DDP and ZeRO
 	$(BIN)/python benchmarks/zero.py
 
-bench-resume: $(READY) ## 200 kills at random moments; every run must end as the straight one, bit for bit
+bench-resume: $(READY) ## kill runs 200 times at random moments; every run must equal an uninterrupted run bit for bit
 	$(BIN)/python benchmarks/resume.py
 
-bench-haar: $(READY) ## the wavelet transform alone, with a roofline picture
+bench-haar: $(READY) ## measure the wavelet transform alone, and draw its roofline plot
 	$(BIN)/python benchmarks/haar.py
 
-slurm-up: ## a real Slurm of two nodes on this machine, as root; slurm/local/install.sh has its packages
+slurm-up: ## start a real Slurm cluster of two nodes on this machine, as root; slurm/local/install.sh installs Slurm
 	@slurm/local/up.sh
 
-slurm-down: ## ends it and leaves nothing behind
+slurm-down: ## stop this cluster and delete its files
 	@slurm/local/down.sh
 
-clean: ## what the front doors made; the environment stays
+clean: ## delete data/demo and runs/demo, but not .venv
 	rm -rf data/demo runs/demo

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The main job from nothing: shards of real photographs, the three-and-three model in two processes, its evaluation
-# beside that of the untrained network. Repeatable: what is there already is kept, a cut run goes on.
+# Write shards of real photographs, train the full model in two processes, and evaluate the trained and the untrained network.
+# The script can be repeated: existing shards are kept, and an interrupted run resumes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=${BIN:-.venv/bin}
@@ -9,7 +9,7 @@ export OMP_NUM_THREADS=1  # two processes on two cores
 [ -e data/demo/index.json ] || "$bin/wavegan" shards write embedded data/demo --size 32
 "$bin/accelerate" launch --config_file launchers/accelerate/cpu2.yaml -m wavegan_dist train --config configs/demo.yaml
 
-# `find` lists snapshots by name, which sorts them by image: the first is the untrained network.
+# Sorted by name, snapshots are in the order of training: the first is the untrained network.
 mapfile -t snapshots < <(find runs/demo/snapshots -maxdepth 1 -name 'kimg-*' | sort)
 first=${snapshots[0]} last=${snapshots[-1]}
 echo "evaluating $first and $last (about two minutes)"

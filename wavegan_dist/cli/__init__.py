@@ -1,4 +1,4 @@
-"""The command `wavegan`: a table of commands. A file of this package holds the arguments and the function of each command."""
+"""The command `wavegan`: a table of commands. Each command, or group of commands, is defined in a file of this package."""
 
 import argparse
 import errno
@@ -11,7 +11,9 @@ from wavegan_dist.cli import compare, doctor, evaluate, plan, sample, shards, su
 from wavegan_dist.cli.command import Command, make_parser
 from wavegan_dist.errors import EXIT_INTERRUPTED, WaveganError
 
-DESCRIPTION = "Train detail-rich image generators: three generators, three discriminators, one wavelet."
+DESCRIPTION = (
+    "Train GANs of three generators and three discriminators, joined by a wavelet transform, for images with fine detail."
+)
 COMMANDS: tuple[Command, ...] = (
     train.TRAIN,
     sample.SAMPLE,
@@ -31,16 +33,17 @@ COMMANDS: tuple[Command, ...] = (
 )
 GROUPS = {
     "shards": "write, index, verify and describe training data",
-    "track": "send to MLflow what a run could not send",
-    "submit": "train or evaluate as a job on Slurm",
+    "track": "send undelivered events to MLflow",
+    "submit": "train or evaluate as Slurm jobs",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and leave the process group if the command joined one. Errors are printed to stderr, as one line.
+    """Run one command and leave the process group if the command joined one. An error is printed to stderr as one line.
 
     Returns:
-        The exit code: 0 (done), 1 (failed), 2 (wrong use), 75 (the run saved a checkpoint; start it again) or 130 (Ctrl-C).
+        The exit code: 0 (done), 1 (failed), 2 (wrong use), 75 (the run saved a checkpoint, and the same command resumes it) or
+        130 (Ctrl-C).
     """
     try:
         return _run(arguments)

@@ -23,14 +23,16 @@ def seed(text: str) -> int:
 
 
 EXPERIMENT = (
-    argument("--config", type=Path, required=True, metavar="FILE", help="experiment, a YAML file"),
-    argument("overrides", nargs="*", metavar="key=value", help="settings that override those in the file"),
+    argument("--config", type=Path, required=True, metavar="FILE", help="YAML file of the experiment"),
+    argument("overrides", nargs="*", metavar="key=value", help="settings that override those of the file"),
 )
 RUN_DIR = argument("--run-dir", type=Path, metavar="DIR", help="run folder (default: runs/NAME_OF_CONFIG)")
-SEED = argument("--seed", type=seed, default=0, metavar="S")
+SEED = argument(
+    "--seed", type=seed, default=0, metavar="S", help="seed of the generated images and of the metrics (default: 0)"
+)
 JSON = argument("--json", action="store_true", help="print JSON")
 
 
 def run_dir_of(options: argparse.Namespace) -> Path:
-    """Return the folder of `--run-dir`, by default runs/NAME_OF_CONFIG."""
+    """Return the folder that `--run-dir` names, by default runs/NAME_OF_CONFIG."""
     return Path(options.run_dir or Path("runs") / options.config.stem)

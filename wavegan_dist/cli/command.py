@@ -1,4 +1,4 @@
-"""What a command of `wavegan` is, and the parser made of all of them."""
+"""Definition of a command of `wavegan`, and the parser of all commands."""
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
@@ -36,12 +36,13 @@ class Command:
     """One command of the table.
 
     Args:
-        name: its words after `wavegan`: "train", or "shards write" for a command of a group.
-        help: its line in the list of commands.
-        description: the paragraph at the top of its own help.
+        name: the words after `wavegan`: "train", or "shards write" for a command of a group.
+        help: the line of the command in the list of commands.
+        description: the paragraph at the top of the command's help.
         example: a complete command line.
-        arguments: its arguments, in the order of the help; every command also has `--log-level`.
-        run: runs the command with the parsed options. It imports what it needs itself, so that parsing stays fast.
+        arguments: the arguments, in the order of the help; every command also has `--log-level`.
+        run: function that runs the command with the parsed options. The function itself imports the modules that it needs, so
+            that parsing stays fast.
     """
 
     name: str

@@ -15,11 +15,17 @@ def run(options: argparse.Namespace) -> None:
 COMPARE = Command(
     name="compare",
     help="compare runs: an HTML page, plots, a CSV file",
-    description="Write one HTML page that needs no network, its plots as PNG files and a CSV file of all values. Runs that\n"
-    "differ only in the seed are grouped. Values of different protocols are never put into one column.",
+    description="Write an HTML page that compares runs, its plots as PNG files, and all values as a CSV file. The page loads\n"
+    "nothing from the network. Runs that differ only in the seed are grouped. Values of different protocols are never\n"
+    "put into one column.",
     example="wavegan compare runs/demo runs/base_only --out comparison",
     arguments=(
-        argument("runs", nargs="+", metavar="RUN", help="run folder, or mlflow:RUN_ID in the store of MLFLOW_TRACKING_URI"),
+        argument(
+            "runs",
+            nargs="+",
+            metavar="RUN",
+            help="run folder, or mlflow:RUN_ID for a run in the store that MLFLOW_TRACKING_URI names",
+        ),
         argument("--out", type=Path, required=True, metavar="DIR", help="output folder"),
     ),
     run=run,

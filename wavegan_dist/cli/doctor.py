@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> None:
 
 DOCTOR = Command(
     name="doctor",
-    help="show versions, devices, the kernels in use and what is missing",
+    help="show versions, devices, kernels in use and missing packages",
     description="Show versions, devices, which kernels of the wavelet transform are in use and why, and which optional\n"
     "packages are missing.",
     example="wavegan doctor --build",

@@ -11,7 +11,7 @@ METRIC_ARGUMENTS = (
         "--metrics",
         default="fwd,fwd_db2,spectrum,bands,fd,kid,prc",
         metavar="LIST",
-        help="comma-separated metrics (default: all but fid)",
+        help="comma-separated metrics (default: all except fid)",
     ),
     argument(
         "--count",
@@ -26,8 +26,18 @@ METRIC_ARGUMENTS = (
         choices=("efflite0", "inception", "dinov2"),
         help="network that computes the features of fd, kid and prc (default: efflite0)",
     ),
-    argument("--inception-weights", type=Path, metavar="FILE", help="torch-fidelity's Inception weights, for fid"),
-    argument("--dinov2-weights", type=Path, metavar="FILE", help="dinov2_vits14_pretrain.pth, vitb14 or vitl14"),
+    argument(
+        "--inception-weights",
+        type=Path,
+        metavar="FILE",
+        help="torch-fidelity's Inception weights, for fid and the extractor inception",
+    ),
+    argument(
+        "--dinov2-weights",
+        type=Path,
+        metavar="FILE",
+        help="DINOv2 checkpoint of its authors: dinov2_vits14_pretrain.pth, or vitb14 or vitl14",
+    ),
 )
 
 
@@ -69,10 +79,10 @@ def run(options: argparse.Namespace) -> None:
 
 EVALUATE = Command(
     name="evaluate",
-    help="compute metrics between a snapshot's images and real images",
+    help="compute metrics between images of a snapshot and real images",
     description="Compute the metrics fwd, fwd_db2, spectrum, bands, fd, kid, prc and fid between images of a snapshot's EMA\n"
-    "generator and real images. `accelerate launch -m wavegan_dist evaluate ...` shares the work among processes and gives\n"
-    "the same values.",
+    "generator and real images. With `accelerate launch -m wavegan_dist evaluate ...`, several processes share the work; the\n"
+    "values are the same.",
     example="wavegan evaluate --snapshot runs/demo/snapshots/kimg-000100 --data data/demo/index.json --count 2000",
     arguments=(
         argument("--snapshot", type=Path, required=True, metavar="DIR", help="snapshot folder"),

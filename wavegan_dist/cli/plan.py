@@ -38,8 +38,8 @@ def run(options: argparse.Namespace) -> None:
 PLAN = Command(
     name="plan",
     help="predict speed, memory and cost on a given number of GPUs",
-    description="Predict images/s, efficiency, memory and cost of each strategy from the model's counted operators and a file\n"
-    "of device rates; no GPU is needed. docs/scaling.md has the equations and their error.",
+    description="Predict images/s, efficiency, memory and cost of each strategy from the operators of the model and a file of\n"
+    "device rates. No GPU is needed. docs/scaling.md has the equations and the measured error.",
     example="wavegan plan --config configs/photos64.yaml --gpus 8..256 --hardware h100.yaml",
     arguments=(
         *EXPERIMENT,
@@ -48,10 +48,13 @@ PLAN = Command(
             type=parse_gpus,
             required=True,
             metavar="N|N..M",
-            help="number of GPUs, or a range: the first number, doubled up to the last",
+            help="number of GPUs, or a range: N, 2N, 4N, ... up to M",
         ),
         argument(
-            "--hardware", required=True, metavar="FILE", help="hardware file: a path, or the name of one in launchers/hardware"
+            "--hardware",
+            required=True,
+            metavar="FILE",
+            help="hardware file: a path, or the name of a file in launchers/hardware",
         ),
         JSON,
     ),

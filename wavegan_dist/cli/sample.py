@@ -25,7 +25,11 @@ SAMPLE = Command(
         argument("--count", type=positive, default=64, metavar="N", help="number of images (default: 64)"),
         SEED,
         argument(
-            "--out", type=Path, required=True, metavar="DIR_OR_PNG", help="a .png file: one image grid; else a folder of images"
+            "--out",
+            type=Path,
+            required=True,
+            metavar="DIR_OR_PNG",
+            help="a .png file for an image grid, or a folder for one file per image",
         ),
     ),
     run=run,

@@ -79,7 +79,7 @@ WRITE = Command(
     help="convert pictures to WebDataset shards",
     description="Convert pictures to WebDataset shards of square images. SOURCE is a folder, a folder of WebDataset\n"
     "tars, a zip, a torchvision dataset on disk (torchvision:CIFAR10:FOLDER), or `embedded`: photographs that ship\n"
-    "with Python packages. If the command is interrupted, run it again: it resumes.",
+    "with Python packages. If the command is interrupted, run it again to resume.",
     example="wavegan shards write ~/photos data/photos64 --size 64 --patches",
     arguments=(
         argument("source", metavar="SOURCE", help="folder, zip, torchvision:CLASS:FOLDER or `embedded`"),
@@ -90,8 +90,15 @@ WRITE = Command(
             action="store_true",
             help="cut patches at a stride of PX / 2 instead of cropping and resizing each picture",
         ),
-        argument("--encoding", choices=("png", "jpg", "webp"), default="png", help="default: png; png and webp are lossless"),
-        argument("--labels", action="store_true", help="store classes: from folder names, .cls members or dataset targets"),
+        argument(
+            "--encoding",
+            choices=("png", "jpg", "webp"),
+            default="png",
+            help="image format (default: png); png and webp are lossless",
+        ),
+        argument(
+            "--labels", action="store_true", help="store class labels: from folder names, .cls members or dataset targets"
+        ),
         WORKERS,
     ),
     run=_write,
@@ -107,8 +114,8 @@ INDEX = Command(
 ORDER = Command(
     name="shards order",
     help="print the order of the images in training",
-    description="Print the keys of an epoch's images in the order of training: one line per global batch, with the ranks'\n"
-    "shares separated by |.",
+    description="Print the keys of the images of an epoch in the order of training: one line per global batch, in which |\n"
+    "separates the ranks.",
     example="wavegan shards order data/demo --epoch 1 --world-size 4 --batch-size 64 --json",
     arguments=(
         DATASET,
@@ -116,7 +123,7 @@ ORDER = Command(
         argument("--epoch", type=seed, default=0, metavar="E", help="number of the epoch, from 0 (default: 0)"),
         argument("--world-size", type=positive, default=1, metavar="W", help="number of ranks (default: 1)"),
         argument("--workers", type=seed, default=0, metavar="K", help="loader processes per rank (default: 0)"),
-        argument("--batch-size", type=positive, default=64, metavar="B", help="images of the global batch (default: 64)"),
+        argument("--batch-size", type=positive, default=64, metavar="B", help="global batch size (default: 64)"),
         argument("--start", type=seed, default=0, metavar="NIMG", help="skip the first NIMG images of the epoch"),
         argument("--json", action="store_true", help="print each batch as JSON: [[keys of rank 0], [keys of rank 1], ...]"),
     ),
@@ -124,8 +131,8 @@ ORDER = Command(
 )
 VERIFY = Command(
     name="shards verify",
-    help="check every shard against the index",
-    description="Check every shard against the index: its size and SHA-256, and the position and label of each image.",
+    help="verify every shard against the index",
+    description="Verify the size and SHA-256 of every shard, and the position and label of every image, against the index.",
     example="wavegan shards verify data/demo",
     arguments=(DATASET, JSON, WORKERS),
     run=_verify,

@@ -13,16 +13,24 @@ if TYPE_CHECKING:
     from wavegan_dist.cluster.job import EvaluateJob
     from wavegan_dist.run_folder import RunFolder
 
-RESOURCES = (  # the options replace settings of the profile
-    argument("--profile", required=True, metavar="NAME", help="of launchers/slurm, or a .yaml file"),
-    argument("--partition", metavar="NAME"),
-    argument("--time", metavar="TIME", help="limit of one start, as Slurm writes it: 90 or 12:00:00 or 2-0"),
-    argument("--gpus-per-node", type=int, metavar="N"),
+RESOURCES = (  # all but the first override settings of the profile
+    argument("--profile", required=True, metavar="NAME", help="profile: the name of a file in launchers/slurm, or a path"),
+    argument("--partition", metavar="NAME", help="partition; overrides the profile"),
+    argument(
+        "--time",
+        metavar="TIME",
+        help="time limit of one start, in Slurm's format: 90 or 12:00:00 or 2-0; overrides the profile",
+    ),
+    argument("--gpus-per-node", type=int, metavar="N", help="GPUs per node; overrides the profile"),
 )
 EVALUATION = (
     *METRIC_ARGUMENTS,
-    argument("--best", default="fwd", metavar="METRIC", help="its value nearest to 0 is tagged best (default: fwd)"),
-    argument("--in-flight", type=positive, default=2, metavar="N", help="evaluation jobs at a time (default: 2)"),
+    argument(
+        "--best", default="fwd", metavar="METRIC", help="tag the snapshot whose METRIC is nearest to 0 as best (default: fwd)"
+    ),
+    argument(
+        "--in-flight", type=positive, default=2, metavar="N", help="largest number of evaluation jobs at a time (default: 2)"
+    ),
 )
 DRY_RUN = argument("--dry-run", action="store_true", help="print the batch script and submit nothing")
 
@@ -107,29 +115,33 @@ def evaluation_job(options: argparse.Namespace, run_dir: Path, profile: str, cha
 
 SUBMIT_TRAIN = Command(
     name="submit train",
-    help="train, through preemption and time limits, to the end",
-    description="Submit a training job: `wavegan train` on all nodes, requeued and continued until it is finished.",
+    help="train as a Slurm job that is requeued until the run is finished",
+    description="Submit a job that runs `wavegan train` on all nodes. After preemption or a time limit, the job is requeued\n"
+    "and resumes, until the run is finished.",
     example="wavegan submit train --config configs/cifar10.yaml --profile gpu8 --nodes 2 --time 12:00:00",
     arguments=(
         *EXPERIMENT,
         RUN_DIR,
         *RESOURCES,
-        argument("--nodes", type=positive, metavar="N"),
+        argument("--nodes", type=positive, metavar="N", help="number of nodes; overrides the profile"),
         DRY_RUN,
-        argument("--evaluate-profile", metavar="NAME", help="evaluate each snapshot in a job of this profile"),
+        argument("--evaluate-profile", metavar="NAME", help="evaluate each snapshot in a job with this profile"),
         *EVALUATION,
     ),
     run=train,
 )
 SUBMIT_EVALUATE = Command(
     name="submit evaluate",
-    help="evaluate snapshots of a run, a job for each",
-    description="Submit an array of jobs: `wavegan evaluate` for each snapshot of a run, against the run's own data.",
+    help="evaluate snapshots of a run, each in its own job",
+    description="Submit an array of jobs. Each runs `wavegan evaluate` for one snapshot of a run, with the dataset of the run.",
     example="wavegan submit evaluate --run runs/cifar10 --snapshots new --profile gpu1",
     arguments=(
         argument("--run", type=Path, required=True, metavar="RUN", dest="run_dir", help="run folder"),
         argument(
-            "--snapshots", required=True, metavar="all|new|LIST", help="new: without a result; LIST: kimg-000100,kimg-000200"
+            "--snapshots",
+            required=True,
+            metavar="all|new|LIST",
+            help="new: snapshots without a result; LIST: names, such as kimg-000100,kimg-000200",
         ),
         *RESOURCES,
         DRY_RUN,

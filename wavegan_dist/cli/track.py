@@ -15,8 +15,8 @@ def run(options: argparse.Namespace) -> None:
 SYNC = Command(
     name="track sync",
     help="send undelivered events to MLflow",
-    description="Send to MLflow the points, images and files of a run that could not be sent while it ran.",
+    description="Send the metrics, images and files of a run that could not be sent to MLflow while the run was training.",
     example="wavegan track sync runs/demo",
-    arguments=(argument("run_dir", type=Path, metavar="RUN"),),
+    arguments=(argument("run_dir", type=Path, metavar="RUN", help="run folder"),),
     run=run,
 )

@@ -18,8 +18,8 @@ def run(options: argparse.Namespace) -> None:
 TRAIN = Command(
     name="train",
     help="train a model",
-    description="Train a model. For several processes: `accelerate launch -m wavegan_dist train ...`.\n"
-    "After SIGTERM, SIGUSR1 or SIGUSR2 the run saves a checkpoint and exits with 75; the same command resumes it.",
+    description="Train a model. To train with several processes, use `accelerate launch -m wavegan_dist train ...`.\n"
+    "After SIGTERM, SIGUSR1 or SIGUSR2, the run saves a checkpoint and exits with code 75; the same command resumes the run.",
     example="wavegan train --config configs/cifar10.yaml train.batch_size=128 --run-dir runs/big-batch",
     arguments=(
         *EXPERIMENT,
@@ -28,8 +28,8 @@ TRAIN = Command(
             "--resume",
             default="auto",
             metavar="auto|never|PATH",
-            help="resume from the newest checkpoint if there is one (auto, the default), refuse a folder that holds a run "
-            "(never), or resume from a checkpoint folder",
+            help="auto: resume from the newest checkpoint if there is one (default); never: refuse a folder that contains a "
+            "run; PATH: resume from this checkpoint folder",
         ),
     ),
     run=run,

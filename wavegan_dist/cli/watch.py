@@ -16,8 +16,8 @@ def run(options: argparse.Namespace) -> None:
 WATCH = Command(
     name="watch",
     help="evaluate each new snapshot of a run on Slurm",
-    description="Submit an evaluation job for each new snapshot of a run, until the run is over and all are evaluated.",
+    description="Submit an evaluation job for each new snapshot of a run, until the run has ended and all jobs are done.",
     example="wavegan watch runs/cifar10 --profile gpu1 --in-flight 4",
-    arguments=(argument("run_dir", type=Path, metavar="RUN"), *RESOURCES, *EVALUATION),
+    arguments=(argument("run_dir", type=Path, metavar="RUN", help="run folder"), *RESOURCES, *EVALUATION),
     run=run,
 )

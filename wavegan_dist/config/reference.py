@@ -1,4 +1,4 @@
-"""Makes docs/configuration.md of the schema: `python -m wavegan_dist.config.reference > docs/configuration.md`."""
+"""Generates docs/configuration.md from the schema: `python -m wavegan_dist.config.reference > docs/configuration.md`."""
 
 import json
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ INTRODUCTION = """# Configuration
 
 This page is generated from `wavegan_dist/config/schema.py` by `make docs`. Do not edit it.
 
-An experiment is one YAML file. Every key below can also be given on the command line, where it replaces the value of the file:
-`wavegan train --config configs/demo.yaml model.width=32 train.batch_size=128`. Unknown keys are errors. Lengths whose names
-end in `kimg` are in thousands of real images shown to the discriminators.
+An experiment is one YAML file. Every key below can also be set on the command line, which overrides the file:
+`wavegan train --config configs/demo.yaml model.width=32 train.batch_size=128`. Unknown keys are errors. Settings whose
+names end in `kimg` are in thousands of real images shown to the discriminators.
 
-The last column says whether a run may be resumed with another value. If any other key differs, `wavegan train` does not resume
-the run.
+The last column shows which keys may change when a run is resumed. If any other key differs, `wavegan train` refuses to
+resume the run.
 """
 HEADER = "| key | type | range | default | meaning | may change on resume |\n|---|---|---|---|---|---|"
 TYPE_NAMES = {bool: "true or false", int: "integer", float: "number", str: "text", Path: "path", NoneType: "null"}

@@ -1,4 +1,4 @@
-"""The settings of an experiment. `python -m wavegan_dist.config.reference` makes docs/configuration.md of this file."""
+"""The settings of an experiment. `python -m wavegan_dist.config.reference` generates docs/configuration.md from this file."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -22,8 +22,8 @@ from pydantic.fields import FieldInfo
 RESOLUTIONS = (32, 64, 128, 256)
 MLFLOW_SCHEMES = ("sqlite:///", "http://", "https://", "postgresql", "mysql", "databricks")
 
-# Marks a setting that a run may change when it resumes: it affects neither the model nor the images that the model learns from.
-# (train.accumulation is marked although batch statistics are those of a micro-batch.)
+# Marks a setting that may change when a run is resumed: the setting affects neither the model nor its training images.
+# (train.accumulation is marked although it changes batch statistics, which are those of a micro-batch.)
 MAY_CHANGE: dict[str, Any] = {"may_change_on_resume": True}
 
 
@@ -36,13 +36,19 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Training images."""
 
-    index: str = Field(description="index.json of the shards, or its folder: a path, a URL, or pipe:COMMAND with {file}")
+    index: str = Field(
+        description="index.json of the shards, or the folder that contains it: a path, a URL, or pipe:COMMAND with {file}"
+    )
     cache: Path | None = Field(
-        None, description="folder on each node that caches shards of a remote data set", json_schema_extra=MAY_CHANGE
+        None, description="folder on each node that caches shards of a remote dataset", json_schema_extra=MAY_CHANGE
     )
     cache_gib: PositiveFloat = Field(100.0, description="largest size of the cache in GiB", json_schema_extra=MAY_CHANGE)
     max_bad_fraction: float = Field(
-        1e-4, ge=0, le=1, description="stop if a larger share of the images cannot be read", json_schema_extra=MAY_CHANGE
+        1e-4,
+        ge=0,
+        le=1,
+        description="the run stops if more than this share of the images cannot be read",
+        json_schema_extra=MAY_CHANGE,
     )
     workers: int = Field(
         1, ge=0, description="loader processes per rank; 0: decode in the training process", json_schema_extra=MAY_CHANGE
@@ -51,14 +57,14 @@ class DataConfig(Section):
 
 
 class ModelConfig(Section):
-    """Shape of the three generators and three discriminators. Their constructors have parameters of the same names."""
+    """Architecture of the generators and discriminators. The constructors of the networks have parameters of the same names."""
 
     resolution: int = Field(32, description="image side in pixels: 32, 64, 128 or 256")
     z_dim: int = Field(128, ge=2, description="size n of the latent vector")
     z_low: int | None = Field(
         None,
         validate_default=True,
-        description="size k of the part of the latent vector that the low generator gets, 1 to n - 1; null: n/2",
+        description="size k of the part of the latent vector that is the input of the low generator, 1 to n - 1; null: n/2",
     )
     width: PositiveInt = Field(
         64, description="channels of the largest feature map; they double with each halving of its side, up to 8 times"
@@ -68,9 +74,9 @@ class ModelConfig(Section):
     norm: Literal["batch", "none"] = Field("batch", description="normalization in the generators")
     lam: Literal["free", "clamp", "sigmoid"] = Field("free", description="how the mixing scalar lam is kept within bounds")
     band_scale: Literal["none", "data"] = Field(
-        "none", description="data: divide each band by its standard deviation over the data set before the discriminators"
+        "none", description="data: divide each band by its standard deviation over the dataset before it enters a discriminator"
     )
-    base_only: bool = Field(False, description="ablation: train the base generator only, without low and high generators")
+    base_only: bool = Field(False, description="ablation: train only the base generator, without the low and high generators")
 
     @field_validator("resolution")
     @classmethod
@@ -130,7 +136,9 @@ class OptimConfig(Section):
     lr_d: PositiveFloat = Field(2e-4, description="learning rate of the discriminators")
     beta1: float = Field(0.0, ge=0, lt=1, description="decay of the first moment")
     beta2: float = Field(0.99, ge=0, lt=1, description="decay of the second moment")
-    clip_norm: PositiveFloat | None = Field(None, description="largest gradient norm of a phase; null: no clipping")
+    clip_norm: PositiveFloat | None = Field(
+        None, description="largest gradient norm in a phase; larger gradients are clipped; null: no clipping"
+    )
 
 
 class TrainConfig(Section):
@@ -150,23 +158,25 @@ class TrainConfig(Section):
         None, description="interval between checkpoints that are never deleted; null: none", json_schema_extra=MAY_CHANGE
     )
     report_kimg: PositiveFloat = Field(
-        1.0, description="interval between status lines, which are also points in MLflow", json_schema_extra=MAY_CHANGE
+        1.0, description="interval between reports: status lines, and values in MLflow", json_schema_extra=MAY_CHANGE
     )
     strategy: Literal["ddp", "zero1", "zero2", "zero3"] = Field(
         "ddp",
-        description="ddp: no sharding; zero1, zero2, zero3: DeepSpeed shards optimizer state, also gradients, also weights",
+        description="ddp: no sharding; zero1: DeepSpeed shards the optimizer state; zero2: also gradients; zero3: also weights",
         json_schema_extra=MAY_CHANGE,
     )
     deepspeed: Path | None = Field(
-        None, description="JSON file of further DeepSpeed settings for a zero strategy", json_schema_extra=MAY_CHANGE
+        None, description="JSON file with further DeepSpeed settings, for zero1, zero2 and zero3", json_schema_extra=MAY_CHANGE
     )
     accumulation: PositiveInt = Field(
         1,
-        description="micro-batches per optimizer step; batch statistics are those of a micro-batch",
+        description="micro-batches per optimizer step (gradient accumulation); batch statistics are those of a micro-batch",
         json_schema_extra=MAY_CHANGE,
     )
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="dtype that networks compute in; weights are fp32")
-    tf32: bool = Field(False, description="use TF32 matrix products where the computation is in fp32")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="dtype in which networks compute; weights are always fp32"
+    )
+    tf32: bool = Field(False, description="use TF32 for fp32 matrix products and convolutions on GPUs")
     world_size: PositiveInt | None = Field(
         None,
         description="number of processes that must take part; null: as many as the launcher starts",
@@ -174,10 +184,12 @@ class TrainConfig(Section):
     )
     on_nonfinite: Literal["stop", "rollback"] = Field(
         "stop",
-        description="after a loss or gradient that is not finite; rollback: resume from the last checkpoint with other latents",
+        description="what to do if a loss or gradient is not finite; rollback: load the last checkpoint, use other latents",
         json_schema_extra=MAY_CHANGE,
     )
-    max_rollbacks: PositiveInt = Field(3, description="stop after more rollbacks", json_schema_extra=MAY_CHANGE)
+    max_rollbacks: PositiveInt = Field(
+        3, description="the run stops instead of rolling back more often than this", json_schema_extra=MAY_CHANGE
+    )
     on_disk_error: Literal["stop", "continue"] = Field(
         "stop", description="what to do if the run folder cannot be written", json_schema_extra=MAY_CHANGE
     )
@@ -193,12 +205,17 @@ class TrainConfig(Section):
 class EmaConfig(Section):
     """Exponential moving average of the generator's weights."""
 
-    half_life_kimg: PositiveFloat = Field(10.0, description="half-life of a weight's share in the average")
-    rampup: float = Field(0.05, ge=0, description="limit of the half-life, as a share of the images seen; 0: no limit")
+    half_life_kimg: PositiveFloat = Field(
+        10.0,
+        description="number of images, in thousands, after which the contribution of old weights to the average has halved",
+    )
+    rampup: float = Field(
+        0.05, ge=0, description="upper limit of the half-life as a fraction of the images seen so far; 0: no limit"
+    )
 
 
 class TrackingConfig(Section):
-    """MLflow."""
+    """Tracking with MLflow."""
 
     enabled: bool = Field(
         True,
@@ -207,7 +224,7 @@ class TrackingConfig(Section):
     )
     uri: str | None = Field(
         None,
-        description="the store: sqlite:///FILE or http://HOST:PORT; null: MLFLOW_TRACKING_URI, else mlflow.db beside the run",
+        description="sqlite:///FILE or http://HOST:PORT; null: MLFLOW_TRACKING_URI, else mlflow.db beside the run folder",
         json_schema_extra=MAY_CHANGE,
     )
     experiment: str = Field("wavegan", description="name of the experiment in MLflow", json_schema_extra=MAY_CHANGE)
