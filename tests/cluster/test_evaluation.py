@@ -55,7 +55,7 @@ def test_the_documented_commands_train_over_two_nodes_and_evaluate_each_snapshot
     assert sorted(results(walked.run)) == SNAPSHOTS
     jobs = json.loads((walked.run / "cluster" / "evaluations.json").read_text())
     for name in SNAPSHOTS:
-        assert f"evaluation of {name} is submitted" in log_of(walked.run, walked.job)
+        assert f"submitted the evaluation of {name}" in log_of(walked.run, walked.job)
     assert states(walked.job) == ["COMPLETED"]
     until("accounts", lambda: [states(jobs[name]) for name in SNAPSHOTS] == [["COMPLETED"]] * 2, 30)
 

@@ -1,4 +1,4 @@
-"""The command `wavegan`: a table of commands. A file of this package holds the arguments and the function of each command."""
+"""The command `wavegan`. Each other module of this package defines the arguments and the function of one group of commands."""
 
 import argparse
 import errno
@@ -37,10 +37,10 @@ GROUPS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and leave the process group if the command joined one. Errors are printed to stderr, as one line.
+    """Run one command and leave the process group if the command joined one. Errors are printed to stderr on one line.
 
     Returns:
-        The exit code: 0 (done), 1 (failed), 2 (wrong use), 75 (the run saved a checkpoint; start it again) or 130 (Ctrl-C).
+        The exit code: 0 (done), 1 (failed), 2 (usage error), 75 (the run saved a checkpoint; start it again) or 130 (Ctrl-C).
     """
     try:
         return _run(arguments)
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line. Overrides of the form `key=value` may stand before, between and after the options."""
+    """Parse the command line. Overrides of the form `key=value` may appear before, between and after the options."""
     parser = make_parser(DESCRIPTION, COMMANDS, GROUPS)
     options, rest = parser.parse_known_args(arguments)
     overrides = [word for word in rest if hasattr(options, "overrides") and not word.startswith("-")]

@@ -1,4 +1,4 @@
-"""What a command of `wavegan` is, and the parser made of all of them."""
+"""Descriptions of the commands of `wavegan`, and the argument parser that is built from them."""
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
@@ -33,15 +33,15 @@ LOG_LEVEL = argument(
 
 @dataclass(frozen=True)
 class Command:
-    """One command of the table.
+    """A command of `wavegan`.
 
     Args:
-        name: its words after `wavegan`: "train", or "shards write" for a command of a group.
-        help: its line in the list of commands.
-        description: the paragraph at the top of its own help.
+        name: the words after `wavegan`: "train", or "shards write" for a command of a group.
+        help: the command's line in the list of commands.
+        description: the paragraph at the top of the command's help.
         example: a complete command line.
-        arguments: its arguments, in the order of the help; every command also has `--log-level`.
-        run: runs the command with the parsed options. It imports what it needs itself, so that parsing stays fast.
+        arguments: the command's arguments, in the order of the help; every command also has `--log-level`.
+        run: runs the command with the parsed options. Heavy imports belong inside this function, so that parsing stays fast.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser(description: str, commands: Sequence[Command], groups: Mapping[str, str]) -> Parser:
-    """Build the parser of the whole command line.
+    """Build the parser of the command line.
 
     Args:
         description: the paragraph at the top of `wavegan --help`.
