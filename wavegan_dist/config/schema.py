@@ -1,4 +1,4 @@
-"""The settings of an experiment. `python -m wavegan_dist.config.reference` makes docs/configuration.md of this file."""
+"""The settings of an experiment. `python -m wavegan_dist.config.reference` generates docs/configuration.md from this file."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -216,7 +216,7 @@ class TrackingConfig(Section):
     @classmethod
     def _check_uri(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(MLFLOW_SCHEMES):
-            raise ValueError(f"{value} is no MLflow store; give sqlite:///FILE or http://HOST:PORT")
+            raise ValueError(f"{value} is not an MLflow store; give sqlite:///FILE or http://HOST:PORT")
         return value
 
 
