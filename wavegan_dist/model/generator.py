@@ -99,7 +99,7 @@ class WaveletGenerator(nn.Module):
             UsageError: `z` has another shape.
         """
         if z.dim() != 2 or z.shape[1] != self.z_dim:
-            raise UsageError(f"the generator wants latents [B, {self.z_dim}], got {list(z.shape)}")
+            raise UsageError(f"the generator expects latents [B, {self.z_dim}], got {list(z.shape)}")
         if self.low is None or self.high is None:
             return self.base(z), None, None
         z_low, z_high = z[:, : self.z_low], z[:, self.z_low :]
