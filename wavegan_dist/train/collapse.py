@@ -22,7 +22,7 @@ def diversity(images: Tensor) -> float:
 
 
 class CollapseWarnings:
-    """Turns reported metrics into warnings; repeats a warning only if its condition ceased in between.
+    """Turns reported metrics into warnings; repeats a warning only after its condition has cleared.
 
     Args:
         total_kimg: length of the run, in thousands of images.

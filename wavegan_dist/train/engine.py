@@ -85,11 +85,11 @@ class Engine(ABC):
         """Restore weights, buffers and moments from a checkpoint.
 
         Args:
-            read: fills tensors in place, given a dict of them by name. Every rank reads for itself.
+            read: fills a dict of tensors, by name, in place. Every rank reads for itself.
         """
 
     def gathered_params(self) -> AbstractContextManager[None]:
-        """Context in which the module's direct parameters (not those of its children) are full: a collective call."""
+        """Context in which the module's direct parameters (not those of its children) are gathered: a collective call."""
         return nullcontext()
 
     def make_ema(self, ema: Ema[WaveletGenerator]) -> EmaState:

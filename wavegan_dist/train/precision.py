@@ -49,7 +49,7 @@ class Autocast(nn.Module):
         if not self.module.training:
             return self.module(x)
         with torch.autocast(self.device_type, self.dtype):
-            # Rounding the input as well gives real images no finer wavelet bands than generated ones have.
+            # Rounds the input, too: otherwise real images would have finer wavelet bands than generated ones.
             return self.module(x.to(self.dtype))
 
 
