@@ -32,7 +32,7 @@ class Peak(Section):
 
 
 class Hardware(Section):
-    """A device, its nodes and their network. Peaks are the data sheet's; fractions say how much of a peak is reached."""
+    """A device, its nodes and their network. Peaks are data-sheet values; fractions are the shares of them that are reached."""
 
     name: str
     kind: Literal["gpu", "cpu"] = Field(
