@@ -235,7 +235,7 @@ def test_a_base_that_cannot_work_is_refused_at_once(tmp_path: Path) -> None:
         Storage("pipe:cat x", tmp_path, ROOM)
     with pytest.raises(UsageError, match="give a folder for its cache"):
         Storage("s3://bucket/set", None, ROOM)
-    with pytest.raises(UsageError, match=r"shard-0\.tar of 3,000,000 bytes is larger than the cache may be \(5\)"):
+    with pytest.raises(UsageError, match=r"shard-0\.tar of 3,000,000 bytes exceeds the cache limit, 5 bytes;"):
         get(Storage("memory://set", tmp_path, 5), "shard-0.tar")
 
 
