@@ -31,7 +31,7 @@ COMMANDS: tuple[Command, ...] = (
 )
 GROUPS = {
     "shards": "write, index, verify and describe training data",
-    "track": "send to MLflow what a run could not send",
+    "track": "deliver a run's events to MLflow",
     "submit": "train or evaluate as a job on Slurm",
 }
 

@@ -90,7 +90,7 @@ class ModelConfig(Section):
             return int(z_dim // 2)
         if not 1 <= value < z_dim:
             nearest = min(max(value, 1), z_dim - 1)
-            raise ValueError(f"{value} leaves a half of the latent empty; the nearest of 1..{z_dim - 1} is {nearest}")
+            raise ValueError(f"{value} leaves one part of the latent empty; the nearest of 1..{z_dim - 1} is {nearest}")
         return value
 
     @field_validator("attention_at")
@@ -177,7 +177,7 @@ class TrainConfig(Section):
         description="after a loss or gradient that is not finite; rollback: resume from the last checkpoint with other latents",
         json_schema_extra=MAY_CHANGE,
     )
-    max_rollbacks: PositiveInt = Field(3, description="stop after more rollbacks", json_schema_extra=MAY_CHANGE)
+    max_rollbacks: PositiveInt = Field(3, description="largest number of rollbacks in a run", json_schema_extra=MAY_CHANGE)
     on_disk_error: Literal["stop", "continue"] = Field(
         "stop", description="what to do if the run folder cannot be written", json_schema_extra=MAY_CHANGE
     )
@@ -186,7 +186,7 @@ class TrainConfig(Section):
     @classmethod
     def _check_deepspeed(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is not None and info.data.get("strategy") == "ddp":
-            raise ValueError("settings for DeepSpeed, but train.strategy is ddp; choose zero1, zero2 or zero3, or leave it out")
+            raise ValueError("settings for DeepSpeed, but train.strategy is ddp; choose zero1, zero2 or zero3, or unset it")
         return value
 
 

@@ -96,8 +96,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _fast_decoder(content: bytes) -> Callable[..., object] | None:
     """Choose the decoder for an image that needs no conversion; None if Pillow must decode and convert the image.
 
-    Only the header is inspected, up to the pixel data (PNG) or the quantization tables (JPEG): EXIF data and transparency
-    are declared before those.
+    Only the header is inspected, up to the pixel data (PNG) or the quantization tables (JPEG): EXIF data and transparency are
+    declared earlier in the file.
     """
     if content.startswith(b"\xff\xd8"):
         return None if b"Exif\0" in content[: content.find(b"\xff\xdb")] else _decode_jpeg

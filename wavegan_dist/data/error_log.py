@@ -80,7 +80,7 @@ class DataErrorLog:
         return {"data/bad_images": float(images), "data/bad_shards": float(len(self._listed) - images)}
 
     def _add(self, errors: Sequence[DataError]) -> list[DataError]:
-        """Mark errors as listed. Returns those that were not listed before; of several for one image, the last."""
+        """Mark errors as listed. Returns the errors that were not listed before; only the last one if an image has several."""
         new = {(error.shard, error.row): error for error in errors if (error.shard, error.row) not in self._listed}
         self._listed |= new
         return list(new.values())

@@ -28,7 +28,7 @@ class Member(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """An image of a tar and its label, -1 if it has none."""
+    """An image of a tar and its label; the label is -1 if the image has none."""
 
     image: Member
     label: int

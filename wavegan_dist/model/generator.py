@@ -61,7 +61,7 @@ class WaveletGenerator(nn.Module):
         check_resolution(resolution)
         k = z_dim // 2 if z_low is None else z_low
         if not 1 <= k < z_dim:
-            raise UsageError(f"z_low = {k} leaves a half of the latent empty; it must be in 1..{z_dim - 1}")
+            raise UsageError(f"z_low = {k} leaves one part of the latent empty; it must be in 1..{z_dim - 1}")
         self.z_dim, self.z_low, self.lam_form = z_dim, k, lam
         self.training_runner: NetworkRunner | None = None
         self.base = DCGANGenerator(z_dim, resolution, IMAGE_CHANNELS, width, norm, attention, attention_at, bound=IMAGE_BOUND)
