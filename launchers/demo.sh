@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The main job from nothing: shards of real photographs, the three-and-three model in two processes, its evaluation
-# beside that of the untrained network. Repeatable: what is there already is kept, a cut run goes on.
+# beside that of the untrained network. Repeatable: existing results are kept, and an interrupted run resumes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=${BIN:-.venv/bin}

@@ -150,7 +150,7 @@ def test_an_evaluation_that_its_time_limit_cuts_is_tried_once_more(house, copy, 
     command = ["submit", "evaluate", "--run", copy, "--profile", brief, "--time", 1, *METRICS, "--snapshots", SNAPSHOTS[1]]
     assert submit(*command, cwd=house).returncode == 0
     job = json.loads((copy / "cluster" / "evaluations.json").read_text())[SNAPSHOTS[1]]
-    slurm("scontrol", "update", f"JobId={job}", "TimeLimit=60", "StartTime=now")  # so that only the warning below comes
+    slurm("scontrol", "update", f"JobId={job}", "TimeLimit=60", "StartTime=now")  # so that the warning below is the only one
     until("evaluation", lambda: evaluators(copy), 60)
     slurm("scancel", "--batch", "--signal=USR2", job)  # what Slurm sends shortly before the limit
     failed = copy / "evaluations" / f"{SNAPSHOTS[1]}.failed"

@@ -1,4 +1,4 @@
-"""The page of `wavegan compare`: of runs that were trained, evaluated and, at last, opened in a browser."""
+"""The page of `wavegan compare`, made from runs that are trained and evaluated here, and opened in a browser."""
 
 import csv
 import itertools
@@ -224,7 +224,7 @@ def test_runs_that_were_not_evaluated_and_a_line_half_written_do_no_harm(runs: d
 
 
 def test_packets_lie_where_their_frequencies_are() -> None:
-    """The packet that takes most of a wave's energy is at the place of its frequency."""
+    """The packet with most of a wave's energy is at the position of the wave's frequency."""
     at = torch.arange(32.0)
     for row, column in itertools.product(range(4), repeat=2):
         waves = [torch.cos(torch.pi * (at + 0.5) * (8 * place + 4) / 32) for place in (row, column)]

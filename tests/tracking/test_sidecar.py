@@ -155,7 +155,7 @@ def test_the_run_s_signals_do_not_end_the_sidecar(tmp_path, experiment):
         os.kill(tracker.sidecar.pid, number)
     time.sleep(0.5)
     assert tracker.sidecar.poll() is None
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()  # and the run minds them as before
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()  # and the run handles signals as before
     tracker.sidecar.kill()
 
 

@@ -26,7 +26,7 @@ LONG = ("train.total_kimg=1000", "train.snapshot_kimg=1000", "train.checkpoint_k
 
 @contextmanager
 def running(*command: object, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """Start a command in a process group of its own, which is killed at the end of the block."""
+    """Start a command in a new process group, which is killed at the end of the block."""
     process = subprocess.Popen(
         list(map(str, command)),
         env=environment(**variables),
