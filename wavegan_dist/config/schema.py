@@ -186,7 +186,7 @@ class TrainConfig(Section):
     @classmethod
     def _check_deepspeed(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is not None and info.data.get("strategy") == "ddp":
-            raise ValueError("settings for DeepSpeed, but train.strategy is ddp; choose zero1, zero2 or zero3, or unset it")
+            raise ValueError("settings for DeepSpeed, but train.strategy is ddp; choose a zero strategy or unset this key")
         return value
 
 
