@@ -159,7 +159,7 @@ def report_lost_ranks(group: Group) -> Iterator[None]:
 
 
 def _accelerate_num_processes() -> int:
-    """Read --num_processes, or that of the config file, from the command line of a parent `accelerate launch`; 1 without one.
+    """Read the number from the command line or config file of a parent `accelerate launch`; 1 without such a parent.
 
     `accelerate launch --cpu --num_processes 2` and MULTI_CPU profiles start a single process and set no environment variable
     with the number (accelerate 1.15): only the parent's command line has it.

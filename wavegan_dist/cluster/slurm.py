@@ -42,7 +42,7 @@ class Allocation:
 
     Args:
         job_id: the job's id.
-        hosts: names of its nodes; the batch step and rank 0 run on the first one.
+        hosts: names of the allocated nodes; the batch step and rank 0 run on the first one.
         gpus: number of GPUs on this node.
     """
 

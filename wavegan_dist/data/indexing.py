@@ -62,7 +62,7 @@ def index_shards(folder: Path, *, workers: int = 1) -> Index:
 
 
 class _ShardScan(NamedTuple):
-    """What the headers of one tar contain."""
+    """The index entries of one tar, read from its headers."""
 
     shard: Shard
     members: Members

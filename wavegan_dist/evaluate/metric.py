@@ -9,7 +9,7 @@ from wavegan_dist.evaluate.statistics import StatisticsT
 
 @dataclass(frozen=True)
 class MetricResult:
-    """The values of one metric; everything in it can be written as JSON.
+    """The values of one metric; all fields are JSON-serializable.
 
     Args:
         metrics: name to value.

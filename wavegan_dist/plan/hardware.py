@@ -32,7 +32,7 @@ class Peak(Section):
 
 
 class Hardware(Section):
-    """A device, its nodes and their network. Peaks are data-sheet values; fractions are the shares of them that are reached."""
+    """A device, its nodes and their network. Peaks are data-sheet values; a fraction is the share of a peak that is reached."""
 
     name: str
     kind: Literal["gpu", "cpu"] = Field(

@@ -126,7 +126,7 @@ class MlflowRun:
                 raise EventRejectedError(f"unknown kind of event: {kind}")
 
     def _log_image(self, event: Event) -> None:
-        """Do what MlflowClient.log_image does (MLflow 3.17), with a name that stays the same if the request is repeated."""
+        """Log an image like MlflowClient.log_image (MLflow 3.17), but a repeated request uses the same file name."""
         from PIL import Image
 
         key = uuid5(NAMESPACE_OID, f"{event['name']}/{event['nimg']}")

@@ -24,7 +24,7 @@ RUN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, sig
 
 
 class Tracker:
-    """Receives what a training run logs, on rank 0 only. This class discards it: `tracking.enabled: false`."""
+    """Receives what a training run logs, on rank 0 only. This class, for `tracking.enabled: false`, discards everything."""
 
     def log_metrics(self, values: dict[str, float], nimg: int) -> None:
         """Log each value at step `nimg`, once: a resumed run that reaches the step again does not log the value again."""

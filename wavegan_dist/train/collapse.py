@@ -36,8 +36,8 @@ class CollapseWarnings:
         """Return the warnings whose condition is new in this report.
 
         Args:
-            metrics: with `kimg`, `watch/diversity` (of samples, as a fraction of that of real images) and
-                `watch/saturation_*`.
+            metrics: reported metrics, including `kimg`, `watch/diversity` (diversity of samples divided by that of real images)
+                and `watch/saturation_*`.
         """
         if metrics["kimg"] < self.warmup_kimg:
             return []

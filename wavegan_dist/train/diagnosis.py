@@ -29,7 +29,7 @@ class Culprit:
             tensor was finite; lower is closer to the cause.
         position: position among the tensors of that kind, in the order of computation.
         rank: the rank.
-        network: such as `generator.base`.
+        network: name of the network, such as `generator.base`.
         what: description of the tensor, such as "output of generator.base.3".
     """
 

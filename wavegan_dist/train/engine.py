@@ -44,11 +44,11 @@ class Engine(ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Any:
-        """Run the module in its own phase, in which `backward` computes gradients of its parameters."""
+        """Run the module in the phase that trains it, so that `backward` computes gradients of its parameters."""
 
     @abstractmethod
     def forward_frozen(self, x: Tensor) -> Any:
-        """Run the module in the other module's phase, while its own parameters require no gradients."""
+        """Run the module in the phase that trains the other module; this module's parameters then require no gradients."""
 
     @abstractmethod
     def micro_batch(self, last: bool) -> AbstractContextManager[None]:

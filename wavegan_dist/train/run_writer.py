@@ -149,7 +149,7 @@ class RunWriter:
 
     @contextmanager
     def _handling_disk_errors(self, file: str) -> Iterator[None]:
-        """Propagate an OSError of the block, or log a warning that `file` was not written, as `train.on_disk_error` says."""
+        """Propagate an OSError of the block, or log a warning that `file` was not written; `train.on_disk_error` decides."""
         try:
             yield
         except OSError as error:

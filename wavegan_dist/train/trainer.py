@@ -60,7 +60,7 @@ class Trainer:
     Args:
         experiment: the settings.
         index: the data set's index, for the standard deviation of each wavelet band.
-        accelerator: the process group. Modules are on its device, replicated or sharded as `train.strategy` says.
+        accelerator: the process group. Modules are on its device, replicated or sharded according to `train.strategy`.
     """
 
     def __init__(self, experiment: Experiment, index: Index, accelerator: Accelerator) -> None:
