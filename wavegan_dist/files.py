@@ -67,7 +67,7 @@ def replace_dir(temporary: Path, path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Delete the temporary files of killed writers in a folder and below it. No other writer may use the folder meanwhile."""
+    """Delete the temporary files of killed writers in a folder and below it. No other writer may use it at the same time."""
     for path in (*folder.rglob(".*.tmp"), *folder.rglob(".*.old")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)

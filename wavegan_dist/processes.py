@@ -191,7 +191,7 @@ def parallel_map(function: Callable[[Job], Result], jobs: Sequence[Job], workers
 
     Raises:
         WaveganError: a worker process died.
-        Exception: any error that `function` raises. Jobs that have not started by then are cancelled.
+        Exception: any error that `function` raises. Jobs that have not started yet are cancelled.
     """
     workers = min(workers, len(jobs))
     if workers <= 1:

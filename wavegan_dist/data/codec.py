@@ -31,8 +31,8 @@ class DecodeError(WaveganError):
     """Bytes that do not decode to an image of the expected size.
 
     Args:
-        reason: the rest of a sentence that begins with the name of the image, such as "is 8x8 px but the index says 32x32".
-            The caller, who knows the name, adds it.
+        reason: the error message without its subject, such as "is 8x8 px but the index says 32x32". The caller prepends the
+            name of the image.
     """
 
     def __init__(self, reason: str) -> None:

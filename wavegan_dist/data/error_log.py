@@ -18,7 +18,7 @@ class DataError:
 
     Args:
         shard: file name of the shard.
-        reason: the rest of a sentence that begins with the image or the shard, such as "is cut short".
+        reason: the error message without its subject, which is the image or the shard, such as "is cut short".
         row: row of the image in the index; None if the error concerns the shard as a whole.
         image: key of the image; None if the error concerns the shard as a whole.
     """

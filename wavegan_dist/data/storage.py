@@ -21,7 +21,7 @@ from wavegan_dist.data import remote
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import locked
 
-GRACE = 30.0  # seconds after a path is returned during which its file is not deleted: the caller opens it meanwhile
+GRACE = 30.0  # seconds for which the file of a returned path is not deleted, so that the caller can open it
 
 _CACHED = "[0-9a-f]" * 16 + "-*"  # pattern of the names of cached files; no other file in the folder is touched
 _ADVICE = "copy the dataset there again, with its index"

@@ -1,4 +1,4 @@
-"""The result of an evaluation, and the only module that knows its fields.
+"""The result of an evaluation. No other module knows the fields of the JSON file.
 
 Imports neither torch nor torch-fidelity, so that jobs and commands which only read results start quickly.
 """

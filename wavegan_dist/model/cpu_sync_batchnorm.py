@@ -1,7 +1,8 @@
 """Synchronized batch norm for CPU processes, where PyTorch's `nn.SyncBatchNorm` is not available.
 
 As in `nn.SyncBatchNorm`, the statistics are those of the global batch: 2 processes with 16 images each train as 1 process with
-32 does, up to rounding, and the running statistics are equal on all ranks. Unlike it, one collective serves several layers.
+32 does, up to rounding, and the running statistics are equal on all ranks. Unlike in `nn.SyncBatchNorm`, one collective serves
+several layers.
 """
 
 from collections.abc import Sequence
