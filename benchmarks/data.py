@@ -149,7 +149,7 @@ def tar(case: Case) -> Batches:
 
 
 def decode(case: Case) -> Batches:
-    """Yield one buffer, uint8 [B, S, S, 3], filled anew each time with decoded images."""
+    """Yield one buffer, uint8 [B, S, S, 3], refilled with decoded images each time."""
     batch_bhwc = np.empty((case.batch_size, case.index.size, case.index.size, 3), dtype=np.uint8)
     contents = itertools.cycle(case.contents)
     while True:

@@ -7,7 +7,7 @@
 One thread per process, no caches. Timed are complete commands: start-up, decoding, features, distance. Both sides use the same
 images. The real images are those of the demo; the set holds exactly as many as are evaluated, so that `wavegan evaluate`
 computes no floor. The generated images come from an untrained snapshot: `wavegan evaluate` generates them, torch-fidelity reads
-them as PNGs and decodes them in 4 workers of its own. Writes benchmarks/results/evaluation*.json.
+them as PNGs and decodes them in 4 workers. Writes benchmarks/results/evaluation*.json.
 """
 
 import argparse

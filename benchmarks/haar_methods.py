@@ -20,7 +20,7 @@ Bands = Sequence[Tensor]
 
 @dataclass(frozen=True)
 class Method:
-    """One implementation: `dwt` returns the bands in a layout of its own, which `idwt` accepts.
+    """One implementation: `dwt` returns the bands in its own layout, which `idwt` accepts.
 
     `bf16` tells whether it supports bfloat16.
     """

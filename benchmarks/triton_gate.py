@@ -26,7 +26,7 @@ from wavegan_dist.wavelet.triton import kernels
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 TARGETS = {"sm_80": GPUTarget("cuda", 80, 32), "sm_90": GPUTarget("cuda", 90, 32), "gfx942": GPUTarget("hip", "gfx942", 64)}
 SIZES = {"fp32": 4, "bf16": 2, "fp16": 2}
-WIDTH = 128  # of the bands; the compiler is told that it is a multiple of 16
+WIDTH = 128  # of the bands; the compiler gets the hint that this is a multiple of 16
 # The kernels' arguments in order: I an image as pairs, B a band, L lam, S partial sums.
 ARGUMENTS = {"dwt": "IBB", "idwt": "BBI", "fuse": "IBBLI", "fuse_backward": "IIBBLIBBS"}
 IMAGES_MOVED = {"dwt": 2, "idwt": 2, "fuse": 3, "fuse_backward": 5}  # the bands of an image have as many bytes as the image

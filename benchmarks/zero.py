@@ -42,7 +42,7 @@ Storages = dict[int, int]  # address -> bytes
 
 
 def main() -> None:
-    """Run each strategy in turn, print the table and write the result."""
+    """Run one strategy after another, print the table and write the result."""
     options = parse_arguments()
     if options.rank_of:
         return measure_rank(options.rank_of, options.width, options.out)

@@ -1,7 +1,7 @@
 """One of two processes of a command that fails while a collective is under way: `leaving.py answered|unanswered`.
 
-Rank 1 answers that collective half a second later, or never. Rank 0 keeps the interpreter to itself as it begins to end, so
-that a thread which wants it by then always comes too late.
+Rank 1 answers that collective half a second later, or never. Rank 0 holds the interpreter lock while the interpreter shuts
+down, so that a thread which needs the lock then is always too late.
 """
 
 # ruff: noqa: E402

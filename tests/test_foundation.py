@@ -151,7 +151,7 @@ def test_a_forked_child_that_ends_does_not_free_its_parent_s_lock(tmp_path: Path
         process.communicate("\n")
 
 
-def test_a_lock_file_that_is_replaced_while_another_waits_is_locked_anew(tmp_path: Path) -> None:
+def test_a_lock_file_that_is_replaced_while_another_waits_is_locked_again(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     held, release = threading.Event(), threading.Event()
 

@@ -158,7 +158,7 @@ def test_a_log_file_that_cannot_be_opened_is_a_warning(terminal: io.StringIO, tm
     with copied_to(tmp_path / "nowhere" / "log.txt"):
         log.info("one")
     warning, record = terminal.getvalue().splitlines()
-    assert warning.endswith("log.txt: No such file or directory; this run keeps no log file")
+    assert warning.endswith("log.txt: No such file or directory; this run has no log file")
     assert record == "one"
 
 

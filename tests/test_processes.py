@@ -1,4 +1,4 @@
-"""Leaving the process group, also while a collective is unfinished or a peer does not answer."""
+"""Leaving the process group, even while a collective is unfinished or a peer does not answer."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What `wavegan doctor` reports: versions, devices, the wavelet transform's kernels, and optional packages that are missing."""
+"""The report of `wavegan doctor`: versions, devices, the wavelet transform's kernels, and missing optional packages."""
 
 import importlib.util
 import os

@@ -23,7 +23,7 @@ def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     Creates the parent folders. An OSError raised in the block names `path`, not the temporary file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _naming(path, temporary):
+    with _errors_naming(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open(mode) as file:
@@ -43,7 +43,7 @@ def atomic_dir(path: Path) -> Iterator[Path]:
     Creates the parent folders. An OSError raised in the block names `path`, not the temporary folder.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _naming(path, temporary):
+    with _errors_naming(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -67,7 +67,7 @@ def replace_dir(temporary: Path, path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Delete the temporary files of killed writers in a folder and below it. No other writer may use the folder meanwhile."""
+    """Delete the temporary files of killed writers in a folder and below it. No other writer may use it at the same time."""
     for path in (*folder.rglob(".*.tmp"), *folder.rglob(".*.old")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -76,8 +76,8 @@ def sweep(folder: Path) -> None:
 
 
 @contextmanager
-def _naming(path: Path, temporary: Path) -> Iterator[None]:
-    """Make an OSError name `path` if it names `temporary` or, as the error of a full disk does, no file."""
+def _errors_naming(path: Path, temporary: Path) -> Iterator[None]:
+    """Re-raise an OSError of the block with `path` as its file if its file is `temporary` or none, as when the disk is full."""
     try:
         yield
     except OSError as error:
@@ -123,8 +123,9 @@ _lock_descriptors: set[int] = set()  # file descriptors of the locks that this p
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold an exclusive lock on the file `path` while the block runs. Creates the file if it does not exist, and leaves it.
 
-    The lock excludes other threads and other processes, on NFS also those on other machines. It is released when its process
-    ends in any way, even by SIGKILL: forked children do not inherit it. On a file system without locks nothing is excluded.
+    The lock excludes other threads and other processes, including those on other machines if `path` is on NFS. The lock is
+    released when its process ends in any way, even by SIGKILL: forked children do not inherit the lock. On a file system
+    without locks, the block runs unprotected.
 
     Args:
         path: the lock file; its folder must exist.
@@ -135,7 +136,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         _lock_descriptors.add(descriptor)
         try:
             _flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            if _is_open_at(path, descriptor):  # otherwise the former holder renamed or removed the file: lock the new one
+            if _is_open_at(path, descriptor):  # otherwise another process renamed or removed the file: lock the new one
                 yield
                 return
         finally:
@@ -165,7 +166,7 @@ def _close_inherited_locks() -> None:
     _lock_descriptors.clear()
 
 
-# A flock is held until every copy of the file descriptor is closed, also the copies in forked children.
+# A flock is held until every copy of the file descriptor is closed, including the copies in forked children.
 os.register_at_fork(after_in_child=_close_inherited_locks)
 
 

@@ -1,9 +1,9 @@
 """The logger `wavegan`: what the program reports while it runs, on stderr and in the run's log.txt.
 
 Modules write `from wavegan_dist.log import log` and call `log.info` and its siblings. The command line calls `configure`; a
-program that uses this package as a library configures the logger itself or sees no records. On a terminal a record is its
-message alone, with "wavegan: warning:" before a warning. In a pipe or a file every record has its time, level and rank.
-The results of a command are not log records: commands print them to stdout.
+program that uses this package as a library must configure the logger itself to see records. On a terminal a record is its
+message alone, with "wavegan: warning:" before a warning. In a pipe or a file every record has its time, level and rank. The
+results of a command are not log records: commands print them to stdout.
 """
 
 import logging
@@ -34,7 +34,7 @@ class StderrHandler(logging.Handler):
         try:
             with tqdm.external_write_mode(file=sys.stderr):
                 print(self.format(record), file=sys.stderr, flush=True)
-        except Exception:  # as logging.StreamHandler does: a record that cannot be written stops nothing
+        except Exception:  # as logging.StreamHandler does: a record that cannot be written must not stop the program
             self.handleError(record)
 
 
@@ -103,7 +103,7 @@ def copied_to(path: Path) -> Iterator[None]:
     try:
         handler = LogFile(path, encoding="utf-8")
     except OSError as error:
-        log.warning("%s: %s; this run keeps no log file", path, error.strerror)
+        log.warning("%s: %s; this run has no log file", path, error.strerror)
         yield
         return
     handler.setFormatter(PlainFormatter())

@@ -33,9 +33,9 @@ def join() -> PartialState:
     """Join the process group of the launcher; without a launcher, the group is this process alone. Collective.
 
     Raises:
-        UsageError: the group has another number of processes than the launcher was asked to start.
+        UsageError: the number of processes in the group is not the number that the launcher was asked to start.
     """
-    # Without cpu=True, each rank of a machine without GPUs would form a group of its own (accelerate 1.15).
+    # Without cpu=True, each rank of a machine without GPUs would form a separate group (accelerate 1.15).
     group = PartialState(cpu=not torch.accelerator.is_available())
     check_world_size(group.num_processes, *requested_world_size())
     return group
@@ -66,7 +66,7 @@ def requested_world_size() -> tuple[int, str]:
         return int(os.environ["WORLD_SIZE"]), "WORLD_SIZE"
     if (
         tasks := int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
-    ) > 1:  # otherwise each task of `srun` would form a group of its own
+    ) > 1:  # otherwise each task of `srun` would form a separate group
         return tasks, "srun"
     return _accelerate_num_processes(), "accelerate launch"
 
@@ -115,7 +115,8 @@ def on_all_ranks(group: Group, work: Callable[[], Result]) -> Result:
     """Call `work` on every rank and return each rank's own result. Collective.
 
     Raises:
-        WaveganError: on all ranks, if `work` raises a WaveganError or an OSError on any; that of the lowest such rank.
+        WaveganError: on all ranks, if `work` raises a WaveganError or an OSError on any rank; the error of the lowest failing
+            rank.
     """
     error: WaveganError | None = None
     try:
@@ -153,14 +154,15 @@ def report_lost_ranks(group: Group) -> Iterator[None]:
         is_collective = isinstance(error, dist.DistError) or "gloo" in str(error)
         if group.num_processes == 1 or not is_collective:
             raise
-        raise WaveganError("another process of this run has ended or stopped answering; its own error tells why") from error
+        message = "another process of this run has ended or stopped answering; see its own error for the reason"
+        raise WaveganError(message) from error
 
 
 def _accelerate_num_processes() -> int:
-    """Read --num_processes, or that of the config file, from the command line of a parent `accelerate launch`; 1 without one.
+    """Read the number from the command line or config file of a parent `accelerate launch`; 1 without such a parent.
 
     `accelerate launch --cpu --num_processes 2` and MULTI_CPU profiles start a single process and set no environment variable
-    that tells (accelerate 1.15): only the parent's command line holds the number.
+    with the number (accelerate 1.15): only the parent's command line has it.
     """
     command = psutil.Process().parent()
     words = command.cmdline() if command is not None else []
@@ -189,7 +191,7 @@ def parallel_map(function: Callable[[Job], Result], jobs: Sequence[Job], workers
 
     Raises:
         WaveganError: a worker process died.
-        Exception: any error that `function` raises. Jobs that have not started by then are cancelled.
+        Exception: any error that `function` raises. Jobs that have not started yet are cancelled.
     """
     workers = min(workers, len(jobs))
     if workers <= 1:

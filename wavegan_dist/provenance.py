@@ -30,7 +30,7 @@ def git_commit() -> str:
     reports "unknown".
     """
     try:
-        _git("ls-files", "--error-unmatch", __file__)  # an installed or frozen copy may lie inside an unrelated checkout
+        _git("ls-files", "--error-unmatch", __file__)  # an installed or frozen copy may be inside an unrelated checkout
         return _git("rev-parse", "HEAD") + ("+" if _git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return _frozen_commit()

@@ -158,9 +158,9 @@ class RunFolder:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Lock the folder against other trainers while the block runs, and delete incomplete files that a killed one left.
+        """Lock the folder against other trainers while the block runs, and delete files that a killed trainer left incomplete.
 
-        Creates the folder; deletes it again if the block ends before `begin`.
+        Creates the folder; deletes it again if the block ends before `begin` is called.
 
         Raises:
             UsageError: another process holds the lock.
@@ -186,9 +186,9 @@ class RunFolder:
                         self.path.rmdir()
 
     def begin(self, experiment: Experiment, environment: dict[str, Any], nimg: int) -> None:
-        """Prepare the folder for a start at image `nimg`: write config.yaml and environment.json, drop later metrics.
+        """Prepare the folder for training from image `nimg`: write config.yaml and environment.json, delete later metrics.
 
-        A resumed run reports again from `nimg` on.
+        A resumed run reports the metrics after `nimg` again.
         """
         with atomic_file(self.config) as file:
             file.write(experiment.to_yaml())
@@ -198,7 +198,7 @@ class RunFolder:
         self.forget_after(nimg)
 
     def forget_after(self, nimg: int) -> None:
-        """Delete the lines of metrics.jsonl after image `nimg`, and a last line that a crash cut short."""
+        """Delete the lines of metrics.jsonl after image `nimg`, and an incomplete last line that a crash left."""
         if self.metrics.exists():
             lines = [line for line in self.metrics.read_text().splitlines() if _nimg_of_line(line) <= nimg]
             with atomic_file(self.metrics) as file:

@@ -1,4 +1,4 @@
-"""Jobs that end otherwise: cancelled, or crashing at the same place."""
+"""Jobs that are cancelled or crash."""
 
 import json
 import subprocess
@@ -13,19 +13,19 @@ from tests.helpers import environment
 
 @pytest.fixture(scope="module")
 def cancelled(tmp_path_factory, submit, training, profile, store):
-    """A run over two nodes after scancel in mid-run. Slurm's warning came in the midst of its setup."""
+    """A run on two nodes that was warned while the profile's setup commands ran, and cancelled while it trained."""
     folder = tmp_path_factory.mktemp("runs")
-    run, began, go_on, slow = folder / "cancelled", folder / "began", folder / "go_on", profile()
-    wait = f"touch {began}; until [ -e {go_on} ]; do sleep 0.1; done"
+    run, began, proceed, slow = folder / "cancelled", folder / "began", folder / "proceed", profile()
+    wait = f"touch {began}; until [ -e {proceed} ]; do sleep 0.1; done"
     slow.write_text(slow.read_text().replace("setup:", f"setup:\n  - '{wait}'"))
     job = job_of(submit("submit", "train", "--config", training, "--profile", slow, "--run-dir", run, "train.total_kimg=1000"))
     until("setup", began.exists, 60)
     slurm("scancel", "--batch", "--signal=USR2", job)
-    time.sleep(2)  # Slurm delivers it behind scancel's back, and who ignores it cannot tell
-    go_on.touch()
+    time.sleep(2)  # Slurm delivers the signal asynchronously, and an ignored signal leaves no trace
+    proceed.touch()
     until("report", (run / "metrics.jsonl").exists, 120)
     until("run in MLflow", lambda: json.loads((run / "tracking.json").read_text()).get("run_id"), 60)
-    until("report in MLflow", lambda: "lam" in mlflow_run(run, store).data.metrics, 60)  # its store's tables take a while
+    until("report in MLflow", lambda: "lam" in mlflow_run(run, store).data.metrics, 60)  # creating the tables takes a while
     slurm("scancel", job)
     until("end of the job", lambda: ended(job) and not trainers(run), 60)
     return run, job

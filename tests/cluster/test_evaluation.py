@@ -55,7 +55,7 @@ def test_the_documented_commands_train_over_two_nodes_and_evaluate_each_snapshot
     assert sorted(results(walked.run)) == SNAPSHOTS
     jobs = json.loads((walked.run / "cluster" / "evaluations.json").read_text())
     for name in SNAPSHOTS:
-        assert f"evaluation of {name} is submitted" in log_of(walked.run, walked.job)
+        assert f"submitted the evaluation of {name}" in log_of(walked.run, walked.job)
     assert states(walked.job) == ["COMPLETED"]
     until("accounts", lambda: [states(jobs[name]) for name in SNAPSHOTS] == [["COMPLETED"]] * 2, 30)
 
@@ -150,7 +150,7 @@ def test_an_evaluation_that_its_time_limit_cuts_is_tried_once_more(house, copy, 
     command = ["submit", "evaluate", "--run", copy, "--profile", brief, "--time", 1, *METRICS, "--snapshots", SNAPSHOTS[1]]
     assert submit(*command, cwd=house).returncode == 0
     job = json.loads((copy / "cluster" / "evaluations.json").read_text())[SNAPSHOTS[1]]
-    slurm("scontrol", "update", f"JobId={job}", "TimeLimit=60", "StartTime=now")  # so that only the warning below comes
+    slurm("scontrol", "update", f"JobId={job}", "TimeLimit=60", "StartTime=now")  # so that the warning below is the only one
     until("evaluation", lambda: evaluators(copy), 60)
     slurm("scancel", "--batch", "--signal=USR2", job)  # what Slurm sends shortly before the limit
     failed = copy / "evaluations" / f"{SNAPSHOTS[1]}.failed"

@@ -18,7 +18,7 @@ def test_times_are_those_of_slurm(text, expected):
 
 @pytest.mark.parametrize("text", ["", "soon", "1:2:3:4", "-5", "1-", "1.5"])
 def test_what_is_no_time_is_refused(text):
-    with pytest.raises(ValueError, match="is no time"):
+    with pytest.raises(ValueError, match="is not a time"):
         minutes(text)
 
 

@@ -30,7 +30,7 @@ def test_what_slurm_refuses_is_one_line_and_nothing_is_left(train, tmp_path):
 def test_wrong_profiles_are_refused(train, profile, tmp_path):
     refused(train("--profile", "nosuch"), "no profile is called 'nosuch'", "local")
     refused(train("--profile", profile("partitoin: low")), "unknown key 'partitoin'", "did you mean 'partition'?")
-    refused(train("--time", "soon"), "'soon' is no time")
+    refused(train("--time", "soon"), "'soon' is not a time")
     refused(train("--nodes", 3), "train.batch_size = 64 does not divide among 3 processes")
     assert list(tmp_path.iterdir()) == []
 
@@ -66,4 +66,4 @@ def test_a_dry_run_prints_the_script_and_submits_nothing(train, submit, training
 def test_the_job_module_outside_a_job_says_what_it_is_for(submit, tmp_path):
     command = [sys.executable, "-m", "wavegan_dist.cluster.train_job", "--profile", "local", "--run-dir", tmp_path, "--", "x"]
     outcome = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment())
-    refused(outcome, "this is no Slurm job", exit_code=1)
+    refused(outcome, "not in a Slurm job", exit_code=1)

@@ -66,7 +66,7 @@ def interrupted(tmp_path_factory, submit, training, profile, straight):
     until("report after the preemption", lambda: nimg(run) > seen.preempted["nimg"], 90)
     # Slurm checks time limits every 30 s and warns up to 30 s early; after the warning the run needs time to save.
     slurm("scontrol", "update", f"JobId={job}", "EndTime=now+75")
-    suspended_until(run, "warning of the time limit", lambda: log_of(run, job).count("Slurm says that the job will end") == 2)
+    suspended_until(run, "warning of the time limit", lambda: log_of(run, job).count("Slurm will end the job soon") == 2)
     until("end of the start at its limit", lambda: last_exit(run)["time"] > seen.preempted["time"], 60)
     seen.limited = last_exit(run)
     slurm("scontrol", "update", f"JobId={job}", "TimeLimit=60")

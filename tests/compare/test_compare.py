@@ -1,4 +1,4 @@
-"""The page of `wavegan compare`: of runs that were trained, evaluated and, at last, opened in a browser."""
+"""The page of `wavegan compare`, made from runs that are trained and evaluated here, and opened in a browser."""
 
 import csv
 import itertools
@@ -160,7 +160,7 @@ def test_results_of_other_commits_share_a_column_if_the_code_that_matters_is_equ
 def test_the_page_says_why_columns_are_apart(runs: dict[str, Path], tmp_path: Path) -> None:
     other = edited(runs["base"], tmp_path / "other", lambda result: result["protocol"].update(images_real=1000))
     text = compare([str(runs["full-0"]), str(other)], tmp_path / "out").read_text()
-    assert "Why columns are apart" in text
+    assert "Why a metric has several columns" in text
     assert "<td>fwd [1]</td>" in text
     assert re.search(r"<li>fwd \[2\], [^<]*: images_real: 200 / 1000</li>", text)
 
@@ -179,7 +179,7 @@ def test_a_run_in_mlflow_reads_like_its_folder_and_has_its_spectra_step_by_step(
     assert experiment is not None
     (tracked,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'full-0'")
     folder = read_run(str(runs["full-0"]), tmp_path)
-    with pytest.raises(UsageError, match="say in which store"):
+    with pytest.raises(UsageError, match="set MLFLOW_TRACKING_URI to the run's store"):
         read_run(f"mlflow:{tracked.info.run_id}", tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
     again = read_run(f"mlflow:{tracked.info.run_id}", tmp_path)
@@ -202,7 +202,7 @@ def test_a_run_in_mlflow_reads_like_its_folder_and_has_its_spectra_step_by_step(
 
 
 def test_what_is_no_run_or_damaged_is_one_line(runs: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"is not a run: config\.yaml is not there"):
+    with pytest.raises(UsageError, match=r"is not a run: it has no config\.yaml"):
         compare([str(tmp_path)], tmp_path / "out")
     damaged = edited(runs["base"], tmp_path / "damaged", lambda result: result.pop("protocol"))
     with pytest.raises(WaveganError, match=r"evaluations/kimg-.* is damaged") as error:
@@ -224,7 +224,7 @@ def test_runs_that_were_not_evaluated_and_a_line_half_written_do_no_harm(runs: d
 
 
 def test_packets_lie_where_their_frequencies_are() -> None:
-    """The packet that takes most of a wave's energy is at the place of its frequency."""
+    """The packet with most of a wave's energy is at the position of the wave's frequency."""
     at = torch.arange(32.0)
     for row, column in itertools.product(range(4), repeat=2):
         waves = [torch.cos(torch.pi * (at + 0.5) * (8 * place + 4) / 32) for place in (row, column)]

@@ -142,9 +142,9 @@ DAMAGE: dict[str, tuple[Callable[[Index], object], str]] = {
     ),
     "cut": (
         lambda index: os.truncate(place(index, 15)[0], place(index, 15)[1] + 9),
-        r"shard-000001\.tar: .* lies beyond the end of its shard",
+        r"shard-000001\.tar: .* is beyond the end of its shard",
     ),
-    "empty": (lambda index: os.truncate(place(index, 15)[0], 0), r"shard-000001\.tar: image \d+ lies beyond the end"),
+    "empty": (lambda index: os.truncate(place(index, 15)[0], 0), r"shard-000001\.tar: image \d+ is beyond the end"),
 }
 
 

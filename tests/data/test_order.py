@@ -107,10 +107,10 @@ def test_the_first_thousand_keys_are_the_same_for_all_ranks_and_workers(index: I
         batches = epoch_keys(index, seed=3, epoch=1, world_size=world_size, workers=workers, batch_size=40)
         return [key for batch in islice(batches, 25) for rank in batch for key in rank]
 
-    whole = merged(1, 0)
-    assert len(whole) == len(set(whole)) == 1000
+    single_rank = merged(1, 0)
+    assert len(single_rank) == len(set(single_rank)) == 1000
     for world_size, workers in ((2, 1), (4, 2), (8, 0), (1, 4)):
-        assert merged(world_size, workers) == whole
+        assert merged(world_size, workers) == single_rank
 
 
 def test_an_epoch_goes_on_from_any_image_with_another_world(numbered: Index) -> None:

@@ -207,7 +207,7 @@ def test_a_torchvision_dataset_on_the_disk_is_written_with_its_targets(tmp_path:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("torchvision:MNIST:nowhere", "torchvision cannot open MNIST in nowhere .*nothing is downloaded"),
+        ("torchvision:MNIST:nowhere", "torchvision cannot open MNIST in nowhere .*downloads nothing"),
         ("torchvision:CIFER10:data", "'CIFER10' is not a torchvision dataset"),
         ("torchvision:MNIST", "write torchvision:CIFAR10:FOLDER"),
         ("embedded", "the embedded dataset has no labels; omit --labels"),

@@ -166,9 +166,9 @@ def test_failures_that_may_pass_are_tried_again(server: str, tmp_path: Path, spo
 
 FAILURES: dict[str, tuple[list[str], int, str]] = {
     "down": (["503"] * 9, 4, r"cannot read http://\S+/set/shard-0\.tar \(HTTP 503 Service Unavailable, 4 times\); check"),
-    "always cut": (["cut"] * 9, 4, r"shard-0\.tar \(1,500,000 bytes came, the index says 3,000,000, 4 times\); check"),
+    "always cut": (["cut"] * 9, 4, r"shard-0\.tar \(received 1,500,000 bytes, the index says 3,000,000, 4 times\); check"),
     "gone": (["404"], 1, r"cannot read http://\S+/set/shard-0\.tar \(HTTP 404 Not Found\); check"),
-    "forbidden": (["403"], 1, r"\(HTTP 403 Forbidden\); check the address and who may read it"),
+    "forbidden": (["403"], 1, r"\(HTTP 403 Forbidden\); check the address and its read permissions"),
 }
 
 
@@ -235,13 +235,13 @@ def test_a_base_that_cannot_work_is_refused_at_once(tmp_path: Path) -> None:
         Storage("pipe:cat x", tmp_path, ROOM)
     with pytest.raises(UsageError, match="give a folder for its cache"):
         Storage("s3://bucket/set", None, ROOM)
-    with pytest.raises(UsageError, match=r"shard-0\.tar of 3,000,000 bytes is larger than the cache may be \(5\)"):
+    with pytest.raises(UsageError, match=r"shard-0\.tar of 3,000,000 bytes exceeds the cache limit, 5 bytes;"):
         get(Storage("memory://set", tmp_path, 5), "shard-0.tar")
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(server: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(WaveganError, match=r"cannot keep shard-0\.tar in the cache .*file: .*; make room or move it"):
+    with pytest.raises(WaveganError, match=r"cannot keep shard-0\.tar in the cache .*file: .*; free space or move the cache"):
         get(Storage(server, tmp_path / "file", ROOM), "shard-0.tar")
 
 

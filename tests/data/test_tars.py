@@ -57,8 +57,8 @@ def test_a_place_that_is_no_members_start_is_an_error(tmp_path: Path) -> None:
 def test_keys_are_those_of_webdataset(tmp_path: Path) -> None:
     names = ["a.png", "b/c.d.png", "b.c/d.jpg", "._f.png", "no_extension", "g/h.i.j.cls"]
     write_tar(tmp_path / "a.tar", [(name, b"0") for name in names])
-    theirs = webdataset.WebDataset([str(tmp_path / "a.tar")], shardshuffle=False)
-    wanted = {(sample["__key__"], ending) for sample in theirs for ending in sample if not ending.startswith("__")}
+    dataset = webdataset.WebDataset([str(tmp_path / "a.tar")], shardshuffle=False)
+    wanted = {(sample["__key__"], ending) for sample in dataset for ending in sample if not ending.startswith("__")}
     assert {(member.key, member.extension) for member in walk(tmp_path / "a.tar")} == wanted
 
 
@@ -105,11 +105,11 @@ def test_names_that_lead_out_of_the_tar_are_refused(tmp_path: Path, name: str) -
 def test_every_cut_of_a_tar_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     write_tar(path, [(f"{number}.png", b"x" * 300 * number) for number in range(4)])
-    whole = path.read_bytes()
+    original = path.read_bytes()
     end = 4 * 512 + 512 + 2 * 1024  # headers and padded contents; zeros after that
     for length in [*range(0, end, 100), *range(0, end + 1, 512), end + 511]:
-        path.write_bytes(whole[:length])
+        path.write_bytes(original[:length])
         with pytest.raises(WaveganError, match=r"a\.tar is (not a complete tar|damaged or cut short)"):
             list(walk(path))
-    path.write_bytes(whole[: end + 512])
+    path.write_bytes(original[: end + 512])
     assert len(list(walk(path))) == 4

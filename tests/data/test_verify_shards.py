@@ -107,10 +107,10 @@ def test_a_tar_with_fewer_images_than_the_index_says_is_found(numbered: Index) -
 
 
 def test_info_says_what_the_index_says(numbered: Index) -> None:
-    told = info(numbered)
-    assert json.loads(json.dumps(told)) == told
-    assert (told["count"], told["size"], told["digest"]) == (96, 32, numbered.digest)
-    assert told["bytes"] == sum(path.stat().st_size for path in numbered.folder.glob("*.tar"))
+    summary = info(numbered)
+    assert json.loads(json.dumps(summary)) == summary
+    assert (summary["count"], summary["size"], summary["digest"]) == (96, 32, numbered.digest)
+    assert summary["bytes"] == sum(path.stat().st_size for path in numbered.folder.glob("*.tar"))
     table = info_table(numbered)
     assert table.startswith("96 RGB images of 32x32 px (png) in 8 shards")
     assert all(shard.file in table for shard in numbered.shards)

@@ -178,11 +178,11 @@ def test_a_picture_changed_in_between_is_read_again(pictures: Path, unfinished: 
     before = picture.read_bytes()
     try:
         Image.new("RGB", (50, 50), "red").save(picture)
-        goes_on = write_shards(pictures, unfinished, 32, progress=False)
-        anew = write_shards(pictures, tmp_path / "anew", 32, progress=False)
+        resumed = write_shards(pictures, unfinished, 32, progress=False)
+        fresh = write_shards(pictures, tmp_path / "fresh", 32, progress=False)
     finally:
         picture.write_bytes(before)
-    assert goes_on.digest == anew.digest
+    assert resumed.digest == fresh.digest
 
 
 def write_in_a_process(source: Path, out: Path) -> subprocess.Popen[bytes]:

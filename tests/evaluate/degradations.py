@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def patches(stride: int) -> Tensor:
-    """uint8 [N, 3, 32, 32]: patches of five photographs, so many pixels apart, in a fixed random order."""
+    """uint8 [N, 3, 32, 32]: patches of five photographs, cut at a fixed stride, in a fixed random order."""
     pictures = [
         skimage.data.astronaut(),
         skimage.data.coffee(),
@@ -42,14 +42,14 @@ def noisy(images: Tensor, sigma: float) -> Tensor:
 
 
 def sharpened(images: Tensor, amount: float) -> Tensor:
-    """Unsharp mask of one pixel: that many times the difference to the blurred image is added."""
+    """Unsharp mask of one pixel: adds a multiple of the difference to the blurred image."""
     soft = gaussian_filter(images.numpy().astype(np.float64), (0, 0, 1.0, 1.0))
     sharp = images.numpy() + amount * (images.numpy() - soft)
     return torch.from_numpy(sharp.round().clip(0, 255).astype(np.uint8))
 
 
 def checkered(images: Tensor, height: float) -> Tensor:
-    """The checkerboard of a transposed convolution: pixels in turn that many gray levels lighter and darker."""
+    """The checkerboard of a transposed convolution: pixels alternately lighter and darker by a number of gray levels."""
     rows, columns = torch.meshgrid(torch.arange(images.shape[-2]), torch.arange(images.shape[-1]), indexing="ij")
     board = 1.0 - 2.0 * ((rows + columns) % 2)
     return (images + height * board).round().clamp(0, 255).to(torch.uint8)

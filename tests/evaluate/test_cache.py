@@ -33,12 +33,12 @@ def test_an_entry_is_found_by_its_whole_key_only() -> None:
 def test_a_damaged_or_cut_entry_is_not_used_and_can_be_made_again(folder: Path) -> None:
     cache.write({"a": 1}, {"rows": torch.arange(100.0)})
     (entry,) = folder.iterdir()
-    whole = entry.read_bytes()
-    for content in (whole[:-1], whole[:10], b"", whole[:-4] + bytes([whole[-4] ^ 1]) + whole[-3:]):
+    complete = entry.read_bytes()
+    for content in (complete[:-1], complete[:10], b"", complete[:-4] + bytes([complete[-4] ^ 1]) + complete[-3:]):
         entry.write_bytes(content)
         assert cache.read({"a": 1}) is None
     cache.write({"a": 1}, {"rows": torch.arange(100.0)})
-    assert entry.read_bytes() == whole
+    assert entry.read_bytes() == complete
 
 
 def test_moments_come_back_as_they_were(photos: Tensor) -> None:
@@ -54,7 +54,7 @@ def test_moments_come_back_as_they_were(photos: Tensor) -> None:
 
 
 def _write_and_read(number: int) -> bool:
-    """Many times over: whatever is read is whole."""
+    """Repeat many times: every entry that is read is complete."""
     for _ in range(20):
         cache.write({"a": 1}, {"rows": torch.full((50_000,), 7.0)})
         found = cache.read({"a": 1})

@@ -35,11 +35,11 @@ def test_merged_moments_equal_those_of_one_pass() -> None:
     parts = [Moments() for _ in range(3)]
     for part, share in zip(parts, data.split([500, 399, 1]), strict=True):
         part.update(share)
-    whole = Moments()
+    merged = Moments()
     for part in [*parts, Moments()]:  # an empty one changes nothing
-        whole.merge(part)
-    assert whole.count == 900
-    np.testing.assert_allclose(whole.covariance(), np.cov(data.numpy(), rowvar=False), rtol=1e-11)
+        merged.merge(part)
+    assert merged.count == 900
+    np.testing.assert_allclose(merged.covariance(), np.cov(data.numpy(), rowvar=False), rtol=1e-11)
 
 
 def test_leading_axes_are_independent_gaussians() -> None:

@@ -41,7 +41,7 @@ def test_a_result_survives_its_file(result: EvaluationResult, tmp_path: Path) ->
 def test_a_damaged_file_is_one_line(content: str, tmp_path: Path) -> None:
     path = tmp_path / "kimg-000001.json"
     path.write_bytes(content.encode(errors="surrogatepass"))
-    with pytest.raises(WaveganError, match=r"kimg-000001\.json is damaged or no result of `wavegan evaluate`") as error:
+    with pytest.raises(WaveganError, match=r"kimg-000001\.json is damaged or not an evaluation result") as error:
         EvaluationResult.read(path)
     assert "\n" not in str(error.value)
 

@@ -28,14 +28,14 @@ def tree(images: np.ndarray, basis: str, level: int) -> pywt.WaveletPacket2D:
 def test_every_packet_equals_pywavelets_in_sign_and_order(level: int, basis: str) -> None:
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     ours = PACKETS[basis](images, level)
-    theirs = tree(images.numpy(), basis, level)
+    pywavelets_tree = tree(images.numpy(), basis, level)
     names = packet_names(level)
-    assert [node.path for node in theirs.get_level(level, "natural")] == [
+    assert [node.path for node in pywavelets_tree.get_level(level, "natural")] == [
         "".join(PYWAVELETS[band] for band in name.split(".")) for name in names
     ]
     for position, name in enumerate(names):
         path = "".join(PYWAVELETS[band] for band in name.split("."))
-        np.testing.assert_allclose(ours[:, position], theirs[path].data, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(ours[:, position], pywavelets_tree[path].data, atol=1e-12, err_msg=name)
 
 
 @pytest.mark.parametrize(("basis", "variables"), [("haar", 192), ("db2", 300)])
@@ -43,10 +43,10 @@ def test_distance_equals_the_published_definition_by_numpy_and_pywavelets(photos
     """In [0, 1], unbiased covariances, |m1 - m2|^2 + tr(C1 + C2 - 2 sqrt(C1 C2)) of each packet, their mean."""
     soft = noisy(blurred(photos, 1.0), 3.0)
     outcome = fwd(photos, soft, basis)
-    sides = [tree(images.numpy() / 255, basis, 2) for images in (photos, soft)]
+    trees = [tree(images.numpy() / 255, basis, 2) for images in (photos, soft)]
     expected = []
-    for node in sides[0].get_level(2, "natural"):
-        real, generated = (side[node.path].data.reshape(len(photos), -1) for side in sides)
+    for node in trees[0].get_level(2, "natural"):
+        real, generated = (tree_of_set[node.path].data.reshape(len(photos), -1) for tree_of_set in trees)
         assert real.shape[1] == variables
         covs = np.cov(real, rowvar=False), np.cov(generated, rowvar=False)
         shift = ((real.mean(0) - generated.mean(0)) ** 2).sum()

@@ -80,7 +80,7 @@ def test_counts_of_any_batch_are_those_of_that_batch():
 
 
 def test_saved_bytes_are_what_autograd_keeps_on_real_tensors():
-    """The activations of a discriminator phase, counted on fake tensors, beside those of a real one."""
+    """Compare the activations of a discriminator phase counted on fake tensors with those of a real phase."""
     experiment = parse(tree(), "tests")
     _, counts = count_step(experiment, 16)
     discriminator = build_discriminator(experiment, {})

@@ -112,7 +112,7 @@ def test_checkpoint_and_evaluation_shares_follow_their_intervals_and_cost_follow
 def test_numbers_that_do_not_divide_are_refused(experiment, hardware):
     with pytest.raises(UsageError, match=r"batch_size = 256 does not divide among 512 GPUs.*train\.batch_size=512"):
         predict(experiment, hardware, [256, 512])
-    with pytest.raises(UsageError, match="12 GPUs are not whole nodes of 8"):
+    with pytest.raises(UsageError, match="12 GPUs do not fill nodes of 8"):
         predict(with_train(experiment, batch_size=144), hardware, [12])
 
 

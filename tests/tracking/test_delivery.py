@@ -122,7 +122,7 @@ def test_points_of_a_deleted_run_wait_for_its_restoration(spool, stored, client)
     run_id = TrackingInfo.load(spool.folder).run_id
     client.delete_run(run_id)
     spool.append({"kind": "metrics", "nimg": 1100, "values": {"m0": 1.0}})
-    with pytest.raises(WaveganError, match=r"does not take 1 point .*deleted.*restore.*wavegan track sync"):
+    with pytest.raises(WaveganError, match=r"did not accept 1 point .*deleted.*restore.*wavegan track sync"):
         sync(spool.folder.path)
     client.restore_run(run_id)
     assert sync(spool.folder.path) == {"metrics": 1}

@@ -41,7 +41,7 @@ def test_a_server_killed_in_mid_run_has_every_point_once_and_in_order(tmp_path, 
     wait_for(lambda: b'"metrics"' in (run / "tracking" / "train.jsonl").read_bytes())
     server.kill()
     before = len(points(run))
-    wait_for(lambda: len(points(run)) > before + 30)  # training goes on
+    wait_for(lambda: len(points(run)) > before + 30)  # training continues
     server.start()
     _, errors = training.communicate(timeout=120)
     assert "could not be sent" not in errors
@@ -142,11 +142,11 @@ def test_a_sidecar_exits_in_time_without_a_server(tmp_path, experiment):
     command = [sys.executable, "-m", "wavegan_dist.tracking.sidecar", str(spool.path), "4"]
     sidecar = subprocess.Popen(command, env=environment(), stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     time.sleep(1)
-    assert sidecar.poll() is None  # the run goes on
+    assert sidecar.poll() is None  # the run continues
     began = time.monotonic()
     _, errors = sidecar.communicate(timeout=15)  # closes its stdin
     assert 3.5 < time.monotonic() - began < 8
-    assert b"training goes on" in errors
+    assert b"training continues" in errors
 
 
 def test_the_run_s_signals_do_not_end_the_sidecar(tmp_path, experiment):
@@ -155,7 +155,7 @@ def test_the_run_s_signals_do_not_end_the_sidecar(tmp_path, experiment):
         os.kill(tracker.sidecar.pid, number)
     time.sleep(0.5)
     assert tracker.sidecar.poll() is None
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()  # and the run minds them as before
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()  # and the run handles signals as before
     tracker.sidecar.kill()
 
 

@@ -58,7 +58,7 @@ def test_a_full_disk_is_reported_once_and_loses_only_what_did_not_fit(tmp_path, 
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     tracker.log_metrics({"m": 1.0}, 6)
     assert [event["nimg"] for event in tracker.spool.events() if event["kind"] == "metrics"] == [1, 2, 6]
-    assert caplog.text.count("training goes on, MLflow will miss points") == 1
+    assert caplog.text.count("training continues, MLflow will miss points") == 1
     assert str(tracker.spool.path) in caplog.text
 
 

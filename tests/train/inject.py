@@ -1,4 +1,4 @@
-"""Injects a NaN into each network in turn, on rank 1 of 2, and diagnoses it: `inject.py OUT CONFIG FOLDER STRATEGY KINDS`."""
+"""Injects a NaN into one network at a time, on rank 1 of 2, and diagnoses it: `inject.py OUT CONFIG FOLDER STRATEGY KINDS`."""
 
 import itertools
 import json

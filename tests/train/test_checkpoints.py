@@ -75,7 +75,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_with_a_warning
     assert "resuming at kimg 0.16" in outcome.stderr
 
 
-def test_a_run_without_an_intact_checkpoint_does_not_silently_start_anew(run, wavegan, config):
+def test_a_run_without_an_intact_checkpoint_does_not_silently_start_from_scratch(run, wavegan, config):
     for checkpoint in RunFolder(run).checkpoints():
         (checkpoint / "state.json").write_text("{}")
     refused(wavegan("train", "--config", config, "--run-dir", run), "no checkpoint", "is intact", "state.json", exit_code=1)

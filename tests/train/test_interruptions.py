@@ -26,7 +26,7 @@ LONG = ("train.total_kimg=1000", "train.snapshot_kimg=1000", "train.checkpoint_k
 
 @contextmanager
 def running(*command: object, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """Start a command in a process group of its own, which is killed at the end of the block."""
+    """Start a command in a new process group, which is killed at the end of the block."""
     process = subprocess.Popen(
         list(map(str, command)),
         env=environment(**variables),
@@ -142,7 +142,7 @@ def test_a_rank_that_dies_ends_the_others_in_seconds_with_one_line(tmp_path, con
         assert time.monotonic() - died < 15
     assert first.returncode == 1
     assert errors.splitlines()[-1] == (
-        "wavegan: another process of this run has ended or stopped answering; its own error tells why"
+        "wavegan: another process of this run has ended or stopped answering; see its own error for the reason"
     )
     assert "Traceback" not in errors
 

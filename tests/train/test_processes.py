@@ -54,14 +54,14 @@ def test_accelerate_launch_makes_one_run_of_two_processes_and_one_process_resume
     outcome = wavegan(*train, "train.total_kimg=0.48")
     assert outcome.returncode == 0, outcome.stderr
     assert json.loads((run / "environment.json").read_text())["world_size"] == 1
-    client = MlflowClient(uri)  # MLFLOW_TRACKING_URI was honored, and kept by the run
+    client = MlflowClient(uri)  # MLFLOW_TRACKING_URI was honored and stored by the run
     (mlflow_run,) = client.search_runs([client.get_experiment_by_name("wavegan").experiment_id])
     steps = [metric.step for metric in client.get_metric_history(mlflow_run.info.run_id, "lam")]
     assert steps == [160, 320, 480]
 
 
 def test_processes_that_a_launcher_does_not_connect_are_refused(tmp_path, config):
-    """`accelerate launch --cpu --num_processes 2` starts one process, or two that do not know each other, without an error."""
+    """`accelerate launch --cpu --num_processes 2` starts one process, or two unconnected ones, without an error."""
     train = ["-m", "wavegan_dist", "train", "--config", config, "--run-dir", tmp_path / "run"]
     outcome = accelerate_launch("--cpu", "--num_processes", 2, *train)
     assert outcome.returncode != 0
@@ -85,7 +85,7 @@ def test_world_size_and_batch_are_checked(monkeypatch):
 
 
 def test_memory_that_a_step_frees_is_reused_by_the_next():
-    """Runs in a process of its own, because earlier allocations decide where the heap has room."""
+    """Runs in a new process, because earlier allocations determine where the heap has free memory."""
     code = """if True:
         import resource, torch
         from wavegan_dist.train.launch import keep_freed_memory

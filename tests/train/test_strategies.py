@@ -185,7 +185,7 @@ def test_a_launcher_that_brings_its_own_deepspeed_is_refused(tmp_path, config):
     train = ["-m", "wavegan_dist", "train", "--config", config, "--run-dir", tmp_path / "run"]
     outcome = accelerate_launch("--cpu", "--num_processes", 1, *train, ACCELERATE_USE_DEEPSPEED="true")
     assert outcome.returncode != 0
-    assert "ACCELERATE_USE_DEEPSPEED is set: the launcher's profile brings its own strategy" in outcome.stderr
+    assert "ACCELERATE_USE_DEEPSPEED is set: the launcher's profile configures its own strategy" in outcome.stderr
     assert not (tmp_path / "run").exists()
 
 

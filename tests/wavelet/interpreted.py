@@ -1,4 +1,4 @@
-"""The arithmetic of the Triton kernels in Triton's interpreter. `test_triton` runs this file in a process of its own.
+"""The arithmetic of the Triton kernels in Triton's interpreter. `test_triton` runs this file in a separate process.
 
 TRITON_INTERPRET must be set before anything imports Triton.
 """

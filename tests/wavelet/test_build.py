@@ -76,7 +76,7 @@ def test_a_library_that_does_not_load_is_named(tmp_path: Path, compiler: str) ->
     assert process.stdout.startswith(f"reference: {path} does not load")
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/self").exists(), reason="needs a folder that nobody can write to")
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/self").exists(), reason="needs a folder that is not writable")
 def test_with_a_cache_that_is_not_writable_the_reference_runs() -> None:
     process = run_python(Path("/proc/self"))
     assert process.stdout.startswith("reference: cannot keep the CPU kernels in /proc/self/wavegan/kernels")

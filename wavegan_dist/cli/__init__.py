@@ -53,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line. Overrides of the form `key=value` may stand before, between and after the options."""
+    """Parse the command line. Overrides of the form `key=value` may appear before, between and after the options."""
     parser = make_parser(DESCRIPTION, COMMANDS, GROUPS)
     options, rest = parser.parse_known_args(arguments)
     overrides = [word for word in rest if hasattr(options, "overrides") and not word.startswith("-")]

@@ -33,7 +33,7 @@ LOG_LEVEL = argument(
 
 @dataclass(frozen=True)
 class Command:
-    """One command of the table.
+    """A command of `wavegan`.
 
     Args:
         name: the words after `wavegan`: "train", or "shards write" for a command of a group.
@@ -65,7 +65,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_parser(description: str, commands: Sequence[Command], groups: Mapping[str, str]) -> Parser:
-    """Build the parser of the whole command line.
+    """Build the parser of the command line.
 
     Args:
         description: the paragraph at the top of `wavegan --help`.

@@ -95,12 +95,12 @@ def selected_snapshots(run: "RunFolder", selection: str) -> list[str]:
 
 
 def resources(options: argparse.Namespace) -> dict[str, object]:
-    """The settings of the profile that the options replace; None where an option is not given."""
+    """Settings of the profile that the options override; None for options that are not given."""
     return {"partition": options.partition, "time": options.time, "gpus_per_node": options.gpus_per_node}
 
 
 def evaluation_job(options: argparse.Namespace, run_dir: Path, profile: str, changes: dict[str, object]) -> "EvaluateJob":
-    """The evaluation job that the options describe, with `changes` to the settings of its profile."""
+    """Create the evaluation job that the options describe; `changes` override settings of its profile."""
     from wavegan_dist.cluster.job import EvaluateJob
     from wavegan_dist.cluster.profile import load_profile
 

@@ -42,16 +42,16 @@ def run(file: str, snapshot: str) -> None:
         out.write(reason + "\n")
     if failed_before:
         raise WaveganError(f"{snapshot} failed twice: {reason}")
-    log.warning("evaluation of %s failed (%s); the job goes back into the queue once", snapshot, reason)
+    log.warning("evaluation of %s failed (%s); requeuing the job once", snapshot, reason)
     slurm.requeue(os.environ["SLURM_JOB_ID"])
 
 
 class _WarnedError(Exception):
-    """Slurm has sent its warning that the job will end."""
+    """Raised by the signal handler when Slurm warns that the job will end."""
 
 
 def _evaluate(job: EvaluateJob, snapshot: str) -> str | None:
-    """Run the evaluation command; return why it failed, or None if it did not. Requeues a preempted job and exits."""
+    """Run the evaluation command; return the reason for a failure, or None. Requeues a preempted job and exits."""
     command = evaluate_command(job, snapshot, config.load(job.run_folder.config).data.index)
     started = time.monotonic()
     signal.signal(WARNING, _raise)
@@ -61,7 +61,7 @@ def _evaluate(job: EvaluateJob, snapshot: str) -> str | None:
         # Slurm may warn up to a minute earlier than requested.
         if time.monotonic() - started > job.profile.time * 60 - job.profile.warn_seconds - 60:
             return f"not done within the profile's time limit of {job.profile.time} min"
-        log.info("preempted; the job goes back into the queue")
+        log.info("preempted; requeuing the job")
         slurm.requeue(os.environ["SLURM_JOB_ID"])
         sys.exit(0)
     finally:

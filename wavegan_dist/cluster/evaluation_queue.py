@@ -18,7 +18,7 @@ POLL_SECONDS = 10.0  # how often a training job looks for new snapshots
 
 @dataclass
 class QueueStatus:
-    """The snapshots of a run by the state of their evaluation, by name; `failed` also has the reason."""
+    """Names of a run's snapshots, grouped by the state of their evaluation; `failed` maps each name to the reason."""
 
     submitted: list[str] = field(default_factory=list)
     in_flight: list[str] = field(default_factory=list)
@@ -43,8 +43,8 @@ def submit_pending(job: EvaluateJob, *, all_at_once: bool = False) -> QueueStatu
     job.folder.mkdir(parents=True, exist_ok=True)
     with locked(job.folder / "evaluations.lock"):  # a training job and `wavegan watch` may submit at the same time
         status = _status(job)
-        room = len(status.waiting) if all_at_once else max(0, job.in_flight - len(status.in_flight))
-        status.submitted, status.waiting = status.waiting[:room], status.waiting[room:]
+        free_slots = len(status.waiting) if all_at_once else max(0, job.in_flight - len(status.in_flight))
+        status.submitted, status.waiting = status.waiting[:free_slots], status.waiting[free_slots:]
         if status.submitted:
             submit_evaluations(job, status.submitted)
         return status
@@ -53,7 +53,7 @@ def submit_pending(job: EvaluateJob, *, all_at_once: bool = False) -> QueueStatu
 def _status(job: EvaluateJob) -> QueueStatus:
     run, jobs, active, status = job.run_folder, submitted_jobs(job.run_dir), slurm.active_jobs(), QueueStatus()
     for name in (path.name for path in run.snapshots()):
-        if jobs.get(name) in active:  # also once there is a result: the job has yet to tag the best snapshot
+        if jobs.get(name) in active:  # even if there is a result: the job still has to tag the best snapshot
             status.in_flight.append(name)
         elif run.evaluation(name).exists():
             status.done.append(name)
@@ -83,13 +83,13 @@ def submit_evaluations(job: EvaluateJob, names: Sequence[str]) -> list[str]:
 
 
 def submitted_jobs(run_dir: Path) -> dict[str, str]:
-    """The id of the latest evaluation job of each snapshot, by the snapshot's name."""
+    """Return the id of the latest evaluation job of each snapshot, by the snapshot's name."""
     file = _state_file(run_dir)
     return dict(json.loads(file.read_text())) if file.exists() else {}
 
 
 def job_name(job: EvaluateJob) -> str:
-    """The name in Slurm of the evaluation jobs of a run."""
+    """Return the Slurm name of a run's evaluation jobs."""
     return f"evaluate-{job.run_dir.name}"
 
 
@@ -98,10 +98,10 @@ def _state_file(run_dir: Path) -> Path:
 
 
 class EvaluationQueue:
-    """The evaluations that a training job submits. Errors are logged and never end the training.
+    """Submits evaluations from within a training job. Errors are logged and never end the training.
 
     Args:
-        job: how snapshots are evaluated; None: not at all.
+        job: how snapshots are evaluated; None: they are not evaluated.
     """
 
     def __init__(self, job: EvaluateJob | None) -> None:
@@ -114,7 +114,7 @@ class EvaluationQueue:
             self.polled = time.monotonic()
 
     def finish(self) -> None:
-        """Submit the evaluations of all remaining snapshots as one array: the training job does not stay to wait for them."""
+        """Submit the evaluations of all remaining snapshots as one array: the training job does not wait for them."""
         self._submit(all_at_once=True)
 
     def _submit(self, *, all_at_once: bool) -> None:
@@ -122,6 +122,6 @@ class EvaluationQueue:
             return
         try:
             for name in submit_pending(self.job, all_at_once=all_at_once).submitted:
-                log.info("evaluation of %s is submitted", name)
+                log.info("submitted the evaluation of %s", name)
         except (WaveganError, OSError) as error:
-            log.warning("no evaluation submitted: %s", error)
+            log.warning("cannot submit evaluations: %s", error)

@@ -1,4 +1,4 @@
-"""The submitit executor: turns a job into a batch script and submits it. What Slurm refuses becomes one line."""
+"""The submitit executor: turns a job into a batch script and submits it. Refusals by Slurm are reported on one line."""
 
 import io
 import re
@@ -43,7 +43,7 @@ def submit(executor: "SlurmExecutor", submission: Callable[[], Sequence[Any]]) -
     from submitit.core.utils import FailedJobError, FailedSubmissionError
 
     try:
-        # submitit copies sbatch's stderr to ours; the error below carries it.
+        # submitit copies sbatch's stderr to ours; the error below includes it.
         with slurm.clean_environment(), redirect_stderr(io.StringIO()):
             return [str(job.job_id) for job in submission()]
     except (FailedJobError, FailedSubmissionError) as error:
@@ -65,7 +65,7 @@ def batch_script(job: Job, name: str, command: Sequence[str]) -> str:
 
 
 def log_file(job: Job, job_id: str) -> Path:
-    """The log of a job over all its starts."""
+    """Return the path of a job's log, to which every start of the job appends."""
     return _jobs_dir(job) / f"{job_id}_0_log.out"
 
 
@@ -92,7 +92,7 @@ def _executor(job: Job, name: str, code: Path) -> "SlurmExecutor":
 
 
 def _parameters(job: Job, code: Path) -> dict[str, Any]:
-    """The job's profile in submitit's names."""
+    """Convert the job's profile to parameters of submitit's executor."""
     profile = job.profile
     optional = {
         **{key: getattr(profile, key) for key in ("partition", "account", "qos", "constraint", "cpus_per_task", "mem")},
@@ -107,7 +107,7 @@ def _parameters(job: Job, code: Path) -> dict[str, Any]:
         "stderr_to_stdout": True,
         "setup": [
             # The warning must not end the batch script before the job has installed its handler. submitit's handler treats some
-            # preemptions as time-outs and gives these jobs up, so submitit waits for a signal that is never sent.
+            # preemptions as time-outs and does not requeue these jobs, so submitit waits for a signal that is never sent.
             "trap '' USR2",
             "export SUBMITIT_PREEMPT_SIGNAL=USR1",
             *profile.setup,

@@ -13,7 +13,7 @@ from wavegan_dist.run_folder import RunFolder
 
 
 class Job(Section):
-    """What all jobs have in common."""
+    """Fields that all jobs share."""
 
     run_dir: Path = Field(description="the run folder, absolute")
     profile: Profile
@@ -25,7 +25,7 @@ class Job(Section):
 
     @property
     def folder(self) -> Path:
-        """Folder of what the run's jobs need and write."""
+        """Folder of the files that the run's jobs read and write."""
         return self.run_folder.cluster
 
     def save(self) -> Path:
@@ -54,4 +54,4 @@ class TrainJob(Job):
     """Training to the end of the run, over as many starts as necessary."""
 
     arguments: list[str] = Field(description="of wavegan train")
-    evaluation: EvaluateJob | None = Field(None, description="how each new snapshot is evaluated; null: not at all")
+    evaluation: EvaluateJob | None = Field(None, description="how each new snapshot is evaluated; null: no evaluation")

@@ -1,4 +1,4 @@
-"""A job step while it runs: the batch script's process waits for it and forwards Slurm's warning."""
+"""A running job step: the batch script's process waits for the step and forwards Slurm's warning to it."""
 
 import signal
 import subprocess
@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from wavegan_dist.log import log
 
 WARNING = signal.SIGUSR2  # not SIGUSR1, which NCCL uses
-MARGIN_SECONDS = 15  # a step that still runs this long before the job's end is given up, so that the job can be requeued
+MARGIN_SECONDS = 15  # how long before the job's end to stop waiting for the step, so that the job can still be requeued
 POLL_SECONDS = 0.5
 
 
@@ -44,7 +44,7 @@ class JobStep:
         logged = False
         while self.process.poll() is None:
             if self.warned and not logged:
-                log.info("Slurm says that the job will end; the trainers are told to save and leave")
+                log.info("Slurm will end the job soon; asked the trainers to save and exit")
                 logged = True
             if self.warned and time.monotonic() - self.warned > self.warn_seconds - MARGIN_SECONDS:
                 return

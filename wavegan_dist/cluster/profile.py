@@ -16,7 +16,7 @@ def minutes(time: str | int) -> int:
     """Convert a time as Slurm writes it (90, 90:00, 1:30:00, 1-12, 1-12:30, 1-12:30:00) to whole minutes, rounded up."""
     text = str(time)
     if not re.fullmatch(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}", text):
-        raise ValueError(f"'{text}' is no time; write MINUTES, HOURS:MINUTES:SECONDS or DAYS-HOURS")
+        raise ValueError(f"'{text}' is not a time; write MINUTES, HOURS:MINUTES:SECONDS or DAYS-HOURS")
     days, dash, rest = text.rpartition("-")
     parts = [int(part) for part in rest.split(":")]
     if dash:
@@ -45,11 +45,11 @@ class Profile(Section):
     mem: str | None = Field(None, description="memory per node, as 64G")
     exclusive: bool = False
     warn_seconds: int = Field(
-        120, ge=30, description="seconds before the time limit at which the run is told to save and leave"
+        120, ge=30, description="seconds before the time limit at which the run is asked to save and exit"
     )
     setup: list[str] = Field(default_factory=list, description="shell lines before the command: modules, environment")
     container: list[str] = Field(
-        default_factory=list, description="words in front of each Python command, such as apptainer exec image.sif"
+        default_factory=list, description="prefix of each Python command, such as apptainer exec image.sif"
     )
     python: str | None = Field(None, description="Python interpreter; null: the one that submits")
     srun: list[str] = Field(default_factory=list, description="further options of srun")

@@ -8,16 +8,16 @@ from wavegan_dist.run_folder import RunExit, RunFolder, nimg_of
 
 
 def read_exit(run_dir: Path, since: float) -> RunExit:
-    """How the trainer that was started at time `since` (seconds since 1970) ended.
+    """Return how the trainer that was started at time `since` (seconds since 1970) ended.
 
-    A trainer that was killed writes no exit.json: its state is `died` and its image that of the newest checkpoint.
+    A killed trainer writes no exit.json: the result then has the state `died` and the `nimg` of the newest checkpoint.
     """
     run = RunFolder(run_dir)
     end = run.read_exit()
     if end is not None and end.time >= since:
         return end
     checkpointed = max(map(nimg_of, run.checkpoints()), default=0)
-    return RunExit("died", checkpointed, "it ended without writing exit.json; the job's log has its last lines", time.time())
+    return RunExit("died", checkpointed, "it ended without writing exit.json; see the end of the job's log", time.time())
 
 
 class CrashLog:
@@ -25,14 +25,14 @@ class CrashLog:
 
     Args:
         folder: folder of the run's jobs.
-        job_id: the job whose crashes count; crashes of former submissions are ignored.
+        job_id: the job whose crashes count; crashes of earlier submissions are ignored.
     """
 
     def __init__(self, folder: Path, job_id: str) -> None:
         self.file, self.job_id = folder / "crashes.jsonl", job_id
 
     def add(self, crash: RunExit) -> bool:
-        """Append a crash; return whether the job got further than in all its earlier crashes."""
+        """Append a crash; return whether the job got further than in all of its earlier crashes."""
         lines = self.file.read_text().splitlines() if self.file.exists() else []
         earlier = [entry["nimg"] for entry in map(json.loads, lines) if entry["job"] == self.job_id]
         entry = {"job": self.job_id, "nimg": crash.nimg, "reason": crash.reason, "time": time.time()}

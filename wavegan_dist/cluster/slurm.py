@@ -42,7 +42,7 @@ class Allocation:
 
     Args:
         job_id: the job's id.
-        hosts: names of its nodes; the batch step and rank 0 run on the first one.
+        hosts: names of the allocated nodes; the batch step and rank 0 run on the first one.
         gpus: number of GPUs on this node.
     """
 
@@ -54,7 +54,7 @@ class Allocation:
     def from_environment(cls) -> "Allocation":
         """Read the allocation from Slurm's environment variables; raises WaveganError outside a job."""
         if "SLURM_JOB_NODELIST" not in os.environ:
-            raise WaveganError("this is no Slurm job: SLURM_JOB_NODELIST is not set; submit it with sbatch or wavegan submit")
+            raise WaveganError("not in a Slurm job: SLURM_JOB_NODELIST is not set; start the job with sbatch or wavegan submit")
         hosts = _run("scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]).split()
         return cls(os.environ["SLURM_JOB_ID"], tuple(hosts), int(os.environ.get("SLURM_GPUS_ON_NODE", 0)))
 
@@ -72,7 +72,7 @@ class Allocation:
 
 
 def is_running(job_id: str) -> bool:
-    """Whether Slurm counts the job as running. False after scancel and during a requeue, while processes may still live."""
+    """Whether Slurm counts the job as running. False after scancel and during a requeue, even if processes still run."""
     return _run("squeue", "--noheader", "--jobs", job_id, "--format", "%T").strip() == "RUNNING"
 
 

@@ -19,11 +19,11 @@ def watch(job: EvaluateJob) -> None:
         WaveganError: some evaluations failed, each twice; the message lists them.
     """
     if not job.run_dir.is_dir():
-        raise UsageError(f"{job.run_dir} is no run folder; give one such as runs/demo")
+        raise UsageError(f"{job.run_dir} is not a run folder; give one such as runs/demo")
     slurm.require_sbatch()
     printed: set[str] = set()
     while True:
-        over = run_over(job)  # before the snapshots are listed: a run that is over adds none
+        over = run_over(job)  # checked before the snapshots are listed: a run that is over adds none
         status = submit_pending(job)
         for line in status_lines(status):
             if line not in printed:
@@ -38,7 +38,7 @@ def watch(job: EvaluateJob) -> None:
 
 
 def run_over(job: EvaluateJob) -> bool:
-    """Whether the run writes no more snapshots: it is finished, or it has failed and none of its jobs is left in the queue."""
+    """Whether the run will write no more snapshots: it has finished, or it has failed and no job of it is left in the queue."""
     end = job.run_folder.read_exit()
     if end is None:
         return False

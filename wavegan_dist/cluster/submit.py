@@ -47,10 +47,10 @@ def check_batch(experiment: Experiment, profile: Profile) -> None:
 
 
 def training_script(job: TrainJob) -> str:
-    """The batch script of a training job, with the command that the job runs as a comment."""
+    """Return the batch script of a training job, with the command that the job runs as a comment."""
     return executor.batch_script(job, train_job.job_name(job.run_dir), train_command(job, PLACEHOLDER))
 
 
 def evaluation_script(job: EvaluateJob, snapshot: str, data: str) -> str:
-    """The batch script of the evaluation of one snapshot, with the command that the job runs as a comment."""
+    """Return the batch script that evaluates one snapshot, with the command that the job runs as a comment."""
     return executor.batch_script(job, evaluation_queue.job_name(job), evaluate_command(job, snapshot, data))

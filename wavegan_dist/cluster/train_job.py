@@ -1,4 +1,4 @@
-"""The batch step of a training job: starts the trainers, waits, and decides whether the job goes back into the queue.
+"""The batch step of a training job: starts the trainers, waits, and decides whether to requeue the job.
 
 Without submitit, in an sbatch script: `python -m wavegan_dist.cluster.train_job --profile NAME --run-dir DIR -- ARGUMENTS`.
 """
@@ -22,7 +22,7 @@ from wavegan_dist.log import configure, log
 
 
 def job_name(run_dir: Path) -> str:
-    """The name in Slurm of the training jobs of a run."""
+    """Return the Slurm name of a run's training jobs."""
     return f"train-{run_dir.name}"
 
 
@@ -39,7 +39,7 @@ def supervise(job: TrainJob) -> None:
     further than in its earlier crashes.
 
     Raises:
-        WaveganError: Slurm's allocation does not fit the profile, or the job crashed no further on than in an earlier crash.
+        WaveganError: Slurm's allocation does not fit the profile, or the job crashed without getting further.
     """
     allocation, started = Allocation.from_environment(), time.time()
     allocation.check(job.profile)
@@ -56,9 +56,9 @@ def supervise(job: TrainJob) -> None:
     elif not slurm.is_running(allocation.job_id):
         log.info("%s at kimg %s; Slurm has ended the job", end.state, kimg)
     elif step.warned or end.state == "interrupted":
-        _requeue(allocation, f"{end.state} at kimg {kimg}; the job goes back into the queue")
+        _requeue(allocation, f"{end.state} at kimg {kimg}; requeuing the job")
     elif CrashLog(job.folder, allocation.job_id).add(end):
-        _requeue(allocation, f"crashed at kimg {kimg} ({end.reason}); the job goes back into the queue, once for this place")
+        _requeue(allocation, f"crashed at kimg {kimg} ({end.reason}); requeuing the job; it must get further than this")
     else:
         raise WaveganError(f"crashed at kimg {kimg} again, so it is not started a third time: {end.reason}")
 

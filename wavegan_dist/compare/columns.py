@@ -16,7 +16,7 @@ from wavegan_dist.files import atomic_file
 
 @dataclass(frozen=True)
 class Column:
-    """One metric under one protocol.
+    """Comparable values of one metric: those measured under one protocol.
 
     Args:
         metric: name of the metric.
@@ -41,11 +41,11 @@ class Column:
         return {result.kimg: result.metrics[self.metric] for result in self.results(run)}
 
     def final(self, group: RunGroup) -> list[float]:
-        """The newest value of each run of a group that has one."""
+        """The newest value of each run of a group; runs without a value are left out."""
         return [list(curve.values())[-1] for curve in map(self.curve, group.runs) if curve]
 
     def floor(self, groups: Sequence[RunGroup]) -> float | None:
-        """The metric between real images, which is the same for all results of the column; None if there is no floor."""
+        """The metric between two sets of real images, equal in all results of the column; None if there is no floor."""
         results = (result for group in groups for run in group.runs for result in self.results(run))
         return next((result.floors[self.metric] for result in results if self.metric in result.floors), None)
 

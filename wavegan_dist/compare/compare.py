@@ -1,4 +1,4 @@
-"""Comparison of runs: read them, plot, write one page that needs no network."""
+"""Comparison of runs: reads the runs, draws plots and writes a self-contained HTML page."""
 
 import tempfile
 from collections.abc import Sequence

@@ -20,7 +20,7 @@ class RunGroup:
 
 
 def group_runs(runs: Sequence[LoadedRun]) -> list[RunGroup]:
-    """Group runs whose settings are equal but for `NO_DIFFERENCE`; groups are in the order of their first runs."""
+    """Group runs whose settings are equal except for `NO_DIFFERENCE`; groups are in the order of their first runs."""
     groups: dict[str, list[LoadedRun]] = {}
     for run in runs:
         settings = {key: value for key, value in run.settings.items() if key not in NO_DIFFERENCE}

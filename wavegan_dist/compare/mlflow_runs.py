@@ -28,7 +28,7 @@ def fetch(run_id: str, scratch: Path) -> Path:
         UsageError: the variable is not set, or the store has no such run.
     """
     if "MLFLOW_TRACKING_URI" not in os.environ:
-        raise UsageError(f"mlflow:{run_id}: say in which store, for example MLFLOW_TRACKING_URI=sqlite:///runs/mlflow.db")
+        raise UsageError(f"mlflow:{run_id}: set MLFLOW_TRACKING_URI to the run's store, for example sqlite:///runs/mlflow.db")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -55,7 +55,7 @@ def _download_artifacts(client: Any, run_id: str, folder: RunFolder) -> None:
 
 
 def _points(client: Any, run_id: str, metrics: Iterable[str]) -> Iterator[dict[str, float]]:
-    """The values of all metrics but those of evaluations, one dict per step, by ascending step."""
+    """Yield the values of all metrics except those of evaluations: one dict per step, by ascending step."""
     points: dict[int, dict[str, float]] = defaultdict(dict)
     for name in metrics:
         if not name.startswith("eval/"):

@@ -1,4 +1,4 @@
-"""The page of a comparison: one HTML file with its plots inside, no script, nothing from the network."""
+"""The page of a comparison: a self-contained HTML file with embedded plots and without scripts."""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -33,10 +33,10 @@ def page(groups: Sequence[RunGroup], columns: Sequence[Column], pictures: dict[s
     """
     sections = [
         ("Results", _results(groups, columns)),
-        ("Why columns are apart", _protocols(columns)),
+        ("Why a metric has several columns", _protocols(columns)),
         ("Configurations", _configurations(groups)),
         ("Cost", _cost(groups)),
-        ("Samples from equal latents", _samples(samples)),
+        ("Samples from the same latents", _samples(samples)),
         *((heading, _picture(path, heading)) for heading, path in pictures.items()),
     ]
     body = "\n".join(f"<section><h2>{escape(heading)}</h2>\n{content}</section>" for heading, content in sections if content)

@@ -25,7 +25,7 @@ PER_ROW = 3
 
 
 def draw_all(groups: Sequence[RunGroup], columns: Sequence[Column], out: Path) -> dict[str, Path]:
-    """Plot metrics, spectra, packets and training curves, as far as the runs have them.
+    """Plot metrics, spectra, packets and training curves, for which the runs have data.
 
     Args:
         groups: the runs, grouped by configuration.
@@ -73,7 +73,7 @@ def _curves(groups: Sequence[RunGroup], plots: Sequence[tuple[str, Any, float | 
 
 
 def _mean_curve(curves: Sequence[dict[float, float]]) -> tuple[list[float], list[float], list[float]]:
-    """Sorted x, and at each x the mean and standard deviation (0 for one) of the curves that have a value there."""
+    """Sorted x, and at each x the mean and standard deviation (0 for a single curve) of the curves that have a value there."""
     xs = sorted({x for curve in curves for x in curve})
     values = [[curve[x] for curve in curves if x in curve] for x in xs]
     return (
@@ -127,7 +127,7 @@ def _history(run: LoadedRun, name: str) -> dict[float, float]:
 
 
 def _figure(plots: int, height: float) -> "tuple[Figure, list[Axes]]":
-    """A figure with axes for so many plots, `PER_ROW` in a row, each `height` inches high."""
+    """Create a figure with axes for `plots` plots, `PER_ROW` in a row, each `height` inches high."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

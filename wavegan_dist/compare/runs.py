@@ -18,7 +18,7 @@ MLFLOW = "mlflow:"
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """What a comparison needs of one run.
+    """The data of one run that a comparison uses.
 
     Args:
         name: name of the run folder, or of the run in MLflow.
@@ -63,7 +63,7 @@ def read_run(source: str, scratch: Path) -> LoadedRun:
     """
     run = RunFolder(fetch(source.removeprefix(MLFLOW), scratch) if source.startswith(MLFLOW) else Path(source))
     if not run.config.is_file():
-        raise UsageError(f"{source} is not a run: config.yaml is not there; give a folder such as runs/demo, or mlflow:RUN_ID")
+        raise UsageError(f"{source} is not a run: it has no config.yaml; give a folder such as runs/demo, or mlflow:RUN_ID")
     snapshots = run.snapshots()
     return LoadedRun(
         name=run.path.resolve().name,
@@ -86,7 +86,7 @@ def _environment(path: Path) -> dict[str, Any]:
 
 
 def _points(path: Path) -> list[dict[str, float]]:
-    """The lines of metrics.jsonl. The last line may be incomplete while the run is training, and is then left out."""
+    """Read the lines of metrics.jsonl. A last line that is incomplete, because the run is still training, is left out."""
     lines = path.read_text().splitlines() if path.exists() else []
     points = []
     for number, line in enumerate(lines, 1):

@@ -1,4 +1,4 @@
-"""The experiment: typed settings (schema), read from YAML and `key=value` overrides (loading), with plain errors (explain)."""
+"""The experiment: typed settings (schema), read from YAML and overrides (loading), with one-line error messages (explain)."""
 
 from wavegan_dist.config.explain import FileKind, yaml_text
 from wavegan_dist.config.loading import differences, load, parse

@@ -1,4 +1,4 @@
-"""Reads the YAML and JSON files that users write and explains in one line what is wrong with one.
+"""Read the YAML and JSON files that users write, and report mistakes in them on one line.
 
 Experiments, Slurm profiles, hardware files, indexes of shards and DeepSpeed configurations are all read and validated here, so
 that the same mistake gets the same message in each of them.
@@ -38,7 +38,7 @@ class FileKind:
         advice: what to do about a malformed file or an unknown key.
         decode: `yaml.safe_load`, `yaml_text` or `json.loads`.
         missing: what to do about a missing key, which replaces {key}; by default `advice`.
-        always_advise: append `advice` to all errors, for files that a command can write again.
+        always_advise: append `advice` to all errors, for files that a command can regenerate.
     """
 
     name: str
@@ -71,7 +71,7 @@ class FileKind:
         return tree
 
     def validate(self, model: type[Model], tree: dict[str, Any], path: str) -> Model:
-        """Make a model of a mapping. Raises UsageError, which explains every invalid key in one line."""
+        """Build a model from a mapping. Raises a UsageError that explains every invalid key, on one line."""
         try:
             return model.model_validate(tree)
         except ValidationError as error:
@@ -101,7 +101,7 @@ class FileKind:
 def nearest(word: str, choices: Sequence[str]) -> str:
     """Return "; did you mean 'CHOICE'?" for a misspelled word, or "" if no choice is similar.
 
-    Dotted keys are compared as a whole first, then by their last part.
+    Full dotted keys are compared first, then their last parts.
     """
     by_leaf = {choice.rpartition(".")[2]: choice for choice in choices}
     close = difflib.get_close_matches(word, choices, 1, 0.6)

@@ -27,7 +27,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
 
 
 def parse(tree: dict[str, Any], source: str) -> Experiment:
-    """Make an experiment of a nested mapping; `source` is what an error calls the mapping. Raises UsageError as `load` does."""
+    """Build an experiment from a nested mapping; errors call the mapping `source`. Raises UsageError as `load` does."""
     return CONFIG.validate(Experiment, tree, source)
 
 

@@ -76,7 +76,7 @@ def _type(annotation: Any) -> str:
 
 
 def _bounds(field: FieldInfo) -> Iterator[str]:
-    """Yield the limits of a number, such as "> 0", also of one that may be null."""
+    """Yield the limits of a numeric setting, such as "> 0", including one that may be null."""
     nested = [entry for part in get_args(field.annotation) if get_origin(part) is Annotated for entry in get_args(part)[1:]]
     for limit in (*field.metadata, *nested):
         for bound, (attribute, sign) in BOUNDS.items():

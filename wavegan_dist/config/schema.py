@@ -96,7 +96,7 @@ class ModelConfig(Section):
             return int(z_dim // 2)
         if not 1 <= value < z_dim:
             nearest = min(max(value, 1), z_dim - 1)
-            raise ValueError(f"{value} leaves a half of the latent empty; the nearest of 1..{z_dim - 1} is {nearest}")
+            raise ValueError(f"{value} leaves one part of the latent empty; the nearest of 1..{z_dim - 1} is {nearest}")
         return value
 
     @field_validator("attention_at")
@@ -198,7 +198,7 @@ class TrainConfig(Section):
     @classmethod
     def _check_deepspeed(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is not None and info.data.get("strategy") == "ddp":
-            raise ValueError("settings for DeepSpeed, but train.strategy is ddp; choose zero1, zero2 or zero3, or leave it out")
+            raise ValueError("settings for DeepSpeed, but train.strategy is ddp; choose a zero strategy or unset this key")
         return value
 
 
@@ -233,7 +233,7 @@ class TrackingConfig(Section):
     @classmethod
     def _check_uri(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(MLFLOW_SCHEMES):
-            raise ValueError(f"{value} is no MLflow store; give sqlite:///FILE or http://HOST:PORT")
+            raise ValueError(f"{value} is not an MLflow store; give sqlite:///FILE or http://HOST:PORT")
         return value
 
 

@@ -10,7 +10,7 @@ from wavegan_dist.wavelet import dwt
 
 CHUNK_PIXELS = 2**19  # pixels transformed at once: page faults of larger buffers would cost more than the transform
 
-BandSums = NDArray[np.float64]  # [4, 3]; rows low, lh, hl, hh; columns number of values, sum, sum of squares
+BandSums = NDArray[np.float64]  # [4, 3]; rows: low, lh, hl, hh; columns: number of values, sum, sum of squares
 
 
 class BandStdAccumulator:
@@ -22,7 +22,7 @@ class BandStdAccumulator:
 
     def __init__(self) -> None:
         self._chunk: list[NDArray[np.uint8]] = []
-        self._sums = torch.zeros(4, 3, dtype=torch.float64)  # as BandSums
+        self._sums = torch.zeros(4, 3, dtype=torch.float64)  # layout of BandSums
 
     def add(self, image_hwc: NDArray[np.uint8]) -> None:
         """Add one uint8 image [H, W, 3]; all images must have the same size."""

@@ -19,15 +19,15 @@ from wavegan_dist.data.sources import Picture
 from wavegan_dist.errors import UsageError
 from wavegan_dist.files import atomic_file, locked
 
-CHUNKS = 64  # target number of chunks, so that every worker has some
-MIN_PICTURES, MAX_PICTURES = 8, 256  # per chunk; where pictures are cut into many patches, one picture is enough
+CHUNKS = 64  # target number of chunks: enough to give every worker some
+MIN_PICTURES, MAX_PICTURES = 8, 256  # per chunk; the minimum is 1 where pictures are cut into many patches
 LOSSLESS = ("png", "webp")
 
 
 class Chunk(NamedTuple):
     """Consecutive pictures of the source and the files of their encoded images.
 
-    PATH.bin holds the encoded images, one after another. PATH.npz holds their ends and labels and is written last.
+    PATH.bin holds the encoded images, one after another. PATH.npz holds their end offsets and labels and is written last.
     """
 
     path: Path
@@ -41,7 +41,7 @@ class Chunk(NamedTuple):
         return self.path.with_suffix(".npz").exists()
 
     def read(self) -> tuple[NDArray[np.int64], NDArray[np.int64], BandSums]:
-        """Read the end of each image in PATH.bin [images], its label [images], and the band sums of the chunk."""
+        """Read the end offset of each image in PATH.bin [images], its label [images], and the band sums of the chunk."""
         with np.load(self.path.with_suffix(".npz"), allow_pickle=False) as file:
             return file["ends"], file["labels"], file["sums"]
 
@@ -50,8 +50,8 @@ class Chunk(NamedTuple):
 def work_folder(out: Path, settings: Mapping[str, object]) -> Iterator[Path]:
     """Yield the folder of the chunks, `.OUT.partial` beside `out`, locked against other writers.
 
-    The folder is removed when the block ends. If the block raises and images are encoded already, the folder is kept for the
-    next write with the same settings.
+    The folder is removed when the block ends. If the block raises after some images were encoded, the folder stays for the next
+    write with the same settings.
 
     Raises:
         UsageError: another process is writing to `out`, or the folder holds chunks of other settings.

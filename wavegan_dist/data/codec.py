@@ -31,8 +31,8 @@ class DecodeError(WaveganError):
     """Bytes that do not decode to an image of the expected size.
 
     Args:
-        reason: the rest of a sentence that begins with the name of the image, such as "is 8x8 px but the index says 32x32".
-            The caller, who knows the name, adds it.
+        reason: the error message without its subject, such as "is 8x8 px but the index says 32x32". The caller prepends the
+            name of the image.
     """
 
     def __init__(self, reason: str) -> None:
@@ -96,8 +96,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def _fast_decoder(content: bytes) -> Callable[..., object] | None:
     """Choose the decoder for an image that needs no conversion; None if Pillow must decode and convert the image.
 
-    Only the header is inspected, up to the pixel data (PNG) or the quantization tables (JPEG): EXIF data and transparency
-    are declared before those.
+    Only the header is inspected, up to the pixel data (PNG) or the quantization tables (JPEG): EXIF data and transparency are
+    declared earlier in the file.
     """
     if content.startswith(b"\xff\xd8"):
         return None if b"Exif\0" in content[: content.find(b"\xff\xdb")] else _decode_jpeg

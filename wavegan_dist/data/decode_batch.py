@@ -31,7 +31,7 @@ def decode_batch(reader: Reader, rows: RowIndices, out_bhwc: Tensor) -> list[Dat
     arbitrary values.
 
     Returns:
-        The errors, one or more for each image that could not be read; empty if all could.
+        The errors, one or more for each image that could not be read; empty if all images were read.
     """
     decoded, errors = [], []
     for slot, (location, out_hwc) in enumerate(zip(reader.locations(rows), out_bhwc.numpy(), strict=True)):

@@ -1,4 +1,4 @@
-"""Shards and images that cannot be read: what is wrong with each, and the log of a run that lists each of them once."""
+"""Errors of shards and images that cannot be read, and the log of a run that lists each of these shards and images once."""
 
 import json
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class DataError:
 
     Args:
         shard: file name of the shard.
-        reason: the rest of a sentence that begins with the image or the shard, such as "is cut short".
+        reason: the error message without its subject, which is the image or the shard, such as "is cut short".
         row: row of the image in the index; None if the error concerns the shard as a whole.
         image: key of the image; None if the error concerns the shard as a whole.
     """
@@ -33,10 +33,10 @@ class DataError:
 
 
 class DataErrorLog:
-    """Lists and counts the shards and images that any rank of a run could not read, each of them once.
+    """Lists and counts the shards and images that any rank of a run could not read, each one once.
 
     The loader of each rank calls `record`; all ranks together call `sync`. An image that fails again in a later epoch is
-    neither listed nor counted again. The entries of an existing file count as well: a resumed run continues its log.
+    neither listed nor counted again. The entries of an existing file count, too: a resumed run continues its log.
 
     Args:
         group: the process group.
@@ -53,7 +53,7 @@ class DataErrorLog:
             self._add([DataError(**json.loads(line)) for line in path.read_text().splitlines()])
 
     def record(self, errors: Sequence[DataError]) -> None:
-        """Keep errors of this rank until the next `sync`. Not collective."""
+        """Store errors of this rank until the next `sync`. Not collective."""
         self._pending += errors
 
     def sync(self) -> dict[str, float]:
@@ -75,12 +75,12 @@ class DataErrorLog:
             raise WaveganError(
                 f"{images} of {self.index.count} images cannot be read, more than data.max_bad_fraction = "
                 f"{self.max_bad_fraction:g} allows; last {list(self._listed.values())[-1]}; {self.path} lists them; "
-                "repair the dataset or allow for more"
+                "repair the dataset or raise the limit"
             )
         return {"data/bad_images": float(images), "data/bad_shards": float(len(self._listed) - images)}
 
     def _add(self, errors: Sequence[DataError]) -> list[DataError]:
-        """Mark errors as listed. Returns those that were not listed before; of several for one image, the last."""
+        """Mark errors as listed. Returns the errors that were not listed before; only the last one if an image has several."""
         new = {(error.shard, error.row): error for error in errors if (error.shard, error.row) not in self._listed}
         self._listed |= new
         return list(new.values())

@@ -25,7 +25,7 @@ INDEX = FileKind(
 )
 _MEMBERS_ADVICE = "copy it again, or create it again with `wavegan shards index`"
 
-Members = NDArray[np.int64]  # [images, 3]; columns offset of the encoded image in its shard, size in bytes, label or -1
+Members = NDArray[np.int64]  # [images, 3]; columns: offset of the encoded image in its shard, size in bytes, label or -1
 
 
 class IndexModel(BaseModel):
@@ -37,7 +37,7 @@ class IndexModel(BaseModel):
 class Shard(IndexModel):
     """One tar of the dataset."""
 
-    file: str = Field(description="name of the tar, which lies beside index.json")
+    file: str = Field(description="name of the tar, in the folder of index.json")
     images: int = Field(ge=1)
     bytes: int = Field(ge=1)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
@@ -69,7 +69,7 @@ class Index(IndexModel):
     encoding: Literal["png", "jpg", "webp", "mixed"]
     classes: list[str] = Field([], description="names of the labels 0, 1, ...; empty if unknown")
     band_std: BandStd
-    members_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="digest of members.npy, which lies beside index.json")
+    members_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="digest of members.npy")
     shards: list[Shard] = Field(min_length=1)
     _storage: Storage = PrivateAttr(default=Storage(".", None, 0))
 

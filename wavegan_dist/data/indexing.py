@@ -1,4 +1,4 @@
-"""`wavegan shards index`: write an index for WebDataset tars of other tools, without changing the tars."""
+"""`wavegan shards index`: write an index for WebDataset tars that another tool wrote, without changing the tars."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import sha256
 from wavegan_dist.processes import parallel_map
 
-# Encoding, as the index calls it, of each file extension that training reads.
+# File extensions that training reads, and the name of each encoding in the index.
 TRAINING_ENCODINGS = {"png": "png", "jpg": "jpg", "jpeg": "jpg", "webp": "webp"}
 BAND_STD_IMAGES = 10_000  # number of randomly drawn images from which the standard deviations of the bands are estimated
 
@@ -62,6 +62,8 @@ def index_shards(folder: Path, *, workers: int = 1) -> Index:
 
 
 class _ShardScan(NamedTuple):
+    """The index entries of one tar, read from its headers."""
+
     shard: Shard
     members: Members
     size: int  # of its images, in pixels
@@ -69,6 +71,8 @@ class _ShardScan(NamedTuple):
 
 
 class _DrawnImages(NamedTuple):
+    """Images of one tar from which the band statistics are estimated."""
+
     path: Path
     size: int  # of the images, in pixels
     members: Members

@@ -47,7 +47,7 @@ def training_batches(
     global_batch = world_size * batch_size, whatever the number of workers. Training therefore resumes at any image, and each
     image of an epoch is seen once, even if the number of ranks changes. If a GPU is present, batches are in pinned memory.
 
-    The memory of a batch may be overwritten when the next batch is requested: clone what must be kept.
+    The memory of a batch may be overwritten when the next batch is requested: clone a batch to keep it.
 
     Args:
         index: the dataset.
@@ -56,7 +56,7 @@ def training_batches(
         start_nimg: number of images that all ranks together have seen before.
         rank: this rank.
         world_size: number of ranks.
-        workers: decoding processes, started at once and stopped by closing the generator; 0 decodes in this process.
+        workers: decoding processes, started immediately and stopped by closing the generator; 0 decodes in this process.
         max_bad_fraction: largest fraction of the images that may be in missing shards.
         on_errors: called in this process with the errors of a batch, whose unreadable images are replaced by others of the
             batch. None raises the error instead.
@@ -68,7 +68,7 @@ def training_batches(
     check_present(index, max_bad_fraction)
     share = slice(rank * batch_size, (rank + 1) * batch_size)
     batch_rows = _BatchRows(index, seed, start_nimg, batch_size * world_size, share)
-    # DataLoader requests a worker's next batch while the current batch is in use: one buffer more than are prefetched.
+    # DataLoader requests a worker's next batch while the current batch is in use, so one extra buffer is needed.
     buffers = shared_buffers(workers * PREFETCH + 1, batch_size, index.size)
     decoded = _iterate(_DecodedBatches(batch_rows, Reader(index), buffers), workers)
     return _without_errors(((_pinned(buffers[slot]), errors) for slot, errors in decoded), on_errors)
@@ -136,7 +136,7 @@ def epoch_keys(
 
 @dataclass
 class _BatchRows(Dataset[RowIndices]):
-    """Item n is the rows of one rank's share of global batch n, counted from image `first` of the run."""
+    """Dataset whose item n is one rank's share of global batch n, as rows of the index; batch 0 begins at image `first`."""
 
     index: Index
     seed: int
@@ -153,7 +153,7 @@ class _BatchRows(Dataset[RowIndices]):
 
 @dataclass
 class _DecodedBatches(Dataset[tuple[int, list[DataError]]]):
-    """Item n is batch n, decoded into one of the buffers: the position of that buffer, and the errors of the batch."""
+    """Dataset whose item n is batch n, decoded into a shared buffer: returns the buffer's number and the batch's errors."""
 
     batch_rows: _BatchRows
     reader: Reader

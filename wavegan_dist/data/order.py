@@ -1,7 +1,7 @@
-"""The order in which training sees the images: a pure function of (seed, epoch, index), computed by every process alone.
+"""The order in which training sees the images: a pure function of (seed, epoch, index), which every process computes by itself.
 
-`Order` has the role of `DistributedSampler`, with two differences. It permutes shards and windows of shards rather than single
-images, so that reading stays local and a node caches few shards. And it answers "which images does the global batch at
+`Order` plays the role of `DistributedSampler`, with two differences. It permutes shards and windows of shards rather than
+single images, so that reading stays local and a node caches few shards. And it answers "which images does the global batch at
 position n hold?" without generating the positions before n, so that training resumes at any image with any number of ranks.
 
 How an epoch is ordered:
@@ -51,7 +51,7 @@ Value = TypeVar("Value")
 
 
 class Order:
-    """The endless order of the images of a dataset: one epoch after another, each with permutations of its own.
+    """The endless order of the images of a dataset: one epoch after another, each with its own permutations.
 
     Args:
         starts: int64 [shards + 1], the row of each shard's first image, then the number of images (`Index.starts`).

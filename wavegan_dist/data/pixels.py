@@ -33,7 +33,7 @@ def center_crop(image: Image.Image, size: int) -> Pixels:
 
 
 def patches(image: Image.Image, size: int, stride: int) -> Iterator[Pixels]:
-    """Yield the patches [size, size, 3] of an RGB image in row-major order, except flat ones; none of a smaller image."""
+    """Yield the patches [size, size, 3] of an RGB image in row-major order, without flat ones; none if the image is smaller."""
     pixels_hwc = np.asarray(image)
     height, width = pixels_hwc.shape[:2]
     if width < size:

@@ -37,7 +37,7 @@ class UnreadableError(WaveganError):
 
 
 class Reader:
-    """Reads encoded images by row and keeps recently used shards open. A pickled copy opens files of its own.
+    """Reads encoded images by row and keeps recently used shards open. An unpickled copy opens its own files.
 
     Args:
         index: the dataset; shards of a remote dataset are downloaded into its cache when they are first read.
@@ -71,7 +71,7 @@ class Reader:
         if len(content) < size:
             shard = self.index.shards[number]
             reason = f"is cut short: {os.fstat(descriptor).st_size:,} of {shard.bytes:,} bytes"
-            image_error = self.image_error(location, "lies beyond the end of its shard")
+            image_error = self.image_error(location, "is beyond the end of its shard")
             raise UnreadableError([DataError(shard.file, reason), image_error])
         return content
 
@@ -112,5 +112,5 @@ def check_present(index: Index, max_bad_fraction: float) -> None:
         names = ", ".join(shard.file for shard in missing[:3]) + (", ..." if len(missing) > 3 else "")
         raise UsageError(
             f"{len(missing)} of {len(index.shards)} shards ({images} images) are missing from {index.folder}: {names}; "
-            "copy or write them again, or allow for it with data.max_bad_fraction"
+            "copy or write them again, or raise data.max_bad_fraction"
         )

@@ -62,7 +62,7 @@ def read(url: str, consume: Callable[[Iterator[bytes]], Result]) -> Result:
         except TransferError as failure:
             if delay is None or not failure.transient:
                 reason = f"{failure}, {attempt} times" if delay is None else str(failure)
-                raise WaveganError(f"cannot read {url} ({reason}); check the address and who may read it") from failure
+                raise WaveganError(f"cannot read {url} ({reason}); check the address and its read permissions") from failure
             time.sleep(delay)
     raise AssertionError  # the last attempt returns or raises
 
@@ -77,7 +77,7 @@ def _blocks(url: str) -> Generator[bytes, None, None]:
     except HTTPError as error:
         transient = error.code >= 500 or error.code in _TRANSIENT_STATUS
         raise TransferError(f"HTTP {error.code} {error.reason}", transient) from error
-    except Exception as error:  # every fsspec file system raises exceptions of its own
+    except Exception as error:  # every fsspec file system has its own exceptions
         message = " ".join(f"{type(error).__name__}: {error}".split())
         raise TransferError(message, transient=not isinstance(error, _PERMANENT)) from error
 

@@ -174,7 +174,8 @@ def _class_labels(names: Sequence[str], source: str) -> tuple[list[int], list[st
         shared += 1
     if not folders or any(len(parts) == shared for parts in folders):
         raise UsageError(
-            f"{source} does not have one folder per class and at least two classes; sort its pictures so or omit --labels"
+            f"{source} does not have one folder per class and at least two classes; "
+            "arrange its pictures like that or omit --labels"
         )
     classes = sorted({parts[shared] for parts in folders})
     numbers = {name: number for number, name in enumerate(classes)}
@@ -233,7 +234,7 @@ def _dataset(kind: str, root: str) -> Any:
         raise UsageError(f"'{kind}' is not a torchvision dataset; write torchvision:CIFAR10:FOLDER, for example")
     try:
         return getattr(datasets, kind)(root)
-    except Exception as error:  # every dataset raises exceptions of its own
+    except Exception as error:  # every dataset has its own exceptions
         raise UsageError(
-            f"torchvision cannot open {kind} in {root} ({error}); put it there first: nothing is downloaded"
+            f"torchvision cannot open {kind} in {root} ({error}); download it there first: this command downloads nothing"
         ) from error

@@ -21,7 +21,7 @@ from wavegan_dist.data import remote
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import locked
 
-GRACE = 30.0  # seconds after a path is returned during which its file is not deleted: the caller opens it meanwhile
+GRACE = 30.0  # seconds for which the file of a returned path is not deleted, so that the caller can open it
 
 _CACHED = "[0-9a-f]" * 16 + "-*"  # pattern of the names of cached files; no other file in the folder is touched
 _ADVICE = "copy the dataset there again, with its index"
@@ -108,20 +108,20 @@ class Storage:
             sha256: expected hex digest. Size and digest are checked for downloads only: local files are used as they are.
 
         Raises:
-            UsageError: the file is larger than the cache may be.
+            UsageError: the file is larger than `cache_bytes`.
             WaveganError: the file cannot be downloaded, does not have the expected content, or the cache is not writable.
         """
         if not self.is_remote or self.cache is None:
             return Path(self.base, file)
         if (size or 0) > self.cache_bytes:
-            raise UsageError(f"{file} of {size:,} bytes is larger than the cache may be ({self.cache_bytes:,}); allow more")
+            raise UsageError(f"{file} of {size:,} bytes exceeds the cache limit, {self.cache_bytes:,} bytes; raise the limit")
         path = self.cache / f"{sha256[:16]}-{file}"
         try:
             if not _is_complete(path, size):
                 self._fetch(file, size, sha256, path)
         except OSError as error:
             raise WaveganError(
-                f"cannot keep {file} in the cache {self.cache}: {error.strerror}; make room or move it"
+                f"cannot keep {file} in the cache {self.cache}: {error.strerror}; free space or move the cache"
             ) from error
         return path
 
@@ -153,7 +153,7 @@ class Storage:
             remote.read(self._url(file), lambda blocks: _save(blocks, out, name, size, sha256))
 
     def _make_room(self) -> None:
-        """Delete what killed processes left, then the least recently requested files, until the cache fits `cache_bytes`."""
+        """Delete files that killed processes left behind, then the least recently requested files, until the cache fits."""
         assert self.cache
         for part in self.cache.glob(f".{_CACHED}.part"):
             _remove_stale(part)
@@ -185,7 +185,7 @@ def _save(blocks: Iterator[bytes], out: IO[bytes], name: str, size: int | None, 
     out.truncate()
     out.flush()
     if size is not None and received < size:
-        raise remote.TransferError(f"{received:,} bytes came, the index says {size:,}")
+        raise remote.TransferError(f"received {received:,} bytes, the index says {size:,}")
     if digest.hexdigest() != sha256:
         raise WaveganError(f"{name} has the sha256 {digest.hexdigest()[:16]}..., the index says {sha256[:16]}...; {_ADVICE}")
 

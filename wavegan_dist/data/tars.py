@@ -1,4 +1,4 @@
-"""Write, list and look into WebDataset tars: members are named `KEY.EXTENSION`, and the members of one key form a sample."""
+"""Write, list and read WebDataset tars: members are named `KEY.EXTENSION`, and the members of one key form a sample."""
 
 import re
 import tarfile
@@ -28,14 +28,14 @@ class Member(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """An image of a tar and its label, -1 if it has none."""
+    """An image of a tar and its label; the label is -1 if the image has none."""
 
     image: Member
     label: int
 
 
 def write_tar(path: Path, files: Iterable[tuple[str, bytes]]) -> list[tuple[str, tuple[int, int]]]:
-    """Write (name, content) pairs as a tar. Its bytes depend on those pairs alone: headers carry no times or owners.
+    """Write (name, content) pairs as a tar. The bytes of the tar depend on those pairs only: headers carry no times or owners.
 
     Returns:
         (name, (offset, size)) of each content, in bytes.
@@ -65,10 +65,10 @@ def walk(path: Path) -> Iterator[Member]:
                         yield from _member(path, header)
                 end = tar.offset
         except (tarfile.TarError, EOFError, ValueError) as error:
-            raise WaveganError(f"{path} is not a complete tar ({error}); copy it again or write it anew") from error
+            raise WaveganError(f"{path} is not a complete tar ({error}); copy or write it again") from error
         file.seek(end)
         if file.read(BLOCK) != bytes(BLOCK):
-            raise WaveganError(f"{path} is damaged or cut short at byte {end:,}; copy it again or write it anew")
+            raise WaveganError(f"{path} is damaged or cut short at byte {end:,}; copy or write it again")
 
 
 def pair_labels(path: Path, members: Iterable[Member], extensions: Collection[str]) -> list[Sample]:
@@ -80,7 +80,7 @@ def pair_labels(path: Path, members: Iterable[Member], extensions: Collection[st
         extensions: extensions of images.
 
     Raises:
-        WaveganError: a key has two images or two labels, or a .cls member does not hold a number from 0.
+        WaveganError: a key has two images or two labels, or a .cls member does not hold an integer >= 0.
     """
     images: dict[str, Member] = {}
     labels: dict[str, Member] = {}
@@ -146,7 +146,7 @@ def _label(path: Path, file: BinaryIO, member: Member) -> int:
     text = file.read(min(member.size, 20)).strip()
     if not text.isdigit():
         raise WaveganError(
-            f"{member.name} in {path} holds {text!r}, not a class number from 0; correct or remove the .cls members"
+            f"{member.name} in {path} holds {text!r}, not a class number >= 0; correct or remove the .cls members"
         )
     return int(text)
 

@@ -76,6 +76,8 @@ def save_sheet(index: Index, path: Path) -> None:
 
 
 class _ShardCheck(NamedTuple):
+    """A shard to check, and what the index says about it."""
+
     path: Path
     shard: Shard
     members: Members | None  # rows of the shard; None if members.npy cannot be read

@@ -28,7 +28,7 @@ Encoding = Literal["png", "jpg", "webp"]
 MAX_SHARD_IMAGES = 2048  # images per shard unless `shard_images` is given
 SHARD_MULTIPLE = 8  # the number of shards is a multiple of this, so that 2, 4 or 8 ranks share them evenly
 
-EncodedImages = NDArray[np.int64]  # [images, 4]; columns chunk, offset in the chunk's .bin file, size in bytes, label
+EncodedImages = NDArray[np.int64]  # [images, 4]; columns: chunk, offset in the chunk's .bin file, size in bytes, label
 
 
 def write_shards(

@@ -1,4 +1,4 @@
 """Evaluation of snapshots: metrics between generated and real images.
 
-Nothing is imported by this package itself: `wavegan_dist.evaluate.result` must stay free of torch.
+This file imports nothing, so that `wavegan_dist.evaluate.result` can be imported without torch.
 """

@@ -14,9 +14,9 @@ RESAMPLES = 200
 def bootstrap_intervals(
     names: Sequence[str], values_of_means: Callable[[Tensor, Tensor], Tensor], real: Tensor, generated: Tensor, seed: int
 ) -> dict[str, tuple[float, float]]:
-    """95% percentile bootstrap (Efron 1979) of values that are functions of mean features.
+    """Compute 95% percentile bootstrap intervals (Efron 1979) of values that are functions of mean features.
 
-    The images of both sets are drawn again with replacement, 200 times.
+    The images of both sets are resampled with replacement 200 times.
 
     Args:
         names: names of the values.

@@ -23,7 +23,7 @@ from wavegan_dist.files import atomic_file
 from wavegan_dist.log import log
 
 DIGEST_BYTES = 32
-CacheKey = dict[str, Any]  # may hold whatever JSON can
+CacheKey = dict[str, Any]  # any JSON-serializable values
 
 
 def cache_folder() -> Path:
@@ -42,7 +42,7 @@ def read(key: CacheKey) -> dict[str, Tensor] | None:
 
 
 def write(key: CacheKey, tensors: dict[str, Tensor]) -> None:
-    """Write an entry; if that fails, log a warning and go on."""
+    """Write an entry; if writing fails, log a warning and continue."""
     body = save({name: tensor.contiguous() for name, tensor in tensors.items()})
     path = _path(key)
     # A job on another node may have the same process id and be writing the same entry.

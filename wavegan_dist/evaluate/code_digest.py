@@ -6,8 +6,8 @@ from pathlib import Path
 
 import wavegan_dist
 
-# Evaluation may import the rooms wavelet, model and data (tests/test_rooms.py). Of the foundation, only these two files take
-# part in the numbers: counted.py draws latents and subsets, images.py rounds pixels. The rest reads, writes and reports.
+# Evaluation imports the packages wavelet, model and data (tests/test_rooms.py). Of the top-level modules, only two affect the
+# numbers: counted.py draws latents and subsets, images.py rounds pixels. The others read, write and report.
 SOURCES = (
     "counted.py",
     "images.py",

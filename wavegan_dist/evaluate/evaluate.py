@@ -1,4 +1,4 @@
-"""Evaluation of one snapshot: every generated image is made once and shown to every metric."""
+"""Evaluation of one snapshot: each image is generated once and used by all metrics."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

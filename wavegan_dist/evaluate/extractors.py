@@ -26,7 +26,7 @@ class Extractor:
         name: name of the extractor in the names of metrics.
         module: frozen network, uint8 [B, 3, H, W] to a tuple with features [B, dims].
         dims: number of features.
-        protocol: everything but the images that the features depend on.
+        protocol: everything that the features depend on, except the images.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""A feature: what is computed from each image, and which statistics of it are accumulated."""
+"""A feature: what is computed from each image, and which statistics are accumulated over images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Feature(Generic[StatisticsT]):
     Args:
         name: identifies the feature: metrics that name the same feature share its statistics.
         extract: uint8 [B, 3, S, S] to the features that `statistics.update` takes.
-        protocol: everything but the images that the features depend on.
+        protocol: everything that the features depend on, except the images.
         statistics: `FeatureRows` or `Moments`.
     """
 

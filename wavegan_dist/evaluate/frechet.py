@@ -10,7 +10,7 @@ def gaussian_frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: 
         d = |m1 - m2|^2 + tr C1 + tr C2 - 2 tr (C1 C2)^(1/2)
 
     With C = L L^T, the last trace is the sum of the singular values of L1^T L2. Unlike the eigenvalues of C1 C2, the singular
-    values are real and non-negative and need no square root, so nearly singular covariances do no harm.
+    values are real and non-negative and need no square root, so nearly singular covariances are no problem.
 
     Args:
         mean1, mean2: float64 [..., D].

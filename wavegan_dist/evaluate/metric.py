@@ -9,12 +9,12 @@ from wavegan_dist.evaluate.statistics import StatisticsT
 
 @dataclass(frozen=True)
 class MetricResult:
-    """The values of one metric; everything in it can be written as JSON.
+    """The values of one metric; all fields are JSON-serializable.
 
     Args:
         metrics: name to value.
-        tables: what the values summarize, by name.
-        intervals: 95% bootstrap intervals [low, high] of those values for which an interval is cheap.
+        tables: the detailed values that the metrics summarize, by table name.
+        intervals: 95% bootstrap intervals [low, high], by name of the value; only for values whose interval is cheap.
     """
 
     metrics: dict[str, float]
@@ -23,13 +23,13 @@ class MetricResult:
 
 
 class Metric(Protocol[StatisticsT]):
-    """A distance, or several, between two sets of images.
+    """One or several distances between two sets of images.
 
     Attributes:
         name: what error messages call the metric.
         minimum: the smallest number of images per set for which the metric is defined.
-        feature: what the metric needs of each set of images.
-        protocol: everything but the images that the values depend on.
+        feature: the feature whose statistics over each set of images the metric compares.
+        protocol: everything that the values depend on, except the images.
     """
 
     name: str

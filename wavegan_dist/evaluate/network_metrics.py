@@ -1,4 +1,4 @@
-"""Fréchet distance, KID, precision and recall of the features of a trained network, by torch-fidelity's own functions.
+"""Fréchet distance, KID, precision and recall of the features of a trained network, computed by torch-fidelity's functions.
 
 The Fréchet distance is called FID only with the Inception weights that define FID; with EfficientNet-Lite0, it is
 `fd_efflite0@128`. All of these depend strongly on the number of images: never compare values of different counts.
@@ -35,7 +35,7 @@ class FrechetDistance:
         self.protocol = {"extractor": extractor.name, **extractor.protocol}
 
     def compare(self, real: FeatureRows, generated: FeatureRows) -> MetricResult:
-        """Compute the one value `name`."""
+        """Compute the single value `name`."""
         return MetricResult({self.name: feature_frechet_distance(real.rows(), generated.rows())})
 
 
@@ -60,7 +60,7 @@ class KernelDistance:
         }  # fmt: skip
 
     def compare(self, real: FeatureRows, generated: FeatureRows) -> MetricResult:
-        """Compute the one value `name` and its interval."""
+        """Compute the single value `name` and its interval."""
         features = real.rows(), generated.rows()
         return MetricResult(
             {self.name: kernel_distance(*features, self.subset, self.seed)},
@@ -102,7 +102,7 @@ def feature_frechet_distance(real: Tensor, generated: Tensor) -> float:
 def kernel_distance(real: Tensor, generated: Tensor, subset: int, seed: int) -> float:
     """torch-fidelity's KID between features [N, D] and [M, D]: the mean over 100 random subsets of `subset` images.
 
-    Computed in float32 as torch-fidelity does; float64 would change the value by about 4e-6 of itself.
+    Computed in float32 as torch-fidelity does; float64 would change the value by a relative 4e-6.
     """
     kid = require("torch_fidelity.metric_kid", "kid")
     options = {"kid_subsets": KID_SUBSETS, "kid_subset_size": subset, "rng_seed": seed, "verbose": False}
@@ -110,10 +110,10 @@ def kernel_distance(real: Tensor, generated: Tensor, subset: int, seed: int) -> 
 
 
 def resampled_kernel_distances(real: Tensor, generated: Tensor, seed: int) -> Tensor:
-    """The unbiased squared MMD that KID estimates, for images drawn again with replacement.
+    """The unbiased squared MMD that KID estimates, for images resampled with replacement.
 
     Each kernel value is computed once and weighted by how often its two images were drawn. Pairs of an image with itself or
-    with its own copies are left out, because these pairs would increase the distance.
+    with a copy of itself are left out: these pairs would bias the distance upwards.
 
     Args:
         real, generated: features [N, D] and [M, D].
@@ -157,5 +157,5 @@ def _mean_kernel(a: Tensor, b: Tensor, counts_a: Tensor, counts_b: Tensor) -> Te
 
 
 def _kernel(products: Tensor, dims: int) -> Tensor:
-    """KID's cubic kernel of the scalar products of features with `dims` dimensions."""
+    """Apply KID's cubic kernel to scalar products of features with `dims` dimensions."""
     return (products / dims + 1) ** 3

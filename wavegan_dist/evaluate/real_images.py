@@ -51,7 +51,7 @@ def real_statistics(
 def compute_floors(
     metrics: Sequence[Metric[Any]], subsets: Sequence[dict[str, Any]], index: Index, count: int, seed: int, group: Group
 ) -> dict[str, float]:
-    """Every value of every metric between two subsets of real images, from the cache where possible.
+    """Compute the floors: every value of every metric between two subsets of real images, from the cache where possible.
 
     Args:
         metrics: the metrics.

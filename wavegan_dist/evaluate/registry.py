@@ -41,7 +41,7 @@ PACKAGED_WEIGHTS = ExtractorWeights()
 
 
 def check_names(names: Sequence[str]) -> list[str]:
-    """Return the names without repeats.
+    """Return the names without duplicates.
 
     Raises:
         UsageError: there is no name, or one is not in `METRICS`.

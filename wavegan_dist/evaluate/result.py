@@ -1,4 +1,4 @@
-"""The result of an evaluation, and the only module that knows its fields.
+"""The result of an evaluation. No other module knows the fields of the JSON file.
 
 Imports neither torch nor torch-fidelity, so that jobs and commands which only read results start quickly.
 """
@@ -35,7 +35,7 @@ class EvaluationProtocol(BaseModel):
         code_digest: digest of the source files that the metrics depend on; empty in results of older versions.
         torch: version of PyTorch.
         device: type of the device, `cpu` or `cuda`.
-        metrics: for each metric, what that metric alone depends on.
+        metrics: for each metric, everything that only this metric depends on.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")  # fields of later versions are conditions, too
@@ -86,12 +86,12 @@ class EvaluationResult(BaseModel):
         """Read a result from JSON.
 
         Raises:
-            WaveganError: the file is damaged or holds something else.
+            WaveganError: the file is damaged or not an evaluation result.
         """
         try:
             return cls.model_validate(json.loads(path.read_text()))
         except ValueError as error:
-            raise WaveganError(f"{path} is damaged or no result of `wavegan evaluate`; delete it, or evaluate again") from error
+            raise WaveganError(f"{path} is damaged or not an evaluation result; delete it, or evaluate again") from error
 
     def write(self, path: Path) -> None:
         """Write the result to `path` as JSON and, if the spectrum was measured, its plot beside `path` as `.png`."""
@@ -104,8 +104,8 @@ class EvaluationResult(BaseModel):
     def publish(self, run: RunFolder, snapshot: str) -> None:
         """Log the metrics to the MLflow run of `run` at the snapshot's image number, with the result's file and its plot.
 
-        The files are logged if `write` put them at `run.evaluation(snapshot)`. What MLflow does not accept now stays in the
-        run folder for `wavegan track sync`. Never raises.
+        The files are logged if `write` put them at `run.evaluation(snapshot)`. Events that MLflow does not accept now stay in
+        the run folder for `wavegan track sync`. Never raises.
 
         Args:
             run: the run that the snapshot belongs to.
@@ -123,17 +123,17 @@ class EvaluationResult(BaseModel):
         )
 
     def conditions(self, metric: str) -> dict[str, Any]:
-        """Everything but the snapshot that a metric's value depends on: values are comparable only if these are equal.
+        """Return what a metric's value depends on except the snapshot: values are comparable only under equal conditions.
 
-        The commit is not among the conditions: `code_digest` tells whether the code that matters has changed. A result without
-        a digest is comparable with results of its own commit only.
+        The commit is not among the conditions: `code_digest` shows whether the code that matters has changed. A result without
+        a digest is comparable only with results of the same commit.
         """
         shared = self.protocol.model_dump(exclude=SUBJECT | {"metrics", "git_commit"})
         shared["code_digest"] = self.protocol.code_digest or f"unknown, commit {self.protocol.git_commit}"
         return {**shared, **self.protocol.metrics.get(metric, {})}
 
     def table(self) -> str:
-        """Text for the terminal: a line for each metric with its floor and interval, then the protocol; no trailing newline."""
+        """Format the result as text: one line per metric with floor and interval, then the protocol; no trailing newline."""
         width = max(map(len, self.metrics))
         lines = [f"{'':<{width}}  {'value':>10}  {'floor':>10}  95% interval"]
         for name, value in self.metrics.items():

@@ -2,8 +2,8 @@
 
 As in stylegan3's `avg_spectra` (Karras et al. 2021), each image is weighted by a Kaiser window (beta 8, unit energy) so that
 its borders do not count as edges, and power is averaged over images and color channels before the logarithm is taken. In
-addition, each channel's mean is removed from each image and power is averaged over the angle. 0 dB is one squared gray level
-of 256.
+addition, each channel's mean is removed from each image and power is averaged over the angle. 0 dB is the power of one squared
+gray level, on the scale 0..255.
 """
 
 import math
@@ -26,8 +26,8 @@ class SpectrumError:
     """Difference of the radial power spectrum to that of real images.
 
     `spectrum_db` is the mean absolute difference in dB over all radii; `spectrum_db_top_half` and `spectrum_db_top_quarter`
-    cover the radii from 1/2 and 3/4 of the Nyquist frequency up. One Haar level calls the upper half high. The mean difference
-    has the suffix `_signed`: below 0, generated images have too little detail.
+    cover the radii from 1/2 and 3/4 of the Nyquist frequency up. The upper half is the range that one Haar level separates as
+    its high bands. The mean difference has the suffix `_signed`: below 0, generated images have too little detail.
 
     Args:
         size: side of the images in pixels.
@@ -94,5 +94,5 @@ def radii(size: int) -> int:
 
 
 def decibels(power: Tensor) -> Tensor:
-    """Convert power in squared gray levels, any shape, to dB; the power of rounding to 8 bits is the least that is reported."""
+    """Convert power in squared gray levels, any shape, to dB. Power is clamped from below to that of rounding to 8 bits."""
     return 10 * power.clamp(min=ROUNDING_NOISE).log10()

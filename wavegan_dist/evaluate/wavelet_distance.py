@@ -3,7 +3,7 @@
 Veeramacheneni, Wolter, Kuehne and Gall, "Fréchet Wavelet Distance: A Domain-Agnostic Metric for Image Generation",
 ICLR 2025. As in the paper, images are in [0, 1], every band of every level is split again, the variables of a packet are its
 coefficients of all color channels, covariances are unbiased, and the distance is the mean over the packets of the last level.
-No trained network takes part, so the distance is not biased towards ImageNet; high packets show detail that FID hardly sees.
+No trained network is involved, so the distance is not biased towards ImageNet. High packets show detail that FID hardly sees.
 
 `fwd` is the distance of the paper in the basis in which the model learns. `fwd_db2` uses Daubechies' wavelet with two
 vanishing moments, reflected at the borders as in the paper's code: an independent check, because no loss uses that basis.

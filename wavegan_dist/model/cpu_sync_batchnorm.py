@@ -1,7 +1,8 @@
 """Synchronized batch norm for CPU processes, where PyTorch's `nn.SyncBatchNorm` is not available.
 
 As in `nn.SyncBatchNorm`, the statistics are those of the global batch: 2 processes with 16 images each train as 1 process with
-32 does, up to rounding, and the running statistics are equal on all ranks. Unlike it, one collective serves several layers.
+32 does, up to rounding, and the running statistics are equal on all ranks. Unlike in `nn.SyncBatchNorm`, one collective serves
+several layers.
 """
 
 from collections.abc import Sequence
@@ -155,9 +156,9 @@ def _bias_and_weight_gradient(dy: Tensor, x: Tensor, mean: Tensor, inverse_std: 
 def _input_gradient(
     dy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse_std: Tensor, mean_bias_grad: Tensor, mean_weight_grad: Tensor
 ) -> Tensor:
-    """The gradient of x (formula in `_SyncBatchNormFunction.backward`), given the process average of the two local sums.
+    """The gradient of x (formula in `_SyncBatchNormFunction.backward`), from the two local sums averaged over processes.
 
-    Written as a * dy + b * x + c with one a, b, c for each channel, it takes two passes over the memory.
+    Evaluated as a * dy + b * x + c, with one a, b and c per channel, the formula takes two passes over the memory.
     """
     count = x.numel() // x.shape[1]
     a = weight * inverse_std
@@ -185,8 +186,8 @@ def _row_positions_as_channels(x: Tensor) -> Tensor:
 def _all_gather_pairs(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """All-gather pairs of vectors in one collective.
 
-    Concatenates the first vectors of all pairs and the second vectors of all pairs. An all-gather, because it is faster than
-    an all-reduce over gloo.
+    Concatenates the first vectors of all pairs and the second vectors of all pairs. Uses an all-gather because over gloo it is
+    faster than an all-reduce.
 
     Returns:
         [processes, 2, total length of the first vectors].

@@ -30,7 +30,7 @@ class Ema(Generic[Module]):
         """Return the factor in [0, 1] that multiplies the old average in an update.
 
         Args:
-            nimg: images seen so far, those of the update included.
+            nimg: images seen so far, including those of the update.
             batch_size: images seen since the last update.
         """
         half_life = min(self.half_life, nimg * self.rampup) if self.rampup else self.half_life

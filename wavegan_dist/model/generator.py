@@ -61,7 +61,7 @@ class WaveletGenerator(nn.Module):
         check_resolution(resolution)
         k = z_dim // 2 if z_low is None else z_low
         if not 1 <= k < z_dim:
-            raise UsageError(f"z_low = {k} leaves a half of the latent empty; it must be in 1..{z_dim - 1}")
+            raise UsageError(f"z_low = {k} leaves one part of the latent empty; it must be in 1..{z_dim - 1}")
         self.z_dim, self.z_low, self.lam_form = z_dim, k, lam
         self.training_runner: NetworkRunner | None = None
         self.base = DCGANGenerator(z_dim, resolution, IMAGE_CHANNELS, width, norm, attention, attention_at, bound=IMAGE_BOUND)
@@ -99,7 +99,7 @@ class WaveletGenerator(nn.Module):
             UsageError: `z` has another shape.
         """
         if z.dim() != 2 or z.shape[1] != self.z_dim:
-            raise UsageError(f"the generator wants latents [B, {self.z_dim}], got {list(z.shape)}")
+            raise UsageError(f"the generator expects latents [B, {self.z_dim}], got {list(z.shape)}")
         if self.low is None or self.high is None:
             return self.base(z), None, None
         z_low, z_high = z[:, : self.z_low], z[:, self.z_low :]

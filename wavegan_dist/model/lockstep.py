@@ -33,8 +33,8 @@ def run_in_lockstep(networks: Sequence[nn.Module], inputs: Sequence[Tensor]) -> 
     The n-th batch norms of all networks are computed together, with one all-gather in forward and one in backward. The outputs
     equal those of `network(input)` up to rounding.
 
-    If ZeRO stage 3 has partitioned the weights of the batch norms, each network is called as a whole instead: DeepSpeed
-    gathers a layer's weights in a hook that fires only when the layer itself is called.
+    If ZeRO stage 3 has partitioned the weights of the batch norms, each network is called separately instead: DeepSpeed gathers
+    a layer's weights in a hook that fires only when the layer itself is called.
 
     Args:
         networks: modules whose children run one after another, as in `nn.Sequential`.

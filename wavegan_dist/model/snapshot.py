@@ -81,7 +81,7 @@ def load_snapshot(path: Path) -> Snapshot:
     for name in (WEIGHTS, CONFIG, META):
         if not (path / name).is_file():
             raise UsageError(
-                f"{path} is not a snapshot: {name} is not there; give a folder such as runs/demo/snapshots/kimg-000100"
+                f"{path} is not a snapshot: it has no {name}; give a folder such as runs/demo/snapshots/kimg-000100"
             )
     meta = _meta(path / META)
     if sha256(path / WEIGHTS) != meta["weights_sha256"]:

@@ -1,4 +1,4 @@
-"""Predict a run's speed, memory and cost on hardware that is not available here, from counts and device rates.
+"""Predict a run's speed, memory and cost on hardware that a file describes, from operator counts and device rates.
 
 docs/scaling.md has the equations, the assumptions and the measured error.
 """

@@ -33,7 +33,7 @@ class Operator:
     """One call of a PyTorch operator."""
 
     name: str
-    flops: float  # a multiplication and an addition count 2; 0 if PyTorch's FLOP counter does not know the operator
+    flops: float  # a multiply-add counts as 2; 0 if PyTorch's FLOP counter does not know the operator
     bytes: float  # every input read once, every output written once
     precision: str  # of the first floating-point tensor: fp32, bf16 or fp16
 

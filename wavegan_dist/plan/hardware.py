@@ -32,13 +32,13 @@ class Peak(Section):
 
 
 class Hardware(Section):
-    """A device, its nodes and their network. Peaks are the data sheet's; fractions say how much of a peak is reached."""
+    """A device, its nodes and their network. Peaks are data-sheet values; a fraction is the share of a peak that is reached."""
 
     name: str
     kind: Literal["gpu", "cpu"] = Field(
         description="gpu, or cpu: launches do not overlap computation, and batch norms share collectives"
     )
-    source: str = Field(description="where the figures come from: measured, and by which program; or given, and by whom")
+    source: str = Field(description="source of the figures: measured (by which program) or given (by whom)")
     peak_tflops: Peak
     matmul_fraction: float = Field(gt=0, le=1, description="share of the peak that convolutions reach")
     memory_gb_per_s: PositiveFloat

@@ -18,12 +18,12 @@ class Network:
 
     @property
     def devices_per_node(self) -> int:
-        """k: devices of one node that take part."""
+        """k, the number of participating devices in each node."""
         return min(self.devices, self.hardware.gpus_per_node)
 
     @property
     def nodes(self) -> int:
-        """m: nodes that take part."""
+        """m, the number of participating nodes."""
         return self.devices // self.devices_per_node
 
     def all_gather(self, size: float) -> float:

@@ -16,7 +16,8 @@ from wavegan_dist.plan.network import Network
 from wavegan_dist.plan.step_time import StepTime, step_time
 from wavegan_dist.plan.strategy import FLOAT, STRATEGIES, checkpoint_bytes, device_state
 
-# Recommended number of shards. Each stream shuffles one window of shards at a time (data/order.py); fewer shards mix less well.
+# Recommended number of shards. Each stream shuffles one window of shards at a time (data/order.py); fewer shards shuffle images
+# less well.
 RECOMMENDED_SHARDS = STREAMS * WINDOW
 # Images that one `wavegan evaluate` with default options processes: 5,000 generated, and 10,000 real for the metrics' floors.
 IMAGES_PER_EVALUATION = 15_000
@@ -70,7 +71,8 @@ def predict(experiment: Experiment, hardware: Hardware, gpus: Sequence[int]) -> 
 def image_bytes(experiment: Experiment) -> float:
     """Return the mean bytes of an image in the shards.
 
-    Read from the index if it is a local file; else the size of the uncompressed image, which is an upper bound.
+    The mean is read from the index if the index is a local file. Otherwise returns the size of the uncompressed image, an upper
+    bound.
     """
     index = Path(experiment.data.index)
     if not index.exists():
@@ -82,8 +84,8 @@ def image_bytes(experiment: Experiment) -> float:
 def device_bytes(counts: StepCounts, sizes: ModelSizes, strategy: str, devices: int, batch: int, resolution: int) -> float:
     """Predict the bytes that one device needs.
 
-    The device's training state, the saved activations and the largest operator of the larger phase, and a local batch of real
-    and of generated images.
+    The sum of the device's training state, the saved activations and the largest operator of the larger phase, and a local
+    batch of real and of generated images.
     """
     largest_operator = max(
         operator.bytes
@@ -156,5 +158,5 @@ def _check_devices(devices: int, experiment: Experiment, hardware: Hardware) -> 
         )
     if devices > per_node and devices % per_node:
         raise UsageError(
-            f"{devices} GPUs are not whole nodes of {per_node}; give a multiple of {per_node}, or at most {per_node}"
+            f"{devices} GPUs do not fill nodes of {per_node} GPUs; give a multiple of {per_node}, or at most {per_node}"
         )

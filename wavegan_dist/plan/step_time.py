@@ -60,8 +60,8 @@ def step_time(counts: StepCounts, sizes: ModelSizes, strategy: str, network: Net
 def operator_seconds(operators: Sequence[Operator], hardware: Hardware) -> float:
     """Predict the seconds of operators that run one after another.
 
-    Each operator is bound by arithmetic or by memory. On a GPU the launch overlaps the previous operator and is a third bound;
-    on a CPU the time of a launch is added.
+    Each operator is bound by arithmetic or by memory. On a GPU, the launch overlaps the previous operator and is a third bound.
+    On a CPU, the launch time is added.
     """
     peak: dict[str, float] = hardware.peak_tflops.model_dump()
     flops_per_second = {name: value * 1e12 * hardware.matmul_fraction for name, value in peak.items()}
@@ -85,10 +85,10 @@ def optimizer_seconds(sizes: ModelSizes, strategy: str, devices: int, hardware: 
 
 
 def norm_seconds(sizes: ModelSizes, network: Network, d_steps: int) -> float:
-    """Predict the seconds of batch-norm collectives: mean and variance in each forward, two sums in the one backward.
+    """Predict the seconds of batch-norm collectives: mean and variance in each forward, two sums in the generator's backward.
 
     GPUs (`nn.SyncBatchNorm`): for each layer an all-gather in forward and an all-reduce in backward. CPUs (`model.lockstep`):
-    all-gathers in both, one for the n-th layers of all networks.
+    all-gathers in both, shared by the n-th layers of all networks.
     """
     if network.hardware.kind == "cpu":
         joined = [sum(channels) for channels in zip_longest(*sizes.norm_channels, fillvalue=0)]
@@ -132,5 +132,5 @@ def gradient_buckets(size: float, strategy: str) -> list[float]:
 
 
 def _memory_rate(hardware: Hardware) -> float:
-    """Bytes per second that operators reach."""
+    """Return the memory bandwidth that operators reach, in bytes per second."""
     return hardware.memory_gb_per_s * 1e9 * hardware.memory_fraction

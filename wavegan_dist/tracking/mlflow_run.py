@@ -1,6 +1,6 @@
-"""The MLflow run of a run folder: created once, receives each event. The only module that calls MLflow.
+"""The MLflow run of a run folder, to which events are sent. The only module that calls MLflow.
 
-Every request may be repeated if its answer was lost: MLflow's database stores the same metric at the same step and time once,
+Every request is safe to repeat if its answer was lost: MLflow's database stores the same metric at the same step and time once,
 files keep their names, and a run is searched for by its tag before it is created.
 """
 
@@ -63,7 +63,7 @@ class MlflowRun:
         """Send events of one kind; more than one event only if the kind is `metrics`.
 
         Returns:
-            How many values or files MLflow rejected; a warning names each of them.
+            The number of values or files that MLflow rejected; a warning names each of them.
 
         Raises:
             MlflowUnavailableError: none, some or all of the events may have been stored.
@@ -86,7 +86,7 @@ class MlflowRun:
             raise MlflowUnavailableError(f"run {self.run_id} was deleted; `mlflow runs restore` brings it back")
 
     def _try(self, request: Callable[[], object]) -> EventRejectedError | None:
-        """Make a request; return the error if MLflow rejected its content. Raises MlflowUnavailableError."""
+        """Make a request; return the error if MLflow rejected the content. Raises MlflowUnavailableError."""
         try:
             with _translated_errors():
                 request()
@@ -126,7 +126,7 @@ class MlflowRun:
                 raise EventRejectedError(f"unknown kind of event: {kind}")
 
     def _log_image(self, event: Event) -> None:
-        """Do what MlflowClient.log_image does (MLflow 3.17), with a name that stays the same if the request is repeated."""
+        """Log an image like MlflowClient.log_image (MLflow 3.17), but a repeated request uses the same file name."""
         from PIL import Image
 
         key = uuid5(NAMESPACE_OID, f"{event['name']}/{event['nimg']}")

@@ -9,7 +9,7 @@ from wavegan_dist.log import log
 from wavegan_dist.tracking.mlflow_run import MAX_METRICS, MlflowRun, MlflowUnavailableError
 from wavegan_dist.tracking.spool import Event, Spool
 
-POLL_INTERVAL = 5.0  # seconds between looks at a spool that is completely delivered
+POLL_INTERVAL = 5.0  # seconds between checks of a spool that is completely delivered
 MIN_DELAY, MAX_DELAY = 1.0, 30.0  # seconds between attempts
 CLOSING_DELAY = 2.0  # seconds between attempts while the run waits for its sidecar
 REQUEST_TIMEOUT = 10  # seconds for a request; doubles with each failed attempt, for large files and slow servers
@@ -46,7 +46,7 @@ class Sender:
             self.attempts = 0
 
     def follow(self, closing: threading.Event) -> None:
-        """Deliver present and future events, with unlimited retries; return once `closing` is set and all is delivered."""
+        """Deliver present and future events, with unlimited retries; return once all are delivered and `closing` is set."""
         failures = 0
         while True:
             last = closing.is_set()
@@ -54,7 +54,7 @@ class Sender:
                 self.deliver()
             except (MlflowUnavailableError, OSError) as error:  # OSError: the position could not be written
                 if failures == 0:
-                    log.warning("MLflow is unavailable, training goes on: %s", error)
+                    log.warning("MLflow is unavailable, training continues: %s", error)
                 failures += 1
             else:
                 if failures:
@@ -69,7 +69,7 @@ class Sender:
                 closing.wait(retry_delay(failures))
 
     def _skip_or_raise(self, events: list[Event], error: MlflowUnavailableError) -> None:
-        """Return, which skips the event, if a file failed `MAX_ATTEMPTS` times and MLflow works otherwise; else raise."""
+        """Skip the event if it is a file that failed `MAX_ATTEMPTS` times while MLflow works otherwise; else raise `error`."""
         self.attempts += 1
         if self.attempts < MAX_ATTEMPTS or events[0]["kind"] not in ("file", "picture"):
             raise error
@@ -78,7 +78,7 @@ class Sender:
 
 
 def retry_delay(failures: int) -> float:
-    """Return the seconds to wait after that many failures in a row: 1, 2, 4, ... 30, each plus or minus half of it."""
+    """Return the seconds to wait after this many consecutive failures: 1, 2, 4, ... 30, each plus or minus up to 50%."""
     if not failures:
         return POLL_INTERVAL
     mean: float = min(MIN_DELAY * 2 ** min(failures - 1, MAX_DOUBLINGS), MAX_DELAY)
@@ -86,7 +86,7 @@ def retry_delay(failures: int) -> float:
 
 
 def batches(undelivered: Iterator[tuple[Event, int]]) -> Iterator[tuple[list[Event], int]]:
-    """Join consecutive metrics events up to MLflow's limit of values per request; every other event stays alone.
+    """Join consecutive metrics events up to MLflow's limit of values per request; every other event gets a separate request.
 
     Args:
         undelivered: events, each with the offset at which its line ends.

@@ -1,8 +1,8 @@
 """`python -m wavegan_dist.tracking.sidecar SPOOL SECONDS`: the process that delivers a run's spool while the run trains.
 
-Its stdin is a pipe from the run. At its end the run writes into the pipe how many seconds it will wait. A pipe that closes
-without a number means that the run was killed; the sidecar then takes SECONDS. Within that time it delivers what it can, and
-exits.
+The sidecar's stdin is a pipe from the run. Before the run ends, it writes to the pipe how many seconds it will wait for the
+sidecar. If the pipe closes without a number, the run was killed, and the sidecar has SECONDS left. The sidecar delivers what it
+can within that time and exits.
 """
 
 import os
@@ -28,9 +28,9 @@ def main(spool: Spool, seconds: float) -> None:
 
 
 def exit_on_deadline(run_pid: int, closing: threading.Event, seconds: float) -> None:
-    """Set `closing` when the process `run_pid` has ended, and exit this process when its time after that is over."""
+    """Set `closing` when the run ends, then exit this process after the seconds that the run wrote to stdin, or `seconds`."""
     message = b""
-    # A data loader worker may keep the pipe open for longer than the run lives: compare the parent's id as well.
+    # A data loader worker may keep the pipe open after the run has ended, so the parent's process id is compared as well.
     while os.getppid() == run_pid:
         if select.select([sys.stdin], [], [], 1.0)[0]:
             received = os.read(sys.stdin.fileno(), 64)

@@ -19,7 +19,7 @@ Event = dict[str, Any]
 
 
 class Spool:
-    """The file RUN/tracking/NAME.jsonl with one event per line, and NAME.sent, which holds how much of it was delivered.
+    """The file RUN/tracking/NAME.jsonl with one event per line, and NAME.sent, which records how much was delivered.
 
     A line is valid once it ends with a newline. A line that a kill or a full disk cut short is never read, and the next writer
     truncates it.
@@ -83,13 +83,13 @@ class Spool:
         On a file system without locks two senders may deliver the same events; MLflow stores them once (`mlflow_run.py`).
 
         Args:
-            wait: whether to wait for the present sender; False raises BlockingIOError instead.
+            wait: whether to wait for the current sender; False raises BlockingIOError instead.
         """
         return locked(self.path, wait=wait)
 
     def _lines(self, offset: int) -> Iterator[bytes]:
         with self.path.open("rb") as file:
-            os.fsync(file.fileno())  # a power cut must not remove from the spool what MLflow has: it would be sent again
+            os.fsync(file.fileno())  # before sending: after a power cut, MLflow must not have events that the spool lacks
             file.seek(offset)
             yield from (line for line in file if line.endswith(b"\n"))
 
@@ -119,6 +119,6 @@ def format_counts(counts: Counter[str]) -> str:
 def _parse(line: bytes) -> Event:
     try:
         event: Event = json.loads(line)
-    except ValueError:  # the disk returned other bytes than were written
+    except ValueError:  # the disk did not return the bytes that were written
         event = {"kind": "unreadable"}
     return event

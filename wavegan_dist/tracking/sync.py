@@ -23,7 +23,7 @@ def sync(run_dir: Path) -> Counter[str]:
         The number of delivered events of each kind.
 
     Raises:
-        UsageError: the folder holds no run, or a run that is not tracked.
+        UsageError: the folder is not a run folder, or its run is not tracked.
         WaveganError: MLflow is unavailable or no longer has the run; undelivered events stay in their spools.
     """
     folder = RunFolder(run_dir.resolve())
@@ -49,7 +49,7 @@ def log_metrics(
 ) -> None:
     """Log metrics at step `nimg` to the MLflow run of a run folder, with the files that belong to them.
 
-    What MLflow does not accept now stays in the run folder for `wavegan track sync`. Never raises.
+    Events that MLflow does not accept now stay in the run folder for `wavegan track sync`. Never raises.
 
     Args:
         run_dir: the run folder; nothing is logged if the run is not tracked.
@@ -93,10 +93,10 @@ def _deliver(spool: Spool, info: TrackingInfo, timeout: int) -> Counter[str]:
         with spool.lock(wait=False):
             Sender(spool, timeout).deliver()
     except BlockingIOError as error:
-        raise WaveganError(f"{spool.path} is being delivered by its run, which still trains; nothing to do") from error
+        raise WaveganError(f"{spool.path} is being delivered by its run, which is still training; nothing to do") from error
     except MlflowUnavailableError as error:
         missing = format_counts(spool.count_undelivered())
         reason = " ".join(str(error).split())[:200]
         retry = f"try again when it is available: wavegan track sync {spool.folder.path}"
-        raise WaveganError(f"{info.uri} does not take {missing} ({reason}); {retry}") from error
+        raise WaveganError(f"{info.uri} did not accept {missing} ({reason}); {retry}") from error
     return counts

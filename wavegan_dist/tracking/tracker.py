@@ -24,10 +24,10 @@ RUN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, sig
 
 
 class Tracker:
-    """Receives what a training run logs, on rank 0 only. This class discards it: `tracking.enabled: false`."""
+    """Receives what a training run logs, on rank 0 only. This class, for `tracking.enabled: false`, discards everything."""
 
     def log_metrics(self, values: dict[str, float], nimg: int) -> None:
-        """Log each value at step `nimg`, once: a resumed run reaches the same step again."""
+        """Log each value at step `nimg`, once: a resumed run that reaches the step again does not log the value again."""
 
     def log_image(self, path: Path, name: str, nimg: int) -> None:
         """Log the image file at `path`, inside the run folder, under `name` at step `nimg`, once."""
@@ -62,7 +62,7 @@ class MlflowTracker(Tracker):
 
     @classmethod
     def open(cls, run_dir: Path, experiment: Experiment) -> "MlflowTracker":
-        """Resume the MLflow run of a run folder, or have one created as soon as MLflow is available."""
+        """Resume the MLflow run of a run folder, or let the sidecar create one as soon as MLflow is available."""
         folder = RunFolder(run_dir.absolute())
         info = TrackingInfo.load(folder)
         if info is None:
@@ -89,7 +89,7 @@ class MlflowTracker(Tracker):
     def close(self, status: str) -> None:
         """End the MLflow run with `status` and wait for the delivery of the last events.
 
-        Waits at most 30 s for the status FINISHED, else 10 s, and warns of what was not delivered by then.
+        Waits at most 30 s for the status FINISHED, else 10 s, and warns of events that were not delivered by then.
         """
         self._append({"kind": "status", "status": status})
         seconds = FINISH_TIMEOUT if status == "FINISHED" else ABORT_TIMEOUT
@@ -114,7 +114,7 @@ class MlflowTracker(Tracker):
             self.spool.append(event)
         except OSError as error:
             if not self.spool_failed:
-                log.warning("%s: %s; training goes on, MLflow will miss points", self.spool.path, error.strerror)
+                log.warning("%s: %s; training continues, MLflow will miss points", self.spool.path, error.strerror)
             self.spool_failed = True
         else:
             self.logged |= {key} - {None}
@@ -133,7 +133,7 @@ class MlflowTracker(Tracker):
                     command, stdin=subprocess.PIPE, stdout=output, stderr=output, text=True, start_new_session=True
                 )
         except OSError as error:
-            log.warning("cannot start the process that delivers to MLflow: %s; training goes on", error)
+            log.warning("cannot start the process that delivers to MLflow: %s; training continues", error)
             return None
 
 

@@ -47,7 +47,7 @@ class Checkpointer:
 
     def __init__(self, trainer: "Trainer", metadata: Callable[[], dict[str, Any]]) -> None:
         self.trainer, self.metadata = trainer, metadata
-        # A process group of its own, because collectives of two threads must not interleave in one group.
+        # A separate process group, because collectives of two threads must not interleave in one group.
         self._group = dist.new_group(backend="gloo") if dist.is_initialized() else None
         self._cpu_tensors: dict[str, Tensor] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -73,7 +73,7 @@ class Checkpointer:
 
     @property
     def idle(self) -> bool:
-        """Whether no save is in progress."""
+        """Return whether no save is in progress."""
         return self._saving is None or self._saving.done()
 
     def failed(self) -> bool:
@@ -108,7 +108,7 @@ class Checkpointer:
 
 
 class _Storage(HuggingFaceStorageWriter):
-    """Writes to a temporary folder; when all ranks have written, the coordinator adds state and manifest and renames it."""
+    """Writes to a temporary folder; when all ranks are done, the coordinator adds state and manifest and renames the folder."""
 
     def __init__(self, path: Path, state: dict[str, Any]) -> None:
         self.final, self.temporary, self.state = path, path.with_name(f".{path.name}.tmp"), state

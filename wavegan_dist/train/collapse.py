@@ -22,7 +22,7 @@ def diversity(images: Tensor) -> float:
 
 
 class CollapseWarnings:
-    """Turns reported metrics into warnings; repeats a warning only if its condition ceased in between.
+    """Turns reported metrics into warnings; repeats a warning only after its condition has cleared.
 
     Args:
         total_kimg: length of the run, in thousands of images.
@@ -36,8 +36,8 @@ class CollapseWarnings:
         """Return the warnings whose condition is new in this report.
 
         Args:
-            metrics: with `kimg`, `watch/diversity` (of samples, as a fraction of that of real images) and
-                `watch/saturation_*`.
+            metrics: reported metrics, including `kimg`, `watch/diversity` (diversity of samples divided by that of real images)
+                and `watch/saturation_*`.
         """
         if metrics["kimg"] < self.warmup_kimg:
             return []

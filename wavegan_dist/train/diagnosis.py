@@ -1,4 +1,4 @@
-"""Finds where a non-finite number came from: repeats the phase without an optimizer step and records every tensor's range."""
+"""Find the source of a non-finite number: repeat the phase without an optimizer step and record the range of every tensor."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from wavegan_dist.train.trainer import PhaseResult, Trainer
 
 
 class NonFiniteError(WaveganError):
-    """A loss or a gradient is not finite. All ranks raise it, and no weight has changed since."""
+    """A loss or a gradient is not finite. All ranks raise this error, and no weight has changed since."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Culprit:
             tensor was finite; lower is closer to the cause.
         position: position among the tensors of that kind, in the order of computation.
         rank: the rank.
-        network: such as `generator.base`.
+        network: name of the network, such as `generator.base`.
         what: description of the tensor, such as "output of generator.base.3".
     """
 
@@ -79,7 +79,7 @@ def diagnose(trainer: Trainer, folder: Path, keys: Callable[[int], list[str]]) -
     """Write `folder`/report.json about a non-finite step and return the error to raise: a collective call.
 
     Args:
-        trainer: a trainer whose last step was not finite, so that its weights are still those of before the step.
+        trainer: a trainer whose last step was not finite; its weights are still those from before the step.
         folder: folder that rank 0 creates.
         keys: returns the keys of this rank's images in the global batch that begins at the given image number.
     """
@@ -116,7 +116,7 @@ def _first_nimg_of_real_batch(trainer: Trainer, result: PhaseResult) -> int:
 
 
 def _rerun(trainer: Trainer, result: PhaseResult) -> PhaseStats:
-    """Repeat the forward and backward of a phase on this rank's inputs; only reading the weights is a collective call."""
+    """Repeat the forward and backward of a phase on this rank's inputs. A collective call, but only to read the weights."""
     stats = PhaseStats()
 
     def record_output(name: str) -> Callable[[nn.Module, Any, Tensor], None]:

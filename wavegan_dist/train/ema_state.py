@@ -1,4 +1,4 @@
-"""The generator's EMA during training: updated at each step, sampled from, saved. `sharded_ema.py` is the form for ZeRO-3."""
+"""The generator's EMA during training: updated at each step, sampled from, saved. `sharded_ema.py` is for ZeRO-3."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -43,11 +43,11 @@ class EmaState(ABC):
 
     @abstractmethod
     def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield (name in the checkpoint, full tensor) of each tensor this rank writes, as `Engine.checkpoint_tensors`."""
+        """Yield (name in the checkpoint, full tensor) of each tensor this rank writes, like `Engine.checkpoint_tensors`."""
 
     @abstractmethod
     def load(self, read: Callable[[dict[str, Tensor]], None]) -> None:
-        """Restore the EMA from a checkpoint, as `Engine.load`."""
+        """Restore the EMA from a checkpoint, like `Engine.load`."""
 
 
 class ReplicatedEma(EmaState):

@@ -44,11 +44,11 @@ class Engine(ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Any:
-        """Run the module in its own phase, in which `backward` computes gradients of its parameters."""
+        """Run the module in the phase that trains it, so that `backward` computes gradients of its parameters."""
 
     @abstractmethod
     def forward_frozen(self, x: Tensor) -> Any:
-        """Run the module in the other module's phase, while its own parameters require no gradients."""
+        """Run the module in the phase that trains the other module; this module's parameters then require no gradients."""
 
     @abstractmethod
     def micro_batch(self, last: bool) -> AbstractContextManager[None]:
@@ -85,11 +85,11 @@ class Engine(ABC):
         """Restore weights, buffers and moments from a checkpoint.
 
         Args:
-            read: fills tensors in place, given a dict of them by name. Every rank reads for itself.
+            read: fills a dict of tensors, by name, in place. Every rank reads for itself.
         """
 
     def gathered_params(self) -> AbstractContextManager[None]:
-        """Context in which the module's direct parameters (not those of its children) are full: a collective call."""
+        """Context in which the module's direct parameters (not those of its children) are gathered: a collective call."""
         return nullcontext()
 
     def make_ema(self, ema: Ema[WaveletGenerator]) -> EmaState:

@@ -29,8 +29,8 @@ def init_accelerator(train: TrainConfig) -> Accelerator:
     """Join the process group that the launcher created and configure PyTorch for training.
 
     Raises:
-        UsageError: the number of processes is not the requested one or does not divide the batch size, the launcher brings a
-            strategy of its own, or `train.strategy` cannot run here.
+        UsageError: the number of processes is not the requested one or does not divide the batch size, the launcher is
+            configured with its own strategy, or `train.strategy` cannot run here.
     """
     refuse_launcher_strategy()
     # Buffers are equal on all ranks without a broadcast: batch statistics are synchronized, and spectral norm
@@ -76,7 +76,7 @@ def refuse_launcher_strategy() -> None:
     for variable in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
         if os.environ.get(variable, "false").lower() in ("true", "1"):
             raise UsageError(
-                f"{variable} is set: the launcher's profile brings its own strategy; set distributed_type: MULTI_GPU there "
+                f"{variable} is set: the launcher's profile configures its own strategy; set distributed_type: MULTI_GPU there "
                 "(launchers/accelerate) and train.strategy=zero1, zero2 or zero3 for the run"
             )
 

@@ -22,7 +22,7 @@ def load_deepspeed(device: torch.device) -> Any:
     import deepspeed
 
     deepspeed.utils.logger.setLevel(logging.ERROR)  # the run reports skipped steps and the like itself
-    # Without this DeepSpeed compiles a shared-memory collective for two minutes; gloo serves as well.
+    # Without this DeepSpeed compiles a shared-memory collective for two minutes; gloo works, too.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
     return deepspeed

@@ -62,7 +62,7 @@ def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_trac
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """The objects that the loop works with."""
+    """The objects that the training loop uses."""
 
     trainer: Trainer
     index: Index

@@ -48,7 +48,7 @@ class MetricAccumulator:
         return {"steps": self._steps, "names": names, "sums": sums.view(-1, len(names)).tolist()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Load what `state` returned.
+        """Restore the sums that `state` returned.
 
         Each rank restores its own sums, or the mean over the ranks if the number of ranks has changed since.
         """

@@ -1,4 +1,4 @@
-"""Where DeepSpeed's ZeRO keeps each parameter: the only module that reads the private attributes of ZeRO's optimizers (0.19).
+"""Where DeepSpeed's ZeRO stores each parameter: the only module that reads the private attributes of ZeRO's optimizers (0.19).
 
 ZeRO stores the float32 weights and Adam's moments of a rank in a few flat tensors, the *flat partitions*. A parameter's
 *fragment* is the range of a flat partition that holds this rank's shard of the parameter. Every list of tensors with the
@@ -68,7 +68,7 @@ class Partition:
         Args:
             name: name of the parameter.
             flats: tensors with the layout of the flat partitions.
-            rank: the rank that receives the tensor, on other ranks its content is undefined; None: all ranks.
+            rank: the rank that receives the tensor; on other ranks its content is undefined. None: all ranks.
         """
         fragment, shape = self.fragments[name], self.shapes[name]
         full = torch.zeros(shape.numel(), device=self.device)
@@ -110,7 +110,7 @@ class Partition:
         return flats
 
     def release_gathered_params(self) -> None:
-        """Stage 3: free all gathered parameters, so that the next forward gathers them anew from the flat partitions."""
+        """Stage 3: free all gathered parameters, so that the next forward gathers them again from the flat partitions."""
         self._optimizer.parameter_offload.partition_all_parameters()
 
     def assigned_ranks(self) -> Iterator[tuple[str, int]]:

@@ -19,7 +19,7 @@ INIT_SCALE, GROWTH_FACTOR, BACKOFF_FACTOR, GROWTH_INTERVAL = 2.0**16, 2.0, 0.5, 
 
 
 def set_matmul_precision(train: TrainConfig) -> None:
-    """Allow or forbid TF32 in all float32 matrix products and convolutions of this process, as `train.tf32` says."""
+    """Allow TF32 in all float32 matrix products and convolutions of this process, or forbid it, according to `train.tf32`."""
     torch.backends.fp32_precision = "tf32" if train.tf32 else "ieee"  # type: ignore[attr-defined]
 
 
@@ -49,7 +49,7 @@ class Autocast(nn.Module):
         if not self.module.training:
             return self.module(x)
         with torch.autocast(self.device_type, self.dtype):
-            # Rounding the input as well gives real images no finer wavelet bands than generated ones have.
+            # Rounds the input, too: otherwise real images would have finer wavelet bands than generated ones.
             return self.module(x.to(self.dtype))
 
 
@@ -90,6 +90,6 @@ class LossScale:
         return [self.value.item(), self._good_steps.item()]
 
     def restore(self, state: list[float]) -> None:
-        """Load what `state` returned."""
+        """Restore the list that `state` returned."""
         self.value.fill_(state[0])
         self._good_steps.fill_(int(state[1]))

@@ -29,7 +29,7 @@ class ThroughputTimer:
         self.start, self.start_nimg, self.waited = time.perf_counter(), nimg, 0.0
 
     def time_batches(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
-        """Yield the batches unchanged and add up the time that taking each of them takes."""
+        """Yield the batches unchanged and accumulate the time spent waiting for them."""
         while True:
             requested = time.perf_counter()
             batch = next(batches)

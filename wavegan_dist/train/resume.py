@@ -33,7 +33,7 @@ def checkpoint_to_resume(folder: RunFolder, experiment: Experiment, index_digest
     if path is not None and (digest := read_state(path)["index_digest"]) != index_digest:
         raise UsageError(
             f"{path} was trained on other images (index digest {digest[:12]}) than {experiment.data.index} holds now "
-            f"({index_digest[:12]}); set data.index to the former data set, or start a new run with another --run-dir"
+            f"({index_digest[:12]}); set data.index to the original data set, or start a new run with another --run-dir"
         )
     return path
 

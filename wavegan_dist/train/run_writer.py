@@ -117,7 +117,7 @@ class RunWriter:
             self.tracker.log_file(path, f"snapshots/{label(nimg)}")
 
     def checkpoint(self) -> None:
-        """Begin to save a checkpoint and delete those no longer kept: a collective call."""
+        """Begin to save a checkpoint and delete checkpoints that are no longer needed: a collective call."""
         self.wait_for_checkpoint()
         if self.is_main:
             self.folder.prune(self.settings.keep_checkpoints, self.settings.keep_checkpoint_kimg)
@@ -149,7 +149,7 @@ class RunWriter:
 
     @contextmanager
     def _handling_disk_errors(self, file: str) -> Iterator[None]:
-        """Let an OSError of the block pass, or warn that `file` is missing, as `train.on_disk_error` says."""
+        """Propagate an OSError of the block, or log a warning that `file` was not written; `train.on_disk_error` decides."""
         try:
             yield
         except OSError as error:

@@ -17,10 +17,10 @@ class ShardedEma(EmaState):
     """EMA of this rank's flat partitions; buffers are replicated.
 
     Args:
-        ema: the EMA's half-life and ramp-up; its module is not kept.
-        module: the generator being trained, of which ZeRO-3 holds the parameters.
+        ema: supplies the half-life and ramp-up; no reference to its module is held.
+        module: the generator being trained, whose parameters ZeRO-3 has sharded.
         partition: the map between the generator's parameters and the flat partitions.
-        gathered_params: returns a context in which the generator's direct parameters are full.
+        gathered_params: returns a context in which the generator's direct parameters are gathered.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class ShardedEma(EmaState):
 
     @contextmanager
     def _swapped_in(self) -> Iterator[None]:
-        """Put the EMA's weights and buffers in the place of the training ones while the block runs."""
+        """Replace the weights and buffers being trained by those of the EMA while the block runs."""
         training = [*self.partition.compute_flats, *(value for _, value in self.module.named_buffers())]
         average = [*self.flats, *(self.buffers[name] for name, _ in self.module.named_buffers())]
         backup = [tensor.detach().clone() for tensor in training]

@@ -1,8 +1,8 @@
 """Signals that ask a run to stop: the first sets a flag that is read after each step, a second one ends the process.
 
-Python runs signal handlers between bytecodes of the main thread, so never while that thread waits in a collective. The
-interpreter's C-level handler, however, writes the signal number to a socket at once (`signal.set_wakeup_fd`); a thread reads
-the socket.
+Python runs signal handlers between bytecodes of the main thread, and therefore never while that thread waits in a collective.
+The interpreter's C-level handler, however, writes the signal number to a socket at once (`signal.set_wakeup_fd`); a thread
+reads the socket.
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import Self
 from wavegan_dist.errors import EXIT_INTERRUPTED, EXIT_REQUEUE, WaveganError
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
-# A launcher forwards a signal that the process group has received already: within this time both count as one.
+# A launcher forwards signals that its process group has also received: two signals within this time count as one.
 SAME_SIGNAL_SECONDS = 3.0
 
 
@@ -70,4 +70,4 @@ class Signals:
 
 
 def _do_nothing(_number: int, _frame: object) -> None:
-    """Handler that replaces the default one, which would end the process; the thread does the work."""
+    """Replaces the default handler, which would end the process; the watching thread handles the signal."""

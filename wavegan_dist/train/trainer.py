@@ -60,7 +60,7 @@ class Trainer:
     Args:
         experiment: the settings.
         index: the data set's index, for the standard deviation of each wavelet band.
-        accelerator: the process group. Modules are on its device, replicated or sharded as `train.strategy` says.
+        accelerator: the process group. Modules are on its device, replicated or sharded according to `train.strategy`.
     """
 
     def __init__(self, experiment: Experiment, index: Index, accelerator: Accelerator) -> None:
@@ -168,7 +168,7 @@ class Trainer:
         self.phase_results.append(PhaseResult(phase, self.nimg, micro_batches, mean_losses, nonfinite))
         for name, loss in mean_losses.items():
             self.metrics.add(f"loss/{phase.name}_{name}", loss)
-        self.metrics.add(f"grad_norm/{phase.name}", grad_norm.nan_to_num(0, 0, 0))  # 0 for a step skipped in float16
+        self.metrics.add(f"grad_norm/{phase.name}", grad_norm.nan_to_num(0, 0, 0))  # 0 for a step that was skipped in float16
 
     def total_loss(self, losses: Losses) -> Tensor:
         """Return the sum of the losses weighted by `loss.weights`: the one scalar that a phase differentiates."""
@@ -176,16 +176,17 @@ class Trainer:
         return torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()
 
     def _one_or_nan(self) -> Tensor | float:
-        """Factor of the loss: NaN after a phase that was not finite, so that the optimizer skips the phases after it, else 1.
+        """Return the factor of the loss: NaN after a non-finite phase, so that the optimizer skips the phases after it, else 1.
 
-        A factor on the device, because a condition on the host would wait for the device in every phase.
+        The factor is on the device, because a condition on the host would wait for the device in every phase.
         """
         return torch.where(self.nonfinite > 0, torch.nan, 1.0) if self.phase_results else 1.0
 
     def _any_nonfinite(self, engine: Engine, losses: Losses, grad_norm: Tensor) -> Tensor:
         """Return `PhaseResult.nonfinite`; updates the loss scale.
 
-        Ranks decide alike: gradients are all-reduced, so a non-finite loss on one rank makes the norm non-finite on all.
+        All ranks get the same result: gradients are all-reduced, so a non-finite loss on one rank makes the norm non-finite
+        on all.
         """
         nonfinite = engine.loss_scale.update(1 - grad_norm.isfinite().float())
         nonfinite = nonfinite.maximum(1 - self.total_loss(losses).isfinite().float())

@@ -44,7 +44,7 @@ class ZeroEngine(Engine):
             )
         self.partition = Partition(module, self.engine.optimizer, accelerator.device)
         self.adam: torch.optim.Adam = self.engine.optimizer.optimizer
-        for flat in self.partition.flats:  # state that exists before the first step can be loaded from a checkpoint
+        for flat in self.partition.flats:  # created before the first step, so that a checkpoint can be loaded into it
             self.adam.state[flat] = {
                 "step": torch.zeros((), device=flat.device),
                 **{key: torch.zeros_like(flat, requires_grad=False) for key in MOMENTS},

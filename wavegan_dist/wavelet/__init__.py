@@ -1,6 +1,6 @@
-"""The 2D Haar wavelet transform and the generator's fusion of its outputs; other rooms import these names only.
+"""The 2D Haar wavelet transform and the fusion of the generator's outputs. Other packages import only the names in `__all__`.
 
-`dwt` and `idwt` compute one level, `wavedec` and `waverec` several, `fuse` the generator's output. `choose` tells which
+`dwt` and `idwt` compute one level, `wavedec` and `waverec` several, `fuse` the generator's output. `choose` returns which
 implementation runs on a device, `build` compiles the CPU kernels.
 """
 

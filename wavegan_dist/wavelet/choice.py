@@ -32,7 +32,7 @@ class Kernel:
 FLOATING = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 REFERENCE = Kernel("reference", FLOATING, reference.dwt, reference.idwt, reference.fuse)
 LOADED: dict[str, Kernel] = {REFERENCE.name: REFERENCE}
-_KERNEL_OF: dict[tuple[torch.device, torch.dtype], Kernel] = {}  # a cache: an eager call costs one look-up
+_KERNEL_OF: dict[tuple[torch.device, torch.dtype], Kernel] = {}  # a cache: an eager call costs only one dict look-up
 
 
 @functools.cache
@@ -50,7 +50,7 @@ def choose(device: str) -> tuple[KernelName, str]:
     """
     setting = os.environ.get(VARIABLE, "")
     if setting not in ("", "reference"):
-        raise UsageError(f"{VARIABLE}={setting}: the only value is `reference`; unset it for the fastest kernel that there is")
+        raise UsageError(f"{VARIABLE}={setting}: the only value is `reference`; unset it for the fastest available kernel")
     if setting:
         return REFERENCE.name, f"{VARIABLE}=reference"
     loaders = {"cpu": _load_cpu, "cuda": _load_triton}

@@ -28,6 +28,6 @@ def load() -> str:
     try:
         torch.ops.load_library(str(path))
     except OSError as error:
-        raise WaveganError(f"{path} does not load ({error}); delete it, then `wavegan doctor --build`") from error
+        raise WaveganError(f"{path} does not load ({error}); delete it, then run `wavegan doctor --build`") from error
     register_fakes("wavegan_cpu", memory_format_of)
     return str(torch.ops.wavegan_cpu.select_instruction_set())

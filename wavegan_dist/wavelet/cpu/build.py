@@ -68,10 +68,10 @@ def build(retry: bool = False) -> Path:
 def _compile(path: Path, retry: bool) -> None:
     error_log = path.with_suffix(".log")
     if error_log.exists() and not retry:
-        raise WaveganError(f"the CPU kernels did not compile before: see {error_log}, then `wavegan doctor --build`")
+        raise WaveganError(f"the CPU kernels did not compile before: see {error_log}, then run `wavegan doctor --build`")
     compiler = shlex.split(os.environ.get("CXX", "c++"))
     if shutil.which(compiler[0]) is None:
-        raise WaveganError(f"no C++ compiler ({compiler[0]}); install g++ or set CXX, then `wavegan doctor --build`")
+        raise WaveganError(f"no C++ compiler ({compiler[0]}); install g++ or set CXX, then run `wavegan doctor --build`")
     log.info("compiling the CPU kernels, once (about 20 s)")
     with TemporaryDirectory(dir=path.parent) as scratch:
         objects = [f"{scratch}/{name}.o" for name in OBJECTS]
@@ -86,7 +86,7 @@ def _compile(path: Path, retry: bool) -> None:
         if errors:
             with atomic_file(error_log) as file:
                 file.write(errors)
-            raise WaveganError(f"the CPU kernels do not compile: see {error_log}, then `wavegan doctor --build`")
+            raise WaveganError(f"the CPU kernels do not compile: see {error_log}, then run `wavegan doctor --build`")
         Path(scratch, "library").replace(path)
     error_log.unlink(missing_ok=True)
 

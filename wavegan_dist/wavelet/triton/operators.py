@@ -1,4 +1,4 @@
-"""The operators `wavegan_triton::*`: they make arguments contiguous, launch kernels and define derivatives of every order.
+"""The operators `wavegan_triton::*`: they make arguments contiguous, launch the kernels and define derivatives of every order.
 
 Arguments and results are those of the functions of the same names in `ops`; the callers have checked the arguments.
 """
