@@ -135,7 +135,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_one_line_and_nothing_is_left(wavegan: Command, config: Path, small_disk: Path) -> None:
     refused(wavegan("shards", "write", "embedded", small_disk / "set", "--size", 64), "no space left", "set", exit_code=1)
     assert not list(small_disk.iterdir())
-    big = ("model.width=64", "train.checkpoint_kimg=0.032")
+    big = ("model.width=64", "train.checkpoint_kimg=0.032", "--log-level", "error")
     outcome = wavegan("train", "--config", config, "--run-dir", small_disk / "run", *big)
     refused(outcome, "no space left", "snapshots/kimg-000000", exit_code=1)
     assert not list(small_disk.rglob("*.safetensors"))
