@@ -95,7 +95,7 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """Name of the best evaluated snapshot, the metric and its value, JSON."""
+        """JSON file with the name of the best evaluated snapshot, the metric that was compared, and its value."""
         return self.path / "best.json"
 
     @property

@@ -37,7 +37,7 @@ class Chunk(NamedTuple):
 
     @property
     def done(self) -> bool:
-        """Whether the chunk is encoded."""
+        """Whether an earlier run has already encoded this chunk: PATH.npz, which is written last, exists."""
         return self.path.with_suffix(".npz").exists()
 
     def read(self) -> tuple[NDArray[np.int64], NDArray[np.int64], BandSums]:

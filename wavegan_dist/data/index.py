@@ -110,7 +110,7 @@ class Index(IndexModel):
 
     @property
     def folder(self) -> Path:
-        """Folder of the shards of a local dataset."""
+        """Folder of the shards. Only for a local dataset: the path of a remote one (`storage.is_remote`) has no meaning."""
         return Path(self.storage.base)
 
     @property

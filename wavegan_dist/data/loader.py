@@ -113,7 +113,8 @@ def epoch_keys(
         start: number of images of the epoch to skip.
 
     Yields:
-        For each global batch, one list of keys per rank. The last batch ends with the epoch.
+        For each global batch, one list of keys per rank. The last batch is not filled up from the next epoch: it may be
+        shorter, and the lists of the last ranks may be empty.
 
     Raises:
         UsageError: `batch_size` is not a multiple of `world_size`, or the epoch has no more than `start` images.

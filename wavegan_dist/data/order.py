@@ -107,7 +107,11 @@ class _Epoch:
         return np.concatenate([part for stream, begin, end in slices for part in stream.rows(begin, end)])
 
     def _images_before(self, position: int) -> list[int]:
-        """Count, for each stream, its images at earlier positions of the epoch."""
+        """Return, for each of the epoch's shard streams, how many of its images come before `position`.
+
+        Args:
+            position: index of an image in the epoch's order, from 0 to the number of images.
+        """
         segment = int(np.searchsorted(self.segment_ends, position))
         active = self.active[segment]
         segment_start = int(self.segment_ends[segment - 1]) if segment else 0

@@ -33,7 +33,16 @@ def center_crop(image: Image.Image, size: int) -> Pixels:
 
 
 def patches(image: Image.Image, size: int, stride: int) -> Iterator[Pixels]:
-    """Yield the patches [size, size, 3] of an RGB image in row-major order, without flat ones; none if the image is smaller."""
+    """Cut an RGB image into patches, uint8 [size, size, 3], in row-major order.
+
+    Leaves out flat patches (standard deviation of the gray levels below `FLAT`) and what remains at the right and bottom edge.
+    An image that is smaller than a patch in either direction gives none.
+
+    Args:
+        image: a Pillow image of mode RGB.
+        size: height and width of a patch in pixels.
+        stride: distance between neighboring patches in pixels.
+    """
     pixels_hwc = np.asarray(image)
     height, width = pixels_hwc.shape[:2]
     if width < size:

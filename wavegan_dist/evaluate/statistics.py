@@ -41,7 +41,7 @@ class FeatureRows:
         self.batches += other.batches
 
     def rows(self) -> Tensor:
-        """All rows as one tensor [N, ...]."""
+        """All rows added so far, in order, as one tensor [N, ...] on the CPU."""
         return torch.cat(self.batches)
 
     def to_tensors(self) -> dict[str, Tensor]:

@@ -17,8 +17,9 @@ from wavegan_dist.model.generator import WaveletGenerator
 def convert_to_lockstep(generator: WaveletGenerator) -> None:
     """Make `generator` train with the batch statistics of all processes; changes the module in place.
 
-    Replaces every `nn.BatchNorm2d` by a `CpuSyncBatchNorm` with the same state, and sets `training_runner`. Eval mode and the
-    names in the state dict do not change. Call it before the optimizer is made: the parameters of the batch norms are new.
+    Replaces every `nn.BatchNorm2d` by a `CpuSyncBatchNorm` with the same state, and sets the generator's attribute
+    `training_runner`, so that in training mode the three networks run through `run_in_lockstep`. Eval mode and the names in the
+    state dict do not change. Call it before the optimizer is made: the parameters of the batch norms are new.
     """
     for network in generator.children():
         for name, layer in network.named_children():

@@ -76,7 +76,21 @@ def operator_seconds(operators: Sequence[Operator], hardware: Hardware) -> float
 
 
 def optimizer_seconds(sizes: ModelSizes, strategy: str, devices: int, hardware: Hardware, d_steps: int) -> float:
-    """Predict the seconds of Adam, the gradient norm and the EMA update, which are bound by memory; ZeRO shards them."""
+    """Predict the time that one training step spends in Adam, the gradient norms and the EMA update.
+
+    All three are bound by memory bandwidth. Under ZeRO each device updates only its shard of the parameters; ZeRO stage 3
+    shards the EMA too.
+
+    Args:
+        sizes: numbers of parameters.
+        strategy: one of `STRATEGIES` ("ddp", "zero1", "zero2", "zero3").
+        devices: number of devices.
+        hardware: rates of one device.
+        d_steps: discriminator updates per step; the generator is updated once.
+
+    Returns:
+        Seconds per training step.
+    """
     updated = d_steps * sizes.discriminator + sizes.generator
     shards = 1 if strategy == "ddp" else devices
     ema = sizes.ema / (devices if strategy == "zero3" else 1)

@@ -110,7 +110,10 @@ def diagnose(trainer: Trainer, folder: Path, keys: Callable[[int], list[str]]) -
 
 
 def _first_nimg_of_real_batch(trainer: Trainer, result: PhaseResult) -> int:
-    """Image number at which the real batch of a phase begins; for the generator phase, that of the D phase before it."""
+    """Return the image number, counted over the whole run and all ranks, at which a phase's global real batch begins.
+
+    The generator phase has no real batch; for it, the batch of the discriminator phase before it is meant.
+    """
     d_phases = [d_result.first_nimg for d_result in trainer.phase_results if d_result.phase is trainer.d_phase]
     return max(nimg for nimg in d_phases if nimg <= result.first_nimg)
 

@@ -18,9 +18,18 @@ WARPS = 4
 
 
 def tile(width: int, item_size: int, warp_size: int) -> tuple[int, int]:
-    """Return TILE_H and TILE_W for bands of this width: the largest tile that takes one 128-bit access of pairs per thread.
+    """Choose how many rows and columns of the bands one Triton program computes.
 
-    `warp_size` is 32 on NVIDIA and 64 on AMD GPUs; `item_size` is the dtype's size in bytes.
+    The tile is the largest in which each of the program's 128 (AMD: 256) threads reads a row of the image with one 128-bit
+    load. A thread loads the image in pairs of neighboring pixels, and one pair yields one element of a band row.
+
+    Args:
+        width: width of the bands in elements, half the width of the image.
+        item_size: size of the dtype in bytes, 2 or 4.
+        warp_size: 32 on NVIDIA GPUs, 64 on AMD GPUs.
+
+    Returns:
+        (TILE_H, TILE_W) in elements of the bands: powers of two, TILE_W at most the next power of two after `width`.
     """
     elements = warp_size * WARPS * 8 // item_size
     columns = min(triton.next_power_of_2(width), elements)

@@ -46,9 +46,16 @@ def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
 
 @custom_op(f"{NAMESPACE}::fuse_backward", mutates_args=())
 def fuse_backward(grad: Tensor, base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return the gradients of base, low, high and lam for the gradient `grad` of the result of `fuse`.
+    """Compute the backward of `fuse`, `image = (1 - lam) * base + lam * idwt(low, high)`.
 
-    The gradient of lam is the sum of the programs' partial sums, taken in float64 and in the order of `torch.sum`.
+    Args:
+        grad: gradient of the image, [B, C, H, W].
+        base, low, high, lam: the arguments of `fuse`: [B, C, H, W], [B, C, H/2, W/2], [B, 3C, H/2, W/2] and a scalar.
+
+    Returns:
+        The gradients of base, low, high and lam, with the shapes and dtypes of these. Every Triton program adds up its part of
+        lam's gradient in float32; `torch.sum` then adds the parts in float64, so that the result does not change from run to
+        run.
     """
     low, high = low.contiguous(), high.contiguous()
     grad_base, grad_low, grad_high = _empty_image(low), torch.empty_like(low), torch.empty_like(high)
