@@ -18,9 +18,14 @@ SAFETENSORS_DTYPES = {"torch.float32": "F32", "torch.int64": "I64"}
 
 @contextmanager
 def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a temporary file that replaces `path` when the block ends without an error.
+    """Open a temporary file that replaces `path` when the block ends without an error; otherwise `path` stays as it was.
 
-    Creates the parent folders. An OSError raised in the block names `path`, not the temporary file.
+    The file is synced to the disk before it replaces `path`. Creates the parent folders. An OSError about the temporary file,
+    or without a file name (as of a full disk), names `path` instead.
+
+    Args:
+        path: the file.
+        mode: "w" or "wb".
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with _errors_naming(path, temporary):

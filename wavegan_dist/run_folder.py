@@ -109,11 +109,11 @@ class RunFolder:
         return self.path / "cluster"
 
     def spool(self, name: str) -> Path:
-        """Events for MLflow from one writer: `train` for the run itself, else the label of an evaluated snapshot."""
+        """File of the events that one writer sends to MLflow; `name` is `train` for the run itself, else unique."""
         return self.path / "tracking" / f"{name}.jsonl"
 
     def spools(self) -> list[Path]:
-        """All spools, sorted by name."""
+        """All files of events for MLflow (see `spool`), sorted by name."""
         return sorted(self.path.glob("tracking/*.jsonl"))
 
     def samples(self, nimg: int) -> Path:
@@ -210,11 +210,11 @@ class RunFolder:
             file.write(json.dumps(metrics) + "\n")
 
     def prune(self, keep_newest: int, keep_every_kimg: float | None) -> None:
-        """Delete all checkpoints except the newest ones and the first at or after each multiple of an interval.
+        """Delete all complete checkpoints except the newest ones and the first at or after each multiple of an interval.
 
         Args:
-            keep_newest: how many of the newest checkpoints to keep.
-            keep_every_kimg: the interval; None: keep only the newest.
+            keep_newest: how many of the newest checkpoints to keep, at least 1.
+            keep_every_kimg: the interval, whose multiples count from 1, not 0; None: keep only the newest.
         """
         checkpoints = self.checkpoints()
         kept = set(checkpoints[-keep_newest:])

@@ -26,7 +26,7 @@ RESOURCES = (  # all but the first override settings of the profile
 EVALUATION = (
     *METRIC_ARGUMENTS,
     argument(
-        "--best", default="fwd", metavar="METRIC", help="tag the snapshot whose METRIC is nearest to 0 as best (default: fwd)"
+        "--best", default="fwd", metavar="METRIC", help="tag the snapshot whose METRIC is nearest to its optimum (default: fwd)"
     ),
     argument(
         "--in-flight", type=positive, default=2, metavar="N", help="largest number of evaluation jobs at a time (default: 2)"

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from wavegan_dist.evaluate.result import EvaluationResult
+from wavegan_dist.evaluate.result import EvaluationResult, optimum
 from wavegan_dist.files import atomic_file, locked
 from wavegan_dist.log import log
 from wavegan_dist.run_folder import RunFolder
@@ -11,7 +11,10 @@ from wavegan_dist.tracking import log_tags
 
 
 def tag_best(run_dir: Path, metric: str) -> None:
-    """Compare all evaluations of the run and tag the snapshot whose `metric` is nearest to 0, the optimum of every metric."""
+    """Find the snapshot whose `metric` is nearest to its optimum; name it in RUN/best.json and in tags of the MLflow run.
+
+    Of equally good snapshots the oldest is chosen. Logs a warning if no evaluation has the metric.
+    """
     run = RunFolder(run_dir)
     with locked(run.cluster / "best.lock"):  # two evaluations may end together
         values = {}
@@ -21,7 +24,7 @@ def tag_best(run_dir: Path, metric: str) -> None:
         if not values:
             log.warning("no evaluation has the metric %s, so no snapshot is tagged as the best", metric)
             return
-        snapshot = min(values, key=lambda name: (abs(values[name]), name))
+        snapshot = min(values, key=lambda name: (abs(values[name] - optimum(metric)), name))
         best = {"snapshot": snapshot, "metric": metric, "value": values[snapshot]}
         with atomic_file(run.best) as out:
             json.dump(best, out)

@@ -92,7 +92,14 @@ def _executor(job: Job, name: str, code: Path) -> "SlurmExecutor":
 
 
 def _parameters(job: Job, code: Path) -> dict[str, Any]:
-    """Convert the job's profile to parameters of submitit's executor."""
+    """Convert the profile of the job to parameters of submitit's executor; what the profile leaves open is left out.
+
+    One task per node without srun, requeuing allowed, and a warning (SIGUSR2) `warn_seconds` before the end.
+
+    Args:
+        job: the job.
+        code: folder of the frozen code, put first on PYTHONPATH.
+    """
     profile = job.profile
     optional = {
         **{key: getattr(profile, key) for key in ("partition", "account", "qos", "constraint", "cpus_per_task", "mem")},

@@ -46,7 +46,7 @@ class EvaluateJob(Job):
     """The evaluation of a run's snapshots, one Slurm job per snapshot."""
 
     arguments: list[str] = Field(description="of wavegan evaluate: metrics and how they are computed")
-    best: str = Field("fwd", description="the metric whose value nearest to 0 makes the best snapshot")
+    best: str = Field("fwd", description="the metric that is nearest to its optimum for the best snapshot")
     in_flight: PositiveInt = Field(2, description="largest number of evaluation jobs that are pending or running at a time")
 
 

@@ -27,7 +27,7 @@ def job_name(run_dir: Path) -> str:
 
 
 def run(file: str) -> None:
-    """Run the `TrainJob` of this JSON file; submitit calls this function in the job."""
+    """Supervise one start of the `TrainJob` in this JSON file (see `supervise`); submitit calls this in the Slurm job."""
     configure()
     supervise(TrainJob.read(Path(file)))
 

@@ -20,7 +20,10 @@ class RunGroup:
 
 
 def group_runs(runs: Sequence[LoadedRun]) -> list[RunGroup]:
-    """Group runs whose settings are equal except for `NO_DIFFERENCE`; groups are in the order of their first runs."""
+    """Group the runs of one configuration: their settings differ only in the seed and in what may change on resume.
+
+    `train.total_kimg` counts as a difference although it may change on resume. Groups are in the order of their first runs.
+    """
     groups: dict[str, list[LoadedRun]] = {}
     for run in runs:
         settings = {key: value for key, value in run.settings.items() if key not in NO_DIFFERENCE}

@@ -71,7 +71,16 @@ class FileKind:
         return tree
 
     def validate(self, model: type[Model], tree: dict[str, Any], path: str) -> Model:
-        """Build a model from a mapping. Raises a UsageError that explains every invalid key, on one line."""
+        """Build a pydantic model from the mapping in a file of this kind.
+
+        Args:
+            model: the class to build.
+            tree: the mapping.
+            path: what an error message calls the file.
+
+        Raises:
+            UsageError: one line that explains every unknown, missing or invalid key.
+        """
         try:
             return model.model_validate(tree)
         except ValidationError as error:

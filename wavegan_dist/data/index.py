@@ -82,16 +82,17 @@ class Index(IndexModel):
 
     @classmethod
     def load(cls, location: str | Path, cache: Path | None = None, cache_bytes: int = 0) -> "Index":
-        """Read `index.json`.
+        """Read the index of a dataset, `index.json`. It is never taken from the cache, which is for the other files.
 
         Args:
-            location: path of the file or of its folder, the URL of either, or pipe:COMMAND with {file}.
-            cache: folder on this node for the files of a remote dataset; see `Storage`.
-            cache_bytes: largest size of the cache.
+            location: path of the index or of its folder, the URL of either, or pipe:COMMAND; {file} stands for a file name.
+            cache: folder on this node for the files of a remote dataset, which needs one; see `Storage`.
+            cache_bytes: largest size of the cache; a larger file is refused. Not used for a local dataset.
 
         Raises:
-            UsageError: the file is missing or not JSON, or a key is missing, unknown or has an impossible value.
-            WaveganError: a remote file cannot be downloaded.
+            UsageError: a local index is missing, the content is not JSON, a key is missing, unknown or has an impossible value,
+                a remote dataset has no cache, or a pipe lacks {file}.
+            WaveganError: a remote index cannot be read, for example because it is missing.
         """
         storage, name = locate(location, cache, cache_bytes)
         path = f"{storage.base}/{name}"

@@ -191,7 +191,10 @@ def _save(blocks: Iterator[bytes], out: IO[bytes], name: str, size: int | None, 
 
 
 def _is_complete(path: Path, size: int | None) -> bool:
-    """Check that a cached file exists with the expected size, and mark it as the most recently requested."""
+    """Return whether a cached file exists and has `size` bytes (None: any size); its digest is not checked.
+
+    A file that exists, complete or not, is marked as the most recently requested.
+    """
     with suppress(FileNotFoundError):
         os.utime(path)
         return size is None or path.stat().st_size == size  # a power cut may truncate a file

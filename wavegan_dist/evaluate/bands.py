@@ -71,7 +71,13 @@ class BandMetric:
 
 
 def _energy_and_kurtosis(means: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean squares and mean fourth powers [..., 2 * bands] to energy in dB and kurtosis, each [..., bands]."""
+    """Return energy in dB and kurtosis (3 for a normal distribution) of each band, each [..., bands].
+
+    Energy, and the mean square that kurtosis divides by, are at least ROUNDING_NOISE; kurtosis is at least 1.
+
+    Args:
+        means: mean squares of all bands, then their mean fourth powers, [..., 2 * bands].
+    """
     square, fourth = means.chunk(2, dim=-1)
     kurtosis = fourth / square.clamp(min=ROUNDING_NOISE).square()
     return decibels(square), kurtosis.clamp(min=1)  # no distribution has a kurtosis below 1

@@ -18,6 +18,11 @@ from wavegan_dist.tracking import log_metrics
 SUBJECT = {"nimg", "snapshot", "snapshot_sha256"}  # these fields identify the snapshot, all others the measurement
 
 
+def optimum(metric: str) -> float:
+    """Return the best possible value of a metric: 1 for precision and recall, 0 for every other metric."""
+    return 1.0 if metric.startswith(("precision_", "recall_")) else 0.0
+
+
 class EvaluationProtocol(BaseModel):
     """What was measured, and everything that the metrics depend on.
 

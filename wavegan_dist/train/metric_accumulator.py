@@ -23,7 +23,10 @@ class MetricAccumulator:
         self._steps = 0
 
     def add(self, name: str, value: Tensor) -> None:
-        """Add a scalar tensor to the sum called `name`; the tensor is detached."""
+        """Add a scalar tensor to the sum called `name`, without waiting for the device; the tensor is detached, not copied.
+
+        `drain` divides the sum by the number of calls of `step`, not of `add`: values added several times in a step are summed.
+        """
         value = value.detach()
         self._sums[name] = self._sums[name] + value if name in self._sums else value
 

@@ -119,7 +119,11 @@ class ZeroEngine(Engine):
 
     @override
     def make_ema(self, ema: Ema[WaveletGenerator]) -> EmaState:
-        """Under stage 3 no rank holds the full generator, so the EMA is sharded, too."""
+        """Return a sharded EMA under stage 3, where no rank holds the full generator, else a replicated one.
+
+        The sharded EMA starts from the weights of the engine; of `ema` it uses the half-life, the ramp-up and the names and
+        shapes of the tensors.
+        """
         assert isinstance(self.module, WaveletGenerator)
         if self.is_stage3:
             return ShardedEma(ema, self.module, self.partition, self.gathered_params)

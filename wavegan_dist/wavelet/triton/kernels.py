@@ -140,7 +140,10 @@ def _store_bands(low, high, row, column, width, ch, mask, bands):
 
 @jit
 def _high_offsets(row, column, width, ch):
-    """Offsets of LH coefficients in the high tensor, and the distance from there to HL and from HL to HH."""
+    """Return the offsets of LH coefficients in the high tensor, and the distance from LH to HL, equal to that from HL to HH.
+
+    All in elements. `row` counts rows of the low band over the batch and all channels; `ch` is channels times band height.
+    """
     image = row // ch
     band = ch.to(tl.int64) * width
     return (row + 2 * image * ch) * width + column, band

@@ -20,7 +20,7 @@ custom_op = torch.library.custom_op
 
 @custom_op(f"{NAMESPACE}::dwt", mutates_args=())
 def dwt(x: Tensor) -> tuple[Tensor, Tensor]:
-    """low, high = dwt(x)."""
+    """Transform x [B, C, H, W] to low [B, C, H/2, W/2] and high [B, 3C, H/2, W/2]; see `ops.dwt`."""
     low, high = _empty_bands(x)
     _launch(kernels.dwt, low, _as_pairs(x), low, high)
     return low, high
@@ -66,7 +66,13 @@ def fuse_backward(grad: Tensor, base: Tensor, low: Tensor, high: Tensor, lam: Te
 
 
 def _launch(kernel: Any, low: Tensor, *arguments: Any) -> None:
-    """Launch a kernel over all elements of the band `low`."""
+    """Launch a kernel on a 2D grid of tiles that covers the band `low`; do nothing if the band is empty.
+
+    Args:
+        kernel: a kernel of `kernels`.
+        low: gives the shape, dtype and device of the band; it is not passed to the kernel.
+        arguments: the first arguments of the kernel; rows, width, ch and the tile size follow them.
+    """
     batch, channels, height, width = low.shape
     if low.numel() == 0:
         return
