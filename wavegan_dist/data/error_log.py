@@ -1,9 +1,12 @@
 """Errors of shards and images that cannot be read, and the log of a run that lists each of these shards and images once."""
 
 import json
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from accelerate.utils import gather_object
 
@@ -50,7 +53,7 @@ class DataErrorLog:
         self._listed: dict[tuple[str, int | None], DataError] = {}  # by shard and row, in the order of the file
         self._pending: list[DataError] = []
         if path.exists():
-            self._add([DataError(**json.loads(line)) for line in path.read_text().splitlines()])
+            self._add([error for line in path.read_text(errors="replace").splitlines() if (error := _parse(line)) is not None])
 
     def record(self, errors: Sequence[DataError]) -> None:
         """Store errors of this rank until the next `sync`. Not collective."""
@@ -68,8 +71,10 @@ class DataErrorLog:
         new = self._add(gather_object(self._pending))
         self._pending = []
         if new and self.group.is_main_process:
-            with self.path.open("a") as file:
-                file.writelines(json.dumps(asdict(error)) + "\n" for error in new)
+            with self.path.open("ab+") as file:
+                if file.tell() and not _ends_line(file):  # a kill or a full disk cut the last line short
+                    file.write(b"\n")
+                file.writelines(json.dumps(asdict(error)).encode() + b"\n" for error in new)
         images = sum(row is not None for _, row in self._listed)
         if images > self.max_bad_fraction * self.index.count:
             raise WaveganError(
@@ -84,3 +89,15 @@ class DataErrorLog:
         new = {(error.shard, error.row): error for error in errors if (error.shard, error.row) not in self._listed}
         self._listed |= new
         return list(new.values())
+
+
+def _ends_line(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read() == b"\n"
+
+
+def _parse(line: str) -> DataError | None:
+    """Return the error in a line; None if the line is damaged: its error is listed again when it occurs again."""
+    with suppress(ValueError, TypeError):
+        return DataError(**json.loads(line))
+    return None
