@@ -238,8 +238,9 @@ class RunFolder:
 
     def read_exit(self) -> RunExit | None:
         """Return how the last start of the run ended; None while it is running, after a kill, and if exit.json is damaged."""
-        with suppress(OSError, ValueError, TypeError):
-            return RunExit(**json.loads(self.exit.read_text()))
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            content = json.loads(self.exit.read_text())
+            return RunExit(content["state"], int(content["nimg"]), content["reason"], float(content["time"]))
         return None
 
 

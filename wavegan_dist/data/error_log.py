@@ -1,17 +1,16 @@
 """Errors of shards and images that cannot be read, and the log of a run that lists each of these shards and images once."""
 
-import json
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 from accelerate.utils import gather_object
 
 from wavegan_dist.data.index import Index
 from wavegan_dist.errors import WaveganError
+from wavegan_dist.files import append_json_lines, read_json_lines
 from wavegan_dist.processes import Group
 
 
@@ -52,8 +51,7 @@ class DataErrorLog:
         self.group, self.path, self.index, self.max_bad_fraction = group, path, index, max_bad_fraction
         self._listed: dict[tuple[str, int | None], DataError] = {}  # by shard and row, in the order of the file
         self._pending: list[DataError] = []
-        if path.exists():
-            self._add([error for line in path.read_text(errors="replace").splitlines() if (error := _parse(line)) is not None])
+        self._add([error for entry in read_json_lines(path) if (error := _parse(entry)) is not None])
 
     def record(self, errors: Sequence[DataError]) -> None:
         """Store errors of this rank until the next `sync`. Not collective."""
@@ -71,10 +69,7 @@ class DataErrorLog:
         new = self._add(gather_object(self._pending))
         self._pending = []
         if new and self.group.is_main_process:
-            with self.path.open("ab+") as file:
-                if file.tell() and not _ends_line(file):  # a kill or a full disk cut the last line short
-                    file.write(b"\n")
-                file.writelines(json.dumps(asdict(error)).encode() + b"\n" for error in new)
+            append_json_lines(self.path, map(asdict, new))
         images = sum(row is not None for _, row in self._listed)
         if images > self.max_bad_fraction * self.index.count:
             raise WaveganError(
@@ -91,13 +86,8 @@ class DataErrorLog:
         return list(new.values())
 
 
-def _ends_line(file: BinaryIO) -> bool:
-    file.seek(-1, os.SEEK_END)
-    return file.read() == b"\n"
-
-
-def _parse(line: str) -> DataError | None:
-    """Return the error in a line; None if the line is damaged: its error is listed again when it occurs again."""
-    with suppress(ValueError, TypeError):
-        return DataError(**json.loads(line))
+def _parse(entry: dict[str, Any]) -> DataError | None:
+    """Return the error in a line; None if it holds something else: the error is listed again when it occurs again."""
+    with suppress(TypeError):
+        return DataError(**entry)
     return None
