@@ -148,6 +148,25 @@ def test_output_into_a_closed_pipe_is_no_error(shards: Path) -> None:
     assert outcome.stderr == ""
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_output_streams_change_no_exit_code(shards: Path, tmp_path: Path, closed: str) -> None:
+    for arguments, exit_code in ((f"shards info {shards}", 0), (f"shards info {tmp_path}", 2), ("trian", 2)):
+        command = f"exec {sys.executable} -m wavegan_dist {arguments} {closed}"
+        assert subprocess.run(["bash", "-c", command], timeout=60, check=False).returncode == exit_code
+
+
+def test_training_into_what_is_no_folder_is_one_line_without_an_errno(wavegan: Command, config: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for run in (tmp_path / "file", tmp_path / "file" / "run"):
+        outcome = wavegan("train", "--config", config, "--run-dir", run)
+        refused(outcome, f"wavegan: {run}: ", exit_code=1)
+    (tmp_path / "run" / "log.txt").mkdir(parents=True)
+    outcome = wavegan("train", "--config", config, "--run-dir", tmp_path / "run", "--resume", tmp_path / "none")
+    assert outcome.returncode == 2
+    assert outcome.stderr.splitlines()[-1].startswith(f"wavegan: --resume {tmp_path / 'none'} is not a checkpoint")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["log.txt"]
+
+
 def test_doctor_says_which_kernel_is_in_use_and_why(wavegan: Command) -> None:
     found = json.loads(wavegan("doctor", "--json").stdout)
     assert found["kernels"]["cpu"]["kernel"] in ("C++", "reference")

@@ -72,6 +72,7 @@ def test_overrides_win_and_the_resolved_yaml_reads_back_equal(minimal: Path, tmp
         ("tracking.uri=runs/mlflow", "tracking.uri: runs/mlflow is not an MLflow store; give sqlite:///FILE"),
         ("justakey", "not of the form key=value"),
         ("seed=[1", "the value is not valid YAML"),
+        (f"seed={'[' * 5000}", "the value is not valid YAML"),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(minimal: Path, override: str, words: str) -> None:
@@ -138,6 +139,7 @@ class Parts(Section):
     [
         ({"parts": [{"name": "a", "tooth": 3}]}, "unknown key 'parts.0.tooth'; did you mean 'parts.teeth'?"),
         ({"parts": [], "zzz": 3}, "unknown key 'zzz'; see parts.md"),
+        ({"parts": [], "zzz": 3, "yyy": 3}, "unknown key 'zzz'; unknown key 'yyy'; see parts.md"),
         ({}, "'parts' is not set; write parts"),
         ({"parts": [{}]}, "'parts.0.name' is not set; write parts.0.name"),
         ({"parts": [{"name": "a", "kind": "geer"}]}, "parts.0.kind = 'geer' is not one of gear, screw; did you mean 'gear'?"),
@@ -160,6 +162,8 @@ def test_any_file_that_users_write_is_explained_in_the_same_words(tree: dict[str
         (b"\xff", json.loads, "parts is not valid JSON: "),
         (b"[]", json.loads, "parts is not a part list: its content is not a mapping"),
         (b"", yaml.safe_load, "parts is not a part list: its content is not a mapping"),
+        (b"a: " + b"[" * 5000, yaml.safe_load, "parts is not valid YAML: "),
+        (b"[" * 100_000, json.loads, "parts is not valid JSON: "),
     ],
 )
 def test_any_file_of_another_syntax_is_explained(

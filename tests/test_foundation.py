@@ -15,8 +15,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from wavegan_dist import counted
-from wavegan_dist.files import atomic_dir, atomic_file, locked, save_tensors
+from wavegan_dist.cluster.run_exit import CrashLog, read_exit
+from wavegan_dist.files import append_json_lines, atomic_dir, atomic_file, locked, read_json_lines, save_tensors
 from wavegan_dist.images import from_uint8, save_grid, to_uint8
+from wavegan_dist.run_folder import RunExit
 
 
 def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path: Path) -> None:
@@ -46,6 +48,29 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left") as failure, atomic_file(tmp_path / "x"):
         Path("/dev/full").write_text("x")
     assert failure.value.filename == str(tmp_path / "x")
+
+
+@pytest.mark.parametrize("tail", [b"", b'{"a": 2', b"\x80\n", b"[1]\n", b"\x00\x00"])
+def test_a_damaged_line_of_json_is_skipped_and_does_not_damage_the_next(tmp_path: Path, tail: bytes) -> None:
+    path = tmp_path / "lines.jsonl"
+    assert read_json_lines(path) == []
+    append_json_lines(path, [{"a": 1}])
+    with path.open("ab") as file:
+        file.write(tail)
+    assert read_json_lines(path) == [{"a": 1}]
+    append_json_lines(path, [{"a": 3}, {"a": 4}])
+    assert read_json_lines(path) == [{"a": 1}, {"a": 3}, {"a": 4}]
+
+
+def test_a_damaged_crash_log_or_exit_json_does_not_end_the_job(tmp_path: Path) -> None:
+    assert CrashLog(tmp_path, "1").add(RunExit("died", 5, "", 1.0))
+    with (tmp_path / "crashes.jsonl").open("a") as file:
+        file.write('{"x": 1}\n{"job": "1", "ni')
+    assert not CrashLog(tmp_path, "1").add(RunExit("died", 5, "", 2.0))
+    assert CrashLog(tmp_path, "1").add(RunExit("died", 6, "", 3.0))
+    for content in ("", "[]", '{"state": "failed"}', '{"state": "failed", "nimg": 1, "reason": "", "time": "soon"}'):
+        (tmp_path / "exit.json").write_text(content)
+        assert read_exit(tmp_path, 0.0).state == "died"
 
 
 def test_tensors_written_one_by_one_in_any_order_are_a_safetensors_file(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Exceptions whose message is one line for the user: what failed, where, and what to do."""
 
+import errno
+
 EXIT_REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: "the user is invited to retry"
 EXIT_INTERRUPTED = 130  # after Ctrl-C, as shells report SIGINT
 
@@ -14,3 +16,10 @@ class UsageError(WaveganError, ValueError):
     """A command cannot do what the user requested, for example because of an unknown key or a missing file. Exit code 2."""
 
     exit_code = 2
+
+
+def describe(error: OSError) -> str:
+    """Return "FILE: REASON" for an OSError, with advice if the disk is full."""
+    where = f"{error.filename}: " if error.filename else ""
+    advice = "; free some space there or write elsewhere" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+    return f"{where}{(error.strerror or str(error)).lower()}{advice}"

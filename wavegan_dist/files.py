@@ -121,6 +121,25 @@ def save_tensors(layout: "Mapping[str, Tensor]", values: "Iterable[tuple[str, Te
             file.write(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
 
 
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the JSON objects in a file of one object per line; none if the file does not exist. Skips damaged lines."""
+    objects = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        with suppress(ValueError):
+            objects.append(json.loads(line))
+    return [entry for entry in objects if isinstance(entry, dict)]
+
+
+def append_json_lines(path: Path, objects: Iterable[Mapping[str, Any]]) -> None:
+    """Append JSON objects to a file, one per line; begin a new line if a kill or a full disk cut the last one short."""
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":
+                file.write(b"\n")
+        file.writelines(json.dumps(entry).encode() + b"\n" for entry in objects)
+
+
 _lock_descriptors: set[int] = set()  # file descriptors of the locks that this process holds or waits for
 
 

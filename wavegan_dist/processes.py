@@ -21,7 +21,7 @@ import yaml
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
-from wavegan_dist.errors import UsageError, WaveganError
+from wavegan_dist.errors import UsageError, WaveganError, describe
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -102,7 +102,7 @@ def on_main(group: Group, work: Callable[[], Result]) -> Result:
         except WaveganError as error:
             outcome = [error]
         except OSError as error:
-            outcome = [WaveganError(str(error))]
+            outcome = [WaveganError(describe(error))]
     if group.num_processes > 1:
         broadcast_object_list(outcome)
     result = outcome[0]
@@ -124,7 +124,7 @@ def on_all_ranks(group: Group, work: Callable[[], Result]) -> Result:
     except WaveganError as raised:
         error = raised
     except OSError as raised:
-        error = WaveganError(str(raised))
+        error = WaveganError(describe(raised))
     errors = [error] if group.num_processes == 1 else gather_object([error])
     for first in errors:
         if first is not None:

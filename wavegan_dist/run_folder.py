@@ -173,17 +173,24 @@ class RunFolder:
             except BlockingIOError as error:
                 holder = lock.read_text().strip()
                 raise UsageError(f"{self.path} is in use by {holder}; wait for it, or choose another --run-dir") from error
-            lock.write_text(f"process {os.getpid()} on {platform.node()}")
-            for name in ("checkpoints", "snapshots", "samples", "diagnostics"):
-                sweep(self.path / name)
             try:
+                self._write_holder(lock)
+                for name in ("checkpoints", "snapshots", "samples", "diagnostics"):
+                    sweep(self.path / name)
                 yield
             finally:
                 if not self.config.exists():
-                    self.log.unlink(missing_ok=True)
-                    lock.unlink(missing_ok=True)
+                    with suppress(OSError):  # log.txt may be a folder; an error here would hide that of the block
+                        self.log.unlink(missing_ok=True)
                     with suppress(OSError):
+                        lock.unlink()
                         self.path.rmdir()
+
+    def _write_holder(self, lock: Path) -> None:
+        try:
+            lock.write_text(f"process {os.getpid()} on {platform.node()}")
+        except OSError as error:  # the error of a full disk names no file
+            raise OSError(error.errno, error.strerror, str(lock)) from error
 
     def begin(self, experiment: Experiment, environment: dict[str, Any], nimg: int) -> None:
         """Prepare the folder for training from image `nimg`: write config.yaml and environment.json, delete later metrics.
@@ -198,9 +205,9 @@ class RunFolder:
         self.forget_after(nimg)
 
     def forget_after(self, nimg: int) -> None:
-        """Delete the lines of metrics.jsonl after image `nimg`, and an incomplete last line that a crash left."""
+        """Delete the lines of metrics.jsonl after image `nimg`, and damaged lines, such as one cut short by a crash."""
         if self.metrics.exists():
-            lines = [line for line in self.metrics.read_text().splitlines() if _nimg_of_line(line) <= nimg]
+            lines = [line for line in self.metrics.read_text(errors="replace").splitlines() if _nimg_of_line(line) <= nimg]
             with atomic_file(self.metrics) as file:
                 file.writelines(f"{line}\n" for line in lines)
 
@@ -231,8 +238,9 @@ class RunFolder:
 
     def read_exit(self) -> RunExit | None:
         """Return how the last start of the run ended; None while it is running, after a kill, and if exit.json is damaged."""
-        with suppress(OSError, ValueError, TypeError):
-            return RunExit(**json.loads(self.exit.read_text()))
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            content = json.loads(self.exit.read_text())
+            return RunExit(content["state"], int(content["nimg"]), content["reason"], float(content["time"]))
         return None
 
 

@@ -211,6 +211,22 @@ def test_what_is_no_run_or_damaged_is_one_line(runs: dict[str, Path], tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("content", [b"[1, 2]", b"3", b"\x80{}", b"null", b'{"x": 1}'])
+@pytest.mark.parametrize("name", ["environment.json", "metrics.jsonl"])
+def test_a_file_of_a_run_with_other_content_is_one_line(
+    runs: dict[str, Path], tmp_path: Path, name: str, content: bytes
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs["base"], run, ignore=shutil.ignore_patterns("evaluations", "snapshots"))
+    (run / name).write_bytes(content + b"\n" + content + b"\n" if name == "metrics.jsonl" else content)
+    if name == "environment.json" and content.startswith(b"{"):
+        assert read_run(str(run), tmp_path).environment == {"x": 1}
+        return
+    with pytest.raises(WaveganError, match=rf"{name}.* is damaged") as error:
+        read_run(str(run), tmp_path)
+    assert "\n" not in str(error.value)
+
+
 def test_runs_that_were_not_evaluated_and_a_line_half_written_do_no_harm(runs: dict[str, Path], tmp_path: Path) -> None:
     shutil.copytree(runs["base"], tmp_path / "going-on", ignore=shutil.ignore_patterns("evaluations", "snapshots"))
     with (tmp_path / "going-on" / "metrics.jsonl").open("a") as file:
@@ -219,7 +235,7 @@ def test_runs_that_were_not_evaluated_and_a_line_half_written_do_no_harm(runs: d
     assert "None of these runs has been evaluated" in text
     with (tmp_path / "going-on" / "metrics.jsonl").open("a") as file:
         file.write("\n{}\n")
-    with pytest.raises(WaveganError, match=r"metrics\.jsonl: line \d+ is not JSON"):
+    with pytest.raises(WaveganError, match=r"metrics\.jsonl: line \d+ is damaged"):
         compare([str(tmp_path / "going-on")], tmp_path / "out")
 
 

@@ -37,6 +37,22 @@ def test_each_error_is_listed_once_and_counted_over_restarts(index: Index, tmp_p
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("tail", [b'{"shard": "shard-0000', b"\x80\xff", b"[1]\n", b'{"x": 1}\n'])
+def test_a_line_that_a_kill_cut_short_or_that_is_damaged_is_skipped(index: Index, tmp_path: Path, tail: bytes) -> None:
+    path = tmp_path / "data_errors.jsonl"
+    log = DataErrorLog(join(), path, index, 1.0)
+    log.record([image_error(3)])
+    log.sync()
+    with path.open("ab") as file:
+        file.write(tail)
+    restarted = DataErrorLog(join(), path, index, 1.0)
+    restarted.record([image_error(3), image_error(4)])
+    assert restarted.sync() == {"data/bad_images": 2, "data/bad_shards": 0}
+    assert DataErrorLog(join(), path, index, 1.0).sync() == {"data/bad_images": 2, "data/bad_shards": 0}
+    first, last = path.read_bytes().splitlines()[:: len(path.read_bytes().splitlines()) - 1]
+    assert (json.loads(first)["row"], json.loads(last)["row"]) == (3, 4)
+
+
 @pytest.mark.parametrize("restart", [False, True])
 def test_more_bad_images_than_allowed_are_an_error_that_names_the_last(index: Index, tmp_path: Path, restart: bool) -> None:
     path = tmp_path / "data_errors.jsonl"

@@ -5,6 +5,9 @@ import resource
 
 import pytest
 
+from wavegan_dist.errors import WaveganError
+from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.tracking import log_tags
 from wavegan_dist.tracking.sender import batches, retry_delay
 from wavegan_dist.tracking.spool import Spool, format_counts
 from wavegan_dist.tracking.tracker import MlflowTracker
@@ -60,6 +63,33 @@ def test_a_full_disk_is_reported_once_and_loses_only_what_did_not_fit(tmp_path, 
     assert [event["nimg"] for event in tracker.spool.events() if event["kind"] == "metrics"] == [1, 2, 6]
     assert caplog.text.count("training continues, MLflow will miss points") == 1
     assert str(tracker.spool.path) in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b'{"offset": 3', b"\x80", b"[]", b"3", b"{}"])
+def test_a_damaged_position_counts_nothing_as_delivered(spool, content):
+    spool.append(point(1))
+    spool.position.write_bytes(content)
+    assert spool.delivered() == (0, 0)
+    assert spool.count_undelivered() == {"metrics": 1}
+
+
+@pytest.mark.parametrize("content", [b"", b'{"uri": "x', b"\x80", b"[]", b"3", b'{"x": 1}'])
+def test_a_damaged_tracking_json_is_one_line_and_only_a_warning_after_an_evaluation(tmp_path, experiment, caplog, content):
+    run = RunFolder(tmp_path)
+    run.tracking.write_bytes(content)
+    with pytest.raises(WaveganError, match=r"tracking\.json is damaged; .*delete it") as error:
+        MlflowTracker.open(tmp_path, experiment("http://127.0.0.1:9"))
+    assert "\n" not in str(error.value)
+    log_tags(tmp_path, {"best": "1"})
+    assert caplog.messages == [str(error.value)]
+    assert not (tmp_path / "tracking").exists()
+
+
+def test_a_line_that_is_no_event_does_not_block_the_queue(spool):
+    with spool.path.open("ab") as file:
+        file.write(b"[1]\n{}\n3\n")
+    spool.append(point(1))
+    assert spool.count_undelivered() == {"unreadable": 3, "metrics": 1}
 
 
 def test_a_line_that_the_disk_changed_does_not_block_the_queue(spool):

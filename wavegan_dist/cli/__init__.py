@@ -1,7 +1,6 @@
 """The command `wavegan`: a table of commands. Each command, or group of commands, is defined in a file of this package."""
 
 import argparse
-import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from collections.abc import Sequence
 from wavegan_dist import log
 from wavegan_dist.cli import compare, doctor, evaluate, plan, sample, shards, submit, track, train, watch
 from wavegan_dist.cli.command import Command, make_parser
-from wavegan_dist.errors import EXIT_INTERRUPTED, WaveganError
+from wavegan_dist.errors import EXIT_INTERRUPTED, WaveganError, describe
 
 DESCRIPTION = (
     "Train GANs of three generators and three discriminators, joined by a wavelet transform, for images with fine detail."
@@ -45,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 (done), 1 (failed), 2 (wrong use), 75 (the run saved a checkpoint, and the same command resumes it) or
         130 (Ctrl-C).
     """
+    _open_standard_streams()
     try:
         return _run(arguments)
     finally:
@@ -75,16 +75,23 @@ def _run(arguments: Sequence[str] | None) -> int:
     except WaveganError as error:
         return _report(str(error), error.exit_code)
     except OSError as error:
-        return _report(_describe(error), 1)
+        return _report(describe(error), 1)
     except KeyboardInterrupt:
         return _report("interrupted", EXIT_INTERRUPTED)
     return 0
 
 
-def _describe(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
-    advice = "; free some space there or write elsewhere" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-    return f"{where}{(error.strerror or str(error)).lower()}{advice}"
+def _open_standard_streams() -> None:
+    """Open the null device as stdout or stderr where the caller closed them, as `wavegan ... 2>&-` does.
+
+    Otherwise Python's stream is None, and the next file that is opened gets the descriptor that libraries print to.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w", closefd=False))
 
 
 def _report(message: str, exit_code: int) -> int:

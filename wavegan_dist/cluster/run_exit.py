@@ -1,9 +1,9 @@
 """How a start of a training job ended, and whether another start may help."""
 
-import json
 import time
 from pathlib import Path
 
+from wavegan_dist.files import append_json_lines, read_json_lines
 from wavegan_dist.run_folder import RunExit, RunFolder, nimg_of
 
 
@@ -33,9 +33,7 @@ class CrashLog:
 
     def add(self, crash: RunExit) -> bool:
         """Append a crash; return whether the job got further than in all of its earlier crashes."""
-        lines = self.file.read_text().splitlines() if self.file.exists() else []
-        earlier = [entry["nimg"] for entry in map(json.loads, lines) if entry["job"] == self.job_id]
+        earlier = [entry["nimg"] for entry in read_json_lines(self.file) if entry.get("job") == self.job_id and "nimg" in entry]
         entry = {"job": self.job_id, "nimg": crash.nimg, "reason": crash.reason, "time": time.time()}
-        with self.file.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+        append_json_lines(self.file, [entry])
         return not earlier or crash.nimg > max(earlier)

@@ -1,6 +1,7 @@
 """Runs to compare, read from their folders or from MLflow."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -78,21 +79,27 @@ def read_run(source: str, scratch: Path) -> LoadedRun:
 def _environment(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except ValueError as error:
-        raise WaveganError(f"{path} is damaged: it is not JSON; delete it") from error
+    content = _json_object(path.read_bytes())
+    if content is None:
+        raise WaveganError(f"{path} is damaged: it is not a JSON object; delete it")
     return content
 
 
 def _points(path: Path) -> list[dict[str, float]]:
     """Read the lines of metrics.jsonl. A last line that is incomplete, because the run is still training, is left out."""
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_bytes().splitlines() if path.exists() else []
     points = []
     for number, line in enumerate(lines, 1):
-        try:
-            points.append(json.loads(line))
-        except ValueError as error:
-            if number < len(lines):
-                raise WaveganError(f"{path}: line {number} is not JSON; delete it") from error
+        point = _json_object(line)
+        if point is not None and "kimg" in point:
+            points.append(point)
+        elif point is not None or number < len(lines):
+            raise WaveganError(f"{path}: line {number} is damaged; delete it")
     return points
+
+
+def _json_object(content: bytes) -> dict[str, Any] | None:
+    with suppress(ValueError):
+        value = json.loads(content)
+        return value if isinstance(value, dict) else None
+    return None

@@ -62,7 +62,7 @@ class FileKind:
         """Decode the content of a file to a mapping; `path` is what an error calls the file. Raises UsageError."""
         try:
             tree = self.decode(content.decode())
-        except (ValueError, yaml.YAMLError) as error:
+        except (ValueError, yaml.YAMLError, RecursionError) as error:  # RecursionError: thousands of nested brackets
             reason = " ".join(str(error).split())
             raise UsageError(f"{path} is not valid {SYNTAX[self.decode]}: {reason}; {self.advice}") from error
         if not isinstance(tree, dict):
@@ -84,27 +84,32 @@ class FileKind:
         try:
             return model.model_validate(tree)
         except ValidationError as error:
-            reasons = "; ".join(self._explain(dict(detail), keys_of(model)) for detail in error.errors())
-            raise UsageError(f"{path}: {reasons}" + (f"; {self.advice}" if self.always_advise else "")) from error
+            known = keys_of(model)
+            explained = [self._explain(dict(detail), known) for detail in error.errors()]
+            reasons = [reason for reason, _ in explained]
+            if self.always_advise or any(wants_advice for _, wants_advice in explained):
+                reasons.append(self.advice)  # once: a file may lack twenty keys
+            raise UsageError(f"{path}: {'; '.join(reasons)}") from error
 
-    def _explain(self, detail: dict[str, Any], known: Sequence[str]) -> str:
+    def _explain(self, detail: dict[str, Any], known: Sequence[str]) -> tuple[str, bool]:
+        """Return what is wrong with one key, and whether `advice` helps with it."""
         key = ".".join(str(part) for part in detail["loc"])
-        advice = "" if self.always_advise else f"; {self.advice}"
         message = detail["msg"].removeprefix("Value error, ")
         match detail["type"]:
             case "extra_forbidden":
-                return f"unknown key '{key}'{nearest(key, known) or advice}"
+                hint = nearest(key, known)
+                return f"unknown key '{key}'{hint}", not hint
             case "missing":
-                return f"'{key}' is not set" + (f"; {self.missing.format(key=key)}" if self.missing else advice)
+                return f"'{key}' is not set" + (f"; {self.missing.format(key=key)}" if self.missing else ""), not self.missing
             case "literal_error":
                 choices = [choice.strip("'") for choice in re.split(", | or ", detail["ctx"]["expected"])]
                 value = detail["input"]
-                return f"{key} = {value!r} is not one of {', '.join(choices)}{nearest(str(value), choices)}"
+                return f"{key} = {value!r} is not one of {', '.join(choices)}{nearest(str(value), choices)}", False
             case "model_type" | "model_attributes_type":
-                return f"{key} = {detail['input']!r} is not a mapping of settings"
+                return f"{key} = {detail['input']!r} is not a mapping of settings", False
             case "value_error":
-                return f"{key}: {message}" if key else message
-        return f"{key} = {detail['input']!r}: {message[0].lower()}{message[1:]}"
+                return f"{key}: {message}" if key else message, False
+        return f"{key} = {detail['input']!r}: {message[0].lower()}{message[1:]}", False
 
 
 def nearest(word: str, choices: Sequence[str]) -> str:

@@ -44,7 +44,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise UsageError(f"override '{override}' is not of the form key=value, for example train.batch_size=64")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise UsageError(f"override '{override}': the value is not valid YAML") from error
     *sections, last = key.split(".")
     for section in sections:

@@ -1,14 +1,16 @@
 """Errors of shards and images that cannot be read, and the log of a run that lists each of these shards and images once."""
 
-import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from accelerate.utils import gather_object
 
 from wavegan_dist.data.index import Index
 from wavegan_dist.errors import WaveganError
+from wavegan_dist.files import append_json_lines, read_json_lines
 from wavegan_dist.processes import Group
 
 
@@ -49,8 +51,7 @@ class DataErrorLog:
         self.group, self.path, self.index, self.max_bad_fraction = group, path, index, max_bad_fraction
         self._listed: dict[tuple[str, int | None], DataError] = {}  # by shard and row, in the order of the file
         self._pending: list[DataError] = []
-        if path.exists():
-            self._add([DataError(**json.loads(line)) for line in path.read_text().splitlines()])
+        self._add([error for entry in read_json_lines(path) if (error := _parse(entry)) is not None])
 
     def record(self, errors: Sequence[DataError]) -> None:
         """Store errors of this rank until the next `sync`. Not collective."""
@@ -68,8 +69,7 @@ class DataErrorLog:
         new = self._add(gather_object(self._pending))
         self._pending = []
         if new and self.group.is_main_process:
-            with self.path.open("a") as file:
-                file.writelines(json.dumps(asdict(error)) + "\n" for error in new)
+            append_json_lines(self.path, map(asdict, new))
         images = sum(row is not None for _, row in self._listed)
         if images > self.max_bad_fraction * self.index.count:
             raise WaveganError(
@@ -84,3 +84,10 @@ class DataErrorLog:
         new = {(error.shard, error.row): error for error in errors if (error.shard, error.row) not in self._listed}
         self._listed |= new
         return list(new.values())
+
+
+def _parse(entry: dict[str, Any]) -> DataError | None:
+    """Return the error in a line; None if it holds something else: the error is listed again when it occurs again."""
+    with suppress(TypeError):
+        return DataError(**entry)
+    return None

@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +62,15 @@ class Spool:
             yield _parse(line), offset
 
     def delivered(self) -> tuple[int, int]:
-        """Return how many bytes were delivered, and how many values and files in them MLflow rejected."""
-        if not self.position.exists():
+        """Return how many bytes were delivered, and how many values and files in them MLflow rejected.
+
+        If the file of the position is damaged, nothing counts as delivered: MLflow stores what it gets twice only once.
+        """
+        try:
+            content = json.loads(self.position.read_text())
+            return content["offset"], content["refused"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return 0, 0
-        content = json.loads(self.position.read_text())
-        return content["offset"], content["refused"]
 
     def set_delivered(self, offset: int, rejected: int) -> None:
         """Record that everything before byte `offset` was delivered, except `rejected` values and files."""
@@ -117,8 +121,8 @@ def format_counts(counts: Counter[str]) -> str:
 
 
 def _parse(line: bytes) -> Event:
-    try:
-        event: Event = json.loads(line)
-    except ValueError:  # the disk did not return the bytes that were written
-        event = {"kind": "unreadable"}
-    return event
+    with suppress(ValueError):
+        event = json.loads(line)
+        if isinstance(event, dict) and "kind" in event:
+            return event
+    return {"kind": "unreadable"}  # the disk did not return the bytes that were written

@@ -72,11 +72,11 @@ def log_tags(run_dir: Path, values: Mapping[str, str]) -> None:
 
 def _log(run_dir: Path, name: str, events: Sequence[Event]) -> None:
     folder = RunFolder(run_dir.resolve())
-    info = TrackingInfo.load(folder)
-    if info is None:
-        return
-    spool = Spool(folder.spool(f"{name}-{uuid4().hex[:8]}"))
     try:
+        info = TrackingInfo.load(folder)
+        if info is None:
+            return
+        spool = Spool(folder.spool(f"{name}-{uuid4().hex[:8]}"))
         spool.open()
         for event in events:
             spool.append(event)

@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from wavegan_dist.config import Experiment
+from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import atomic_file
 from wavegan_dist.run_folder import RunFolder
 
@@ -34,8 +35,14 @@ class TrackingInfo:
 
     @classmethod
     def load(cls, folder: RunFolder) -> "TrackingInfo | None":
-        """Read tracking.json; return None if the run is not tracked."""
-        return cls(**json.loads(folder.tracking.read_text())) if folder.tracking.exists() else None
+        """Read tracking.json; return None if the run is not tracked. Raises WaveganError if the file is damaged."""
+        if not folder.tracking.exists():
+            return None
+        try:
+            return cls(**json.loads(folder.tracking.read_text()))
+        except (ValueError, TypeError) as error:
+            advice = "copy it from a backup, or delete it: the next start then begins another run in MLflow"
+            raise WaveganError(f"{folder.tracking} is damaged; {advice}") from error
 
     @classmethod
     def create(cls, folder: RunFolder, experiment: Experiment) -> "TrackingInfo":
