@@ -26,7 +26,8 @@ start)
     echo $! >"$keeper"
     ip link del "$PREFIX-v$k" 2>/dev/null || true  # left by a crashed node
     until first=$(pgrep -P "$(cat "$keeper")"); do sleep 0.05; done
-    ip link add "$PREFIX-v$k" type veth peer name eth0 netns "$first"
+    mac=$(printf '%02x' "$k")  # a node keeps its hardware address when it reboots: the others have it in their ARP caches
+    ip link add "$PREFIX-v$k" address "$MAC:00:$mac" type veth peer name eth0 address "$MAC:01:$mac" netns "$first"
     ip link set "$PREFIX-v$k" master "$BRIDGE" up
     ;;
 kill-slurmd) inside kill -9 "$(cat "$ROOT/run/slurmd.$name.pid")" ;;

@@ -5,6 +5,7 @@ NODES=${SLURM_LOCAL_NODES:-2}            # node1, node2, ...: each a network, pr
 GPUS=${SLURM_LOCAL_GPUS:-2}              # fake GPUs per node
 CPUS=4 MEMORY=8000                       # of each node, in cores and MB, as configured
 NETWORK=10.231.7 BRIDGE=wgslurm0 PREFIX=wgslurm
+MAC=02:77:67:00                          # first bytes of all hardware addresses
 CTLD_PORT=16817 SLURMD_PORT=16818 DBD_PORT=16819
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export SLURM_CONF=$ROOT/slurm.conf

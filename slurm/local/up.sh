@@ -14,7 +14,7 @@ check() {
     for port in $CTLD_PORT $DBD_PORT; do
         if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then die "port $port is taken; is another Slurm running here?"; fi
     done
-    if ! ip link add "$BRIDGE" type bridge; then die "no network namespaces here; in a container it takes --privileged"; fi
+    if ! ip link add "$BRIDGE" address "$MAC:02:00" type bridge; then die "no network namespaces here; in a container it takes --privileged"; fi
 }
 
 start_network() {

@@ -48,6 +48,14 @@ def suspended_until(run: Path, what: str, condition: Callable[[], object]) -> No
             process.resume()
 
 
+def node1_reaches_node2() -> bool:
+    """Returns whether a job step on node1 can connect to the slurmd of node2, as srun must to start the trainers there."""
+    with suppress(subprocess.CalledProcessError):
+        slurm("srun", "-p", "high", "-w", "node1", "timeout", 2, "bash", "-c", "</dev/tcp/node2/16818")
+        return True
+    return False
+
+
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory, submit, training, profile, straight):
     """The run of `straight` with three interruptions, and the state after each."""
@@ -76,9 +84,12 @@ def interrupted(tmp_path_factory, submit, training, profile, straight):
     suspended_until(run, "requeue after the node's loss", lambda: states(job)[-1] == "PENDING")
     # The node reboots. If its slurmd returned while the step of the old start still lived there, Slurm would abort that step
     # and, because both have the same job and step id, the step of the new start too.
+    slurm("scontrol", "hold", job)
     subprocess.run([LOCAL / "node.sh", "crash", "2"], check=True)
     until("end of the old start", lambda: not trainers(run), 30)
     subprocess.run([LOCAL / "node.sh", "start", "2"], check=True)
+    until("connection from node1 to node2", node1_reaches_node2, 60)
+    slurm("scontrol", "release", job)
     until("end of the training", lambda: ended(job), 180)
     seen.states = states(job)
     return seen

@@ -32,12 +32,12 @@ BASE_ONLY = ("model.base_only=true", "loss.weights.low=0", "loss.weights.high=0"
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory: pytest.TempPathFactory, wavegan: Command, config: Path, shards: Path) -> dict[str, Path]:
+def runs(tmp_path_factory: pytest.TempPathFactory, wavegan: Command, tracked_config: Path, shards: Path) -> dict[str, Path]:
     """Two seeds of one configuration and one of another, trained for ten steps, evaluated at two snapshots."""
     folder = tmp_path_factory.mktemp("runs")
     settings = {"full-0": ("seed=0",), "full-1": ("seed=1",), "base": BASE_ONLY}
     for name, overrides in settings.items():
-        outcome = wavegan("train", "--config", config, "--run-dir", folder / name, *overrides)
+        outcome = wavegan("train", "--config", tracked_config, "--run-dir", folder / name, *overrides)
         assert outcome.returncode == 0, outcome.stderr
         for snapshot in sorted((folder / name / "snapshots").iterdir())[-2:]:
             result = evaluate_snapshot(snapshot, shards / "index.json", ("fwd", "spectrum", "bands"), count=200)

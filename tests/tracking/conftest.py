@@ -107,9 +107,9 @@ def proxy(server: MlflowServer) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def experiment(config: Path) -> Callable[[str], Experiment]:
+def experiment(tracked_config: Path) -> Callable[[str], Experiment]:
     """Make an experiment that is tracked at a URI."""
-    return lambda uri: configuration.load(config, [f"tracking.uri={uri}"])
+    return lambda uri: configuration.load(tracked_config, [f"tracking.uri={uri}"])
 
 
 @pytest.fixture

@@ -32,10 +32,10 @@ def all_delivered(tracker: MlflowTracker) -> bool:
     return not tracker.spool.count_undelivered()
 
 
-def test_a_server_killed_in_mid_run_has_every_point_once_and_in_order(tmp_path, config, server, stored):
+def test_a_server_killed_in_mid_run_has_every_point_once_and_in_order(tmp_path, tracked_config, server, stored):
     run = tmp_path / "run"
     lengths = ("train.total_kimg=9.6", "train.snapshot_kimg=1.6", "train.checkpoint_kimg=1000", f"tracking.uri={server.uri}")
-    command = [sys.executable, "-m", "wavegan_dist", "train", "--config", config, "--run-dir", run, *lengths]
+    command = [sys.executable, "-m", "wavegan_dist", "train", "--config", tracked_config, "--run-dir", run, *lengths]
     training = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: (run / "tracking" / "train.sent").exists())
     wait_for(lambda: b'"metrics"' in (run / "tracking" / "train.jsonl").read_bytes())
@@ -122,8 +122,8 @@ time.sleep(600)
 """
 
 
-def test_the_sidecar_of_a_killed_run_delivers_and_exits(tmp_path, config, server, stored):
-    command = [sys.executable, "-c", TRAINING, tmp_path, config, server.uri]
+def test_the_sidecar_of_a_killed_run_delivers_and_exits(tmp_path, tracked_config, server, stored):
+    command = [sys.executable, "-c", TRAINING, tmp_path, tracked_config, server.uri]
     training = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
     sidecar = psutil.Process(int(training.stdout.readline()))
     training.kill()

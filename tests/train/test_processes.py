@@ -46,7 +46,7 @@ def test_two_processes_equal_one_with_the_full_batch(tmp_path, config, overrides
 
 def test_accelerate_launch_makes_one_run_of_two_processes_and_one_process_resumes(tmp_path, config, wavegan):
     run, uri = tmp_path / "run", f"sqlite:///{tmp_path}/other.db"
-    train = ["train", "--config", config, "--run-dir", run, "tracking.uri=null", "train.report_kimg=0.16"]
+    train = ["train", "--config", config, "--run-dir", run, "tracking.enabled=true", "train.report_kimg=0.16"]
     outcome = accelerate_launch(*two_processes(), *train, MLFLOW_TRACKING_URI=uri)
     assert outcome.returncode == 0, outcome.stderr
     assert outcome.stderr.count("starting at kimg 0") == 1

@@ -20,6 +20,11 @@ from wavegan_dist.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
+def config(tracked_config):
+    return tracked_config
+
+
+@pytest.fixture(scope="module")
 def run(tmp_path_factory, wavegan, config):
     """A finished run."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
