@@ -22,7 +22,7 @@ from wavegan_dist.log import configure, log
 
 
 def job_name(run_dir: Path) -> str:
-    """Return the Slurm name of a run's training jobs."""
+    """Return the Slurm name of a run's training jobs, train-FOLDER; runs in folders of the same name share it."""
     return f"train-{run_dir.name}"
 
 

@@ -36,8 +36,9 @@ def index_shards(folder: Path, *, workers: int = 1) -> Index:
     Raises:
         UsageError: the folder has no tars; or an image is not square, differs in size from the others, or has a side that is
             not a power of two from 32 to 256 pixels.
-        WaveganError: a tar is damaged, holds no image or is unsafe (see `walk`); a key occurs twice; or an image cannot be
-            decoded. The message names the tar or the image.
+        WaveganError: a tar is damaged, holds no image or is unsafe (see `walk`); a key occurs twice in a tar; a label is not a
+            number; or an image has no readable header or, if drawn for the statistics of the wavelet bands, cannot be decoded.
+            The message names the tar or the image.
     """
     paths = sorted(folder.glob("*.tar"))
     if not paths:

@@ -46,7 +46,11 @@ class Sender:
             self.attempts = 0
 
     def follow(self, closing: threading.Event) -> None:
-        """Deliver present and future events, with unlimited retries; return once all are delivered and `closing` is set."""
+        """Deliver present and future events; return when none is left and `closing` is set.
+
+        While MLflow is unavailable, retries without limit. Events that MLflow rejects, and a file that fails `MAX_ATTEMPTS` times
+        although MLflow works otherwise, are skipped with a warning.
+        """
         failures = 0
         while True:
             last = closing.is_set()
