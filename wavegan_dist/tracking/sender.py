@@ -48,8 +48,8 @@ class Sender:
     def follow(self, closing: threading.Event) -> None:
         """Deliver present and future events; return when none is left and `closing` is set.
 
-        While MLflow is unavailable, retries without limit. Events that MLflow rejects, and a file that fails `MAX_ATTEMPTS` times
-        although MLflow works otherwise, are skipped with a warning.
+        While MLflow is unavailable, retries without limit. Events that MLflow rejects, and a file that fails `MAX_ATTEMPTS`
+        times although MLflow works otherwise, are skipped with a warning.
         """
         failures = 0
         while True:
