@@ -37,25 +37,28 @@ def store(tmp_path_factory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
 
 
-@pytest.fixture(scope="session")
-def config(tmp_path_factory, shards) -> Path:
-    """The config file of a model so small that a step takes milliseconds, without tracking: a sidecar costs seconds."""
-    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+def write_config(folder: Path, shards: Path, tracking: str) -> Path:
+    """Write the config file of a model so small that a step takes milliseconds."""
+    path = folder / "tiny.yaml"
     path.write_text(
         f"data: {{index: {shards}/index.json, workers: 0}}\n"
         "model: {resolution: 32, z_dim: 8, width: 4}\n"
         "train: {batch_size: 32, total_kimg: 0.32, snapshot_kimg: 0.16, checkpoint_kimg: 0.16, report_kimg: 0.064}\n"
-        "tracking: {enabled: false}\n"
+        f"tracking: {tracking}\n"
     )
     return path
 
 
 @pytest.fixture(scope="session")
-def tracked_config(config, tmp_path_factory, store) -> Path:
+def config(tmp_path_factory, shards) -> Path:
+    """The config file of a tiny model, without tracking: a sidecar costs seconds."""
+    return write_config(tmp_path_factory.mktemp("config"), shards, "{enabled: false}")
+
+
+@pytest.fixture(scope="session")
+def tracked_config(tmp_path_factory, shards, store) -> Path:
     """The same with tracking in `store`."""
-    path = tmp_path_factory.mktemp("config") / "tracked.yaml"
-    path.write_text(config.read_text().replace("{enabled: false}", f"{{uri: '{store}'}}"))
-    return path
+    return write_config(tmp_path_factory.mktemp("tracked"), shards, f"{{uri: '{store}'}}")
 
 
 @pytest.fixture(scope="session")
