@@ -19,15 +19,17 @@ from wavegan_dist.log import configure, log
 
 
 def run(file: str, snapshot: str) -> None:
-    """Evaluate one snapshot of a run; submitit calls this function in the job.
+    """Evaluate one snapshot of a run and update the tag of the best snapshot; submitit calls this function in the job.
 
-    A preempted job is requeued each time. After a failure, or a time limit that was too short, it is requeued once.
+    A preempted job is requeued each time. After a failure, or a time limit that was too short, it is requeued once: a file in
+    the run folder records the failure until an evaluation succeeds.
 
     Args:
         file: the JSON file of the `EvaluateJob`.
         snapshot: name of the snapshot.
 
     Raises:
+        SystemExit: the job was preempted and requeued (exit code 0).
         WaveganError: the evaluation failed twice.
     """
     configure()

@@ -52,7 +52,11 @@ class Allocation:
 
     @classmethod
     def from_environment(cls) -> "Allocation":
-        """Read the allocation from Slurm's environment variables; raises WaveganError outside a job."""
+        """Read the allocation from Slurm's environment variables and scontrol; `gpus` is 0 if Slurm sets no number of GPUs.
+
+        Raises:
+            WaveganError: this process is not in a Slurm job, or scontrol failed.
+        """
         if "SLURM_JOB_NODELIST" not in os.environ:
             raise WaveganError("not in a Slurm job: SLURM_JOB_NODELIST is not set; start the job with sbatch or wavegan submit")
         hosts = _run("scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]).split()

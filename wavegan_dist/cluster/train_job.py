@@ -33,13 +33,14 @@ def run(file: str) -> None:
 
 
 def supervise(job: TrainJob) -> None:
-    """Run one start of a training job.
+    """Run one start of a training job, and submit evaluations of its snapshots meanwhile.
 
-    A job that was preempted or reached its time limit is requeued each time. After a crash it is requeued only if it got
-    further than in its earlier crashes.
+    Returns if training finished or Slurm has ended the job (scancel). A job that was preempted or reached its time limit is
+    requeued each time. After a crash it is requeued if this is its first crash or it got further than in all earlier ones.
 
     Raises:
-        WaveganError: Slurm's allocation does not fit the profile, or the job crashed without getting further.
+        SystemExit: the job was requeued (exit code 0).
+        WaveganError: Slurm's allocation does not fit the profile, or the job crashed again without getting further.
     """
     allocation, started = Allocation.from_environment(), time.time()
     allocation.check(job.profile)

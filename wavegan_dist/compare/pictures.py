@@ -84,7 +84,10 @@ def _mean_curve(curves: Sequence[dict[float, float]]) -> tuple[list[float], list
 
 
 def _spectra(groups: Sequence[RunGroup], column: Column) -> "Figure":
-    """Difference of generated to real spectra in dB: the newest of each run, averaged over the runs of each group."""
+    """Plot the difference of generated to real spectra in dB over frequency, one line per group that has results.
+
+    A line is the mean over the runs of the group, each with its newest result; `column` is one of the metric `spectrum_db`.
+    """
     figure, (axis, *_) = _figure(1, 4.0)
     for group in groups:
         tables = list(_newest(group, column, "spectrum"))

@@ -102,7 +102,8 @@ def feature_frechet_distance(real: Tensor, generated: Tensor) -> float:
 def kernel_distance(real: Tensor, generated: Tensor, subset: int, seed: int) -> float:
     """torch-fidelity's KID between features [N, D] and [M, D]: the mean over 100 random subsets of `subset` images.
 
-    Computed in float32 as torch-fidelity does; float64 would change the value by a relative 4e-6.
+    Computed in the dtype of the features. Features are float32, as in torch-fidelity; float64 would change the value by a
+    relative 4e-6. `subset` must be at most N and M.
     """
     kid = require("torch_fidelity.metric_kid", "kid")
     options = {"kid_subsets": KID_SUBSETS, "kid_subset_size": subset, "rng_seed": seed, "verbose": False}

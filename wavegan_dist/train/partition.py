@@ -105,7 +105,7 @@ class Partition:
 
     @property
     def compute_flats(self) -> list[Tensor]:
-        """Stage 3: the flat partitions that forward gathers its weights from."""
+        """This rank's flat partitions of the weights that forward gathers, not copies. Only stage 3 has them."""
         flats: list[Tensor] = self._optimizer.fp16_partitioned_groups_flat
         return flats
 

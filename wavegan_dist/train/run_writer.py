@@ -117,7 +117,10 @@ class RunWriter:
             self.tracker.log_file(path, f"snapshots/{label(nimg)}")
 
     def checkpoint(self) -> None:
-        """Begin to save a checkpoint and delete checkpoints that are no longer needed: a collective call."""
+        """Wait for the last checkpoint, delete those no longer needed, and begin to save a new one: a collective call.
+
+        Returns while the new checkpoint is being written; an error of that save appears in the next call that waits for it.
+        """
         self.wait_for_checkpoint()
         if self.is_main:
             self.folder.prune(self.settings.keep_checkpoints, self.settings.keep_checkpoint_kimg)
