@@ -27,7 +27,7 @@ from typing import Any
 
 from wavegan_dist.config import Experiment
 from wavegan_dist.errors import UsageError
-from wavegan_dist.files import atomic_file, locked, sweep
+from wavegan_dist.files import append_json_lines, atomic_file, locked, sweep
 
 
 @dataclass(frozen=True)
@@ -213,8 +213,7 @@ class RunFolder:
 
     def append_metrics(self, metrics: dict[str, float]) -> None:
         """Append one line to metrics.jsonl."""
-        with self.metrics.open("a") as file:
-            file.write(json.dumps(metrics) + "\n")
+        append_json_lines(self.metrics, [metrics])
 
     def prune(self, keep_newest: int, keep_every_kimg: float | None) -> None:
         """Delete all complete checkpoints except the newest ones and the first at or after each multiple of an interval.
