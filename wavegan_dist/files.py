@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from wavegan_dist.errors import WaveganError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -60,7 +62,10 @@ def atomic_dir(path: Path) -> Iterator[Path]:
 
 
 def replace_dir(temporary: Path, path: Path) -> None:
-    """Fsync everything in the folder `temporary`, then rename the folder to `path`, replacing an existing folder."""
+    """Fsync all files and folders in `temporary`, then rename the folder to `path`, and fsync the parent folder.
+
+    An existing folder `path` is renamed first and deleted at the end. A process killed between the two renames leaves no `path`.
+    """
     for entry in (temporary, *temporary.rglob("*")):
         fsync(entry)
     replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
@@ -69,6 +74,18 @@ def replace_dir(temporary: Path, path: Path) -> None:
     temporary.rename(path)
     fsync(path.parent)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def user_cache() -> Path:
+    """Return the user's folder of files that can be made again: $XDG_CACHE_HOME/wavegan, else ~/.cache/wavegan.
+
+    Raises:
+        WaveganError: XDG_CACHE_HOME is not set and the user has no home folder.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wavegan"
+    except RuntimeError as error:
+        raise WaveganError("no home folder to keep cached files in; set XDG_CACHE_HOME") from error
 
 
 def sweep(folder: Path) -> None:

@@ -9,17 +9,18 @@ from typing import Any
 import torch
 
 from wavegan_dist.cli import main
-from wavegan_dist.train.trainer import Phase, Trainer
+from wavegan_dist.train.engine import Engine
+from wavegan_dist.train.trainer import Trainer
 
 first, last_attempt = int(sys.argv[1]), int(sys.argv[2])
 run_phase = Trainer._run_phase
 
 
-def poisoned(self: Trainer, phase: Phase, *inputs: torch.Tensor) -> None:
-    if phase.name == "d" and self.nimg >= first and self.rollbacks <= last_attempt:
+def poisoned(self: Trainer, engine: Engine, *inputs: torch.Tensor) -> None:
+    if engine is self.discriminator and self.nimg >= first and self.rollbacks <= last_attempt:
         network: Any = self.generator.module.high
         network[1].weight.data.fill_(torch.inf)
-    run_phase(self, phase, *inputs)
+    run_phase(self, engine, *inputs)
 
 
 Trainer._run_phase = poisoned

@@ -38,12 +38,12 @@ def wrong_order(trainer: Trainer) -> None:
     """Run the G phase before the D phase."""
     run_phase, d_inputs = trainer._run_phase, []
 
-    def swapped(phase, *inputs):
-        if phase is trainer.d_phase:
+    def swapped(engine, *inputs):
+        if engine is trainer.discriminator:
             d_inputs.append(inputs)
         else:
-            run_phase(phase, *inputs)
-            run_phase(trainer.d_phase, *d_inputs.pop())
+            run_phase(engine, *inputs)
+            run_phase(trainer.discriminator, *d_inputs.pop())
 
     trainer._run_phase = swapped
 

@@ -71,7 +71,7 @@ class Allocation:
 
     @property
     def port(self) -> int:
-        """Port of the rendezvous on the first node, derived from the job's id so that jobs on one node differ."""
+        """TCP port of the rendezvous on the job's first node: 20000 plus the job's id modulo 20000, which few jobs share."""
         return 20000 + int(self.job_id) % 20000
 
 

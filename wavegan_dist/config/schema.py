@@ -176,6 +176,11 @@ class TrainConfig(Section):
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="dtype in which networks compute; weights are always fp32"
     )
+    compile: Literal["off", "default", "graphs"] = Field(
+        "off",
+        description="default: torch.compile; graphs: also CUDA graphs, for small models on GPUs; needs strategy ddp",
+        json_schema_extra=MAY_CHANGE,
+    )
     tf32: bool = Field(False, description="use TF32 for fp32 matrix products and convolutions on GPUs")
     world_size: PositiveInt | None = Field(
         None,
@@ -199,6 +204,17 @@ class TrainConfig(Section):
     def _check_deepspeed(cls, value: Path | None, info: ValidationInfo) -> Path | None:
         if value is not None and info.data.get("strategy") == "ddp":
             raise ValueError("settings for DeepSpeed, but train.strategy is ddp; choose a zero strategy or unset this key")
+        return value
+
+    @field_validator("compile")
+    @classmethod
+    def _check_compile(cls, value: str, info: ValidationInfo) -> str:
+        strategy = info.data.get("strategy", "ddp")
+        if value != "off" and strategy != "ddp":
+            raise ValueError(
+                f"{value} does not work with train.strategy = {strategy}: DeepSpeed's hooks communicate between layers, "
+                "outside of a graph; set this key to off or train.strategy to ddp"
+            )
         return value
 
 

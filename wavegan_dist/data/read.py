@@ -54,7 +54,9 @@ class Reader:
         return list(map(ImageLocation, rows.tolist(), shards.tolist(), offsets, sizes))
 
     def read(self, location: ImageLocation) -> bytes:
-        """Read one encoded image.
+        """Read the file of one image from its shard, a tar, and return it undecoded.
+
+        A remote shard is downloaded as a whole at its first image and kept in the cache.
 
         Raises:
             UnreadableError: the shard cannot be opened, read or downloaded, or ends before the image does.

@@ -51,11 +51,13 @@ def write_tar(path: Path, files: Iterable[tuple[str, bytes]]) -> list[tuple[str,
 
 
 def walk(path: Path) -> Iterator[Member]:
-    """Yield the files of a tar in order, from the headers alone. Names that WebDataset does not accept are skipped.
+    """Yield the files of a tar in order, from the headers alone.
+
+    Skips folders, and files that WebDataset does not read because their base names have no extension or nothing before it.
 
     Raises:
-        WaveganError: a member is a link, a device, a sparse file or has a name that leads out of the tar; or, after all
-            complete members have been yielded, the tar is damaged or cut short. tarfile itself ends there without an error.
+        WaveganError: a member is a link, a device, a sparse file or has a name that is absolute or contains `..`; or, after
+            all complete members have been yielded, the tar is damaged or cut short, where tarfile itself would just end.
     """
     with path.open("rb") as file:
         try:

@@ -8,7 +8,6 @@ the folder. Each entry carries its own sha256; a damaged entry is computed again
 
 import hashlib
 import json
-import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from wavegan_dist.errors import WaveganError, describe
 from wavegan_dist.evaluate.code_digest import code_digest
-from wavegan_dist.files import atomic_file
+from wavegan_dist.files import atomic_file, user_cache
 from wavegan_dist.log import log
 
 DIGEST_BYTES = 32
@@ -28,7 +28,7 @@ CacheKey = dict[str, Any]  # any JSON-serializable values
 
 def cache_folder() -> Path:
     """The folder of all entries."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wavegan" / "evaluate"
+    return user_cache() / "evaluate"
 
 
 def read(key: CacheKey) -> dict[str, Tensor] | None:
@@ -37,22 +37,24 @@ def read(key: CacheKey) -> dict[str, Tensor] | None:
         content = _path(key).read_bytes()
         digest, body = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
         return load(body) if hashlib.sha256(body).digest() == digest else None
-    except (OSError, SafetensorError):
+    except (OSError, SafetensorError, WaveganError):
         return None
 
 
 def write(key: CacheKey, tensors: dict[str, Tensor]) -> None:
     """Write an entry; if writing fails, log a warning and continue."""
     body = save({name: tensor.contiguous() for name, tensor in tensors.items()})
-    path = _path(key)
-    # A job on another node may have the same process id and be writing the same entry.
-    file_of_node = path.with_name(f"{path.name}.{platform.node()}")
     try:
+        path = _path(key)
+        # A job on another node may have the same process id and be writing the same entry.
+        file_of_node = path.with_name(f"{path.name}.{platform.node()}")
         with atomic_file(file_of_node, "wb") as file:
             file.write(hashlib.sha256(body).digest() + body)
         file_of_node.replace(path)
     except OSError as error:
-        log.warning("not cached: %s: %s", path, error.strerror)
+        log.warning("statistics of real images are not cached: %s", describe(error))
+    except WaveganError as error:
+        log.warning("statistics of real images are not cached: %s", error)
 
 
 def _path(key: CacheKey) -> Path:

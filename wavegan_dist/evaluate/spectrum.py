@@ -89,7 +89,7 @@ class RadialPower:
 
 
 def radii(size: int) -> int:
-    """Number of integer radii from 1 to the corner of the frequency plane of images of `size` pixels."""
+    """Return the largest integer radius, in steps of the DFT, within the frequency plane of images of `size` x `size` pixels."""
     return math.isqrt(size * size // 2)
 
 

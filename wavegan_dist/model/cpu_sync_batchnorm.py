@@ -48,6 +48,7 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_(unbiased_variance, self.momentum)
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # collectives are not part of a graph
 def synchronized_batch_norms(norms: Sequence[CpuSyncBatchNorm], inputs: Sequence[Tensor]) -> list[Tensor]:
     """Apply several batch norms in training mode with one all-gather for all of them: a collective call.
 
@@ -85,7 +86,8 @@ class _SyncBatchNormFunction(Function):
             tensors: x float32 [B, C, H, W], weight [C] and bias [C] of the first layer, then of the second, ...
 
         Returns:
-            The normalized x, the global mean [C] and the global biased variance [C] of the first layer, then of the second, ...
+            The batch norm's output (weight and bias applied), the global mean [C] and the global biased variance [C] of the
+            first layer, then of the second, ...
         """
         layers = list(zip(tensors[0::3], tensors[1::3], tensors[2::3], strict=True))
         channels = [len(weight) for _, weight, _ in layers]

@@ -1,10 +1,11 @@
 """Exponential moving average of a module's parameters and buffers, counted in images."""
 
 import copy
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -42,9 +43,16 @@ class Ema(Generic[Module]):
 
         Floating-point buffers (running statistics of batch norms) are averaged, too; integer buffers are copied.
         """
-        decay = self.decay(nimg, batch_size)
-        average, current = self.module.state_dict(), module.state_dict()
-        floating = [name for name, value in average.items() if value.is_floating_point()]
-        torch._foreach_lerp_([average[name] for name in floating], [current[name] for name in floating], 1 - decay)
-        for name in average.keys() - set(floating):
-            average[name].copy_(current[name])
+        averages, values = list(_tensors(self.module)), list(_tensors(module))
+        floating = [number for number, average in enumerate(averages) if average.is_floating_point()]
+        integers = sorted(set(range(len(averages))) - set(floating))
+        weight = 1 - self.decay(nimg, batch_size)
+        torch._foreach_lerp_([averages[number] for number in floating], [values[number] for number in floating], weight)
+        if integers:
+            torch._foreach_copy_([averages[number] for number in integers], [values[number] for number in integers])
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Yield the parameters, then the buffers: what a state dict contains, but in a tenth of the time."""
+    yield from module.parameters()
+    yield from module.buffers()

@@ -62,10 +62,14 @@ def _has_norm_weights(network: nn.Module) -> bool:
 
 
 def _run_to_next_norms(layers: Sequence[Iterator[nn.Module]], activations: list[Tensor]) -> dict[int, CpuSyncBatchNorm]:
-    """Run each network up to its next batch norm or its end, updating `activations` in place.
+    """Apply the layers of each network that come before its next batch norm, or all that are left.
+
+    Args:
+        layers: the remaining layers of each network; the batch norm at which a network stops is consumed, but not applied.
+        activations: the input of each network's next layer; replaced by the output of the last layer applied.
 
     Returns:
-        The batch norm at which each network stopped, by the network's number. Networks that have ended are missing.
+        The batch norm at which each network stopped, by the network's index in `layers`. Networks that have ended are missing.
     """
     norms: dict[int, CpuSyncBatchNorm] = {}
     for number, remaining in enumerate(layers):

@@ -60,13 +60,16 @@ class MlflowRun:
         os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(seconds)
 
     def send(self, events: Sequence[Event]) -> int:
-        """Send events of one kind; more than one event only if the kind is `metrics`.
+        """Send events of the spool to MLflow, creating the run before the first.
+
+        Args:
+            events: at least one event; several only if all are of kind `metrics`.
 
         Returns:
-            The number of values or files that MLflow rejected; a warning names each of them.
+            The number of values or files that MLflow rejected for good; a warning names each of them.
 
         Raises:
-            MlflowUnavailableError: none, some or all of the events may have been stored.
+            MlflowUnavailableError: MLflow did not answer. Some events may have been stored; sending all again stores none twice.
         """
         with _translated_errors(rejected=MlflowUnavailableError):
             self.run_id = self.run_id or self._find_or_create()

@@ -89,24 +89,30 @@ def diagnose(trainer: Trainer, folder: Path, keys: Callable[[int], list[str]]) -
     rank_report = {
         "rank": accelerator.process_index,
         "suspect": asdict(_find_culprit(stats, result, accelerator.process_index)),
-        "losses": {name: loss.item() for name, loss in result.losses.items()},
+        "losses": _losses(result),
         "keys": keys(_first_nimg_of_real_batch(trainer, result)),
         **asdict(stats),
     }
     ranks = gather_object([rank_report])
     if accelerator.is_main_process:
         with atomic_dir(folder) as temporary:
-            report = {"nimg": result.first_nimg, "phase": result.phase.name, "ranks": ranks}
+            report = {"nimg": result.first_nimg, "phase": result.engine.phase.name, "ranks": ranks}
             (temporary / "report.json").write_text(json.dumps(report, indent=1))
     culprits = [Culprit(**rank["suspect"]) for rank in ranks]
     culprit = min(culprits, key=lambda culprit: (culprit.order, culprit.position, culprit.rank))
     losses = ", ".join(f"{name} {value:.4g}" for name, value in ranks[culprit.rank]["losses"].items())
     return NonFiniteError(
-        f"not finite at image {result.first_nimg} in the {result.phase.name.upper()} phase: {culprit.network}, "
+        f"not finite at image {result.first_nimg} in the {result.engine.phase.name.upper()} phase: {culprit.network}, "
         f"{culprit.what} on rank {culprit.rank} (losses there: {losses}); the optimizer did not step and the last "
         f"checkpoint is intact, see {folder}; "
         "resume with a lower learning rate, optim.clip_norm or train.on_nonfinite=rollback"
     )
+
+
+def _losses(result: PhaseResult) -> dict[str, float]:
+    """Return the loss from each discriminator network by the network's name."""
+    phase = result.engine.phase
+    return {network: result.values[f"loss/{phase.name}_{network}"].item() for network in phase.networks}
 
 
 def _first_nimg_of_real_batch(trainer: Trainer, result: PhaseResult) -> int:
@@ -114,7 +120,7 @@ def _first_nimg_of_real_batch(trainer: Trainer, result: PhaseResult) -> int:
 
     The generator phase has no real batch; for it, the batch of the discriminator phase before it is meant.
     """
-    d_phases = [d_result.first_nimg for d_result in trainer.phase_results if d_result.phase is trainer.d_phase]
+    d_phases = [d_result.first_nimg for d_result in trainer.phase_results if d_result.engine is trainer.discriminator]
     return max(nimg for nimg in d_phases if nimg <= result.first_nimg)
 
 
@@ -134,25 +140,25 @@ def _rerun(trainer: Trainer, result: PhaseResult) -> PhaseStats:
         for name, module in _layers(trainer):
             hooks.callback(module.register_forward_hook(record_output(name)).remove)
         for engine in trainer.engines:
-            engine.module.requires_grad_(engine is result.phase.engine)
+            engine.module.requires_grad_(engine is result.engine)
         weight_gradients = _local_gradients(trainer, result)
     for engine in trainer.engines:
         stats.weights += [TensorStats.of(f"{engine.name}.{name}", weight) for name, weight in engine.full_parameters()]
     for name, gradient in weight_gradients.items():
-        stats.weight_gradients.append(TensorStats.of(f"{result.phase.engine.name}.{name}", gradient))
+        stats.weight_gradients.append(TensorStats.of(f"{result.engine.name}.{name}", gradient))
     return stats
 
 
 def _local_gradients(trainer: Trainer, result: PhaseResult) -> dict[str, Tensor]:
     """Gradients of this rank alone, by parameter name.
 
-    Uses `autograd.grad` on modules outside DDP and DeepSpeed: `backward` would run hooks that all-reduce the gradients.
+    Uses `autograd.grad` on the phase outside DDP and DeepSpeed: `backward` would run hooks that all-reduce the gradients. Calls
+    `Phase.forward`, which is not compiled, so that the hooks on layers fire.
     """
-    parameters = dict(result.phase.engine.module.named_parameters())
-    generator, discriminator = (engine.autocast_module for engine in trainer.engines)
+    parameters = dict(result.engine.module.named_parameters())
     sums: list[Tensor] = []
     for micro_batch in result.micro_batches:
-        loss = trainer.total_loss(result.phase.compute_losses(generator, discriminator, *micro_batch))
+        loss, _ = result.engine.phase.forward(*micro_batch)
         gradients = torch.autograd.grad(loss, list(parameters.values()))
         sums = [total + gradient for total, gradient in zip(sums, gradients, strict=True)] if sums else list(gradients)
     return dict(zip(parameters, sums, strict=True))
@@ -170,7 +176,7 @@ def _find_culprit(stats: PhaseStats, result: PhaseResult, rank: int) -> Culprit:
             if not tensor.finite:
                 network = ".".join(tensor.name.split(".")[:2])  # generator.base of generator.base.3.weight
                 return Culprit(order, position, rank, network, text.format(tensor.name))
-    module = result.phase.engine.name
+    module = result.engine.name
     return Culprit(len(tensors_and_texts), 0, rank, module, "but not again when the step was repeated: suspect the hardware")
 
 

@@ -7,7 +7,6 @@ The trainer and checkpoints use only the interface `Engine`. `DdpEngine` replica
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,7 +16,8 @@ from typing_extensions import override
 from wavegan_dist.config import Experiment, OptimConfig
 from wavegan_dist.model import Ema, WaveletGenerator
 from wavegan_dist.train.ema_state import EmaState, ReplicatedEma
-from wavegan_dist.train.precision import LossScale, with_autocast
+from wavegan_dist.train.phase import Phase, compile_phase
+from wavegan_dist.train.precision import LossScale
 
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")  # keys of torch.optim.Adam's state of one parameter
 ReadTensors = Callable[[dict[str, Tensor]], None]  # fills the given tensors in place from the checkpoint's, by name
@@ -28,6 +28,7 @@ class Engine(ABC):
 
     Args:
         module: the module as built, with equal weights on all ranks.
+        phase: computes the loss that trains the module.
         name: "generator" or "discriminator": the prefix of the module's tensors in a checkpoint. Optimizer state is stored
             under `optimizer_g` or `optimizer_d`.
         lr: Adam's learning rate.
@@ -35,20 +36,17 @@ class Engine(ABC):
         accelerator: the process group.
     """
 
-    def __init__(self, module: nn.Module, name: str, lr: float, experiment: Experiment, accelerator: Accelerator) -> None:
-        self.module, self.name, self.accelerator = module, name, accelerator
+    def __init__(
+        self, module: nn.Module, phase: Phase, name: str, lr: float, experiment: Experiment, accelerator: Accelerator
+    ) -> None:
+        self.module, self.phase, self.name, self.accelerator = module, phase, name, accelerator
         self.optimizer_name = f"optimizer_{name[0]}"
         self.clip_norm = experiment.optim.clip_norm
         self.loss_scale = LossScale(experiment.train.precision, accelerator.device)
-        self.autocast_module = with_autocast(module, experiment.train.precision, accelerator.device)
 
     @abstractmethod
-    def forward(self, x: Tensor) -> Any:
-        """Run the module in the phase that trains it, so that `backward` computes gradients of its parameters."""
-
-    @abstractmethod
-    def forward_frozen(self, x: Tensor) -> Any:
-        """Run the module in the phase that trains the other module; this module's parameters then require no gradients."""
+    def forward(self, *micro_batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Call the phase so that `backward` computes the gradients of the module's parameters; see `Phase.forward`."""
 
     @abstractmethod
     def micro_batch(self, last: bool) -> AbstractContextManager[None]:
@@ -105,21 +103,21 @@ class Engine(ABC):
 class DdpEngine(Engine):
     """DistributedDataParallel, or the module itself if there is one process. Every rank holds all of the state."""
 
-    def __init__(self, module: nn.Module, name: str, lr: float, experiment: Experiment, accelerator: Accelerator) -> None:
-        super().__init__(module, name, lr, experiment, accelerator)
+    def __init__(
+        self, module: nn.Module, phase: Phase, name: str, lr: float, experiment: Experiment, accelerator: Accelerator
+    ) -> None:
+        super().__init__(module, phase, name, lr, experiment, accelerator)
         module.to(device=accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.ddp, prepared = accelerator.prepare(self.autocast_module, make_adam(module, lr, experiment.optim))
+        synchronizes = accelerator.num_processes > 1 and experiment.model.norm == "batch"
+        compile_phase(phase, experiment.train.compile, fullgraph=not synchronizes)
+        self.ddp, prepared = accelerator.prepare(phase, make_adam(module, lr, experiment.optim))
         self.optimizer: torch.optim.Adam = prepared.optimizer
         self.optimizer.register_step_post_hook(lambda *_: self._clamp_parameters())
 
     @override
-    def forward(self, x: Tensor) -> Any:
-        return self.ddp(x)
-
-    @override
-    def forward_frozen(self, x: Tensor) -> Any:
-        """Call the DDP wrapper: calling the bare module would skip gradient synchronization."""
-        return self.ddp(x)
+    def forward(self, *micro_batch: Tensor) -> tuple[Tensor, Tensor]:
+        loss, values = self.ddp(*micro_batch)
+        return loss, values
 
     @override
     def micro_batch(self, last: bool) -> AbstractContextManager[None]:

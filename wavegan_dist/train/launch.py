@@ -12,6 +12,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 
 from wavegan_dist.config import TrainConfig
 from wavegan_dist.errors import UsageError
+from wavegan_dist.files import user_cache
 from wavegan_dist.log import copied_to
 from wavegan_dist.processes import check_world_size, on_main, requested_world_size
 from wavegan_dist.run_folder import RunFolder
@@ -30,7 +31,7 @@ def init_accelerator(train: TrainConfig) -> Accelerator:
 
     Raises:
         UsageError: the number of processes is not the requested one or does not divide the batch size, the launcher is
-            configured with its own strategy, or `train.strategy` cannot run here.
+            configured with its own strategy, or `train.strategy` or `train.compile` cannot run here.
     """
     refuse_launcher_strategy()
     # Buffers are equal on all ranks without a broadcast: batch statistics are synchronized, and spectral norm
@@ -45,6 +46,7 @@ def init_accelerator(train: TrainConfig) -> Accelerator:
     )
     check_batch_division(accelerator.num_processes, train)
     check_strategy(train, accelerator.num_processes)
+    check_compile(train, accelerator.device)
     set_matmul_precision(train)
     if accelerator.device.type == "cpu":
         keep_freed_memory()
@@ -61,6 +63,22 @@ def check_batch_division(world_size: int, train: TrainConfig) -> None:
             f"train.batch_size = {train.batch_size} does not divide among {world_size} processes{micro_batches}; "
             "make it a multiple"
         )
+
+
+def check_compile(train: TrainConfig, device: torch.device) -> None:
+    """Keep the code that `train.compile` compiles in the user's cache, where a requeued job finds it on any node.
+
+    Raises:
+        UsageError: `train.compile` is graphs and there is no GPU.
+        WaveganError: there is no home folder for a cache.
+    """
+    if train.compile == "off":
+        return
+    if train.compile == "graphs" and device.type != "cuda":
+        raise UsageError(
+            f"train.compile = graphs needs a GPU, and this process trains on {device.type}; set it to default or off"
+        )
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache() / "inductor"))
 
 
 def keep_freed_memory() -> None:

@@ -19,36 +19,29 @@ class MetricAccumulator:
         self._clear()
 
     def _clear(self) -> None:
-        self._sums: dict[str, Tensor] = {}
+        self._names: list[str] = []
+        self._sums = torch.zeros((), device=self.accelerator.device)  # [values] after the first step
         self._steps = 0
 
-    def add(self, name: str, value: Tensor) -> None:
-        """Add a scalar tensor to the sum called `name`, without waiting for the device; the tensor is detached, not copied.
-
-        `drain` divides the sum by the number of calls of `step`, not of `add`: values added several times in a step are summed.
-        """
-        value = value.detach()
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
-
-    def step(self) -> None:
-        """Count one step: `drain` divides each sum by the number of steps."""
+    def add_step(self, values: dict[str, Tensor]) -> None:
+        """Add the values of one step, scalars by name, without waiting for the device. Every step has values of these names."""
+        self._names = sorted(values)
+        self._sums = self._sums + torch.stack([values[name].detach() for name in self._names])
         self._steps += 1
 
     def drain(self) -> dict[str, float]:
         """Return each value's mean over all ranks and all steps since the last call, and reset: a collective call."""
-        names = sorted(self._sums)
-        means = torch.stack([self._sums[name] for name in names]) / self._steps
-        means = self.accelerator.reduce(means, reduction="mean")
+        means = self.accelerator.reduce(self._sums / self._steps, reduction="mean")
+        named_means = dict(zip(self._names, means.tolist(), strict=True))
         self._clear()
-        return dict(zip(names, means.tolist(), strict=True))
+        return named_means
 
     def state(self) -> dict[str, Any]:
         """Return the sums of every rank, for a checkpoint between two reports: a collective call."""
-        names = sorted(self._sums)
-        if not names:
+        if not self._names:
             return {"steps": 0, "names": [], "sums": []}
-        sums = self.accelerator.gather(torch.stack([self._sums[name] for name in names]))
-        return {"steps": self._steps, "names": names, "sums": sums.view(-1, len(names)).tolist()}
+        sums = self.accelerator.gather(self._sums)
+        return {"steps": self._steps, "names": self._names, "sums": sums.view(-1, len(self._names)).tolist()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore the sums that `state` returned.
@@ -60,6 +53,5 @@ class MetricAccumulator:
             return
         sums = torch.tensor(state["sums"], device=self.accelerator.device)
         same_world_size = len(sums) == self.accelerator.num_processes
-        local_sums = sums[self.accelerator.process_index] if same_world_size else sums.mean(dim=0)
-        self._steps = state["steps"]
-        self._sums = dict(zip(state["names"], local_sums.unbind(), strict=True))
+        self._sums = sums[self.accelerator.process_index] if same_world_size else sums.mean(dim=0)
+        self._steps, self._names = state["steps"], state["names"]

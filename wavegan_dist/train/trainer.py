@@ -1,38 +1,25 @@
 """The training state and one step of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from wavegan_dist import counted
 from wavegan_dist.config import Experiment
 from wavegan_dist.data import Index, flip
 from wavegan_dist.images import from_uint8
 from wavegan_dist.model import Ema, WaveletGenerator
 from wavegan_dist.model.build import build_discriminator, build_generator
 from wavegan_dist.model.lockstep import convert_to_lockstep
-from wavegan_dist.model.losses import Discriminator, Generator, Losses, discriminator_losses, generator_losses, saturation
+from wavegan_dist.train.draws import DrawAhead
 from wavegan_dist.train.engine import Engine
 from wavegan_dist.train.metric_accumulator import MetricAccumulator
+from wavegan_dist.train.phase import DiscriminatorPhase, GeneratorPhase
+from wavegan_dist.train.precision import with_autocast
 from wavegan_dist.train.strategy import engine_class
-
-
-@dataclass(frozen=True)
-class Phase:
-    """One half of a step, in which one module trains and the other is frozen.
-
-    Args:
-        name: "d" or "g".
-        engine: the engine of the module that trains.
-        compute_losses: maps (generator, discriminator, *micro_batch) to the loss from each discriminator network.
-    """
-
-    name: str
-    engine: Engine
-    compute_losses: Callable[..., Losses]
 
 
 @dataclass(frozen=True)
@@ -40,17 +27,17 @@ class PhaseResult:
     """A phase that has run, with all that is needed to run it again.
 
     Args:
-        phase: the phase.
+        engine: the engine of the module that trained; its `phase` computes the loss.
         first_nimg: image number at which the phase's global batch begins.
-        micro_batches: this rank's inputs to `phase.compute_losses`, a tuple for each micro-batch.
-        losses: loss from each discriminator network, the mean over micro-batches.
+        micro_batches: this rank's inputs to the phase, a tuple for each micro-batch.
+        values: the phase's values (`Phase.value_names`) and its gradient norm by name, means over micro-batches.
         nonfinite: float32 scalar, 1 if a loss or gradient of this or an earlier phase of the step was not finite, else 0.
     """
 
-    phase: Phase
+    engine: Engine
     first_nimg: int
     micro_batches: list[tuple[Tensor, ...]]
-    losses: Losses
+    values: dict[str, Tensor]
     nonfinite: Tensor
 
 
@@ -77,31 +64,37 @@ class Trainer:
         engine, optim = engine_class(experiment.train), experiment.optim
         generator.to(accelerator.device).to(memory_format=torch.channels_last)
         ema = Ema(generator, experiment.ema.half_life_kimg * 1000, experiment.ema.rampup)
-        self.generator = engine(generator, "generator", optim.lr_g, experiment, accelerator)
-        self.discriminator = engine(discriminator, "discriminator", optim.lr_d, experiment, accelerator)
+        networks = [with_autocast(net, experiment.train.precision, accelerator.device) for net in (generator, discriminator)]
+        g_phase = GeneratorPhase(networks[0], networks[1], experiment.loss.weights)
+        d_phase = DiscriminatorPhase(networks[1], networks[0], experiment.loss.weights)
+        self.generator = engine(generator, g_phase, "generator", optim.lr_g, experiment, accelerator)
+        self.discriminator = engine(discriminator, d_phase, "discriminator", optim.lr_d, experiment, accelerator)
         self.ema = self.generator.make_ema(ema)
-        self.d_phase = Phase("d", self.discriminator, self._d_losses)
-        self.g_phase = Phase("g", self.generator, generator_losses)
         self.phase_results: list[PhaseResult] = []
         self.metrics = MetricAccumulator(accelerator)
+        self.draws = DrawAhead(experiment, accelerator)
+        self._compiled = False
 
     def step(self, batches: Iterator[Tensor]) -> None:
         """Run `train.d_steps` discriminator phases and one generator phase, then update the EMA: a collective call.
 
-        Once a loss or gradient is not finite, no weight changes in the rest of the step, and `nonfinite` is 1.
+        The host does not wait for the device. Once a loss or gradient is not finite, no weight changes in the rest of the step,
+        and `nonfinite` is 1.
 
         Args:
             batches: this rank's batches of real images, uint8 [b, 3, R, R]; one is taken for each discriminator phase.
         """
         batch_size = self.experiment.train.batch_size
         self.phase_results = []
-        for _ in range(self.experiment.train.d_steps):
-            positions = self._local_positions()
-            self._run_phase(self.d_phase, self._prepare_real(next(batches), positions), self._latents("latent/d", positions))
-            self.nimg += batch_size
-        self._run_phase(self.g_phase, self._latents("latent/g", positions))
+        draws = self.draws.take(self.nimg, self.rollbacks)
+        with self._compiled_once():
+            for flips, latents in zip(draws.flips, draws.latents_d, strict=True):
+                self._run_phase(self.discriminator, self._prepare_real(next(batches), flips), latents)
+                self.nimg += batch_size
+            self._run_phase(self.generator, draws.latents_g)
         self.ema.update(self.nimg, batch_size * self.experiment.train.d_steps)
-        self.metrics.step()
+        self._add_to_metrics()
+        self.draws.prepare(self.nimg, self.rollbacks)
 
     @property
     def nonfinite(self) -> Tensor:
@@ -111,7 +104,7 @@ class Trainer:
     @property
     def last_real(self) -> Tensor:
         """This rank's last batch of real images: float32 [b, 3, R, R] in [-1, 1]."""
-        result = next(result for result in reversed(self.phase_results) if result.phase is self.d_phase)
+        result = next(result for result in reversed(self.phase_results) if result.engine is self.discriminator)
         return torch.cat([real for real, _ in result.micro_batches])
 
     def lam(self) -> float:
@@ -125,55 +118,46 @@ class Trainer:
         """The generator's engine and the discriminator's engine."""
         return self.generator, self.discriminator
 
-    def _local_positions(self) -> range:
-        """Image numbers of this rank's part of the global batch that begins at `nimg`."""
-        local_batch_size = self.experiment.train.batch_size // self.accelerator.num_processes
-        first = self.nimg + self.accelerator.process_index * local_batch_size
-        return range(first, first + local_batch_size)
+    @contextmanager
+    def _compiled_once(self) -> Iterator[None]:
+        """Context of a step's phases. The first step compiles them; compiling again in a later step raises RuntimeError."""
+        mode = self.experiment.train.compile
+        if mode == "graphs":
+            torch.compiler.cudagraph_mark_step_begin()
+        with torch.compiler.set_stance("fail_on_recompile") if self._compiled else nullcontext():
+            yield
+        self._compiled = mode != "off"
 
-    def _latents(self, stream: str, positions: range) -> Tensor:
-        stream += f"/{self.rollbacks}" if self.rollbacks else ""
-        z = counted.normal(self.experiment.seed, stream, positions, self.experiment.model.z_dim)
-        return z.to(self.accelerator.device, non_blocking=True)
-
-    def _prepare_real(self, images_uint8: Tensor, positions: range) -> Tensor:
+    def _prepare_real(self, images_uint8: Tensor, flips: Tensor) -> Tensor:
         images = images_uint8.to(self.accelerator.device, memory_format=torch.channels_last, non_blocking=True)
-        if self.experiment.data.horizontal_flip:
-            images = flip(images, counted.coin_flips(self.experiment.seed, "flip", positions).to(images.device))
-        return from_uint8(images)
+        return from_uint8(flip(images, flips) if self.experiment.data.horizontal_flip else images)
 
-    def _d_losses(self, generator: Generator, discriminator: Discriminator, real: Tensor, z: Tensor) -> Losses:
-        losses, logits = discriminator_losses(generator, discriminator, real, z)
-        for name, pair in logits.items():
-            self.metrics.add(f"watch/saturation_{name}", saturation(*pair) / self.experiment.train.accumulation)
-        return losses
-
-    def _run_phase(self, phase: Phase, *inputs: Tensor) -> None:
+    def _run_phase(self, engine: Engine, *inputs: Tensor) -> None:
         """Accumulate gradients over micro-batches, then step the optimizer; the other module is frozen."""
-        for engine in self.engines:
-            engine.module.requires_grad_(engine is phase.engine)
-        generator, discriminator = (
-            engine.forward if engine is phase.engine else engine.forward_frozen for engine in self.engines
-        )
+        for other in self.engines:
+            other.module.requires_grad_(other is engine)
         count = self.experiment.train.accumulation
         micro_batches = list(zip(*(tensor.chunk(count) for tensor in inputs), strict=True))
-        mean_losses: Losses = {}
+        mean_loss = mean_values = torch.zeros((), device=self.accelerator.device)
         for number, micro_batch in enumerate(micro_batches, start=1):
-            with phase.engine.micro_batch(last=number == count):
-                losses = phase.compute_losses(generator, discriminator, *micro_batch)
-                phase.engine.backward(self.total_loss(losses) / count * self._one_or_nan())
-            mean_losses = {name: mean_losses.get(name, 0) + loss.detach() / count for name, loss in losses.items()}
-        grad_norm = phase.engine.step()
-        nonfinite = self._any_nonfinite(phase.engine, mean_losses, grad_norm)
-        self.phase_results.append(PhaseResult(phase, self.nimg, micro_batches, mean_losses, nonfinite))
-        for name, loss in mean_losses.items():
-            self.metrics.add(f"loss/{phase.name}_{name}", loss)
-        self.metrics.add(f"grad_norm/{phase.name}", grad_norm.nan_to_num(0, 0, 0))  # 0 for a step that was skipped in float16
+            with engine.micro_batch(last=number == count):
+                loss, values = engine.forward(*micro_batch)
+                engine.backward(loss / count * self._one_or_nan())
+            mean_loss, mean_values = mean_loss + loss.detach() / count, mean_values + values / count
+        grad_norm = engine.step()
+        named_values = dict(zip(engine.phase.value_names, mean_values.unbind(), strict=True))
+        # The norm is 0 for a step that was skipped in float16.
+        named_values[f"grad_norm/{engine.phase.name}"] = grad_norm.nan_to_num(0, 0, 0)
+        nonfinite = self._any_nonfinite(engine, mean_loss, grad_norm)
+        self.phase_results.append(PhaseResult(engine, self.nimg, micro_batches, named_values, nonfinite))
 
-    def total_loss(self, losses: Losses) -> Tensor:
-        """Return the sum of the losses weighted by `loss.weights`: the one scalar that a phase differentiates."""
-        weights = self.experiment.loss.weights
-        return torch.stack([getattr(weights, name) * loss for name, loss in losses.items()]).sum()
+    def _add_to_metrics(self) -> None:
+        """Add the values of all phases; those of several discriminator phases are summed."""
+        values: dict[str, Tensor] = {}
+        for result in self.phase_results:
+            for name, value in result.values.items():
+                values[name] = values[name] + value if name in values else value
+        self.metrics.add_step(values)
 
     def _one_or_nan(self) -> Tensor | float:
         """Return the factor of the loss: NaN after a non-finite phase, so that the optimizer skips the phases after it, else 1.
@@ -182,12 +166,12 @@ class Trainer:
         """
         return torch.where(self.nonfinite > 0, torch.nan, 1.0) if self.phase_results else 1.0
 
-    def _any_nonfinite(self, engine: Engine, losses: Losses, grad_norm: Tensor) -> Tensor:
+    def _any_nonfinite(self, engine: Engine, loss: Tensor, grad_norm: Tensor) -> Tensor:
         """Return `PhaseResult.nonfinite`; updates the loss scale.
 
         All ranks get the same result: gradients are all-reduced, so a non-finite loss on one rank makes the norm non-finite
         on all.
         """
         nonfinite = engine.loss_scale.update(1 - grad_norm.isfinite().float())
-        nonfinite = nonfinite.maximum(1 - self.total_loss(losses).isfinite().float())
+        nonfinite = nonfinite.maximum(1 - loss.isfinite().float())
         return nonfinite.maximum(self.nonfinite) if self.phase_results else nonfinite

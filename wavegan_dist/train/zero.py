@@ -20,6 +20,7 @@ from wavegan_dist.train.ema_state import EmaState
 from wavegan_dist.train.engine import ADAM_STATE, Engine, ReadTensors, clamped_parameters, make_adam
 from wavegan_dist.train.load_deepspeed import load_deepspeed
 from wavegan_dist.train.partition import Partition
+from wavegan_dist.train.phase import Phase
 from wavegan_dist.train.sharded_ema import ShardedEma
 from wavegan_dist.train.zero_settings import deepspeed_config, zero_stage
 
@@ -29,15 +30,17 @@ MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's state that has the shape of the pa
 class ZeroEngine(Engine):
     """A module in a DeepSpeed engine of ZeRO stage 1, 2 or 3."""
 
-    def __init__(self, module: nn.Module, name: str, lr: float, experiment: Experiment, accelerator: Accelerator) -> None:
-        super().__init__(module, name, lr, experiment, accelerator)
+    def __init__(
+        self, module: nn.Module, phase: Phase, name: str, lr: float, experiment: Experiment, accelerator: Accelerator
+    ) -> None:
+        super().__init__(module, phase, name, lr, experiment, accelerator)
         self.is_stage3 = zero_stage(experiment.train) == 3
         module.to(device=accelerator.device, memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         optimizer = make_adam(module, lr, experiment.optim)
         self.deepspeed = load_deepspeed(accelerator.device)
         with _scalars_supported(module, self.is_stage3):
             self.engine, *_ = self.deepspeed.initialize(
-                model=self.autocast_module,
+                model=phase,
                 optimizer=optimizer,
                 config=deepspeed_config(experiment, accelerator.num_processes),
                 dist_init_required=False,
@@ -52,13 +55,9 @@ class ZeroEngine(Engine):
         self.adam.register_step_post_hook(lambda *_: self._clamp_parameters())
 
     @override
-    def forward(self, x: Tensor) -> Any:
-        return self.engine(x)
-
-    @override
-    def forward_frozen(self, x: Tensor) -> Any:
-        """Call the module without its engine: the engine would wait for gradients (stage 3: silently compute wrong ones)."""
-        return self.engine.module(x)
+    def forward(self, *micro_batch: Tensor) -> tuple[Tensor, Tensor]:
+        loss, values = self.engine(*micro_batch)
+        return loss, values
 
     @override
     @contextmanager

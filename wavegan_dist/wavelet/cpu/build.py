@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from wavegan_dist.errors import WaveganError
-from wavegan_dist.files import atomic_file, locked
+from wavegan_dist.files import atomic_file, locked, user_cache
 from wavegan_dist.log import log
 
 SOURCE = Path(__file__).parent
@@ -38,7 +38,7 @@ def library() -> Path:
     key = hashlib.sha256(repr((torch.__version__, platform.machine(), FLAGS, OBJECTS, _abi_flag())).encode())
     for file in sorted((*SOURCE.glob("*.cpp"), *SOURCE.glob("*.h"))):
         key.update(file.read_bytes())
-    return _cache() / f"haar-{key.hexdigest()[:16]}.so"
+    return user_cache() / "kernels" / f"haar-{key.hexdigest()[:16]}.so"
 
 
 def build(retry: bool = False) -> Path:
@@ -107,11 +107,3 @@ def _abi_flag() -> str:
 def _link_flags() -> list[str]:
     """Link against PyTorch only: `at::parallel_for` uses PyTorch's OpenMP runtime, and a second runtime must not be loaded."""
     return [f"-L{Path(torch.__file__).parent / 'lib'}", "-ltorch_cpu", "-lc10"]
-
-
-def _cache() -> Path:
-    try:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    except RuntimeError as error:
-        raise WaveganError("no home folder to keep the CPU kernels in; set XDG_CACHE_HOME") from error
-    return Path(home) / "wavegan" / "kernels"

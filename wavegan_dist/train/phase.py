@@ -1,0 +1,104 @@
+"""The two phases of a training step. Each is a module that computes the loss of a micro-batch from its inputs.
+
+DDP, DeepSpeed and `torch.compile` wrap a whole phase. The forward of both modules and the losses are therefore one graph, and
+the loss is computed inside the forward that synchronizes the gradients.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from wavegan_dist.config import LossWeights
+from wavegan_dist.model.discriminator import NETWORKS
+from wavegan_dist.model.losses import Losses, discriminator_losses, generator_losses, saturation
+
+
+class Phase(nn.Module, ABC):
+    """Computes the loss of the module that trains, while the other module is frozen.
+
+    `forward` takes the tensors of a micro-batch. It returns the weighted sum of the losses, a float32 scalar to differentiate,
+    and the values called `value_names`, float32 [n] without gradient.
+
+    Attributes:
+        name: "d" or "g".
+        networks: names of the discriminator networks, from each of which comes one loss.
+
+    Args:
+        trained: the module that trains. It is the only submodule, so that DDP and DeepSpeed handle its parameters only.
+        frozen: the other module.
+        weights: the weight of each discriminator network's loss.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, trained: nn.Module, frozen: nn.Module, weights: LossWeights) -> None:
+        super().__init__()
+        self.trained = trained
+        self._frozen = (frozen,)  # an attribute that is a module would become a submodule
+        self.weights = {name: weight for name in NETWORKS if (weight := getattr(weights, name)) > 0}
+        self.networks = tuple(self.weights)
+
+    @property
+    def frozen(self) -> nn.Module:
+        """The module that does not train."""
+        return self._frozen[0]
+
+    @property
+    @abstractmethod
+    def value_names(self) -> tuple[str, ...]:
+        """Names of the values that `forward` returns. The losses come first, in the order of `networks`."""
+
+    def _weighted_sum(self, losses: Losses) -> Tensor:
+        return torch.stack([self.weights[name] * losses[name] for name in self.networks]).sum()
+
+
+class DiscriminatorPhase(Phase):
+    """Trains the discriminator on real images [b, 3, R, R], float32 in [-1, 1], and latents [b, z_dim]."""
+
+    name = "d"
+
+    @property
+    @override
+    def value_names(self) -> tuple[str, ...]:
+        return (*(f"loss/d_{name}" for name in self.networks), *(f"watch/saturation_{name}" for name in self.networks))
+
+    @override
+    def forward(self, real: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        losses, logits = discriminator_losses(self.frozen, self.trained, real, z)
+        saturations = [saturation(*logits[name]) for name in self.networks]
+        return self._weighted_sum(losses), torch.stack([*(losses[name].detach() for name in self.networks), *saturations])
+
+
+class GeneratorPhase(Phase):
+    """Trains the generator on latents [b, z_dim]."""
+
+    name = "g"
+
+    @property
+    @override
+    def value_names(self) -> tuple[str, ...]:
+        return tuple(f"loss/g_{name}" for name in self.networks)
+
+    @override
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        losses = generator_losses(self.trained, self.frozen, z)
+        return self._weighted_sum(losses), torch.stack([losses[name].detach() for name in self.networks])
+
+
+def compile_phase(phase: Phase, mode: str, *, fullgraph: bool) -> None:
+    """Let `torch.compile` compile the forward and backward of a phase in place, at its first call.
+
+    Args:
+        phase: the phase. Calling `phase.forward` directly still runs eagerly.
+        mode: `train.compile`: `off` does nothing; `default`, or `graphs` to also record and replay CUDA graphs.
+        fullgraph: whether a part that cannot be compiled is an error; if False, that part runs eagerly between two graphs.
+    """
+    if mode == "off":
+        return
+    # One graph for each phase: otherwise DDP would split it at the boundaries of its buckets.
+    torch._dynamo.config.optimize_ddp = False
+    options: dict[str, Any] = {"mode": "reduce-overhead"} if mode == "graphs" else {}
+    phase.compile(fullgraph=fullgraph, dynamic=False, **options)
