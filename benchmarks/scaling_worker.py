@@ -26,7 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 from wavegan_dist import config
 from wavegan_dist.data import DataErrorLog
 from wavegan_dist.files import atomic_file
-from wavegan_dist.model import cpu_sync_batchnorm
+from wavegan_dist.model import sync_batchnorm
 from wavegan_dist.processes import leave
 from wavegan_dist.train import launch
 from wavegan_dist.train.checkpoint import Checkpointer
@@ -102,7 +102,7 @@ class StepTimer:
 
 def install(timer: StepTimer, trainer: Trainer, wrappers: list[DistributedDataParallel]) -> None:
     """Make a trainer's forward and backward passes, norms, optimizers and DDP wrappers report to `timer`."""
-    cpu_sync_batchnorm._all_gather_pairs = timer.timed("norms", cpu_sync_batchnorm._all_gather_pairs)
+    sync_batchnorm._all_gather_pairs = timer.timed("norms", sync_batchnorm._all_gather_pairs)
     torch.Tensor.backward = timer.timed_backward(torch.Tensor.backward)  # type: ignore[method-assign]
     register_optimizer_step_pre_hook(lambda *_: timer.start("optimizer"))
     register_optimizer_step_post_hook(lambda *_: timer.stop("optimizer"))

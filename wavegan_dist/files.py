@@ -64,7 +64,7 @@ def atomic_dir(path: Path) -> Iterator[Path]:
 def replace_dir(temporary: Path, path: Path) -> None:
     """Fsync all files and folders in `temporary`, then rename the folder to `path`, and fsync the parent folder.
 
-    An existing folder `path` is renamed first and deleted at the end. A process killed between the two renames leaves no `path`.
+    An existing folder `path` is renamed first and deleted at the end. A kill between the two renames leaves no `path`.
     """
     for entry in (temporary, *temporary.rglob("*")):
         fsync(entry)

@@ -10,13 +10,13 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from wavegan_dist.model import cpu_sync_batchnorm
+from wavegan_dist.model import sync_batchnorm
 from wavegan_dist.model.lockstep import run_in_lockstep
 
 dist.init_process_group("gloo")
 rank, world_size = dist.get_rank(), dist.get_world_size()
 torch.manual_seed(0)
-batch_norm = nn.BatchNorm2d if world_size == 1 else cpu_sync_batchnorm.CpuSyncBatchNorm
+batch_norm = nn.BatchNorm2d if world_size == 1 else sync_batchnorm.SyncBatchNorm
 networks = [
     nn.Sequential(nn.Conv2d(3, 4, 1), batch_norm(4), nn.ReLU(), nn.Conv2d(4, 5, 1), batch_norm(5)),
     nn.Sequential(batch_norm(3), nn.Tanh()),

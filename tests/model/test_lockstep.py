@@ -9,8 +9,8 @@ from torch import nn
 
 from tests.helpers import run_ranks
 from wavegan_dist.model import WaveletGenerator
-from wavegan_dist.model.cpu_sync_batchnorm import CpuSyncBatchNorm
 from wavegan_dist.model.lockstep import convert_to_lockstep
+from wavegan_dist.model.sync_batchnorm import SyncBatchNorm
 
 SCRIPT = Path(__file__).parent / "lockstep_rank.py"
 NETWORKS = ("base", "low", "high")
@@ -71,14 +71,14 @@ def test_conversion_keeps_the_state_and_replaces_every_batch_norm():
     convert_to_lockstep(converted)
     assert list(converted.state_dict()) == list(plain.state_dict())
     assert all(torch.equal(value, plain.state_dict()[name]) for name, value in converted.state_dict().items())
-    assert {type(module) for module in converted.modules() if isinstance(module, nn.BatchNorm2d)} == {CpuSyncBatchNorm}
+    assert {type(module) for module in converted.modules() if isinstance(module, nn.BatchNorm2d)} == {SyncBatchNorm}
     assert torch.equal(plain.eval()(latents()), converted.eval()(latents()))
 
 
 def test_networks_are_called_whole_where_zero_stage_3_holds_the_norms_weights(monkeypatch):
     generator = small_generator()
     convert_to_lockstep(generator)
-    for norm in (module for module in generator.modules() if isinstance(module, CpuSyncBatchNorm)):
+    for norm in (module for module in generator.modules() if isinstance(module, SyncBatchNorm)):
         monkeypatch.setattr(norm, "forward", lambda x: x)  # as if DeepSpeed's hooks gathered the weights
         norm.weight = nn.Parameter(torch.empty(0))
     assert called_networks(generator) == list(NETWORKS)

@@ -3,10 +3,13 @@
 Each argument is a training with its own settings. It starts at image 0 or resumes from the checkpoint OUT/SOURCE, trains to
 `train.total_kimg` and writes the checkpoint OUT/NAME and OUT/NAME.samples. A training named like one of `MUTATIONS` contains
 that mistake.
+
+With `train.compile`, the phases run as the graphs that PyTorch traces, but code is not generated: that takes minutes.
 """
 
 import sys
 from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
 
 import torch
@@ -18,6 +21,10 @@ from wavegan_dist.train import launch
 from wavegan_dist.train.checkpoint import Checkpointer, load_checkpoint
 from wavegan_dist.train.loop import load_index
 from wavegan_dist.train.trainer import Trainer
+
+# DDP trains in channels-last memory and ZeRO does not. Convolutions of both then round differently on some processors.
+torch.channels_last = torch.contiguous_format  # type: ignore[misc]
+torch.nn.Module.compile = partialmethod(torch.nn.Module.compile, backend="aot_eager")  # type: ignore[assignment]
 
 
 def batches(trainer: Trainer) -> Iterator[torch.Tensor]:

@@ -43,7 +43,8 @@ def test_interpreted_kernels_equal_the_reference_on_odd_widths_and_any_layout(
     for tensor, double in zip(inputs, doubles, strict=True):
         assert tensor.grad is not None
         tolerance = 1e-6 * max(x.numel(), 1) ** 0.5
-        torch.testing.assert_close(tensor.grad.double(), double.grad, rtol=RELATIVE_ERROR[tensor.dtype], atol=tolerance)
+        rtol = RELATIVE_ERROR[tensor.dtype] + 2.0**-22  # sums in float32
+        torch.testing.assert_close(tensor.grad.double(), double.grad, rtol=rtol, atol=tolerance)
 
 
 def test_interpreted_second_derivatives_equal_those_of_the_reference() -> None:

@@ -89,7 +89,7 @@ class RadialPower:
 
 
 def radii(size: int) -> int:
-    """Return the largest integer radius, in steps of the DFT, within the frequency plane of images of `size` x `size` pixels."""
+    """Return the largest integer radius, in steps of the DFT, in the frequency plane of images of `size` x `size` pixels."""
     return math.isqrt(size * size // 2)
 
 

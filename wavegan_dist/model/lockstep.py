@@ -1,30 +1,29 @@
-"""Training of a generator with batch norm in several CPU processes: one collective for the batch norms of all three networks.
+"""Training of a generator with batch norm in several processes: one collective for the batch norms of all three networks.
 
-Only the trainer uses this module, and only on CPUs, where PyTorch's `nn.SyncBatchNorm` is not available. Each collective costs
-its latency and the wait for the slowest process, so the three networks run side by side, from batch norm to batch norm, and
-share one collective at each stop. The price: forward hooks on the three networks do not fire in training mode (hooks on their
-layers other than batch norms do).
+Only the trainer uses this module. Each collective costs its latency and the wait for the slowest process, so the three networks
+run side by side, from batch norm to batch norm, and share one collective at each stop. The price: forward hooks on the three
+networks do not fire in training mode (hooks on their layers other than batch norms do).
 """
 
 from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
-from wavegan_dist.model.cpu_sync_batchnorm import CpuSyncBatchNorm, synchronized_batch_norms
 from wavegan_dist.model.generator import WaveletGenerator
+from wavegan_dist.model.sync_batchnorm import SyncBatchNorm, synchronized_batch_norms
 
 
 def convert_to_lockstep(generator: WaveletGenerator) -> None:
     """Make `generator` train with the batch statistics of all processes; changes the module in place.
 
-    Replaces every `nn.BatchNorm2d` by a `CpuSyncBatchNorm` with the same state, and sets the generator's attribute
+    Replaces every `nn.BatchNorm2d` by a `SyncBatchNorm` with the same state, and sets the generator's attribute
     `training_runner`, so that in training mode the three networks run through `run_in_lockstep`. Eval mode and the names in the
     state dict do not change. Call it before the optimizer is made: the parameters of the batch norms are new.
     """
     for network in generator.children():
         for name, layer in network.named_children():
             if isinstance(layer, nn.BatchNorm2d):
-                setattr(network, name, CpuSyncBatchNorm.from_batch_norm(layer))
+                setattr(network, name, SyncBatchNorm.from_batch_norm(layer))
     generator.training_runner = run_in_lockstep
 
 
@@ -57,11 +56,11 @@ def run_in_lockstep(networks: Sequence[nn.Module], inputs: Sequence[Tensor]) -> 
 
 def _has_norm_weights(network: nn.Module) -> bool:
     """Whether the weights of all batch norms are complete on this rank; ZeRO stage 3 leaves empty tensors in their place."""
-    norms = [layer for layer in network.children() if isinstance(layer, CpuSyncBatchNorm)]
+    norms = [layer for layer in network.children() if isinstance(layer, SyncBatchNorm)]
     return all(norm.weight.numel() == norm.num_features for norm in norms)
 
 
-def _run_to_next_norms(layers: Sequence[Iterator[nn.Module]], activations: list[Tensor]) -> dict[int, CpuSyncBatchNorm]:
+def _run_to_next_norms(layers: Sequence[Iterator[nn.Module]], activations: list[Tensor]) -> dict[int, SyncBatchNorm]:
     """Apply the layers of each network that come before its next batch norm, or all that are left.
 
     Args:
@@ -71,10 +70,10 @@ def _run_to_next_norms(layers: Sequence[Iterator[nn.Module]], activations: list[
     Returns:
         The batch norm at which each network stopped, by the network's index in `layers`. Networks that have ended are missing.
     """
-    norms: dict[int, CpuSyncBatchNorm] = {}
+    norms: dict[int, SyncBatchNorm] = {}
     for number, remaining in enumerate(layers):
         for layer in remaining:
-            if isinstance(layer, CpuSyncBatchNorm):
+            if isinstance(layer, SyncBatchNorm):
                 norms[number] = layer
                 break
             activations[number] = layer(activations[number])

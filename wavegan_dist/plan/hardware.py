@@ -35,9 +35,7 @@ class Hardware(Section):
     """A device, its nodes and their network. Peaks are data-sheet values; a fraction is the share of a peak that is reached."""
 
     name: str
-    kind: Literal["gpu", "cpu"] = Field(
-        description="gpu, or cpu: launches do not overlap computation, and batch norms share collectives"
-    )
+    kind: Literal["gpu", "cpu"] = Field(description="gpu, or cpu: launches do not overlap computation")
     source: str = Field(description="source of the figures: measured (by which program) or given (by whom)")
     peak_tflops: Peak
     matmul_fraction: float = Field(gt=0, le=1, description="share of the peak that convolutions reach")

@@ -101,14 +101,10 @@ def optimizer_seconds(sizes: ModelSizes, strategy: str, devices: int, hardware: 
 def norm_seconds(sizes: ModelSizes, network: Network, d_steps: int) -> float:
     """Predict the seconds of batch-norm collectives: mean and variance in each forward, two sums in the generator's backward.
 
-    GPUs (`nn.SyncBatchNorm`): for each layer an all-gather in forward and an all-reduce in backward. CPUs (`model.lockstep`):
-    all-gathers in both, shared by the n-th layers of all networks.
+    All are all-gathers, each shared by the n-th layers of all networks (`model.lockstep`).
     """
-    if network.hardware.kind == "cpu":
-        joined = [sum(channels) for channels in zip_longest(*sizes.norm_channels, fillvalue=0)]
-        return (d_steps + 2) * sum(network.all_gather(2 * FLOAT * channels * network.devices) for channels in joined)
-    layers = [2 * FLOAT * channels for channels_of_network in sizes.norm_channels for channels in channels_of_network]
-    return sum((d_steps + 1) * network.all_gather(size * network.devices) + network.all_reduce(size) for size in layers)
+    joined = [sum(channels) for channels in zip_longest(*sizes.norm_channels, fillvalue=0)]
+    return (d_steps + 2) * sum(network.all_gather(2 * FLOAT * channels * network.devices) for channels in joined)
 
 
 def exposed_gradient_seconds(phase: PhaseCounts, trainable: int, sizes: ModelSizes, strategy: str, network: Network) -> float:

@@ -69,7 +69,7 @@ class MlflowRun:
             The number of values or files that MLflow rejected for good; a warning names each of them.
 
         Raises:
-            MlflowUnavailableError: MLflow did not answer. Some events may have been stored; sending all again stores none twice.
+            MlflowUnavailableError: MLflow did not answer. Sending all events again stores none of them twice.
         """
         with _translated_errors(rejected=MlflowUnavailableError):
             self.run_id = self.run_id or self._find_or_create()

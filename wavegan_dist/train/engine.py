@@ -108,8 +108,7 @@ class DdpEngine(Engine):
     ) -> None:
         super().__init__(module, phase, name, lr, experiment, accelerator)
         module.to(device=accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        synchronizes = accelerator.num_processes > 1 and experiment.model.norm == "batch"
-        compile_phase(phase, experiment.train.compile, fullgraph=not synchronizes)
+        compile_phase(phase, experiment.train.compile)
         self.ddp, prepared = accelerator.prepare(phase, make_adam(module, lr, experiment.optim))
         self.optimizer: torch.optim.Adam = prepared.optimizer
         self.optimizer.register_step_post_hook(lambda *_: self._clamp_parameters())

@@ -88,17 +88,16 @@ class GeneratorPhase(Phase):
         return self._weighted_sum(losses), torch.stack([losses[name].detach() for name in self.networks])
 
 
-def compile_phase(phase: Phase, mode: str, *, fullgraph: bool) -> None:
-    """Let `torch.compile` compile the forward and backward of a phase in place, at its first call.
+def compile_phase(phase: Phase, mode: str) -> None:
+    """Let `torch.compile` compile the forward and backward of a phase in place, each as one graph, at its first call.
 
     Args:
         phase: the phase. Calling `phase.forward` directly still runs eagerly.
         mode: `train.compile`: `off` does nothing; `default`, or `graphs` to also record and replay CUDA graphs.
-        fullgraph: whether a part that cannot be compiled is an error; if False, that part runs eagerly between two graphs.
     """
     if mode == "off":
         return
-    # One graph for each phase: otherwise DDP would split it at the boundaries of its buckets.
+    # Otherwise DDP would split the graph at the boundaries of its buckets.
     torch._dynamo.config.optimize_ddp = False
     options: dict[str, Any] = {"mode": "reduce-overhead"} if mode == "graphs" else {}
-    phase.compile(fullgraph=fullgraph, dynamic=False, **options)
+    phase.compile(fullgraph=True, dynamic=False, **options)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from wavegan_dist.config import Experiment
 from wavegan_dist.data import Index, flip
@@ -57,9 +57,7 @@ class Trainer:
         with torch.random.fork_rng():
             torch.manual_seed(experiment.seed)
             generator, discriminator = build_generator(experiment), build_discriminator(experiment, index.band_std.model_dump())
-        if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
-            generator = nn.SyncBatchNorm.convert_sync_batchnorm(generator)
-        elif accelerator.num_processes > 1:
+        if accelerator.num_processes > 1:
             convert_to_lockstep(generator)
         engine, optim = engine_class(experiment.train), experiment.optim
         generator.to(accelerator.device).to(memory_format=torch.channels_last)

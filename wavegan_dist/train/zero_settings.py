@@ -78,7 +78,7 @@ def deepspeed_config(experiment: Experiment, world_size: int) -> dict[str, Any]:
 
 
 def zero_stage(train: TrainConfig) -> int:
-    """Return the ZeRO stage: 1, 2 or 3 for `train.strategy` = zero1, zero2 or zero3, the only strategies it may be called for."""
+    """Return the ZeRO stage, 1, 2 or 3; `train.strategy` must be zero1, zero2 or zero3."""
     return int(train.strategy.removeprefix("zero"))
 
 
