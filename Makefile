@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-reference check bit-equal lock docs bench bench-data bench-haar bench-checkpoint bench-zero bench-resume bench-tracking bench-evaluation bench-scaling bench-precision slurm-up slurm-down clean
+.PHONY: help demo test test-cluster test-reference check bit-equal lock docs bench bench-data bench-haar bench-gpu bench-checkpoint bench-zero bench-resume bench-tracking bench-evaluation bench-scaling bench-precision slurm-up slurm-down clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 18
@@ -80,6 +80,12 @@ bench-resume: $(READY) ## kill runs 200 times at random moments; every run must 
 
 bench-haar: $(READY) ## measure the wavelet transform alone, and draw its roofline plot
 	$(BIN)/python benchmarks/haar.py
+
+bench-gpu: $(READY) build/gpu/data ## run all tests and benchmarks of a GPU on this machine's GPU: docs/gpu.md
+	PYTHON=$(BIN)/python benchmarks/gpu/run.sh
+
+build/gpu/data: | $(READY)
+	$(BIN)/wavegan shards write embedded $@ --size 64 --encoding webp
 
 slurm-up: ## start a real Slurm cluster of two nodes on this machine, as root; slurm/local/install.sh installs Slurm
 	@slurm/local/up.sh
