@@ -48,7 +48,7 @@ class Section:
         parser.add_argument("--tiny", action="store_true", help="tiny shapes on the CPU")
         options = parser.parse_args()
         self.name, self.out, self.tiny = name, options.out, options.tiny
-        self.deadline = time.monotonic() + options.seconds - SLACK
+        self.deadline: float = time.monotonic() + options.seconds - SLACK
         self.device = torch.device("cpu" if self.tiny else "cuda")
         self.rows: list[dict[str, Any]] = []
         self.about = {"section": name, "tiny": self.tiny, "budget_seconds": options.seconds, **describe(self.device)}

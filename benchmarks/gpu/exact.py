@@ -29,8 +29,9 @@ from wavegan_dist.config import Experiment
 from wavegan_dist.files import atomic_file
 from wavegan_dist.run_folder import RunFolder
 
-STEPS, BATCH = 120, 64
-CHECKPOINT_STEPS, REPORT_STEPS, KILL_AFTER_STEPS = 20, 10, 50
+REPORT_STEPS, TINY_REPORT_STEPS = 10, 5
+REPORTS, REPORTS_PER_CHECKPOINT, REPORTS_BEFORE_KILL = 12, 2, 4
+BATCH = 64
 TIMED_STEPS = 30
 PRECISIONS = ("bf16", "fp32")
 
@@ -77,8 +78,7 @@ def compare(section: Section, cases: list[tuple[str, str]], folder: Path, proces
 
     straight = [start(run, case) for (run, _), case in zip(runs, cases, strict=True)]
     killed = [start(run, case) for (_, run), case in zip(runs, cases, strict=True)]
-    for process, (_, run) in zip(killed, runs, strict=True):
-        kill(process, run)
+    kill({run: process for (_, run), process in zip(runs, killed, strict=True)})
     resumed = [start(run, case) for (_, run), case in zip(runs, cases, strict=True)]
     for ends, (expected, actual) in zip(zip(straight, resumed, strict=True), runs, strict=True):
         codes = [process.wait() for process in ends]
@@ -95,9 +95,9 @@ def compare(section: Section, cases: list[tuple[str, str]], folder: Path, proces
 def experiment(section: Section, precision: str) -> Experiment:
     """Return the settings of a short run with several checkpoints."""
     batch_size = 8 if section.tiny else BATCH
-    kimg = batch_size / 1000
-    lengths = {"total": STEPS, "snapshot": STEPS, "checkpoint": CHECKPOINT_STEPS, "report": REPORT_STEPS}
-    overrides = [f"train.{name}_kimg={steps * kimg}" for name, steps in lengths.items()]
+    report_kimg = batch_size * (TINY_REPORT_STEPS if section.tiny else REPORT_STEPS) / 1000
+    lengths = {"total": REPORTS, "snapshot": REPORTS, "checkpoint": REPORTS_PER_CHECKPOINT, "report": 1}
+    overrides = [f"train.{name}_kimg={reports * report_kimg}" for name, reports in lengths.items()]
     return settings(section, ["data.workers=0", f"train.batch_size={batch_size}", f"train.precision={precision}", *overrides])
 
 
@@ -106,18 +106,21 @@ def start_run(run: Path, name: str, precision: str) -> subprocess.Popen[bytes]:
     train = ("train", "--config", run.with_name(f"{precision}.yaml"), "--run-dir", run)
     with run.with_suffix(".log").open("ab") as log:
         command = [sys.executable, "-m", "gpu.exact_run", name, *map(str, train)]
-        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=log)
+        env = os.environ | {"OMP_NUM_THREADS": "1"}  # many processes run at the same time
+        return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=log)
 
 
-def kill(process: subprocess.Popen[bytes], run: Path) -> None:
-    """Kill a run as soon as it has reported step KILL_AFTER_STEPS and saved a checkpoint, unless it fails before."""
-    folder, reports = RunFolder(run), KILL_AFTER_STEPS // REPORT_STEPS
-    while process.poll() is None:
-        if folder.metrics.exists() and folder.metrics.read_text().count("\n") >= reports and folder.checkpoints():
-            process.kill()
+def kill(processes: dict[Path, "subprocess.Popen[bytes]"]) -> None:
+    """Kill each run as soon as it has reported REPORTS_BEFORE_KILL times and saved a checkpoint, unless it fails before."""
+    while alive := {run: process for run, process in processes.items() if process.poll() is None}:
+        for run, process in alive.items():
+            folder = RunFolder(run)
+            reports = folder.metrics.read_text().count("\n") if folder.metrics.exists() else 0
+            if reports >= REPORTS_BEFORE_KILL and folder.checkpoints():
+                process.kill()
         time.sleep(0.005)
-    if process.returncode == 0:
-        raise RuntimeError(f"{run.name} ended before it was killed")
+    if finished := [run.name for run, process in processes.items() if process.returncode == 0]:
+        raise RuntimeError(f"{', '.join(finished)} ended before they were killed")
 
 
 def end_of_log(run: Path) -> str:

@@ -2,10 +2,10 @@
 
 Operations are timed inside a CUDA graph of about half a millisecond, so that the host's time for a launch is not measured. The
 calls of a graph use different tensors, together at least twice as large as the L2 cache. The baseline of an operation is
-`copy_` of as many bytes as the operation must read and write (`haar_operations.FLOORS`), measured in the same way. The three columns of
-an operation are its forward, backward and double backward. The baseline of `wavedec` is that of a single pass, whatever the
-number of levels. Other implementations are compared at two shapes. "call" is the host's time for forward and backward of a tiny
-image in eager mode.
+`copy_` of as many bytes as the operation must read and write (`haar_operations.FLOORS`), measured in the same way. The three
+columns of an operation are its forward, backward and double backward. The baseline of `wavedec` is that of a single pass,
+whatever the number of levels. Other implementations are compared at two shapes. "call" is the host's time for forward and
+backward of a tiny image in eager mode.
 """
 
 import functools
@@ -168,7 +168,7 @@ def replay_seconds(graph: torch.cuda.CUDAGraph) -> float:
     graph.replay()
     end.record()
     end.synchronize()
-    return start.elapsed_time(end) / 1000
+    return float(start.elapsed_time(end) / 1000)
 
 
 def describe_lowest(rows: Sequence[dict[str, Any]]) -> str:

@@ -99,8 +99,10 @@ def peers(device: torch.device, tiny: bool) -> list[Peer]:
         "dwt": lambda x: (lambda low, high: (low, high[0]))(*forward(x)),
         "idwt": lambda low, high: inverse((low, [high])),
     }
-    options = {"dynamic": False, "backend": "aot_eager" if tiny else "inductor"}
-    compiled: dict[str, Function] = {name: torch.compile(getattr(reference, name), **options) for name in OURS}
+    backend = "aot_eager" if tiny else "inductor"
+    compiled: dict[str, Function] = {
+        name: torch.compile(getattr(reference, name), dynamic=False, backend=backend) for name in OURS
+    }
     return [
         Peer("pytorch_wavelets", library, ["fp32"], 0, splits_bands=True),
         Peer("compiled slicing", compiled, ["fp32", "bf16"], 15, splits_bands=False),

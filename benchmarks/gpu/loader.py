@@ -35,13 +35,13 @@ def main() -> None:
             row = section.add(workers=workers, images_per_second=_images_per_second(loader, SECONDS * scale))
         print(f"{workers:>3} workers {row['images_per_second']:>10,.0f} images/s", flush=True)
     best = max(section.rows, key=lambda row: float(row["images_per_second"]))
-    measure_run(section, index.size, best["workers"], RUN_SECONDS * scale)
+    measure_run(section, index.size, batch_size, best["workers"], RUN_SECONDS * scale)
 
 
-def measure_run(section: Section, side: int, workers: int, seconds: float) -> None:
+def measure_run(section: Section, side: int, batch_size: int, workers: int, seconds: float) -> None:
     """Measure the speed and the data wait of a run, and print them."""
     precision, mode = fastest_step(section, side)
-    overrides = [f"data.workers={workers}", f"train.batch_size={BATCH}", "train.precision=fp32"]
+    overrides = [f"data.workers={workers}", f"train.batch_size={batch_size}", "train.precision=fp32"]
     experiment = settings(section, [*overrides, *PRECISIONS[precision], *compile_override(mode)])
     _, metrics = train(section, experiment, seconds)
     speed, wait = metrics["speed/images_per_second"], metrics["speed/data_wait_percent"]

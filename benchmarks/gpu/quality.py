@@ -15,12 +15,12 @@ from gpu.training import settings, train
 from wavegan_dist.config import Experiment
 from wavegan_dist.data import Index
 from wavegan_dist.evaluate.evaluate import evaluate_snapshot
-from wavegan_dist.evaluate.registry import DEFAULT_METRICS
 from wavegan_dist.model.snapshot import save_snapshot
+from wavegan_dist.processes import cores
 
 MODELS = {"full": [], "image only": ["model.base_only=true", "loss.weights.low=0", "loss.weights.high=0"]}
 SEEDS = (0, 1)
-TINY_METRICS = ("spectrum", "bands")
+METRICS, TINY_METRICS = ("fwd", "fwd_db2", "spectrum", "bands", "fd", "kid", "prc"), ("spectrum", "bands")
 SHOWN = ("fwd", "fwd_db2", "spectrum_db", "spectrum_db_top_half", "fd_efflite0@128", "kid_efflite0@128")
 TRAINING_SHARE = 0.6  # of the section's time; the rest is for the evaluations
 
@@ -33,7 +33,7 @@ def main() -> None:
     print(f"{seconds:.1f} s of training each")
     for seed in SEEDS[: 1 if section.tiny else None]:
         for model, overrides in MODELS.items():
-            experiment = settings(section, [f"seed={seed}", "data.workers=8", *overrides])
+            experiment = settings(section, [f"seed={seed}", f"data.workers={cores() // 2}", *overrides])
             row = section.add(model=model, seed=seed, **train_and_evaluate(section, experiment, seconds))
             print(f"{model:<10} seed {seed} {row['kimg']:>7.1f} kimg  {format_metrics(row['metrics'])}", flush=True)
     for model in MODELS:
@@ -50,7 +50,7 @@ def train_and_evaluate(section: Section, experiment: Experiment, seconds: float)
     with tempfile.TemporaryDirectory() as folder:
         snapshot = Path(folder) / "snapshot"
         save_snapshot(snapshot, trainer.ema.layout, trainer.ema.iter_full_tensors(), experiment, trainer.nimg, digest)
-        result = evaluate_snapshot(snapshot, section.data(), TINY_METRICS if section.tiny else DEFAULT_METRICS)
+        result = evaluate_snapshot(snapshot, section.data(), TINY_METRICS if section.tiny else METRICS)
     assert result is not None
     values = result.model_dump(include={"metrics", "floors", "intervals", "protocol"})
     return {"kimg": trainer.nimg / 1000, "lam": trainer.lam(), **values}

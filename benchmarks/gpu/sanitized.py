@@ -1,12 +1,10 @@
 """Every kernel of the wavelet transform on odd shapes, for compute-sanitizer; on the CPU if there is no GPU.
 
-Sets PYTORCH_NO_CUDA_MEMORY_CACHING: each tensor is then an allocation of its own, so that an access past its end is found.
+`tests.py` runs it with PYTORCH_NO_CUDA_MEMORY_CACHING=1: each tensor is then an allocation of its own, so that an access past
+its end is found.
 """
 
 import itertools
-import os
-
-os.environ["PYTORCH_NO_CUDA_MEMORY_CACHING"] = "1"  # before PyTorch allocates memory on the GPU
 
 import torch
 

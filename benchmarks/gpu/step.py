@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from bench_common import fake_index
 from torch import Tensor
-from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from gpu.common import ROOT, Section
@@ -173,7 +172,7 @@ def profiled(section: Section, step: Callable[[], object], seconds: float) -> di
             step()
         section.synchronize()
     events = profiler.events() or []
-    kernels = [event for event in events if event.device_type == DeviceType.CUDA and not event.name.startswith(COPIES)]
+    kernels = [event for event in events if event.device_type.name == "CUDA" and not event.name.startswith(COPIES)]
     launches = sum(event.name in LAUNCHES for event in events)
     busy = sum(event.time_range.elapsed_us() for event in kernels) / 1e6
     share = busy / PROFILED_STEPS / seconds

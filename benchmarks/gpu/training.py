@@ -14,15 +14,15 @@ from wavegan_dist.train.progress import ThroughputTimer
 from wavegan_dist.train.trainer import Trainer
 
 CONFIG = ROOT / "configs" / "photos64.yaml"
-TINY = ["model.width=4", "model.z_dim=8", "train.batch_size=8", "train.precision=fp32", "data.workers=0"]
+TINY = ["model.width=4", "model.z_dim=8", "train.batch_size=8", "train.precision=fp32"]
 WARM_UP_STEPS = 3
 
 
 def settings(section: Section, overrides: Sequence[str] = ()) -> Experiment:
-    """Return the settings of photos64.yaml on the carried data set, untracked; if `tiny`, those of a tiny model."""
+    """Return the settings of photos64.yaml on the carried data set, without tracking; if `tiny`, of a tiny model."""
     index = section.data()
     data = [f"data.index={index}", f"model.resolution={Index.load(index).size}", "model.attention_at=[16]"]
-    return config.load(CONFIG, [*data, "tracking.enabled=false", *overrides, *(TINY if section.tiny else [])])
+    return config.load(CONFIG, [*data, "tracking.enabled=false", *(TINY if section.tiny else []), *overrides])
 
 
 def train(section: Section, experiment: Experiment, seconds: float) -> tuple[Trainer, dict[str, float]]:

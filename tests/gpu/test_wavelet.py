@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from gpu import sanitized
 from torch import Tensor
 
 from tests.gpu.device import DEVICE, LAYOUTS, needs_gpu, operators, random, require_kernel
@@ -17,6 +18,8 @@ BAND_SHAPES = [
 ]  # fmt: skip
 # Relative error of rounding a result to its dtype; it adds to the absolute error of the float32 arithmetic.
 ROUNDING = {torch.float32: 0.0, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-10}
+
+Function = Callable[..., Tensor]
 
 
 def assert_close(actual: Tensor, expected: Tensor, tolerance: float = 1e-6) -> None:
@@ -65,7 +68,7 @@ def test_first_and_second_derivatives_in_float64_are_right() -> None:
     check_first_and_second_derivatives(base, low, high, lam)
 
 
-def second_derivatives(function: Callable[..., Tensor], inputs: list[Tensor]) -> tuple[Tensor, ...]:
+def second_derivatives(function: Function, inputs: list[Tensor]) -> tuple[Tensor, ...]:
     """Return the gradients of the sum of the squared gradients of the sum of the cubes of a function."""
     leaves = [x.clone().requires_grad_() for x in inputs]
     first = torch.autograd.grad(function(*leaves).pow(3).sum(), leaves, create_graph=True)
@@ -77,9 +80,12 @@ def test_double_backward_in_float32_equals_the_reference(shape: tuple[int, int, 
     batch, channels, height, width = shape
     sizes = [(batch, channels, 2 * height, 2 * width), shape, (batch, 3 * channels, height, width)]
     inputs = [*(random(*size, seed=number) for number, size in enumerate(sizes)), torch.tensor(0.3, device=DEVICE)]
-    functions = [(fuse, reference.fuse, inputs), (idwt, reference.idwt, inputs[1:3])]
-    functions.append((lambda x: torch.cat(dwt(x), dim=1), lambda x: torch.cat(reference.dwt(x), dim=1), inputs[:1]))
-    for function, exact, arguments in functions:
+    cases: list[tuple[Function, Function, list[Tensor]]] = [
+        (fuse, reference.fuse, inputs),
+        (idwt, reference.idwt, inputs[1:3]),
+        (lambda x: torch.cat(dwt(x), dim=1), lambda x: torch.cat(reference.dwt(x), dim=1), inputs[:1]),
+    ]
+    for function, exact, arguments in cases:
         expected = second_derivatives(exact, [x.cpu().double() for x in arguments])
         for actual, value in zip(second_derivatives(function, arguments), expected, strict=True):
             torch.testing.assert_close(actual.cpu().double(), value, rtol=1e-4, atol=1e-4)
@@ -127,8 +133,13 @@ def test_infinities_and_nans_propagate() -> None:
         assert low.isfinite().sum() == 19
 
 
+def test_the_script_for_compute_sanitizer_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    sanitized.main()
+    assert capsys.readouterr().out == f"{choose(DEVICE.type)[0]}: 15 cases\n"
+
+
 @needs_gpu
-def test_an_image_of_more_than_2_to_the_31_elements_is_right() -> None:
+def test_a_huge_image_of_more_than_2_to_the_31_elements_is_right() -> None:
     """Small whole numbers, of which bfloat16 holds all sums: the inverse is exact."""
     x = torch.randint(-8, 8, (2, 1, 32770, 32768), dtype=torch.int8, device=DEVICE).to(torch.bfloat16)
     assert x.numel() > 2**31
