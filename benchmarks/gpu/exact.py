@@ -29,7 +29,7 @@ from wavegan_dist.config import Experiment
 from wavegan_dist.files import atomic_file
 from wavegan_dist.run_folder import RunFolder
 
-REPORT_STEPS, TINY_REPORT_STEPS = 10, 5
+REPORT_STEPS, TINY_REPORT_STEPS = 10, 2
 REPORTS, REPORTS_PER_CHECKPOINT, REPORTS_BEFORE_KILL = 12, 2, 4
 BATCH = 64
 TIMED_STEPS = 30

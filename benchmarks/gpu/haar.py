@@ -100,7 +100,8 @@ def measure_calls(section: Section) -> None:
 def measure_peers(section: Section, chosen: Sequence[Shape]) -> None:
     """Measure forward and backward of other implementations; print how many times as long as ours they take."""
     ours = {(row["operation"], row["order"], tuple(row["shape"]), row["dtype"]): row for row in section.rows if "share" in row}
-    for peer, shape, dtype in itertools.product(operations.peers(section.device, section.tiny), chosen, DTYPES):
+    dtypes = ["fp32"] if section.tiny else [*DTYPES]
+    for peer, shape, dtype in itertools.product(operations.peers(section.device, section.tiny), chosen, dtypes):
         if dtype not in peer.dtypes or section.remaining() < peer.compile_seconds:
             continue
         cells: dict[str, list[str]] = {name: [] for name in peer.functions}

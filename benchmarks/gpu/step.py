@@ -167,16 +167,16 @@ def seconds_per_step(section: Section, step: Callable[[], object]) -> float:
 def profiled(section: Section, step: Callable[[], object], seconds: float) -> dict[str, float]:
     """Return the share of a step's time in kernels, and the numbers of kernels and launches of a step."""
     activity = ProfilerActivity.CUDA if section.device.type == "cuda" else ProfilerActivity.CPU
+    steps = 1 if section.tiny else PROFILED_STEPS
     with profile(activities=[activity]) as profiler:
-        for _ in range(PROFILED_STEPS):
+        for _ in range(steps):
             step()
         section.synchronize()
     events = profiler.events() or []
     kernels = [event for event in events if event.device_type.name == "CUDA" and not event.name.startswith(COPIES)]
     launches = sum(event.name in LAUNCHES for event in events)
     busy = sum(event.time_range.elapsed_us() for event in kernels) / 1e6
-    share = busy / PROFILED_STEPS / seconds
-    return {"kernel_share": share, "kernels": len(kernels) / PROFILED_STEPS, "launches": launches / PROFILED_STEPS}
+    return {"kernel_share": busy / steps / seconds, "kernels": len(kernels) / steps, "launches": launches / steps}
 
 
 def baseline(section: Section, case: Case) -> float | None:
