@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,7 @@ def step_costs(section: Section, precision: str) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in SETTINGS}
     for _ in range(3 if section.tiny else TIMED_STEPS):
         for name, step in steps.items():
-            with suppress(RuntimeError):  # an operator without a deterministic version; its runs have failed, too
+            with nullcontext() if name == "default" else suppress(RuntimeError):  # an operator that is never deterministic
                 times[name].append(timed_step(section, name, step))
     medians = {name: statistics.median(seconds[1:]) for name, seconds in times.items() if seconds}
     return {name: seconds / medians["default"] for name, seconds in medians.items()}

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from pytorch_wavelets import DWTForward, DWTInverse
 from torch import Tensor
+from torch._dynamo import config as dynamo
 from torch._functorch import config as functorch
 
 from wavegan_dist import wavelet
@@ -95,6 +96,7 @@ class Peer:
 def peers(device: torch.device, tiny: bool) -> list[Peer]:
     """Return pytorch_wavelets, which has no 16-bit filters, and the reference compiled by inductor; if `tiny`, only traced."""
     functorch.donated_buffer = False  # otherwise a compiled backward runs only once
+    dynamo.recompile_limit = 64  # otherwise the ninth combination of function, shape and dtype would run uncompiled
     forward, inverse = (net(wave="haar", mode="zero").to(device) for net in (DWTForward, DWTInverse))
     library: dict[str, Function] = {
         "dwt": lambda x: (lambda low, high: (low, high[0]))(*forward(x)),

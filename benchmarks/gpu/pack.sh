@@ -23,11 +23,21 @@ strip_imagecodecs() {
     rm -r "$parts"
 }
 
+# Six of the eight shards, each a random sample of the 6586 patches: more would exceed the limit.
+write_data() {
+    local scratch=$folder/.data
+    rm -rf "$scratch"
+    "$python" -m wavegan_dist shards write embedded "$scratch" --size 64 --encoding webp
+    rm "$scratch"/{shard-000006.tar,shard-000007.tar,index.json,members.npy}
+    "$python" -m wavegan_dist shards index "$scratch"
+    mv "$scratch" "$folder/data"
+}
+
 rm -rf "$folder/wheels" && mkdir -p "$folder/wheels"
 "${pip[@]}" download --no-deps --constraint constraints.txt "${target[@]}" --dest "$folder/wheels" "${binary[@]}" 'setuptools<81'
 "${pip[@]}" wheel --no-deps --constraint constraints.txt --wheel-dir "$folder/wheels" "${pure[@]}"  # some exist as source only
 strip_imagecodecs "$folder"/wheels/imagecodecs-*.whl
-[ -e "$folder/data/index.json" ] || "$python" -m wavegan_dist shards write embedded "$folder/data" --size 64 --encoding webp
+[ -e "$folder/data/index.json" ] || write_data
 "$python" -c 'from wavegan_dist.provenance import git_commit; print(git_commit())' >"$folder/COMMIT"
 du --summarize --human-readable --apparent-size "$folder/wheels" "$folder/data"
 size=$(du --summarize --bytes --total "$folder/wheels" "$folder/data" "$folder/COMMIT" | tail -n 1 | cut -f 1)

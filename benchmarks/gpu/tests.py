@@ -39,6 +39,9 @@ def main() -> None:
 
 def add_results(section: Section, report: Path) -> int:
     """Add a row for each test of pytest's report, print a summary, and return the number of failures."""
+    if not report.exists():
+        print("pytest ended without a report")
+        return 1
     cases = ET.parse(report).getroot().iter("testcase")
     for case in cases:
         problem = next((child for child in case if child.tag in ("failure", "error", "skipped")), None)
