@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-reference check bit-equal lock docs bench bench-data bench-haar bench-checkpoint bench-zero bench-resume bench-tracking bench-evaluation bench-scaling bench-precision slurm-up slurm-down clean
+.PHONY: help demo test test-cluster test-reference check bit-equal lock docs bench bench-data bench-haar bench-gpu bench-checkpoint bench-zero bench-resume bench-tracking bench-evaluation bench-scaling bench-precision slurm-up slurm-down clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 18
@@ -80,6 +80,10 @@ bench-resume: $(READY) ## kill runs 200 times at random moments; every run must 
 
 bench-haar: $(READY) ## measure the wavelet transform alone, and draw its roofline plot
 	$(BIN)/python benchmarks/haar.py
+
+bench-gpu: $(READY) ## run all GPU tests and benchmarks on this machine's GPU, 9 minutes: docs/gpu.md
+	[ -e build/gpu/data/index.json ] || PYTHON=$(BIN)/python benchmarks/gpu/pack.sh
+	PYTHON=$(BIN)/python benchmarks/gpu/run.sh
 
 slurm-up: ## start a real Slurm cluster of two nodes on this machine, as root; slurm/local/install.sh installs Slurm
 	@slurm/local/up.sh

@@ -6,7 +6,20 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("torch", "accelerate", "imagecodecs", "simplejpeg", "mlflow", "safetensors", "numpy", "torch-fidelity", "deepspeed")
+from wavegan_dist import __version__
+
+PACKAGES = (
+    "torch",
+    "triton",
+    "accelerate",
+    "imagecodecs",
+    "simplejpeg",
+    "mlflow",
+    "safetensors",
+    "numpy",
+    "torch-fidelity",
+    "deepspeed",
+)
 PACKAGE_DIR = Path(__file__).parent
 COMMIT_FILE = "COMMIT"  # beside a frozen copy of the package (cluster/freeze.py): the commit that was copied
 
@@ -14,7 +27,7 @@ COMMIT_FILE = "COMMIT"  # beside a frozen copy of the package (cluster/freeze.py
 def provenance() -> dict[str, object]:
     """Versions of Python and of the packages that affect results, the git commit as `git_commit` gives it, the command line."""
     return {
-        "wavegan-dist": version("wavegan-dist"),
+        "wavegan-dist": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},

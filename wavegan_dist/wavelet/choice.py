@@ -74,10 +74,13 @@ def kernel_for(x: Tensor) -> Kernel:
     return kernel
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _kernel_name(device: str, dtype: torch.dtype) -> str:
     name, _ = choose(device)
     return name if dtype in LOADED[name].dtypes else REFERENCE.name
+
+
+# What torch.compiler.assume_constant_result sets; the decorator would import torch._dynamo into every process, for 2 seconds.
+_kernel_name._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def build() -> None:

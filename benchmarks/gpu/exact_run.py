@@ -1,0 +1,29 @@
+"""The command `wavegan` with PyTorch's settings for reproducibility: python -m gpu.exact_run SETTINGS train --config ..."""
+
+import os
+import sys
+
+import torch
+
+SETTINGS = ("default", "cudnn.deterministic", "deterministic algorithms")
+
+
+def apply(name: str) -> None:
+    """Apply one of SETTINGS to this process."""
+    torch.backends.cudnn.deterministic = name == "cudnn.deterministic"
+    torch.use_deterministic_algorithms(name == "deterministic algorithms")
+
+
+def main() -> int:
+    """Run the command of the arguments after the first, which names the settings."""
+    from wavegan_dist.cli import main
+
+    name, *sys.argv[1:] = sys.argv[1:]
+    if name == "deterministic algorithms":
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    apply(name)
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Tests and benchmarks on a GPU: run.sh [--tiny] [--out DIR] [--seconds S] [SECTION ...]
+# Sections: tests haar step exact loader evaluate quality (default: all, in this order); docs/gpu.md describes them.
+#   --tiny       tiny shapes on the CPU, a few seconds per section: finds mistakes without a GPU
+#   --out DIR    folder for SECTION.json and run.log (default: $OUT, else build/gpu/results)
+#   --seconds S  time budget of each section, instead of those below
+set -uo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+all=(tests haar step exact loader evaluate quality)
+declare -A budgets=([tests]=90 [haar]=60 [step]=150 [exact]=70 [loader]=30 [evaluate]=50 [quality]=80)  # 530 seconds in all
+python=${PYTHON:-python3} out=${OUT:-$root/build/gpu/results} budget='' tiny='' sections=()
+needed='imagecodecs, ptwt, pydantic, pytorch_wavelets, simplejpeg, torch_fidelity'
+
+die() { echo "run.sh: $*" >&2; exit 2; }
+
+while [ $# -gt 0 ]; do
+    case $1 in
+        --tiny) tiny=--tiny ;;
+        --out) out=${2:?} && shift ;;
+        --seconds) budget=${2:?} && shift ;;
+        *) [ -n "${budgets[$1]:-}" ] || die "no section is called $1; there are ${all[*]}"; sections+=("$1") ;;
+    esac
+    shift
+done
+[ ${#sections[@]} -gt 0 ] || sections=("${all[@]}")
+mkdir -p "$out" || die "cannot write to $out"
+out=$(cd "$out" && pwd)
+cd "$root" || exit
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+export PYTHONPATH=$root:$root/benchmarks:$scratch/site${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+[ -z "$tiny" ] || export CUDA_VISIBLE_DEVICES='' OMP_NUM_THREADS=1
+
+install_wheels() {
+    if [ ! -d build/gpu/wheels ] || "$python" -c "import $needed" 2>/dev/null; then return; fi
+    "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-compile --target "$scratch/site" \
+        build/gpu/wheels/*.whl || die "the wheels cannot be installed; they are for Python 3.12"
+}
+
+check_gpu() {
+    [ -n "$tiny" ] || "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null ||
+        die "PyTorch sees no GPU; --tiny runs tiny shapes on the CPU"
+}
+
+# Run one section. Its stderr goes to the log, and the end of it to the terminal if the section fails.
+run_section() {
+    local limit=${budget:-${budgets[$1]}} began=$SECONDS code result
+    echo "== $1 (at most $limit s)"
+    timeout --kill-after=5 "$limit" "$python" -m "gpu.$1" --out "$out" --seconds "$limit" $tiny 2>"$scratch/stderr" &
+    trap "kill -- -$!; exit 130" INT TERM  # timeout has moved the section to a process group of its own
+    wait $!
+    code=$?
+    case $code in 0) result=ok ;; 124 | 137) result='timed out' ;; *) result=failed ;; esac
+    { echo "-- stderr of $1"; tail -c 200000 "$scratch/stderr"; } >>"$out/run.log"
+    [ $code = 0 ] || { failed=1; tail -n 12 "$scratch/stderr" | cut -c 1-200; }
+    summary+=$(printf '%-10s %-10s %4d s' "$1" "$result" $((SECONDS - began)))$'\n'
+}
+
+main() {
+    local failed=0 summary='' section
+    install_wheels
+    check_gpu
+    for section in "${sections[@]}"; do run_section "$section"; done
+    printf '== summary\n%s' "$summary"
+    exit $failed
+}
+
+: >"$out/run.log"
+main 2>&1 | tee -a "$out/run.log"
+exit "${PIPESTATUS[0]}"

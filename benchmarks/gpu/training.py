@@ -1,0 +1,50 @@
+"""Training on the carried data set: the settings and the loop of several sections."""
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+
+from gpu.common import ROOT, Section
+from wavegan_dist import config
+from wavegan_dist.config import Experiment
+from wavegan_dist.data import DataErrorLog, Index
+from wavegan_dist.train import launch
+from wavegan_dist.train.loop import local_batches
+from wavegan_dist.train.progress import ThroughputTimer
+from wavegan_dist.train.trainer import Trainer
+
+CONFIG = ROOT / "configs" / "photos64.yaml"
+TINY = ["model.width=4", "model.z_dim=8", "train.batch_size=8", "train.precision=fp32"]
+WARM_UP_STEPS = 3
+
+
+def settings(section: Section, overrides: Sequence[str] = ()) -> Experiment:
+    """Return the settings of photos64.yaml on the carried data set, without tracking; if `tiny`, of a tiny model."""
+    index = section.data()
+    data = [f"data.index={index}", f"model.resolution={Index.load(index).size}", "model.attention_at=[16]"]
+    return config.load(CONFIG, [*data, "tracking.enabled=false", *(TINY if section.tiny else []), *overrides])
+
+
+def train(section: Section, experiment: Experiment, seconds: float) -> tuple[Trainer, dict[str, float]]:
+    """Train for some seconds, counted from the end of the third step.
+
+    Returns:
+        The trainer, and the speed and data wait by the names of metrics.jsonl.
+    """
+    index = Index.load(experiment.data.index)
+    accelerator = launch.init_accelerator(experiment.train)
+    trainer = Trainer(experiment, index, accelerator)
+    error_log = DataErrorLog(accelerator, section.out / "data_errors.jsonl", index, 0.0)
+    timer = ThroughputTimer(0)
+    with closing(local_batches(trainer, index, error_log)) as batches:
+        timed_batches = timer.time_batches(batches)
+        for _ in range(WARM_UP_STEPS):
+            trainer.step(timed_batches)
+        section.synchronize()
+        timer.read(trainer.nimg)
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            trainer.step(timed_batches)
+            if trainer.nonfinite.item():  # waits for the GPU once in a step, as the training loop does
+                raise FloatingPointError(f"a loss or gradient is not finite at image {trainer.nimg}")
+        return trainer, timer.read(trainer.nimg)
