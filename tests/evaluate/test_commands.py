@@ -45,11 +45,12 @@ def test_a_sheet_of_another_type_of_image_is_refused(wavegan: Command, shards: P
 
 def test_sample_shows_its_progress_on_a_terminal(snapshot: Path, tmp_path: Path) -> None:
     shown, terminal = pty.openpty()
-    command = [sys.executable, "-m", "wavegan_dist", "sample", "--snapshot", snapshot, "--count", "40", "--device", "cpu"]
-    command += ["--exact", "--out", tmp_path / "out"]
+    os.set_blocking(shown, False)
+    command = [sys.executable, "-m", "wavegan_dist", "sample", "--snapshot", str(snapshot), "--out", str(tmp_path / "out")]
+    command += ["--count", "40", "--device", "cpu", "--exact"]
     outcome = subprocess.run(command, stdout=subprocess.PIPE, stderr=terminal, text=True, env=environment(), timeout=60)
-    os.close(terminal)
     text = os.read(shown, 10000).decode()
+    os.close(terminal)
     os.close(shown)
     assert (outcome.returncode, outcome.stdout) == (0, f"{tmp_path / 'out'}\n")
     assert "generated images" in text
@@ -59,7 +60,7 @@ def test_sample_shows_its_progress_on_a_terminal(snapshot: Path, tmp_path: Path)
 
 @pytest.mark.parametrize("given", [[], ["--exact"], ["--exact", "--metrics", "fwd,kid", "--count", "9", "--seed", "1"]])
 def test_an_evaluation_job_gets_the_metric_arguments_of_its_submission(given: list[str]) -> None:
-    submitted = parse(["submit", "evaluate", "--run", "x", "--profile", "p", *given])
+    submitted = parse(["submit", "evaluate", "--run", "x", "--snapshots", "all", "--profile", "p", *given])
     forwarded = parse(["evaluate", "--snapshot", "x", "--data", "y", *metric_arguments(submitted)])
     assert ("--exact" in given) == forwarded.exact == submitted.exact
     assert metric_arguments(forwarded) == metric_arguments(submitted)

@@ -17,35 +17,48 @@ from wavegan_dist.model.snapshot import Snapshot
 def snapshot() -> Snapshot:
     torch.manual_seed(0)
     config = Experiment.model_validate({"data": {"index": "x"}, "model": {"width": 8, "z_dim": 16}})
-    return Snapshot(Path("runs/x"), build_generator(config).eval(), config, 1000, "0" * 64, "1" * 64)
+    generator = build_generator(config)
+    for module in generator.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # its statistics become those of the next forward, so that images have contrast
+    with torch.no_grad():
+        generator(torch.randn(64, 16))
+    return Snapshot(Path("runs/x"), generator.eval(), config, 1000, "0" * 64, "1" * 64)
 
 
 def images(snapshot: Snapshot, count: int, batch_size: int, seed: int = 0) -> Tensor:
     return torch.cat(list(generated_images(snapshot.generator, range(count), seed, batch_size, 16)))
 
 
+@pytest.fixture(scope="module")
+def exact(snapshot: Snapshot) -> Tensor:
+    """Images 0..44 of seed 0."""
+    return images(snapshot, 45, 64)
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 100])
-def test_image_i_does_not_depend_on_batch_size_or_count(snapshot: Snapshot, batch_size: int) -> None:
-    expected = images(snapshot, 40, 64)
+def test_image_i_does_not_depend_on_batch_size_or_count(snapshot: Snapshot, exact: Tensor, batch_size: int) -> None:
+    expected = exact[:40]
     assert expected.dtype == torch.uint8
     assert expected.shape == (40, 3, 32, 32)
     assert torch.equal(images(snapshot, 40, batch_size), expected)
     assert torch.equal(images(snapshot, 5, batch_size), expected[:5])
 
 
-def test_numbers_may_begin_anywhere(snapshot: Snapshot) -> None:
+def test_numbers_may_begin_anywhere(snapshot: Snapshot, exact: Tensor) -> None:
     some = torch.cat(list(generated_images(snapshot.generator, range(5, 38), 0, 10, 16)))
-    assert torch.equal(some, images(snapshot, 40, 64)[5:38])
+    assert torch.equal(some, exact[5:38])
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 16, 33, 100])
+@pytest.mark.parametrize("batch_size", [7, 33, 100])
 def test_a_batch_that_fills_the_device_changes_no_pixel_by_more_than_one_gray_level(
-    snapshot: Snapshot, batch_size: int
+    snapshot: Snapshot, exact: Tensor, batch_size: int
 ) -> None:
     generator, numbers = snapshot.generator, range(5, 45)
     batches = list(generated_images(generator, numbers, 0, batch_size, 16, exact=False))
     assert [len(batch) for batch in batches[:-1]] == [batch_size] * (40 // batch_size - (40 % batch_size == 0))
-    difference = (torch.cat(batches).int() - images(snapshot, 45, 64)[5:].int()).abs()
+    assert exact.float().std() > 15
+    difference = (torch.cat(batches).int() - exact[5:].int()).abs()
     assert difference.shape == (40, 3, 32, 32)
     assert difference.max() <= 1
     assert difference.float().mean() < 0.01
