@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ def test_a_sheet_of_another_type_of_image_is_refused(wavegan: Command, shards: P
 
 def test_sample_shows_its_progress_on_a_terminal(snapshot: Path, tmp_path: Path) -> None:
     shown, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))  # tqdm shows nothing in a width of 0
     os.set_blocking(shown, False)
     command = [sys.executable, "-m", "wavegan_dist", "sample", "--snapshot", str(snapshot), "--out", str(tmp_path / "out")]
     command += ["--count", "40", "--device", "cpu", "--exact"]
