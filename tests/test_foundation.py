@@ -44,6 +44,18 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_with_files_is_not_overwritten_unless_that_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "folder"
+    path.mkdir()
+    with atomic_dir(path, overwrite=False) as folder:
+        (folder / "first").touch()
+    with pytest.raises(OSError, match="not empty") as failure, atomic_dir(path, overwrite=False) as folder:
+        (folder / "second").touch()
+    assert failure.value.filename == str(path)
+    assert [entry.name for entry in path.iterdir()] == ["first"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_a_full_disk_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left") as failure, atomic_file(tmp_path / "x"):
         Path("/dev/full").write_text("x")

@@ -15,6 +15,7 @@ FOUNDATION = {
     "files",
     "counted",
     "config",
+    "devices",
     "images",
     "launcher_files",
     "log",

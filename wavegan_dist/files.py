@@ -44,10 +44,14 @@ def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 @contextmanager
-def atomic_dir(path: Path) -> Iterator[Path]:
-    """Yield an empty temporary folder that replaces `path` when the block ends without an error.
+def atomic_dir(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """Yield an empty temporary folder that becomes `path` when the block ends without an error.
 
     Creates the parent folders. An OSError raised in the block names `path`, not the temporary folder.
+
+    Args:
+        path: the folder.
+        overwrite: replace an existing folder; False: raise OSError if the existing folder is not empty.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with _errors_naming(path, temporary):
@@ -56,20 +60,25 @@ def atomic_dir(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         try:
             yield temporary
-            replace_dir(temporary, path)
+            replace_dir(temporary, path, overwrite=overwrite)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def replace_dir(temporary: Path, path: Path) -> None:
+def replace_dir(temporary: Path, path: Path, *, overwrite: bool = True) -> None:
     """Fsync all files and folders in `temporary`, then rename the folder to `path`, and fsync the parent folder.
 
     An existing folder `path` is renamed first and deleted at the end. A kill between the two renames leaves no `path`.
+
+    Args:
+        temporary: a folder on the same file system as `path`.
+        path: the new name.
+        overwrite: replace an existing folder; False: raise OSError if the existing folder is not empty.
     """
     for entry in (temporary, *temporary.rglob("*")):
         fsync(entry)
     replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
-    if path.exists():
+    if overwrite and path.exists():
         path.rename(replaced)
     temporary.rename(path)
     fsync(path.parent)

@@ -1,6 +1,7 @@
 """Conversion between uint8 pixels and the model's range [-1, 1], and PNG files."""
 
 from pathlib import Path
+from typing import IO
 
 import torch
 from PIL import Image
@@ -30,6 +31,11 @@ def save_grid(images: Tensor, path: Path, columns: int = 8) -> None:
 
 
 def save_png(image_hwc: Tensor, path: Path) -> None:
-    """Write uint8 [H, W, 3] as a PNG file."""
+    """Write uint8 [H, W, 3] as a PNG file, atomically."""
     with atomic_file(path, "wb") as file:
-        Image.fromarray(image_hwc.cpu().numpy()).save(file, format="PNG")
+        write_png(image_hwc, file)
+
+
+def write_png(image_hwc: Tensor, target: Path | IO[bytes]) -> None:
+    """Write uint8 [H, W, 3] as PNG to a path or an open file. Unlike `save_png`, a path may be left incomplete."""
+    Image.fromarray(image_hwc.cpu().numpy()).save(target, format="PNG")

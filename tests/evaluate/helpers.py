@@ -1,10 +1,25 @@
-"""Metrics computed directly on images."""
+"""Metrics computed directly on images, and a snapshot."""
+
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from wavegan_dist.config import Experiment
 from wavegan_dist.evaluate.metric import Metric, MetricResult
 from wavegan_dist.evaluate.statistics import StatisticsT
+from wavegan_dist.model.build import build_generator
+from wavegan_dist.model.snapshot import save_snapshot
+
+
+def make_snapshot(path: Path, resolution: int) -> Path:
+    """Write a snapshot of an untrained generator and return its folder."""
+    torch.manual_seed(0)
+    model = {"width": 8, "z_dim": 16, "resolution": resolution}
+    config = Experiment.model_validate({"data": {"index": "x"}, "model": model})
+    weights = build_generator(config).state_dict()
+    save_snapshot(path, weights, weights.items(), config, 2000, "1" * 64)
+    return path
 
 
 def statistics_of(metric: Metric[StatisticsT], images: Tensor, batch: int = 64) -> StatisticsT:

@@ -5,43 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from torch import Tensor
 
+from tests.evaluate.helpers import make_snapshot
 from tests.helpers import Command, fresh_cache, run_ranks
-from wavegan_dist.config import Experiment
-from wavegan_dist.data import Index, write_shards
+from wavegan_dist.data import Index
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.evaluate.code_digest import code_digest
 from wavegan_dist.evaluate.evaluate import evaluate_snapshot
 from wavegan_dist.evaluate.registry import EXTRACTORS, METRICS, ExtractorWeights
 from wavegan_dist.evaluate.result import EvaluationResult
-from wavegan_dist.images import save_png
-from wavegan_dist.model.build import build_generator
-from wavegan_dist.model.snapshot import save_snapshot
-
-
-@pytest.fixture(scope="module")
-def data(photos: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    for number, photo in enumerate(photos):
-        save_png(photo.permute(1, 2, 0), folder / "photos" / f"{number:06d}.png")
-    write_shards(folder / "photos", folder / "shards", 32, progress=False)
-    return folder / "shards" / "index.json"
-
-
-@pytest.fixture(scope="module")
-def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_snapshot(tmp_path_factory.mktemp("run") / "kimg-000002", 32)
-
-
-def make_snapshot(path: Path, resolution: int) -> Path:
-    torch.manual_seed(0)
-    model = {"width": 8, "z_dim": 16, "resolution": resolution}
-    config = Experiment.model_validate({"data": {"index": "x"}, "model": model})
-    weights = build_generator(config).state_dict()
-    save_snapshot(path, weights, weights.items(), config, 2000, "1" * 64)
-    return path
 
 
 def test_result_holds_metrics_floors_intervals_tables_and_the_whole_protocol(
@@ -64,6 +37,7 @@ def test_result_holds_metrics_floors_intervals_tables_and_the_whole_protocol(
     assert set(result.tables) == {"fwd_packets", "spectrum", "bands"}
     assert (protocol.images_real, protocol.images_generated, protocol.image_size) == (200, 200, 32)
     assert (protocol.seed, protocol.ema, protocol.nimg) == (3, True, 2000)
+    assert protocol.exact  # as always on a CPU
     assert protocol.index_digest == Index.load(data).digest
     assert protocol.snapshot_sha256 == json.loads((snapshot / "snapshot.json").read_text())["weights_sha256"]
     assert protocol.code_digest == code_digest()
@@ -140,7 +114,12 @@ def test_when_one_process_fails_all_say_why_and_stop(snapshot: Path, data: Path,
         (("spectrum",), 601, r"--count 601 is more than the 600 images of .*index\.json"),
         (("fwd",), 192, "fwd needs at least 193 images, got 192"),
         (("fwd_db2",), 300, "fwd_db2 needs at least 301 images, got 300"),
-        (("fd",), 600, "fd_efflite0@128 needs at least 1281 images, got 600"),
+        (("fd",), 600, "fd needs at least 1281 images, got 600; leave fd out of --metrics, because there are only 600 real"),
+        (
+            ("fwd", "spectrum", "fwd_db2"),
+            100,
+            "fwd needs at least 193 images, fwd_db2 needs at least 301 images, got 100; raise --count to 301$",
+        ),
         (("prc",), 3, "prc needs at least 4 images, got 3"),
         (("spectrum",), 0, "spectrum needs at least 1 images, got 0"),
     ],
@@ -151,6 +130,32 @@ def test_what_cannot_be_measured_is_one_line(
     with pytest.raises(UsageError, match=message) as error:
         evaluate_snapshot(snapshot, data, metrics, count)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("metric", "count"), [("fwd", 193), ("spectrum", 1), ("bands", 1), ("kid", 2), ("prc", 4)])
+def test_the_fewest_images_of_a_metric_give_finite_numbers(
+    snapshot: Path, data: Path, tmp_path: Path, metric: str, count: int
+) -> None:
+    result = evaluate_snapshot(snapshot, data, (metric,), count)
+    result.write(tmp_path / "result.json")
+    assert metric in METRICS
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    assert json.loads((tmp_path / "result.json").read_text(), parse_constant=refuse)["metrics"]
+
+
+def test_outside_exact_mode_the_protocol_says_so_and_values_are_equal_up_to_a_gray_level(
+    snapshot: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = evaluate_snapshot(snapshot, data, ("fwd", "spectrum"), count=250)
+    monkeypatch.setattr("wavegan_dist.evaluate.evaluate.uses_exact_mode", lambda *_: False)  # as on a GPU
+    filled = evaluate_snapshot(snapshot, data, ("fwd", "spectrum"), count=250)
+    assert filled.protocol == exact.protocol.model_copy(update={"exact": False})
+    assert filled.conditions("fwd") != exact.conditions("fwd")
+    assert filled.metrics == pytest.approx(exact.metrics, rel=1e-3)
+    assert filled.floors == exact.floors
 
 
 def test_missing_weights_stop_before_any_image_is_made(snapshot: Path, data: Path, tmp_path: Path) -> None:

@@ -1,14 +1,14 @@
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
+from wavegan_dist import counted
 from wavegan_dist.config import Experiment
-from wavegan_dist.errors import UsageError, WaveganError
-from wavegan_dist.evaluate.generate import generated_images, sample
+from wavegan_dist.errors import WaveganError
+from wavegan_dist.evaluate.generate import batch_that_fills_a_gpu, generated_images, uses_exact_mode
 from wavegan_dist.model.build import build_generator
 from wavegan_dist.model.snapshot import Snapshot
 
@@ -17,25 +17,112 @@ from wavegan_dist.model.snapshot import Snapshot
 def snapshot() -> Snapshot:
     torch.manual_seed(0)
     config = Experiment.model_validate({"data": {"index": "x"}, "model": {"width": 8, "z_dim": 16}})
-    return Snapshot(Path("runs/x"), build_generator(config).eval(), config, 1000, "0" * 64, "1" * 64)
+    generator = build_generator(config)
+    for module in generator.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # its statistics become those of the next forward, so that images have contrast
+    with torch.no_grad():
+        generator(torch.randn(64, 16))
+    return Snapshot(Path("runs/x"), generator.eval(), config, 1000, "0" * 64, "1" * 64)
 
 
 def images(snapshot: Snapshot, count: int, batch_size: int, seed: int = 0) -> Tensor:
     return torch.cat(list(generated_images(snapshot.generator, range(count), seed, batch_size, 16)))
 
 
+@pytest.fixture(scope="module")
+def exact(snapshot: Snapshot) -> Tensor:
+    """Images 0..44 of seed 0."""
+    return images(snapshot, 45, 64)
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 100])
-def test_image_i_does_not_depend_on_batch_size_or_count(snapshot: Snapshot, batch_size: int) -> None:
-    expected = images(snapshot, 40, 64)
+def test_image_i_does_not_depend_on_batch_size_or_count(snapshot: Snapshot, exact: Tensor, batch_size: int) -> None:
+    expected = exact[:40]
     assert expected.dtype == torch.uint8
     assert expected.shape == (40, 3, 32, 32)
     assert torch.equal(images(snapshot, 40, batch_size), expected)
     assert torch.equal(images(snapshot, 5, batch_size), expected[:5])
 
 
-def test_numbers_may_begin_anywhere(snapshot: Snapshot) -> None:
+def test_numbers_may_begin_anywhere(snapshot: Snapshot, exact: Tensor) -> None:
     some = torch.cat(list(generated_images(snapshot.generator, range(5, 38), 0, 10, 16)))
-    assert torch.equal(some, images(snapshot, 40, 64)[5:38])
+    assert torch.equal(some, exact[5:38])
+
+
+@pytest.mark.parametrize("batch_size", [7, 33, 100])
+def test_a_batch_that_fills_the_device_changes_no_pixel_by_more_than_one_gray_level(
+    snapshot: Snapshot, exact: Tensor, batch_size: int
+) -> None:
+    generator, numbers = snapshot.generator, range(5, 45)
+    batches = list(generated_images(generator, numbers, 0, batch_size, 16, exact=False))
+    assert [len(batch) for batch in batches[:-1]] == [batch_size] * (40 // batch_size - (40 % batch_size == 0))
+    assert exact.float().std() > 15
+    difference = (torch.cat(batches).int() - exact[5:].int()).abs()
+    assert difference.shape == (40, 3, 32, 32)
+    assert difference.max() <= 1
+    assert difference.float().mean() < 0.01
+
+
+class Recorder(nn.Module):
+    """Makes gray images; records the latents of each call, and whether TF32 and varying kernels were forbidden."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latents: list[Tensor] = []
+        self.settings: set[tuple[str, bool]] = set()
+
+    def forward(self, z: Tensor) -> Tensor:
+        backends: Any = torch.backends
+        self.latents.append(z)
+        self.settings.add((backends.cudnn.conv.fp32_precision, backends.cudnn.deterministic))
+        return torch.zeros(len(z), 3, 32, 32)
+
+
+@pytest.mark.parametrize(("exact", "sizes"), [(True, [16, 16, 16]), (False, [24, 16])])
+def test_exact_mode_always_gives_the_network_sixteen_latents_and_otherwise_no_latent_is_wasted(
+    exact: bool, sizes: list[int]
+) -> None:
+    recorder = Recorder()
+    assert sum(map(len, generated_images(recorder, range(40), 0, 24 if not exact else 48, 16, exact=exact))) == 40
+    assert [len(z) for z in recorder.latents] == sizes
+    for number, z in enumerate(torch.cat(recorder.latents)[:40]):
+        assert torch.equal(z, counted.normal(0, "latent/evaluate", range(number, number + 1), 16)[0])
+
+
+def test_the_network_runs_in_full_float32_and_the_settings_are_restored() -> None:
+    def settings() -> tuple[str, str, bool]:
+        backends: Any = torch.backends
+        return backends.fp32_precision, backends.cudnn.conv.fp32_precision, backends.cudnn.deterministic
+
+    recorder, before = Recorder(), settings()
+    for _ in generated_images(recorder, range(4), 0, 2, 16):
+        assert settings() == before
+    assert recorder.settings == {("ieee", True)}
+
+
+@pytest.mark.parametrize(
+    ("resolution", "width", "batch"),
+    [
+        (32, 64, 4096),
+        (32, 8, 4096),
+        (64, 64, 1024),
+        (64, 96, 672),
+        (128, 64, 256),
+        (256, 64, 64),
+        (256, 256, 16),
+        (256, 1024, 16),
+    ],
+)
+def test_a_batch_on_a_gpu_has_four_million_pixels_at_width_64_and_at_least_sixteen_images(
+    resolution: int, width: int, batch: int
+) -> None:
+    assert batch_that_fills_a_gpu(resolution, width) == batch
+
+
+def test_a_cpu_is_always_exact_and_a_gpu_on_request() -> None:
+    modes = {(kind, asked): uses_exact_mode(torch.device(kind), asked) for kind in ("cpu", "cuda") for asked in (False, True)}
+    assert modes == {("cpu", False): True, ("cpu", True): True, ("cuda", False): False, ("cuda", True): True}
 
 
 def test_another_seed_gives_other_images(snapshot: Snapshot) -> None:
@@ -54,34 +141,3 @@ def test_images_that_are_not_finite_are_an_error() -> None:
 
     with pytest.raises(WaveganError, match=r"generated images 0\.\.3 are not finite"):
         list(generated_images(Broken(), range(4), 0, 4, 16))
-
-
-def test_sample_to_a_folder_writes_a_png_for_each_image(snapshot: Snapshot, tmp_path: Path) -> None:
-    sample(snapshot, 3, 0, tmp_path / "out")
-    expected = images(snapshot, 3, 3)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["000000.png", "000001.png", "000002.png"]
-    for number in range(3):
-        with Image.open(tmp_path / "out" / f"{number:06d}.png") as picture:
-            np.testing.assert_array_equal(np.asarray(picture), expected[number].permute(1, 2, 0))
-
-
-def test_sample_to_a_png_writes_one_grid_row_by_row(snapshot: Snapshot, tmp_path: Path) -> None:
-    sample(snapshot, 3, 0, tmp_path / "grid.png")
-    expected = images(snapshot, 3, 3)
-    with Image.open(tmp_path / "grid.png") as picture:
-        grid = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-    assert grid.shape == (3, 64, 64)
-    assert torch.equal(grid[:, :32, 32:], expected[1])
-    assert torch.equal(grid[:, 32:, :32], expected[2])
-    assert not grid[:, 32:, 32:].any()
-
-
-def test_impossible_samples_are_refused(snapshot: Snapshot, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    (tmp_path / "folder.png").mkdir()
-    with pytest.raises(UsageError, match="at least one"):
-        sample(snapshot, 0, 0, tmp_path / "out")
-    with pytest.raises(UsageError, match="is a file"):
-        sample(snapshot, 1, 0, tmp_path / "file")
-    with pytest.raises(UsageError, match="is a folder"):
-        sample(snapshot, 1, 0, tmp_path / "folder.png")

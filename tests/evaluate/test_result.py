@@ -9,6 +9,7 @@ import pytest
 import wavegan_dist
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.evaluate.code_digest import SOURCES, code_digest, digest_of
+from wavegan_dist.evaluate.metric import MetricResult
 from wavegan_dist.evaluate.result import EvaluationProtocol, EvaluationResult
 
 PACKAGE = Path(wavegan_dist.__file__).parent
@@ -35,6 +36,23 @@ def test_a_result_survives_its_file(result: EvaluationResult, tmp_path: Path) ->
     assert content["intervals"] == {"kid": [0.1, 0.3]}
     assert path.read_text().endswith("}\n")
     assert not path.with_suffix(".png").exists()
+
+
+def test_a_file_of_a_version_without_exact_mode_was_exact(result: EvaluationResult, tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    content = result.model_dump()
+    del content["protocol"]["exact"]
+    path.write_text(json.dumps(content))
+    assert EvaluationResult.read(path).conditions("fwd") == result.conditions("fwd")
+    assert result.protocol.exact
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("field", ["metrics", "tables", "intervals"])
+def test_a_number_that_json_lacks_is_one_line_that_names_the_value(field: str, bad: float) -> None:
+    content: dict[str, Any] = {"metrics": {"kid": bad}, "tables": {"kid": {"a": [0.0, bad]}}, "intervals": {"kid": (0.0, bad)}}
+    with pytest.raises(WaveganError, match=r"^kid is not a finite number .*--metrics$"):
+        MetricResult(**{"metrics": {"fd": 0.0}, field: content[field]})
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"metrics": {}}', "\ud800"])

@@ -14,6 +14,13 @@ def positive(text: str) -> int:
     return value
 
 
+def png_file(text: str) -> Path:
+    """Parse the name of a PNG file to write."""
+    if not text.lower().endswith(".png"):
+        raise argparse.ArgumentTypeError(f"{text} does not end in .png; images are written as PNG only")
+    return Path(text)
+
+
 def seed(text: str) -> int:
     """Parse an integer from 0 to 2^63 - 1."""
     value = int(text)
@@ -29,6 +36,12 @@ EXPERIMENT = (
 RUN_DIR = argument("--run-dir", type=Path, metavar="DIR", help="run folder (default: runs/NAME_OF_CONFIG)")
 SEED = argument(
     "--seed", type=seed, default=0, metavar="S", help="seed of the generated images and of the metrics (default: 0)"
+)
+EXACT = argument(
+    "--exact",
+    action="store_true",
+    help="generate 16 images at a time, as CPUs always do, so that image i is the same bit for bit in every run; without "
+    "this, GPUs generate as many as fill the card, and a few pixels may differ from --exact by 1 of 255 gray levels",
 )
 JSON = argument("--json", action="store_true", help="print JSON")
 

@@ -3,15 +3,14 @@
 import argparse
 from pathlib import Path
 
-from wavegan_dist.cli.arguments import SEED, positive
+from wavegan_dist.cli.arguments import EXACT, SEED, positive
 from wavegan_dist.cli.command import Command, argument
 
 METRIC_ARGUMENTS = (
     argument(
         "--metrics",
-        default="fwd,fwd_db2,spectrum,bands,fd,kid,prc",
         metavar="LIST",
-        help="comma-separated metrics (default: all except fid)",
+        help="comma-separated metrics (default: all except fid; those that need more than --count images are left out)",
     ),
     argument(
         "--count",
@@ -38,6 +37,7 @@ METRIC_ARGUMENTS = (
         metavar="FILE",
         help="DINOv2 checkpoint of its authors: dinov2_vits14_pretrain.pth, or vitb14 or vitl14",
     ),
+    EXACT,
 )
 
 
@@ -47,7 +47,8 @@ def metric_arguments(options: argparse.Namespace) -> list[str]:
         name: getattr(options, name)
         for name in ("metrics", "count", "seed", "extractor", "inception_weights", "dinov2_weights")
     }
-    return [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value is not None]
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value is not None]
+    return [*arguments, "--exact"] if options.exact else arguments
 
 
 def run(options: argparse.Namespace) -> None:
@@ -58,10 +59,11 @@ def run(options: argparse.Namespace) -> None:
     result = evaluate_snapshot(
         options.snapshot,
         options.data,
-        metrics=options.metrics.split(","),
+        metrics=None if options.metrics is None else options.metrics.split(","),
         count=options.count,
         seed=options.seed,
         weights=ExtractorWeights(options.extractor, options.inception_weights, options.dinov2_weights),
+        exact=options.exact,
     )
     if result is None:  # only rank 0 has the result
         return

@@ -3,15 +3,17 @@
 import argparse
 from pathlib import Path
 
-from wavegan_dist.cli.arguments import SEED, positive
+from wavegan_dist.cli.arguments import EXACT, SEED, positive
 from wavegan_dist.cli.command import Command, argument
 
 
 def run(options: argparse.Namespace) -> None:
-    from wavegan_dist.evaluate.generate import sample
+    from wavegan_dist.devices import find_device
+    from wavegan_dist.evaluate.sample import sample
     from wavegan_dist.model.snapshot import load_snapshot
 
-    sample(load_snapshot(options.snapshot), options.count, options.seed, options.out)
+    device = find_device(options.device)
+    sample(load_snapshot(options.snapshot), options.count, options.seed, options.out, device, exact=options.exact)
     print(options.out)
 
 
@@ -29,8 +31,10 @@ SAMPLE = Command(
             type=Path,
             required=True,
             metavar="DIR_OR_PNG",
-            help="a .png file for an image grid, or a folder for one file per image",
+            help="a .png file for an image grid, or a new folder for one file per image",
         ),
+        argument("--device", metavar="D", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one, else cpu)"),
+        EXACT,
     ),
     run=run,
 )

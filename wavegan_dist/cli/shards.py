@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from wavegan_dist.cli.arguments import JSON, positive, seed
+from wavegan_dist.cli.arguments import JSON, png_file, positive, seed
 from wavegan_dist.cli.command import Command, argument
 from wavegan_dist.errors import WaveganError
 
@@ -145,7 +145,7 @@ INFO = Command(
     arguments=(
         DATASET,
         JSON,
-        argument("--sheet", type=Path, metavar="FILE.png", help="also write a grid of 64 random images"),
+        argument("--sheet", type=png_file, metavar="FILE.png", help="also write a grid of 64 random images"),
     ),
     run=_info,
 )

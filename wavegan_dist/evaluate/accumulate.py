@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from wavegan_dist.evaluate.feature import Feature
+from wavegan_dist.evaluate.progress import image_progress_bar
 from wavegan_dist.evaluate.statistics import Statistics
 from wavegan_dist.processes import Group, gather_to_main, on_all_ranks
 
@@ -45,7 +45,7 @@ def compute_statistics(
     totals = _empty(features)
     segment = BATCH * math.ceil(count / (BATCH * SEGMENTS))
     round_size = segment * group.num_processes
-    with tqdm(total=count, unit="img", desc=label, disable=None if group.is_main_process else True, leave=False) as bar:
+    with image_progress_bar(count, label, enabled=group.is_main_process) as bar:
         for start in range(0, count, round_size):
             first = start + group.process_index * segment
             numbers = range(min(first, count), min(first + segment, count))

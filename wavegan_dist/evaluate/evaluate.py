@@ -12,10 +12,18 @@ from wavegan_dist.data import Index
 from wavegan_dist.errors import UsageError
 from wavegan_dist.evaluate.accumulate import BATCH, ImageSource, compute_statistics
 from wavegan_dist.evaluate.code_digest import code_digest
-from wavegan_dist.evaluate.generate import generated_images
-from wavegan_dist.evaluate.metric import MetricResult
+from wavegan_dist.evaluate.generate import batch_that_fills_a_gpu, generated_images, uses_exact_mode
+from wavegan_dist.evaluate.metric import Metric, MetricResult
 from wavegan_dist.evaluate.real_images import compute_floors, real_statistics
-from wavegan_dist.evaluate.registry import DEFAULT_METRICS, PACKAGED_WEIGHTS, ExtractorWeights, build_metrics, check_names
+from wavegan_dist.evaluate.registry import (
+    DEFAULT_METRICS,
+    PACKAGED_WEIGHTS,
+    ExtractorWeights,
+    build_metrics,
+    check_counts,
+    check_names,
+    metrics_for_count,
+)
 from wavegan_dist.evaluate.result import EvaluationProtocol, EvaluationResult
 from wavegan_dist.model.snapshot import Snapshot, load_snapshot
 from wavegan_dist.processes import Group, join, on_all_ranks, report_lost_ranks
@@ -27,10 +35,12 @@ DEFAULT_COUNT = 5000
 def evaluate_snapshot(
     snapshot_dir: Path,
     data_index_path: Path,
-    metrics: Sequence[str] = DEFAULT_METRICS,
+    metrics: Sequence[str] | None = None,
     count: int | None = None,
     seed: int = 0,
     weights: ExtractorWeights = PACKAGED_WEIGHTS,
+    *,
+    exact: bool = False,
 ) -> EvaluationResult | None:
     """Compare images of a snapshot's EMA generator with real images. Collective: every process of the launch must call it.
 
@@ -39,10 +49,11 @@ def evaluate_snapshot(
     Args:
         snapshot_dir: the snapshot folder.
         data_index_path: index.json of the real images.
-        metrics: names out of `METRICS`.
+        metrics: names out of `METRICS`; None: those of DEFAULT_METRICS for which `count` is enough.
         count: number of images in each set; None: 5000, or half of the real images if that is less, so that there are floors.
         seed: seed of the latents, of the choice of real images, of KID's subsets and of the bootstrap.
         weights: the extractor of fd, kid and prc, and weight files.
+        exact: generate images in exact mode (`evaluate.generate`), which CPUs always use.
 
     Returns:
         The result on rank 0, None on other ranks.
@@ -51,22 +62,34 @@ def evaluate_snapshot(
         UsageError: before any work: an unknown metric, image sizes that differ, too few images, missing weights.
         WaveganError: the snapshot or a shard is damaged.
     """
-    names = check_names(metrics)
+    names = None if metrics is None else check_names(metrics)
     group = join()
     snapshot, index = on_all_ranks(group, lambda: (load_snapshot(snapshot_dir), Index.load(data_index_path)))
     count = _check_images(snapshot, index, data_index_path, count)
-    selected = on_all_ranks(group, lambda: build_metrics(names, index.size, count, seed, weights, group.device))
+    selected = on_all_ranks(group, lambda: _select_metrics(names, index, count, seed, weights, group))
     features = list({metric.feature.name: metric.feature for metric in selected}.values())
+    exact = uses_exact_mode(group.device, exact)
     with report_lost_ranks(group):
         subsets = real_statistics(index, count, seed, features, group)
-        source = _generated_source(snapshot, seed, group.device)
+        source = _generated_source(snapshot, seed, group.device, exact)
         generated = compute_statistics(source, count, features, group, "generated images")
     if not group.is_main_process:
         return None
     results = [metric.compare(subsets[0][metric.feature.name], generated[metric.feature.name]) for metric in selected]
     protocols = {name: metric.protocol for metric, result in zip(selected, results, strict=True) for name in result.metrics}
     floors = compute_floors(selected, subsets, index, count, seed, group)
-    return _combine(results, floors, _protocol(snapshot, index, count, seed, group, protocols))
+    return _combine(results, floors, _protocol(snapshot, index, count, seed, group, exact, protocols))
+
+
+def _select_metrics(
+    names: Sequence[str] | None, index: Index, count: int, seed: int, weights: ExtractorWeights, group: Group
+) -> list[Metric[Any]]:
+    """Build the named metrics, or those of DEFAULT_METRICS for which `count` is enough."""
+    metrics = build_metrics(names or DEFAULT_METRICS, index.size, count, seed, weights, group.device)
+    if names is None:
+        metrics = metrics_for_count(metrics, count, warn=group.is_main_process)
+    check_counts(metrics, count, index.count)
+    return list(metrics.values())
 
 
 def _combine(results: Sequence[MetricResult], floors: dict[str, float], protocol: EvaluationProtocol) -> EvaluationResult:
@@ -80,7 +103,7 @@ def _combine(results: Sequence[MetricResult], floors: dict[str, float], protocol
 
 
 def _protocol(
-    snapshot: Snapshot, index: Index, count: int, seed: int, group: Group, metrics: dict[str, dict[str, Any]]
+    snapshot: Snapshot, index: Index, count: int, seed: int, group: Group, exact: bool, metrics: dict[str, dict[str, Any]]
 ) -> EvaluationProtocol:
     return EvaluationProtocol(
         nimg=snapshot.nimg,
@@ -97,6 +120,7 @@ def _protocol(
         code_digest=code_digest(),
         torch=torch.__version__,
         device=group.device.type,
+        exact=exact,
         metrics=metrics,
     )
 
@@ -115,10 +139,13 @@ def _check_images(snapshot: Snapshot, index: Index, index_path: Path, count: int
     return count
 
 
-def _generated_source(snapshot: Snapshot, seed: int, device: torch.device) -> ImageSource:
-    generator = snapshot.generator.to(device)
+def _generated_source(snapshot: Snapshot, seed: int, device: torch.device, exact: bool) -> ImageSource:
+    generator, model = snapshot.generator.to(device), snapshot.config.model
+    size = BATCH if exact else max(batch_that_fills_a_gpu(model.resolution, model.width), BATCH)
 
     def source(numbers: range) -> Iterator[Tensor]:
-        return generated_images(generator, numbers, seed, BATCH, generator.z_dim, device)
+        # Outside exact mode one forward computes up to a whole segment, whatever the number of processes.
+        for images in generated_images(generator, numbers, seed, size, generator.z_dim, device, exact=exact):
+            yield from images.split(BATCH)
 
     return source

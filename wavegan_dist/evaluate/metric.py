@@ -1,8 +1,10 @@
 """The interface of metrics: each compares the statistics of two sets of images."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from wavegan_dist.errors import WaveganError
 from wavegan_dist.evaluate.feature import Feature
 from wavegan_dist.evaluate.statistics import StatisticsT
 
@@ -15,18 +17,30 @@ class MetricResult:
         metrics: name to value.
         tables: the detailed values that the metrics summarize, by table name.
         intervals: 95% bootstrap intervals [low, high], by name of the value; only for values whose interval is cheap.
+
+    Raises:
+        WaveganError: a number is infinite or not a number: JSON has neither.
     """
 
     metrics: dict[str, float]
     tables: dict[str, Any] = field(default_factory=dict)
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name, content in {**self.tables, **self.intervals, **self.metrics}.items():
+            try:
+                json.dumps(content, allow_nan=False)
+            except ValueError as error:
+                raise WaveganError(
+                    f"{name} is not a finite number for these images; raise --count or leave its metric out of --metrics"
+                ) from error
+
 
 class Metric(Protocol[StatisticsT]):
     """One or several distances between two sets of images.
 
     Attributes:
-        name: what error messages call the metric.
+        name: identifies the metric, with its extractor, in the cache of floors.
         minimum: the smallest number of images per set for which the metric is defined.
         feature: the feature whose statistics over each set of images the metric compares.
         protocol: everything that the values depend on, except the images.

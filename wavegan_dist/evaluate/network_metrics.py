@@ -4,6 +4,7 @@ The Fréchet distance is called FID only with the Inception weights that define 
 `fd_efflite0@128`. All of these depend strongly on the number of images: never compare values of different counts.
 """
 
+import torch
 from torch import Tensor
 
 from wavegan_dist.counted import rng_at
@@ -60,11 +61,12 @@ class KernelDistance:
         }  # fmt: skip
 
     def compare(self, real: FeatureRows, generated: FeatureRows) -> MetricResult:
-        """Compute the single value `name` and its interval."""
+        """Compute the single value `name`, and its interval unless there are too few images to resample."""
         features = real.rows(), generated.rows()
+        resampled = resampled_kernel_distances(*features, self.seed)
         return MetricResult(
             {self.name: kernel_distance(*features, self.subset, self.seed)},
-            intervals={self.name: percentile_interval(resampled_kernel_distances(*features, self.seed))},
+            intervals={} if resampled.isnan().any() else {self.name: percentile_interval(resampled)},
         )
 
 
@@ -121,7 +123,8 @@ def resampled_kernel_distances(real: Tensor, generated: Tensor, seed: int) -> Te
         seed: seed of the draws.
 
     Returns:
-        float64 [RESAMPLES].
+        float64 [RESAMPLES]; NaN for a resample without a pair, in which every draw of a set is the same image. This happens
+        with fewer than about 8 images.
     """
     rng = rng_at(seed, "bootstrap", 0)
     x, y = real.double(), generated.double()
@@ -146,7 +149,7 @@ def _mean_kernel(a: Tensor, b: Tensor, counts_a: Tensor, counts_b: Tensor) -> Te
         counts_a, counts_b: float64 [RESAMPLES, N] and [RESAMPLES, M].
 
     Returns:
-        float64 [RESAMPLES].
+        float64 [RESAMPLES]; NaN where there is no pair.
     """
     total, pairs = counts_a.new_zeros(len(counts_a)), counts_a.sum(dim=1) * counts_b.sum(dim=1)
     for rows, counts in zip(a.split(KID_BATCH), counts_a.split(KID_BATCH, dim=1), strict=True):
@@ -154,7 +157,7 @@ def _mean_kernel(a: Tensor, b: Tensor, counts_a: Tensor, counts_b: Tensor) -> Te
     if a is b:
         equal = counts_a.square()
         total, pairs = total - equal @ _kernel(a.square().sum(dim=1), a.shape[1]), pairs - equal.sum(dim=1)
-    return total / pairs
+    return total / pairs.where(pairs > 0, torch.nan)
 
 
 def _kernel(products: Tensor, dims: int) -> Tensor:

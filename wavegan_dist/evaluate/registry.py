@@ -2,7 +2,7 @@
 
 import difflib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from wavegan_dist.evaluate.metric import Metric
 from wavegan_dist.evaluate.network_metrics import FrechetDistance, KernelDistance, PrecisionRecall
 from wavegan_dist.evaluate.spectrum import SpectrumError
 from wavegan_dist.evaluate.wavelet_distance import WaveletDistance
+from wavegan_dist.log import log
 
 METRICS = ("fwd", "fwd_db2", "spectrum", "bands", "fd", "kid", "prc", "fid")
 DEFAULT_METRICS = METRICS[:-1]
@@ -58,7 +59,7 @@ def check_names(names: Sequence[str]) -> list[str]:
 
 def build_metrics(
     names: Sequence[str], size: int, count: int, seed: int, weights: ExtractorWeights, device: torch.device
-) -> list[Metric[Any]]:
+) -> dict[str, Metric[Any]]:
     """Create the named metrics.
 
     Args:
@@ -69,8 +70,11 @@ def build_metrics(
         weights: the extractor of fd, kid and prc, and weight files.
         device: device of the extractors.
 
+    Returns:
+        The metrics by the names given.
+
     Raises:
-        UsageError: `count` is too small for a metric, or weights or packages are missing.
+        UsageError: weights or packages are missing.
     """
     extractor = functools.cache(functools.partial(_extractor, weights=weights, device=device))
     factories: dict[str, Callable[[], Metric[Any]]] = {
@@ -83,13 +87,38 @@ def build_metrics(
         "prc": lambda: PrecisionRecall(extractor(weights.extractor)),
         "fid": lambda: FrechetDistance(extractor("inception"), "fid"),
     }
-    metrics = [factories[name]() for name in names]
-    for metric in metrics:
-        if count < metric.minimum:
-            raise UsageError(
-                f"{metric.name} needs at least {metric.minimum} images, got {count}; raise --count or leave it out of --metrics"
-            )
-    return metrics
+    return {name: factories[name]() for name in names}
+
+
+def check_counts(metrics: Mapping[str, Metric[Any]], count: int, available: int) -> None:
+    """Check that `count` images are enough for every metric.
+
+    Args:
+        metrics: the metrics by name.
+        count: number of images in each set.
+        available: number of real images of the data set, the largest count.
+
+    Raises:
+        UsageError: some metrics need more; the message names all of them.
+    """
+    minimums = {name: metric.minimum for name, metric in metrics.items() if metric.minimum > count}
+    if not minimums:
+        return
+    reachable = [minimum for minimum in minimums.values() if minimum <= available]
+    impossible = [name for name, minimum in minimums.items() if minimum > available]
+    advice = [f"raise --count to {max(reachable)}"] if reachable else []
+    if impossible:
+        advice.append(f"leave {', '.join(impossible)} out of --metrics, because there are only {available} real images")
+    needs = ", ".join(f"{name} needs at least {minimum} images" for name, minimum in minimums.items())
+    raise UsageError(f"{needs}, got {count}; {' and '.join(advice)}")
+
+
+def metrics_for_count(metrics: Mapping[str, Metric[Any]], count: int, *, warn: bool) -> dict[str, Metric[Any]]:
+    """Return the metrics for which `count` images are enough; with `warn`, log a warning that names the others."""
+    left_out = [f"{name} (at least {metric.minimum})" for name, metric in metrics.items() if metric.minimum > count]
+    if left_out and warn:
+        log.warning("with %d images in each set, these metrics are left out: %s", count, ", ".join(left_out))
+    return {name: metric for name, metric in metrics.items() if metric.minimum <= count}
 
 
 def _extractor(name: str, weights: ExtractorWeights, device: torch.device) -> Extractor:

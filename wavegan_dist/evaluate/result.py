@@ -40,6 +40,7 @@ class EvaluationProtocol(BaseModel):
         code_digest: digest of the source files that the metrics depend on; empty in results of older versions.
         torch: version of PyTorch.
         device: type of the device, `cpu` or `cuda`.
+        exact: whether the images were generated in exact mode (`evaluate.generate`), as on CPUs and in all older versions.
         metrics: for each metric, everything that only this metric depends on.
     """
 
@@ -59,6 +60,7 @@ class EvaluationProtocol(BaseModel):
     code_digest: str = ""
     torch: str
     device: str
+    exact: bool = True
     metrics: dict[str, dict[str, Any]]
 
 
