@@ -7,15 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-from tests.gpu.device import DEVICE, no_synchronization
+from tests.gpu.device import DEVICE, needs_gpu, no_synchronization, random
 from tests.helpers import Command, points
 from tests.train.tiny import make_trainer, random_batches
 from wavegan_dist.config import TrainConfig
 from wavegan_dist.model import WaveletDiscriminator, WaveletGenerator
+from wavegan_dist.model.sync_batchnorm import SyncBatchNorm
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.train.precision import set_matmul_precision
+from wavegan_dist.train.trainer import Trainer
 
 PRECISIONS = ["fp32", "bf16", "fp16"]
 
@@ -56,18 +59,71 @@ def test_the_networks_under_autocast_are_close_to_float32(dtype: torch.dtype) ->
         assert relative_error(*pair) < 0.05
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_step_does_not_wait_for_the_device(precision: str) -> None:
-    trainer = make_trainer({}, {"precision": precision}, cpu=DEVICE.type == "cpu")
+def device_trainer(**train: object) -> Trainer:
+    return make_trainer({}, train, cpu=DEVICE.type == "cpu")
+
+
+def pinned_batches() -> Iterator[Tensor]:
     batch = next(random_batches())
-    batches = itertools.repeat(batch.pin_memory() if DEVICE.type == "cuda" else batch)
-    for _ in range(2):
+    return itertools.repeat(batch.pin_memory() if DEVICE.type == "cuda" else batch)
+
+
+@pytest.mark.parametrize("mode", ["off", *(["default", "graphs"] if DEVICE.type == "cuda" else [])])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_step_does_not_wait_for_the_device(precision: str, mode: str) -> None:
+    torch._dynamo.reset()
+    trainer, batches = device_trainer(precision=precision, compile=mode), pinned_batches()
+    for _ in range(5):  # compile, warm up, record CUDA graphs
         trainer.step(batches)
     with no_synchronization():
         for _ in range(3):
             trainer.step(batches)
     assert trainer.nonfinite.item() == 0
     assert all(parameter.device.type == DEVICE.type for parameter in trainer.generator.module.parameters())
+
+
+@needs_gpu
+@pytest.mark.parametrize("mode", ["default", "graphs"])
+@pytest.mark.parametrize("train", [{}, {"accumulation": 2}, {"d_steps": 2}], ids=["one phase", "accumulation", "two d_steps"])
+def test_compiled_steps_equal_eager_ones(mode: str, train: dict[str, object]) -> None:
+    torch._dynamo.reset()
+    ends = []
+    for compile_mode in ("off", mode):
+        trainer, batches = device_trainer(compile=compile_mode, **train), pinned_batches()
+        for _ in range(10):
+            trainer.step(batches)
+        ends.append(trainer.metrics.drain())
+    assert ends[1] == pytest.approx(ends[0], abs=1e-3)
+
+
+@pytest.fixture
+def process_group(tmp_path: Path) -> Iterator[None]:
+    """A process group of this process alone."""
+    backend = "nccl" if DEVICE.type == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_synchronized_batch_norm_is_batch_norm_in_float64(process_group: None, dtype: torch.dtype) -> None:
+    norm = SyncBatchNorm(5).to(DEVICE)
+    torch.nn.init.normal_(norm.weight)
+    exact = torch.nn.BatchNorm2d(5).to(DEVICE, torch.float64)
+    exact.load_state_dict({name: value.double() for name, value in norm.state_dict().items()})
+    x, dy = (random(6, 5, 8, 4, dtype=dtype, seed=seed).contiguous(memory_format=torch.channels_last) for seed in (0, 1))
+    leaves = [x.requires_grad_(), x.detach().double().requires_grad_()]
+    outputs = [norm(leaves[0]), exact(leaves[1])]
+    assert outputs[0].dtype == dtype
+    for output in outputs:
+        output.backward(dy.to(output.dtype))
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    pairs = [outputs, [leaf.grad for leaf in leaves], [norm.weight.grad, exact.weight.grad], [norm.bias.grad, exact.bias.grad]]
+    pairs += [[norm.running_mean, exact.running_mean], [norm.running_var, exact.running_var]]
+    for actual, expected in pairs:
+        assert actual is not None
+        assert expected is not None
+        torch.testing.assert_close(actual.double(), expected.double(), rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"] if DEVICE.type == "cuda" else ["bf16"])

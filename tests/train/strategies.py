@@ -23,7 +23,7 @@ from wavegan_dist.train.loop import load_index
 from wavegan_dist.train.trainer import Trainer
 
 # DDP trains in channels-last memory and ZeRO does not. Convolutions of both then round differently on some processors.
-torch.channels_last = torch.contiguous_format  # type: ignore[misc]
+torch.channels_last = torch.contiguous_format
 torch.nn.Module.compile = partialmethod(torch.nn.Module.compile, backend="aot_eager")  # type: ignore[assignment]
 
 

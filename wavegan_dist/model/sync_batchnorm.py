@@ -179,8 +179,8 @@ def _bias_and_weight_gradient(dy: Tensor, x: Tensor, mean: Tensor, inverse_std: 
         return _native_sums(dy, x, mean, inverse_std)
     channels, width = x.shape[1], x.shape[3]
     stats = mean.repeat(width), inverse_std.repeat(width)
-    chunks = zip(_chunks(dy), _chunks(x), strict=True)
-    sums = [_native_sums(*map(_row_positions_as_channels, chunk), *stats) for chunk in chunks]
+    chunks = zip(map(_row_positions_as_channels, _chunks(dy)), map(_row_positions_as_channels, _chunks(x)), strict=True)
+    sums = [_native_sums(dy_chunk, x_chunk, *stats) for dy_chunk, x_chunk in chunks]
     bias_grad, weight_grad = (torch.cat(values).view(-1, channels).sum(dim=0) for values in zip(*sums, strict=True))
     return bias_grad, weight_grad
 
