@@ -29,6 +29,7 @@ VARIANTS = {
     "full, no attention": ["model.attention=none"],
     "full": [],
     "full, bf16": ["train.precision=bf16"],
+    "full, compiled": ["train.compile=default"],
 }
 WARM_UP = 3
 

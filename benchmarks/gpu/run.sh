@@ -7,7 +7,7 @@
 set -uo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 all=(tests haar step exact loader evaluate quality)
-declare -A budgets=([tests]=90 [haar]=60 [step]=150 [exact]=70 [loader]=30 [evaluate]=50 [quality]=80)  # 530 seconds in all
+declare -A budgets=([tests]=120 [haar]=60 [step]=145 [exact]=65 [loader]=25 [evaluate]=45 [quality]=65)  # 525 seconds in all
 python=${PYTHON:-python3} out=${OUT:-$root/build/gpu/results} budget='' tiny='' sections=()
 needed='imagecodecs, ptwt, pydantic, pytorch_wavelets, simplejpeg, torch_fidelity'
 
