@@ -9,7 +9,8 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 all=(tests haar step exact loader evaluate quality)
 declare -A budgets=([tests]=120 [haar]=60 [step]=145 [exact]=65 [loader]=25 [evaluate]=45 [quality]=65)  # 525 seconds in all
 python=${PYTHON:-python3} out=${OUT:-$root/build/gpu/results} budget='' tiny='' sections=()
-needed='imagecodecs, ptwt, pydantic, pytorch_wavelets, simplejpeg, torch_fidelity'
+needed=(efficientnet_lite_pytorch imagecodecs ptwt pydantic pytorch_wavelets simplejpeg torch_fidelity)
+find='import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, sys.argv[1:])))'
 
 die() { echo "run.sh: $*" >&2; exit 2; }
 
@@ -32,7 +33,7 @@ export PYTHONPATH=$root:$root/benchmarks:$scratch/site${PYTHONPATH:+:$PYTHONPATH
 [ -z "$tiny" ] || export CUDA_VISIBLE_DEVICES='' OMP_NUM_THREADS=1
 
 install_wheels() {
-    if [ ! -d build/gpu/wheels ] || "$python" -c "import $needed" 2>/dev/null; then return; fi
+    if [ ! -d build/gpu/wheels ] || "$python" -c "$find" "${needed[@]}"; then return; fi
     "$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-compile --target "$scratch/site" \
         build/gpu/wheels/*.whl || die "the wheels cannot be installed; they are for Python 3.12"
 }
