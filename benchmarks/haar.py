@@ -1,4 +1,4 @@
-"""The Haar transform compared with a copy of the same number of bytes and with other implementations.
+"""The Haar transform on the CPU compared with a copy of the same number of bytes and with other implementations.
 
     make bench-haar        or: python benchmarks/haar.py --runs 3 --rounds 16
 
@@ -11,7 +11,8 @@ writes one), 2.5 times (the backward of fuse), or the sum over forward and backw
 The processes run with an allocator that keeps freed memory, uses huge pages and reuses freed blocks at once (ALLOCATOR), and
 our kernels are timed first, before the heap is fragmented. Otherwise page faults and the placement of the results dominate the
 measurement. The allocations of autograd still move the results of forward + backward; "fuse backward" times the operator that
-autograd calls on its own. Calls at 8 px use the default allocator. With a GPU, everything runs on the GPU.
+autograd calls on its own. Calls at 8 px use the default allocator. benchmarks/gpu/haar.py is
+the counterpart for GPUs.
 
 Prints tables, writes benchmarks/results/haar.json and the roofline plot benchmarks/results/haar.png.
 """
@@ -45,7 +46,6 @@ ALLOCATOR = {
 SHAPES = [(64, 3, 32, 32), (64, 3, 64, 64), (32, 3, 128, 128), (16, 3, 256, 256), (4, 3, 512, 512), (16, 64, 32, 32)]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 FLOORS = {"dwt": 1, "idwt": 1, "fuse": 1.5, "fuse backward": 2.5, "dwt+backward": 2, "idwt+backward": 2, "fuse+backward": 4}
-NAMESPACES = {"C++": torch.ops.wavegan_cpu, "Triton": torch.ops.wavegan_triton}
 WARMUP_CALLS, WARMUP_SECONDS = 8, 0.004  # warm-up ends when either limit is reached
 
 Json = Any
@@ -76,12 +76,11 @@ def main() -> None:
 def measure(rounds: int) -> Json:
     """Return the results of one run: a row for every operation, shape and dtype."""
     torch.set_num_threads(1)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     cases = [(shape, dtype) for dtype in DTYPES for shape in SHAPES]
-    ours = [row for shape, dtype in cases for row in measure_shape(shape, dtype, device, rounds, ["ours"])]
-    others = [row for shape, dtype in cases for row in measure_shape(shape, dtype, device, rounds, [*METHODS][1:])]
+    ours = [row for shape, dtype in cases for row in measure_shape(shape, dtype, rounds, ["ours"])]
+    others = [row for shape, dtype in cases for row in measure_shape(shape, dtype, rounds, [*METHODS][1:])]
     rows = [row | {"ratios": row["ratios"] | other["ratios"]} for row, other in zip(ours, others, strict=True)]
-    return {"device": device, "rows": rows}
+    return {"rows": rows}
 
 
 def median_of(runs: Sequence[Json]) -> Json:
@@ -93,19 +92,19 @@ def median_of(runs: Sequence[Json]) -> Json:
     return statistics.median(runs) if isinstance(runs[0], float) else runs[0]
 
 
-def measure_shape(shape: tuple[int, ...], dtype: str, device: str, rounds: int, names: Sequence[str]) -> list[dict[str, Any]]:
+def measure_shape(shape: tuple[int, ...], dtype: str, rounds: int, names: Sequence[str]) -> list[dict[str, Any]]:
     """Return a row for every operation: the ratio of each method's time to the operation's floor, and the floor itself."""
     torch.manual_seed(0)
-    x = torch.randn(shape, device=device).to(DTYPES[dtype])
+    x = torch.randn(shape).to(DTYPES[dtype])
     low, high = dwt(x)
     rows = []
     for operation, floor in FLOORS.items():
-        source, target = (torch.zeros(int(floor * x.numel()), dtype=x.dtype, device=device) for _ in range(2))
+        source, target = (torch.zeros(int(floor * x.numel()), dtype=x.dtype) for _ in range(2))
         calls: dict[str, Callable[[], object]] = {"copy": functools.partial(target.copy_, source)}
         methods = [METHODS[name] for name in names if dtype == "fp32" or METHODS[name].bf16]
         candidates = {method.name: make_call(method, operation, x, low, high) for method in methods}
         calls |= {name: call for name, call in candidates.items() if call is not None}
-        times = time_in_turn(calls, rounds, device)
+        times = time_in_turn(calls, rounds)
         copies = times.pop("copy")
         copy = statistics.median(copies)
         ratios = {name: statistics.median(map(operator.truediv, seconds, copies)) for name, seconds in times.items()}
@@ -129,10 +128,9 @@ def make_call(method: Method, operation: str, x: Tensor, low: Tensor, high: Tens
     if operation == "idwt+backward":
         leaves = [band.clone().requires_grad_() for band in bands]
         return lambda: torch.autograd.grad(method.idwt(*leaves), leaves, x)
-    lam, grad = torch.tensor(0.3, device=x.device), torch.randn_like(x)
+    lam, grad = torch.tensor(0.3), torch.randn_like(x)
     if method.name == "ours" and operation == "fuse backward":
-        operators = NAMESPACES[choose(x.device.type)[0]]
-        return functools.partial(operators.fuse_backward.default, grad, x, low, high, lam)
+        return functools.partial(torch.ops.wavegan_cpu.fuse_backward.default, grad, x, low, high, lam)
     if operation == "fuse backward" or method.name not in ("ours", "slicing"):
         return None
     fuse_method = fuse if method.name == "ours" else lambda b, lo, hi, w: (1 - w) * b + w * method.idwt(lo, hi)
@@ -142,26 +140,24 @@ def make_call(method: Method, operation: str, x: Tensor, low: Tensor, high: Tens
     return lambda: torch.autograd.grad(fuse_method(*inputs), inputs, grad)
 
 
-def time_in_turn(calls: dict[str, Callable[[], object]], rounds: int, device: str) -> dict[str, list[float]]:
+def time_in_turn(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Time each call once per round, in seconds, after warm-up calls that fill the caches with its own data."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(1 + rounds):
         for name, call in calls.items():
             deadline = time.perf_counter() + WARMUP_SECONDS
             for _ in range(WARMUP_CALLS):
-                time_call(call, device)
+                time_call(call)
                 if time.perf_counter() > deadline:
                     break
-            times[name].append(time_call(call, device))
+            times[name].append(time_call(call))
     return {name: seconds[1:] for name, seconds in times.items()}
 
 
-def time_call(call: Callable[[], object], device: str) -> float:
-    """Return the seconds that one call takes, with the GPU's work finished."""
+def time_call(call: Callable[[], object]) -> float:
+    """Return the seconds that one call takes."""
     start = time.perf_counter()
     call()
-    if device == "cuda":
-        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
@@ -181,7 +177,7 @@ def call_overhead() -> dict[str, float]:
     for name in ("slicing", "pytorch_wavelets"):
         if name in METHODS:
             calls[f"dwt by {name}"] = dwt_and_backward(METHODS[name], x)
-    return {name: 1e6 * statistics.median(seconds) for name, seconds in time_in_turn(calls, 200, "cpu").items()}
+    return {name: 1e6 * statistics.median(seconds) for name, seconds in time_in_turn(calls, 200).items()}
 
 
 def dwt_and_backward(method: Method, leaf: Tensor) -> Callable[[], object]:
@@ -198,8 +194,6 @@ def print_tables(medians: Json) -> None:
         shape = "x".join(map(str, row["shape"]))
         print(f"{row['operation']:<14} {row['dtype']:<5} {shape:<15} {row['copy_us']:>8.0f} {cells}")
     print("call at 8 px, forward + backward, us:", ", ".join(f"{k} {v:.0f}" for k, v in medians["call_us"].items()))
-    if medians["device"] == "cpu":
-        print("there is no GPU: the Triton kernels did not run")
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
