@@ -11,8 +11,8 @@ writes one), 2.5 times (the backward of fuse), or the sum over forward and backw
 The processes run with an allocator that keeps freed memory, uses huge pages and reuses freed blocks at once (ALLOCATOR), and
 our kernels are timed first, before the heap is fragmented. Otherwise page faults and the placement of the results dominate the
 measurement. The allocations of autograd still move the results of forward + backward; "fuse backward" times the operator that
-autograd calls on its own. Calls at 8 px use the default allocator. benchmarks/gpu/haar.py is
-the counterpart for GPUs.
+autograd calls on its own. Calls at 8 px use the default allocator. benchmarks/gpu/haar.py
+is the counterpart for GPUs.
 
 Prints tables, writes benchmarks/results/haar.json and the roofline plot benchmarks/results/haar.png.
 """

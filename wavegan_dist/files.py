@@ -68,7 +68,7 @@ def atomic_dir(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
 def replace_dir(temporary: Path, path: Path, *, overwrite: bool = True) -> None:
     """Fsync all files and folders in `temporary`, then rename the folder to `path`, and fsync the parent folder.
 
-    An existing folder `path` is renamed first and deleted at the end. A kill between the two renames leaves no `path`.
+    An existing `path` is renamed first and deleted at the end. After a kill between the two renames, no `path` exists.
 
     Args:
         temporary: a folder on the same file system as `path`.
@@ -86,7 +86,7 @@ def replace_dir(temporary: Path, path: Path, *, overwrite: bool = True) -> None:
 
 
 def user_cache() -> Path:
-    """Return the user's folder of files that can be made again: $XDG_CACHE_HOME/wavegan, else ~/.cache/wavegan.
+    """Return the path of the user's cache folder, which is safe to delete: $XDG_CACHE_HOME/wavegan, else ~/.cache/wavegan.
 
     Raises:
         WaveganError: XDG_CACHE_HOME is not set and the user has no home folder.

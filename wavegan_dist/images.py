@@ -37,5 +37,5 @@ def save_png(image_hwc: Tensor, path: Path) -> None:
 
 
 def write_png(image_hwc: Tensor, target: Path | IO[bytes]) -> None:
-    """Write uint8 [H, W, 3] as PNG to a path or an open file. Unlike `save_png`, a path may be left incomplete."""
+    """Write uint8 [H, W, 3] as PNG to a path or an open file. Unlike `save_png`, it is not atomic."""
     Image.fromarray(image_hwc.cpu().numpy()).save(target, format="PNG")

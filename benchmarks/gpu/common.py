@@ -54,7 +54,7 @@ class Section:
         self.about = {"section": name, "tiny": self.tiny, "budget_seconds": options.seconds, **describe(self.device)}
 
     def remaining(self) -> float:
-        """Return the seconds in which the section should begin no further measurement."""
+        """Return the seconds left in which the section may begin another measurement."""
         return self.deadline - time.monotonic()
 
     def add(self, **row: Any) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class Section:
             torch.cuda.synchronize()
 
     def data(self) -> Path:
-        """Return the index.json of the carried data set; if `tiny`, of a few patches of noise, written at the first call.
+        """Return the index.json of the packed data set; if `tiny`, of a few patches of noise, written at the first call.
 
         Raises:
             UsageError: pack.sh did not run.

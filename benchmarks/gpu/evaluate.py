@@ -2,9 +2,9 @@
 
 Timed are complete commands without caches. The last column leaves out the start-up: the time in which this process has imported
 the same packages and started CUDA. The extractor is EfficientNet-Lite0 on both sides. `wavegan evaluate` generates its images;
-torch-fidelity reads those that `wavegan sample` has written. More than half of the carried images are evaluated, so that
-`wavegan evaluate` computes no floor. The snapshot is untrained. If `tiny`, the metric is the spectrum instead of fd, which
-needs at least 1281 images.
+torch-fidelity reads those that `wavegan sample` has written. More than half of the packed images are evaluated, so that
+`wavegan evaluate` computes no floor. The snapshot is untrained. If `tiny`, the metric is the spectrum:
+fd needs at least 1281 images.
 """
 
 import tempfile

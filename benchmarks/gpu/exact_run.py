@@ -15,7 +15,7 @@ def apply(name: str) -> None:
 
 
 def main() -> int:
-    """Run the command of the arguments after the first, which names the settings."""
+    """Run `wavegan` with the arguments after the first, under the setting that the first names."""
     from wavegan_dist.cli import main
 
     name, *sys.argv[1:] = sys.argv[1:]

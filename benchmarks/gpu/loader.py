@@ -1,6 +1,6 @@
 """Can the host feed the GPU? Images per second of the loader alone, and the data wait of a run at the fastest step.
 
-The loader is that of training (`training_batches`) on the carried data set, whose files are in the page cache. The run uses the
+The loader is that of training (`training_batches`) on the packed data set, whose files are in the page cache. The run uses the
 number of workers that was fastest, and the precision and `train.compile` that the section `step` found fastest at this
 resolution (bf16 and off if that section has not run).
 """

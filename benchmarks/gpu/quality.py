@@ -1,8 +1,8 @@
-"""The full model and the base generator with the image discriminator alone, trained for equal seconds on the carried images.
+"""The full model and the base generator with the image discriminator alone, trained for equal seconds on the packed images.
 
 Settings are those of configs/photos64.yaml, and the same with the changes of configs/base_only.yaml; two seeds each. The clock
 of a training starts after its third step and includes the loader. All trainings and evaluations run in this process. Values
-compare half of the carried images with as many generated ones, as `wavegan evaluate` does by default.
+compare half of the packed images with as many generated ones, as `wavegan evaluate` does by default.
 """
 
 import statistics

@@ -1,4 +1,4 @@
-"""Training on the carried data set: the settings and the loop of several sections."""
+"""Training on the packed data set: the settings and the loop of several sections."""
 
 import time
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ WARM_UP_STEPS = 3
 
 
 def settings(section: Section, overrides: Sequence[str] = ()) -> Experiment:
-    """Return the settings of photos64.yaml on the carried data set, without tracking; if `tiny`, of a tiny model."""
+    """Return the settings of photos64.yaml on the packed data set, without tracking; if `tiny`, of a tiny model."""
     index = section.data()
     data = [f"data.index={index}", f"model.resolution={Index.load(index).size}", "model.attention_at=[16]"]
     return config.load(CONFIG, [*data, "tracking.enabled=false", *(TINY if section.tiny else []), *overrides])

@@ -71,7 +71,7 @@ class Allocation:
 
     @property
     def port(self) -> int:
-        """TCP port of the rendezvous on the job's first node: 20000 plus the job's id modulo 20000, which few jobs share."""
+        """TCP port of the rendezvous on the job's first node: 20000 + job id % 20000, so jobs seldom collide."""
         return 20000 + int(self.job_id) % 20000
 
 

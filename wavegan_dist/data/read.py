@@ -54,9 +54,9 @@ class Reader:
         return list(map(ImageLocation, rows.tolist(), shards.tolist(), offsets, sizes))
 
     def read(self, location: ImageLocation) -> bytes:
-        """Read the file of one image from its shard, a tar, and return it undecoded.
+        """Read the encoded file of one image from its tar shard.
 
-        A remote shard is downloaded as a whole at its first image and kept in the cache.
+        A remote shard is downloaded whole on first use and kept in the cache of the dataset.
 
         Raises:
             UnreadableError: the shard cannot be opened, read or downloaded, or ends before the image does.

@@ -1,7 +1,7 @@
 """Training of a generator with batch norm in several processes: one collective for the batch norms of all three networks.
 
 Only the trainer uses this module. Each collective costs its latency and the wait for the slowest process, so the three networks
-run side by side, from batch norm to batch norm, and share one collective at each stop. The price: forward hooks on the three
+advance together from one batch norm to the next and share its collective. The price: forward hooks on the three
 networks do not fire in training mode (hooks on their layers other than batch norms do).
 """
 

@@ -1,8 +1,8 @@
 """Synchronized batch norm that serves several layers with one collective and that `torch.compile` can put into a graph.
 
 As in `nn.SyncBatchNorm`, the statistics are those of the global batch: 2 processes with 16 images each train as 1 process with
-32 does, up to rounding, and the running statistics are equal on all ranks. `nn.SyncBatchNorm` does not run on CPUs; on GPUs the
-host waits for the device in each of its layers (github.com/pytorch/pytorch/issues/78549), which a CUDA graph cannot contain.
+32 does, up to rounding, and the running statistics are equal on all ranks. `nn.SyncBatchNorm` does not run on CPUs. On GPUs,
+each of its layers synchronizes host and device (github.com/pytorch/pytorch/issues/78549), which CUDA graphs do not allow.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ CHUNK_ELEMENTS = 2**17  # elements reduced at a time: they stay in the CPU's cac
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
-    """`nn.BatchNorm2d` whose statistics, and their gradients, are averaged over all processes in training mode.
+    """`nn.BatchNorm2d` that uses the statistics of the global batch, and their gradients, in training mode.
 
     Forward and backward are collective calls in training mode. Every process must pass a batch of the same shape.
     """
@@ -73,7 +73,7 @@ def synchronized_batch_norms(norms: Sequence[SyncBatchNorm], inputs: Sequence[Te
 def sync_batch_norm(tensors: Sequence[Tensor], eps: float) -> list[Tensor]:
     """Normalize each layer's batch by the statistics of the global batch (Ioffe and Szegedy 2015): a collective call.
 
-    Each process has the same number of elements of a channel, so global statistics are plain averages over the processes.
+    Each process has the same number of elements of a channel, so all processes have equal weight.
 
     Args:
         tensors: x [B, C, H, W], weight [C] and bias [C] of the first layer, then of the second, ...
@@ -159,7 +159,7 @@ def _mean_and_variance(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance, float32 [C] each, of this process's batch [B, C, H, W].
 
     On CPUs, calls PyTorch's own kernel for contiguous batch norm on a view in which each position of an image row is a channel
-    (`_row_positions_as_channels`) and averages the positions afterwards. The direct way, `torch.var_mean` over a channels-last
+    (`_row_positions_as_channels`) and combines the positions afterwards. The direct way, `torch.var_mean` over a channels-last
     tensor, takes 20 to 70 times as long on the CPU, and plain float32 sums over all positions lose two digits (docs/LOG.md).
     """
     if x.device.type != "cpu":

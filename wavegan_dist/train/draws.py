@@ -12,7 +12,7 @@ from wavegan_dist.config import Experiment
 
 @dataclass(frozen=True)
 class StepDraws:
-    """The random numbers of one step for the images of this rank.
+    """The random numbers of one step for the images of this rank; b is the number of these images.
 
     Attributes:
         latents_d: latents of each discriminator phase, float32 [d_steps, b, z_dim].
@@ -28,7 +28,8 @@ class StepDraws:
 class DrawAhead:
     """Draws the numbers of the next step while the device computes the current one.
 
-    All numbers are functions of the seed and the image number (`counted`), so drawing ahead does not change them.
+    All numbers are functions of the seed, the image number and the number of rollbacks (`counted`), so drawing ahead does not
+    change them.
 
     Args:
         experiment: the settings.
@@ -41,11 +42,11 @@ class DrawAhead:
         self._draws: StepDraws | None = None
 
     def prepare(self, nimg: int, rollbacks: int) -> None:
-        """Draw the numbers of the step that begins at image number `nimg`, after `rollbacks` rollbacks."""
+        """Draw the numbers of the step that begins at image number `nimg` of the run, after `rollbacks` rollbacks."""
         self._position, self._draws = (nimg, rollbacks), self._draw(nimg, rollbacks)
 
     def take(self, nimg: int, rollbacks: int) -> StepDraws:
-        """Return the numbers of a step on the device; draws them now unless `prepare` has drawn them. Arguments as there."""
+        """Return the numbers of a step on the device; draws them unless `prepare` was called with the same arguments."""
         if self._draws is None or self._position != (nimg, rollbacks):
             self.prepare(nimg, rollbacks)
         draws, self._draws = self._draws, None

@@ -46,7 +46,7 @@ class Engine(ABC):
 
     @abstractmethod
     def forward(self, *micro_batch: Tensor) -> tuple[Tensor, Tensor]:
-        """Call the phase so that `backward` computes the gradients of the module's parameters; see `Phase.forward`."""
+        """Call the wrapped phase, so that `backward` computes the gradients of the module's parameters; see `Phase`."""
 
     @abstractmethod
     def micro_batch(self, last: bool) -> AbstractContextManager[None]:

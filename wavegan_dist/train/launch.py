@@ -66,7 +66,7 @@ def check_batch_division(world_size: int, train: TrainConfig) -> None:
 
 
 def check_compile(train: TrainConfig, device: torch.device) -> None:
-    """Keep the code that `train.compile` compiles in the user's cache, where a requeued job finds it on any node.
+    """Check `train.compile`, and set the folder of compiled code to the user's cache, where a requeued job finds it.
 
     Raises:
         UsageError: `train.compile` is graphs and there is no GPU.

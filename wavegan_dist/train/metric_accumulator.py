@@ -24,7 +24,7 @@ class MetricAccumulator:
         self._steps = 0
 
     def add_step(self, values: dict[str, Tensor]) -> None:
-        """Add the values of one step, scalars by name, without waiting for the device. Every step has values of these names."""
+        """Add the values of one step, scalars by name, without waiting for the device. Every step must have the same names."""
         self._names = sorted(values)
         self._sums = self._sums + torch.stack([values[name].detach() for name in self._names])
         self._steps += 1

@@ -1,7 +1,7 @@
 """The two phases of a training step. Each is a module that computes the loss of a micro-batch from its inputs.
 
-DDP, DeepSpeed and `torch.compile` wrap a whole phase. The forward of both modules and the losses are therefore one graph, and
-the loss is computed inside the forward that synchronizes the gradients.
+DDP, DeepSpeed and `torch.compile` wrap a whole phase: the forward of both modules and the loss. The backward of this loss
+synchronizes the gradients.
 """
 
 from abc import ABC, abstractmethod
@@ -20,11 +20,11 @@ class Phase(nn.Module, ABC):
     """Computes the loss of the module that trains, while the other module is frozen.
 
     `forward` takes the tensors of a micro-batch. It returns the weighted sum of the losses, a float32 scalar to differentiate,
-    and the values called `value_names`, float32 [n] without gradient.
+    and detached values, float32 [n], whose names are `value_names`.
 
     Attributes:
         name: "d" or "g".
-        networks: names of the discriminator networks, from each of which comes one loss.
+        networks: names of the discriminator networks; each has one loss.
 
     Args:
         trained: the module that trains. It is the only submodule, so that DDP and DeepSpeed handle its parameters only.
@@ -89,7 +89,7 @@ class GeneratorPhase(Phase):
 
 
 def compile_phase(phase: Phase, mode: str) -> None:
-    """Let `torch.compile` compile the forward and backward of a phase in place, each as one graph, at its first call.
+    """Make the first call of a phase compile it with `torch.compile`: one graph for the forward, one for the backward.
 
     Args:
         phase: the phase. Calling `phase.forward` directly still runs eagerly.

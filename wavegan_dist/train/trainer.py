@@ -118,7 +118,7 @@ class Trainer:
 
     @contextmanager
     def _compiled_once(self) -> Iterator[None]:
-        """Context of a step's phases. The first step compiles them; compiling again in a later step raises RuntimeError."""
+        """Context around a step's phases: the first step compiles them; a recompilation in a later step raises RuntimeError."""
         mode = self.experiment.train.compile
         if mode == "graphs":
             torch.compiler.cudagraph_mark_step_begin()
@@ -150,7 +150,7 @@ class Trainer:
         self.phase_results.append(PhaseResult(engine, self.nimg, micro_batches, named_values, nonfinite))
 
     def _add_to_metrics(self) -> None:
-        """Add the values of all phases; those of several discriminator phases are summed."""
+        """Add the values of all phases, summed over the discriminator phases."""
         values: dict[str, Tensor] = {}
         for result in self.phase_results:
             for name, value in result.values.items():
