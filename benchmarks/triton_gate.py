@@ -125,7 +125,7 @@ def _bits(suffixes: str) -> int:
 
 def _amd_bits(kind: str) -> int:
     dwords = re.fullmatch(r"dword(?:x(\d))?", kind)
-    return 32 * int(dwords.group(1) or 1) if dwords else {"byte": 8, "short": 16}[kind.lstrip("us").partition("_")[0]]
+    return 32 * int(dwords.group(1) or 1) if dwords else 8 if "byte" in kind else 16
 
 
 if __name__ == "__main__":
