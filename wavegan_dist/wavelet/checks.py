@@ -37,7 +37,7 @@ def check_idwt(low: Tensor, high: Tensor, name: str = "idwt") -> None:
 
 
 def check_waverec(low: Tensor, highs: Sequence[Tensor]) -> None:
-    """Require the bands of one image batch: low [B, C, h, w] and [B, 3C, h, w], [B, 3C, 2h, 2w], ... of its dtype and device."""
+    """Require bands of one image batch: low [B, C, h, w] and [B, 3C, h, w], [B, 3C, 2h, 2w], ... of its dtype and device."""
     _check_floating("waverec", low)
     for level, high in enumerate(highs):
         _check_high("waverec", low, high, 2**level)

@@ -1,13 +1,13 @@
-"""Triton kernels that compute several levels of the transform in one pass over memory, in float32.
+"""Triton kernels that compute several levels of the transform in one pass over memory.
 
-The low bands between the levels stay in registers. They are not rounded to the dtype of the image, as they are between passes
-of one level. A thread computes a block of 2**LEVELS image rows and 2 * PARTS * VECTOR image columns: the 2x2 blocks of all levels
-are its own, and threads exchange no data. To the compiler, the tile of a band is a tensor [ROWS, TILE_H, TILE_W, COLUMNS]. Its
-two middle dimensions have as many elements as the program has threads, so that a thread holds ROWS * COLUMNS elements in
+The low bands between the levels stay in registers, in float32; passes of one level would round them to the dtype of the image.
+A thread computes a block of 2**LEVELS image rows and 2 * PARTS * VECTOR image columns. It computes the blocks of all levels
+inside this block, so threads exchange no data. To the compiler, the tile of a band is a tensor [ROWS, TILE_H, TILE_W, COLUMNS].
+Its two middle dimensions have as many elements as the program has threads, so a thread holds ROWS rows of COLUMNS elements in
 registers. ROWS and COLUMNS halve from each level to the next.
 
-Images are loaded and stored as pairs, as in `kernels`: a thread makes PARTS accesses of VECTOR pairs, 128 bits, in each row. Its
-accesses to the bands are 32 bits wide at the last level and twice as wide at each finer one, but not wider than 128 bits.
+Images are loaded and stored as pairs, as in `kernels`: in each row, a thread makes PARTS accesses of VECTOR pairs, 128 bits
+wide. Its accesses to the bands are 32 bits wide at the last level and twice as wide at each finer level.
 
 Arguments of both kernels: the image `x` as pairs, the low band of the last level and a tuple of the high bands of all levels,
 the coarsest first. `rows` and `ch` are those of `kernels` for the last low band; `width` is the width of the first low band.
@@ -74,8 +74,8 @@ def waverec(
 ):  # fmt: skip
     dtype: tl.constexpr = low.dtype.element_ty
     width = _as_multiple(width, LEVELS)
-    SHAPE: tl.constexpr = (1, TILE_H, TILE_W, PARTS * VECTOR >> (LEVELS - 1))
-    row, column, mask = _band_indices(rows, width, LEVELS, SHAPE)
+    shape: tl.constexpr = (1, TILE_H, TILE_W, PARTS * VECTOR >> (LEVELS - 1))
+    row, column, mask = _band_indices(rows, width, LEVELS, shape)
     ll = tl.load(low + row * (width >> (LEVELS - 1)) + column, mask=mask, other=0).to(tl.float32)
     for i in tl.static_range(LEVELS):
         a, b, c, d = _load_and_transform(ll, highs[i], rows, width, ch << i, LEVELS - i)
@@ -119,7 +119,7 @@ def _as_multiple(width, LEVELS: tl.constexpr):
 def _pair_offsets(
     rows, width, ROWS: tl.constexpr, TILE_H: tl.constexpr, TILE_W: tl.constexpr, PARTS: tl.constexpr, VECTOR: tl.constexpr
 ):  # fmt: skip
-    """Offsets [ROWS, PARTS, TILE_H, TILE_W, VECTOR] of the tile's pairs in the image, and the mask of those inside the image."""
+    """Offsets [ROWS, PARTS, TILE_H, TILE_W, VECTOR] of the tile's pairs in the image, and the mask of those inside it."""
     thread = (tl.program_id(0).to(tl.int64) * TILE_H + tl.arange(0, TILE_H))[None, None, :, None, None]
     row = thread * ROWS + tl.arange(0, ROWS)[:, None, None, None, None]
     part = tl.arange(0, PARTS)[None, :, None, None, None]
