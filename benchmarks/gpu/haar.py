@@ -3,9 +3,9 @@
 Operations are timed inside a CUDA graph of about half a millisecond, so that the host's time for a launch is not measured. The
 calls of a graph use different tensors, together at least twice as large as the L2 cache. The baseline of an operation is
 `copy_` of as many bytes as the operation must read and write (`haar_operations.FLOORS`), measured in the same way. The three
-columns of an operation are its forward, backward and double backward. The baseline of `wavedec` and `waverec` is that of a single
-pass, whatever the number of levels; both are also timed with one and two levels at a time (`step`). Other implementations are compared at two shapes. "call" is the host's time for forward and
-backward of a tiny image in eager mode.
+columns of an operation are its forward, backward and double backward. The baseline of `wavedec` and `waverec` is that of one
+pass, whatever the number of levels; both are also timed with one and two levels at a time (`step`). Other implementations are
+compared at two shapes. "call" is the host's time for forward and backward of a tiny image in eager mode.
 """
 
 import functools

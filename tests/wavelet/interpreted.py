@@ -50,11 +50,11 @@ def test_interpreted_kernels_equal_the_reference_on_odd_widths_and_any_layout(
         torch.testing.assert_close(tensor.grad.double(), double.grad, rtol=rtol, atol=tolerance)
 
 
-LEVEL_SHAPES = st.sampled_from([(1, 1, 1, 1), (2, 3, 2, 3), (1, 2, 3, 5), (0, 3, 2, 2), (1, 2, 0, 4), (1, 1, 1, 70)])
+LEVEL_SHAPES = st.sampled_from([(1, 1, 1, 1), (2, 3, 2, 3), (1, 2, 3, 5), (0, 3, 2, 2), (1, 2, 0, 4), (1, 1, 1, 17)])
 
 
 @pytest.mark.parametrize("levels", [2, 3, 4, 5])
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(data=st.data(), shape=LEVEL_SHAPES, dtype=st.sampled_from(list(RELATIVE_ERROR)))
 def test_interpreted_levels_equal_the_reference_on_odd_widths_and_any_layout(
     levels: int, data: st.DataObject, shape: Shape, dtype: torch.dtype
