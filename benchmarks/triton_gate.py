@@ -29,7 +29,7 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 TARGETS = {"sm_80": GPUTarget("cuda", 80, 32), "sm_90": GPUTarget("cuda", 90, 32), "gfx942": GPUTarget("hip", "gfx942", 64)}
 SIZES = {"fp32": 4, "bf16": 2, "fp16": 2}
 WIDTH = 128  # of the bands; the compiler gets the hint that this is a multiple of 16
-# The kernels' arguments in order: I an image as pairs, B a band, 2 or 3 the high bands of that many levels, L lam, S partial sums.
+# The kernels' arguments in order: I an image as pairs, B a band, 2 and 3 the high bands of as many levels, L lam, S sums.
 ARGUMENTS = {
     "dwt": "IBB", "idwt": "BBI", "fuse": "IBBLI", "fuse_backward": "IIBBLIBBS",
     "wavedec 2": "IB2", "wavedec 3": "IB3", "waverec 2": "B2I", "waverec 3": "B3I",
