@@ -3,6 +3,8 @@
 All of them raise UsageError, which is a ValueError, with a message of one line.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -31,11 +33,14 @@ def check_levels(x_bchw: Tensor, levels: int) -> None:
 def check_idwt(low: Tensor, high: Tensor, name: str = "idwt") -> None:
     """Require the bands of one image batch: low [B, C, h, w] and high [B, 3C, h, w] of the same dtype and device."""
     _check_floating(name, low)
-    batch, channels, height, width = low.shape
-    expected = [batch, 3 * channels, height, width]
-    if list(high.shape) != expected:
-        raise UsageError(f"{name}: low {list(low.shape)} needs high {expected}, got {list(high.shape)}")
-    _check_same_kind(name, "low", low, "high", high)
+    _check_high(name, low, high, 1)
+
+
+def check_waverec(low: Tensor, highs: Sequence[Tensor]) -> None:
+    """Require bands of one image batch: low [B, C, h, w] and [B, 3C, h, w], [B, 3C, 2h, 2w], ... of its dtype and device."""
+    _check_floating("waverec", low)
+    for level, high in enumerate(highs):
+        _check_high("waverec", low, high, 2**level)
 
 
 def check_fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> None:
@@ -49,6 +54,14 @@ def check_fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> None:
     if lam.dim() or not lam.is_floating_point() or lam.device != base.device:
         got = f"{lam.dtype} {list(lam.shape)} on {lam.device}"
         raise UsageError(f"fuse: lam must be a floating-point scalar on {base.device}, got {got}; move or cast it")
+
+
+def _check_high(name: str, low: Tensor, high: Tensor, scale: int) -> None:
+    batch, channels, height, width = low.shape
+    expected = [batch, 3 * channels, scale * height, scale * width]
+    if list(high.shape) != expected:
+        raise UsageError(f"{name}: low {list(low.shape)} needs high {expected}, got {list(high.shape)}")
+    _check_same_kind(name, "low", low, "high", high)
 
 
 def _check_floating(name: str, x: Tensor) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.wavelet import reference
+from wavegan_dist.wavelet.levels import Wavedec, Waverec, level_by_level
 
 VARIABLE = "WAVEGAN_KERNELS"
 
@@ -20,17 +21,21 @@ KernelName = Literal["reference", "C++", "Triton"]
 
 @dataclass(frozen=True)
 class Kernel:
-    """One implementation: functions with the signatures and errors of those in `reference`, and the dtypes they support."""
+    """One implementation: functions with the signatures and errors of those in `ops`, and the dtypes they support."""
 
     name: KernelName
     dtypes: frozenset[torch.dtype]
     dwt: Callable[[Tensor], tuple[Tensor, Tensor]]
     idwt: Callable[[Tensor, Tensor], Tensor]
     fuse: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    wavedec: Wavedec
+    waverec: Waverec
 
 
 FLOATING = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
-REFERENCE = Kernel("reference", FLOATING, reference.dwt, reference.idwt, reference.fuse)
+REFERENCE = Kernel(
+    "reference", FLOATING, reference.dwt, reference.idwt, reference.fuse, *level_by_level(reference.dwt, reference.idwt)
+)
 LOADED: dict[str, Kernel] = {REFERENCE.name: REFERENCE}
 _KERNEL_OF: dict[tuple[torch.device, torch.dtype], Kernel] = {}  # a cache: an eager call costs only one dict look-up
 
@@ -105,8 +110,8 @@ def _load_cpu() -> tuple[KernelName, str]:
     from wavegan_dist.wavelet import cpu
 
     instructions = cpu.load()
-    operators = torch.ops.wavegan_cpu
-    LOADED["C++"] = Kernel("C++", cpu.DTYPES, operators.dwt.default, operators.idwt.default, operators.fuse.default)
+    dwt, idwt, fuse = (getattr(torch.ops.wavegan_cpu, name).default for name in ("dwt", "idwt", "fuse"))
+    LOADED["C++"] = Kernel("C++", cpu.DTYPES, dwt, idwt, fuse, *level_by_level(dwt, idwt))
     return "C++", f"compiled, uses {instructions} instructions"
 
 
@@ -115,5 +120,6 @@ def _load_triton() -> tuple[KernelName, str]:
         from wavegan_dist.wavelet import triton
     except ImportError as error:
         raise WaveganError(f"Triton cannot be imported ({error}); pip install triton") from error
-    LOADED["Triton"] = Kernel("Triton", triton.DTYPES, triton.dwt, triton.idwt, triton.fuse)
+    functions = triton.dwt, triton.idwt, triton.fuse, triton.wavedec, triton.waverec
+    LOADED["Triton"] = Kernel("Triton", triton.DTYPES, *functions)
     return "Triton", f"version {metadata.version('triton')}"
