@@ -97,7 +97,8 @@ def test_a_section_that_takes_too_long_is_stopped(tmp_path):
 
 
 def test_without_a_gpu_or_with_an_unknown_section_there_is_one_line(tmp_path):
-    for arguments, message in ((["haar"], "PyTorch sees no GPU"), (["--tiny", "speed"], "no section is called speed")):
+    cases = {"haar": "PyTorch sees no GPU", "speed": "no section is called speed", "--fast": "no option is called '--fast'"}
+    for arguments, message in [*(([name], message) for name, message in cases.items()), (["--seconds", "x"], "needs a number")]:
         outcome = run(tmp_path, *arguments, CUDA_VISIBLE_DEVICES="")
         assert outcome.returncode == 2
         (line,) = (outcome.stdout + outcome.stderr).splitlines()

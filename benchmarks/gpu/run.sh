@@ -13,22 +13,24 @@ needed=(efficientnet_lite_pytorch imagecodecs ptwt pydantic pytorch_wavelets sim
 find='import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, sys.argv[1:])))'
 
 die() { echo "run.sh: $*" >&2; exit 2; }
+usage() { sed -n '2,7s/^# //p' "${BASH_SOURCE[0]}"; exit 0; }
 
 while [ $# -gt 0 ]; do
     case $1 in
         --tiny) tiny=--tiny ;;
-        --out) out=${2:?} && shift ;;
-        --seconds) budget=${2:?} && shift ;;
+        --out) [ $# -gt 1 ] || die "--out needs a folder"; out=$2 && shift ;;
+        --seconds) [[ ${2:-} =~ ^[0-9]+([.][0-9]+)?$ ]] || die "--seconds needs a number"; budget=$2 && shift ;;
+        --help | -h) usage ;;
+        -* | '') die "no option is called '$1'; try --help" ;;
         *) [ -n "${budgets[$1]:-}" ] || die "no section is called $1; there are ${all[*]}"; sections+=("$1") ;;
     esac
     shift
 done
 [ ${#sections[@]} -gt 0 ] || sections=("${all[@]}")
-mkdir -p "$out" || die "cannot write to $out"
+mkdir -p "$out" 2>/dev/null || die "cannot write to $out"
 out=$(cd "$out" && pwd)
 cd "$root" || exit
 scratch=$(mktemp -d)
-trap 'rm -rf "$scratch"' EXIT
 export PYTHONPATH=$root:$root/benchmarks:$scratch/site${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 [ -z "$tiny" ] || export CUDA_VISIBLE_DEVICES='' OMP_NUM_THREADS=1
 
@@ -38,8 +40,9 @@ install_wheels() {
         build/gpu/wheels/*.whl || die "the wheels cannot be installed; they are for Python 3.12"
 }
 
-check_gpu() {
-    [ -n "$tiny" ] || "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null ||
+check_torch() {
+    "$python" -c 'import torch' 2>/dev/null || die "$python has no PyTorch; set PYTHON to one that has it"
+    [ -n "$tiny" ] || "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
         die "PyTorch sees no GPU; --tiny runs tiny shapes on the CPU"
 }
 
@@ -59,13 +62,15 @@ run_section() {
 
 main() {
     local failed=0 summary='' section
+    check_torch
     install_wheels
-    check_gpu
     for section in "${sections[@]}"; do run_section "$section"; done
     printf '== summary\n%s' "$summary"
     exit $failed
 }
 
-: >"$out/run.log"
-main 2>&1 | tee -a "$out/run.log"
-exit "${PIPESTATUS[0]}"
+# All output also goes to the log. tee ends when this shell has closed its output.
+exec 3>&1 > >(tee "$out/run.log") 2>&1
+tee=$!
+trap 'rm -rf "$scratch"; exec >&3 2>&3; wait $tee' EXIT
+main

@@ -1,6 +1,7 @@
 """train.compile: compiled phases compute what eager ones do, compile once, and resume exactly."""
 
 from collections.abc import Iterator
+from functools import partialmethod
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from torch._dynamo.utils import counters
 from tests.helpers import refused, run_ranks
 from tests.train.test_strategies import SCRIPT, distance, tensors
 from tests.train.tiny import make_trainer, random_batches
-from wavegan_dist.config import parse
-from wavegan_dist.errors import UsageError
+from wavegan_dist.config import load, parse
+from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.train.checkpoint import Checkpointer, load_checkpoint
 from wavegan_dist.train.trainer import Trainer
 
@@ -80,6 +81,29 @@ def test_compiled_training_in_two_processes_equals_eager_training(trained):
 
 def test_a_compiled_run_in_two_processes_resumes_bit_for_bit(trained):
     assert distance(tensors(trained / "compiled"), tensors(trained / "rest")) == 0
+
+
+def test_a_phase_that_cannot_be_compiled_ends_in_one_line(monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("no C++ compiler\nsecond line")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=fail))
+    with pytest.raises(WaveganError, match=r"^train.compile = default failed: .*no C\+\+ compiler.*train.compile=off$"):
+        make_trainer(MODEL, {"compile": "default"}).step(random_batches())
+
+
+def test_the_words_of_train_compile_are_read_as_such(wavegan, config, tmp_path):
+    for word in ("off", "default"):
+        assert load(config, [f"train.compile={word}"]).train.compile == word
+    refused(wavegan("train", "--config", config, "--run-dir", tmp_path / "run", "train.compile=on"), "off, default, graphs")
+
+
+def test_a_cache_that_cannot_be_written_is_refused_before_the_run_begins(wavegan, config, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    outcome = wavegan("train", "--config", config, "--run-dir", tmp_path / "run", "train.compile=default")
+    refused(outcome, "cannot keep compiled code in", "set XDG_CACHE_HOME", exit_code=1)
+    assert not (tmp_path / "run").exists()
 
 
 def test_compiling_is_refused_where_it_would_have_no_effect(wavegan, config, tmp_path):

@@ -206,6 +206,11 @@ class TrainConfig(Section):
             raise ValueError("settings for DeepSpeed, but train.strategy is ddp; choose a zero strategy or unset this key")
         return value
 
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _read_off(cls, value: object) -> object:
+        return "off" if value is False else value  # YAML reads the word off as false
+
     @field_validator("compile")
     @classmethod
     def _check_compile(cls, value: str, info: ValidationInfo) -> str:

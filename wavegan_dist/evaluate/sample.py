@@ -39,6 +39,9 @@ def sample(snapshot: Snapshot, count: int, seed: int, out: Path, device: torch.d
     """
     if count < 1:
         raise UsageError(f"--count {count}: give at least one image")
+    parent = next(parent for parent in out.absolute().parents if parent.exists())
+    if not parent.is_dir():
+        raise UsageError(f"--out {out}: {parent} is not a folder")
     is_grid = out.suffix.lower() == ".png"
     if is_grid:
         _check_grid(out)
@@ -46,7 +49,7 @@ def sample(snapshot: Snapshot, count: int, seed: int, out: Path, device: torch.d
         _check_folder(out)
     batches = _batches(snapshot, count, seed, device, exact)
     if is_grid:
-        save_grid(torch.cat(list(batches)), out, columns=math.ceil(math.sqrt(count)))
+        save_grid(torch.cat(list(batches)), out.resolve(), columns=math.ceil(math.sqrt(count)))
     else:
         _write_folder(batches, out.resolve())
 

@@ -1,17 +1,20 @@
 """Start of a training process: process group, checks of the launch, the run folder's lock and log."""
 
 import ctypes
+import logging
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from wavegan_dist.config import TrainConfig
-from wavegan_dist.errors import UsageError
+from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import user_cache
 from wavegan_dist.log import copied_to
 from wavegan_dist.processes import check_world_size, on_main, requested_world_size
@@ -70,7 +73,7 @@ def check_compile(train: TrainConfig, device: torch.device) -> None:
 
     Raises:
         UsageError: `train.compile` is graphs and there is no GPU.
-        WaveganError: there is no home folder for a cache.
+        WaveganError: there is no folder for a cache, or it is not writable.
     """
     if train.compile == "off":
         return
@@ -78,7 +81,15 @@ def check_compile(train: TrainConfig, device: torch.device) -> None:
         raise UsageError(
             f"train.compile = graphs needs a GPU, and this process trains on {device.type}; set it to default or off"
         )
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache() / "inductor"))
+    folder = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR") or user_cache() / "inductor")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise WaveganError(f"cannot keep compiled code in {folder} ({error.strerror}); set XDG_CACHE_HOME") from error
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # without a GPU, it warns that there is none
 
 
 def keep_freed_memory() -> None:

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from wavegan_dist.config import Experiment
 from wavegan_dist.data import Index, flip
+from wavegan_dist.errors import WaveganError
 from wavegan_dist.images import from_uint8
+from wavegan_dist.log import log
 from wavegan_dist.model import Ema, WaveletGenerator
 from wavegan_dist.model.build import build_discriminator, build_generator
 from wavegan_dist.model.lockstep import convert_to_lockstep
@@ -118,13 +120,27 @@ class Trainer:
 
     @contextmanager
     def _compiled_once(self) -> Iterator[None]:
-        """Context around a step's phases: the first step compiles them; a recompilation in a later step raises RuntimeError."""
+        """Context around a step's phases: the first step compiles them; a recompilation in a later step raises RuntimeError.
+
+        Raises:
+            WaveganError: a phase cannot be compiled.
+        """
         mode = self.experiment.train.compile
         if mode == "graphs":
             torch.compiler.cudagraph_mark_step_begin()
-        with torch.compiler.set_stance("fail_on_recompile") if self._compiled else nullcontext():
+        if mode == "off" or self._compiled:
+            with torch.compiler.set_stance("fail_on_recompile") if self._compiled else nullcontext():
+                yield
+            return
+        if self.accelerator.is_main_process:
+            log.info("compiling the training step; without cached code this takes minutes")
+        try:
             yield
-        self._compiled = mode != "off"
+        except torch._dynamo.exc.TorchDynamoException as error:
+            cause = getattr(error, "inner_exception", error)
+            reason = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+            raise WaveganError(f"train.compile = {mode} failed: {reason}; mend this or set train.compile=off") from error
+        self._compiled = True
 
     def _prepare_real(self, images_uint8: Tensor, flips: Tensor) -> Tensor:
         images = images_uint8.to(self.accelerator.device, memory_format=torch.channels_last, non_blocking=True)
