@@ -97,9 +97,10 @@ def test_interpreted_derivatives_of_levels_equal_those_of_the_reference(levels: 
     expected = derivatives(exact_wavedec, exact_waverec, x.double())
     for actual, value in zip(derivatives(kernels.wavedec, kernels.waverec, x), expected, strict=True):
         torch.testing.assert_close(actual.double(), value, rtol=1e-4, atol=1e-4)
-    compiled = [torch.compile(f, fullgraph=True, backend="aot_eager") for f in (kernels.wavedec, kernels.waverec)]
-    low, highs = compiled[0](x.requires_grad_(), levels)
-    (gradient,) = torch.autograd.grad(compiled[1](low, highs).square().sum(), x)
+    wavedec = torch.compile(kernels.wavedec, fullgraph=True, backend="aot_eager")
+    waverec = torch.compile(kernels.waverec, fullgraph=True, backend="aot_eager")
+    low, highs = wavedec(x.requires_grad_(), levels)
+    (gradient,) = torch.autograd.grad(waverec(low, highs).square().sum(), x)
     torch.testing.assert_close(gradient, 2 * x.detach(), rtol=0, atol=1e-5)
 
 

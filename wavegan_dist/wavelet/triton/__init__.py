@@ -45,7 +45,8 @@ def wavedec(x: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
     """`ops.wavedec` on a GPU: one launch for each MAX_LEVELS levels, between which the low band is rounded to the dtype."""
     checks.check_levels(x, levels)
     _reject_forward_mode(x)
-    low, highs = x, []
+    low = x
+    highs: list[Tensor] = []
     while levels:
         group = min(levels, MAX_LEVELS)
         low, *finer = level_operators.wavedec(low, group) if group > 1 else operators.dwt(low)
