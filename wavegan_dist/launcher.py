@@ -84,7 +84,7 @@ def accelerate_launch() -> AccelerateLaunch | None:
         with suppress(psutil.Error):
             arguments = launch_arguments(process.cmdline())
             if arguments is not None:
-                return _read(launch_command_parser().parse_args(arguments), Path(process.cwd()))
+                return read_launch(launch_command_parser().parse_args(arguments), Path(process.cwd()))
     return None
 
 
@@ -98,13 +98,13 @@ def launch_arguments(command: Sequence[str]) -> Sequence[str] | None:
     return None
 
 
-def _read(options: argparse.Namespace, folder: Path) -> AccelerateLaunch:
+def read_launch(options: argparse.Namespace, folder: Path) -> AccelerateLaunch:
     """Combine options and config file as accelerate does: options first, and --cpu hides the user's default config."""
     num_processes, use_cpu = options.num_processes, options.cpu
     file = folder / options.config_file if options.config_file else Path(default_config_file)
     if options.config_file or (file.is_file() and not options.cpu):
         profile = load_config_from_file(str(file))
-        use_cpu = use_cpu or bool(profile.use_cpu)
+        use_cpu = use_cpu or (bool(profile.use_cpu) and not options.multi_gpu)  # an option outweighs the file
         if num_processes is None:
             num_processes = getattr(profile, "num_processes", None)  # profiles of SageMaker have none
     return AccelerateLaunch(max(num_processes or 1, 1), use_cpu)

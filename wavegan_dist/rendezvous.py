@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from datetime import timedelta
 from threading import Timer
 
+import torch.distributed as dist
 from accelerate.utils.environment import get_cpu_distributed_information
 from torch._C._distributed_c10d import TCPStore
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
-from wavegan_dist.errors import WaveganError
+from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.log import log
 
 REPORT_AFTER = 10.0  # seconds
@@ -75,13 +76,19 @@ def report_missing_ranks(cpu: bool, timeout: timedelta) -> Iterator[None]:
         timeout: how long this rank waits for the store of the group.
 
     Raises:
+        UsageError: the environment does not say where rank 0 is.
         WaveganError: the group did not form.
     """
     roll_call = RollCall()
     forms_group = roll_call.world_size > 1 and (cpu or "LOCAL_RANK" in os.environ)
-    if not forms_group or not roll_call.address:
+    if not forms_group or (dist.is_mpi_available() and cpu):  # MPI forms its groups without a store
         yield
         return
+    if not roll_call.address:
+        raise UsageError(
+            f"the launcher started {roll_call.world_size} processes, but MASTER_ADDR is not set; set it to the host name of "
+            "rank 0 (127.0.0.1 on one machine), or start the processes with accelerate launch or torchrun"
+        )
     timer = Timer(REPORT_AFTER, _warn, [roll_call])
     timer.daemon = True
     timer.start()
