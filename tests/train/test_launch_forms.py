@@ -21,7 +21,8 @@ from wavegan_dist.processes import check_world_size
 from wavegan_dist.train.launch import refuse_launcher_settings
 
 BIN = Path(sys.executable).parent
-WAVEGAN: list[object] = ["-m", "wavegan_dist"]
+ACCELERATE = str(BIN / "accelerate")
+WAVEGAN = ["-m", "wavegan_dist"]
 MULTI_CPU = (
     "{compute_environment: LOCAL_MACHINE, distributed_type: MULTI_CPU, num_machines: 1, num_processes: 2, use_cpu: true}"
 )
@@ -46,13 +47,13 @@ def start(
 @pytest.mark.parametrize(
     ("words", "profile", "variables", "reason"),
     [
-        ([BIN / "accelerate-launch", "--cpu", "--num_processes", "2", *WAVEGAN], "", {}, ALONE),
+        ([str(BIN / "accelerate-launch"), "--cpu", "--num_processes", "2", *WAVEGAN], "", {}, ALONE),
         ([*PYTHON, "-m", "accelerate.commands.launch", "--cpu", "--num-processes=2", *WAVEGAN], "", {}, ALONE),
-        ([BIN / "accelerate", "launch", *WAVEGAN], MULTI_CPU, {}, ALONE),
-        ([BIN / "accelerate", "launch", *WAVEGAN], MULTI_CPU, {"LOCAL_RANK": "0"}, ALONE),
-        ([BIN / "accelerate", "launch", "--no_python", "bash", "SCRIPT"], MULTI_CPU, {}, ALONE),
-        ([BIN / "accelerate", "launch", *WAVEGAN], INDUCTOR, {}, "ACCELERATE_DYNAMO_BACKEND=INDUCTOR"),
-        ([BIN / "accelerate", "launch", *WAVEGAN], BF16, {}, "train.precision = fp32"),
+        ([ACCELERATE, "launch", *WAVEGAN], MULTI_CPU, {}, ALONE),
+        ([ACCELERATE, "launch", *WAVEGAN], MULTI_CPU, {"LOCAL_RANK": "0"}, ALONE),
+        ([ACCELERATE, "launch", "--no_python", "bash", "SCRIPT"], MULTI_CPU, {}, ALONE),
+        ([ACCELERATE, "launch", *WAVEGAN], INDUCTOR, {}, "ACCELERATE_DYNAMO_BACKEND=INDUCTOR"),
+        ([ACCELERATE, "launch", *WAVEGAN], BF16, {}, "train.precision = fp32"),
         ([*PYTHON, *WAVEGAN], "", {"WORLD_SIZE": "2"}, "unset WORLD_SIZE"),
         ([*PYTHON, *WAVEGAN], "", {"WORLD_SIZE": ""}, "WORLD_SIZE='' is not a number"),
         ([*PYTHON, *WAVEGAN], "", {"SLURM_STEP_NUM_TASKS": "2"}, "srun asked for 2 processes but 1 take part"),
@@ -85,7 +86,7 @@ def test_options_and_config_file_combine_as_in_accelerate(tmp_path, options, pro
 
 
 def test_torchrun_trains_with_the_processes_asked_for(tmp_path, config):
-    outcome = start([BIN / "torchrun", "--standalone", "--nproc_per_node", "2", *WAVEGAN], config, tmp_path)
+    outcome = start([str(BIN / "torchrun"), "--standalone", "--nproc_per_node", "2", *WAVEGAN], config, tmp_path)
     assert outcome.returncode == 0, outcome.stderr
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["world_size"] == 2
 
@@ -96,7 +97,7 @@ def test_tasks_of_srun_that_set_the_variables_of_torch_train_together(tmp_path, 
 
 
 def test_a_launch_of_one_process_trains_alone_beside_a_profile_that_it_does_not_read(tmp_path, config):
-    outcome = start([BIN / "accelerate", "launch", "--cpu", *WAVEGAN], config, tmp_path, MULTI_CPU)
+    outcome = start([ACCELERATE, "launch", "--cpu", *WAVEGAN], config, tmp_path, MULTI_CPU)
     assert outcome.returncode == 0, outcome.stderr
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["world_size"] == 1
 
@@ -104,9 +105,9 @@ def test_a_launch_of_one_process_trains_alone_beside_a_profile_that_it_does_not_
 @pytest.mark.parametrize(("rank", "missing"), [("0", "rank 1 is missing of the 2"), ("1", "rank 0 is missing of the 2")])
 def test_a_rank_that_waits_says_who_is_missing(tmp_path, config, rank, missing):
     left_over = {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    command = [*PYTHON, *WAVEGAN, "train", "--config", config, "--run-dir", tmp_path / "run"]
+    command = [*PYTHON, *WAVEGAN, "train", "--config", str(config), "--run-dir", str(tmp_path / "run")]
     with (tmp_path / "log").open("w") as log:
-        waiting = subprocess.Popen(list(map(str, command)), env=environment(**left_over), stderr=log, start_new_session=True)
+        waiting = subprocess.Popen(command, env=environment(**left_over), stderr=log, start_new_session=True)
     try:
         deadline = time.monotonic() + 120
         while missing not in (tmp_path / "log").read_text():
