@@ -17,10 +17,12 @@ FOUNDATION = {
     "config",
     "devices",
     "images",
+    "launcher",
     "launcher_files",
     "log",
     "processes",
     "provenance",
+    "rendezvous",
     "run_folder",
 }
 MAY_USE = {

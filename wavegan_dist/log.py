@@ -130,4 +130,5 @@ def _record_of(error: BaseException) -> logging.LogRecord:
 
 def launcher_rank() -> int:
     """Return the rank that the launcher gave this process in RANK; 0 without a launcher."""
-    return int(os.environ.get("RANK", "0"))
+    rank = os.environ.get("RANK", "0")
+    return int(rank) if rank.isdecimal() else 0

@@ -8,24 +8,24 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from itertools import pairwise
+from datetime import timedelta
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
-from pathlib import Path
 from typing import TypeAlias, TypeVar
 
-import psutil
 import torch
 import torch.distributed as dist
-import yaml
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
 from wavegan_dist.errors import UsageError, WaveganError, describe
+from wavegan_dist.launcher import requested_world_size, trains_on_cpu
+from wavegan_dist.rendezvous import report_missing_ranks
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Group: TypeAlias = PartialState | Accelerator  # a process group: both types give rank, world size and device
+JOIN_TIMEOUT = timedelta(minutes=30)  # PyTorch's own timeout of a process group
 LEAVE_TIMEOUT = 10.0  # seconds that `leave` waits for unfinished collectives
 
 
@@ -34,10 +34,13 @@ def join() -> PartialState:
 
     Raises:
         UsageError: the number of processes in the group is not the number that the launcher was asked to start.
+        WaveganError: the other processes did not join.
     """
+    requested, cpu = requested_world_size(), trains_on_cpu()
     # Without cpu=True, each rank of a machine without GPUs would form a separate group (accelerate 1.15).
-    group = PartialState(cpu=not torch.accelerator.is_available())
-    check_world_size(group.num_processes, *requested_world_size())
+    with report_missing_ranks(cpu, JOIN_TIMEOUT):
+        group = PartialState(cpu=cpu)
+    check_world_size(group.num_processes, *requested)
     return group
 
 
@@ -58,17 +61,6 @@ def leave() -> None:
         leaving = threading.Thread(target=end, daemon=True)
         leaving.start()
         leaving.join(LEAVE_TIMEOUT)
-
-
-def requested_world_size() -> tuple[int, str]:
-    """Return the number of processes that the launcher was asked to start, and where that number was found."""
-    if "WORLD_SIZE" in os.environ:
-        return int(os.environ["WORLD_SIZE"]), "WORLD_SIZE"
-    if (
-        tasks := int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))
-    ) > 1:  # otherwise each task of `srun` would form a separate group
-        return tasks, "srun"
-    return _accelerate_num_processes(), "accelerate launch"
 
 
 def check_world_size(world_size: int, requested: int, source: str) -> None:
@@ -156,24 +148,6 @@ def report_lost_ranks(group: Group) -> Iterator[None]:
             raise
         message = "another process of this run has ended or stopped answering; see its own error for the reason"
         raise WaveganError(message) from error
-
-
-def _accelerate_num_processes() -> int:
-    """Read the number from the command line or config file of a parent `accelerate launch`; 1 without such a parent.
-
-    `accelerate launch --cpu --num_processes 2` and MULTI_CPU profiles start a single process and set no environment variable
-    with the number (accelerate 1.15): only the parent's command line has it.
-    """
-    command = psutil.Process().parent()
-    words = command.cmdline() if command is not None else []
-    if "launch" not in words:
-        return 1
-    options = dict(pairwise(words)) | dict(word.split("=", 1) for word in words if "=" in word)
-    if count := options.get("--num_processes", options.get("--num-processes")):
-        return int(count)
-    if file := options.get("--config_file", options.get("--config-file")):
-        return int(yaml.safe_load(Path(file).read_text()).get("num_processes", 1))
-    return 1
 
 
 def cores() -> int:

@@ -16,8 +16,10 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from wavegan_dist.config import TrainConfig
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import user_cache
+from wavegan_dist.launcher import requested_world_size, trains_on_cpu
 from wavegan_dist.log import copied_to
-from wavegan_dist.processes import check_world_size, on_main, requested_world_size
+from wavegan_dist.processes import check_world_size, on_main
+from wavegan_dist.rendezvous import report_missing_ranks
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.train.precision import set_matmul_precision
 from wavegan_dist.train.zero_settings import check_strategy
@@ -25,6 +27,13 @@ from wavegan_dist.train.zero_settings import check_strategy
 # Longer than anything that one rank does while the others wait in a collective (a sample grid, a read from slow storage);
 # short enough that a hang does not waste much cluster time.
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+# With these, accelerate trains in ways that the engines of this package do not know.
+STRATEGIES = (
+    "ACCELERATE_USE_DEEPSPEED",
+    "ACCELERATE_USE_FSDP",
+    "ACCELERATE_USE_MEGATRON_LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG",
+)
 # Parameters of mallopt in glibc's malloc.h, and the largest value they take.
 M_TRIM_THRESHOLD, M_MMAP_MAX, INT_MAX = -1, -4, 2**31 - 1
 
@@ -34,19 +43,24 @@ def init_accelerator(train: TrainConfig) -> Accelerator:
 
     Raises:
         UsageError: the number of processes is not the requested one or does not divide the batch size, the launcher is
-            configured with its own strategy, or `train.strategy` or `train.compile` cannot run here.
+            configured with settings of its own, or `train.strategy` or `train.compile` cannot run here.
+        WaveganError: the other processes did not join.
     """
-    refuse_launcher_strategy()
+    refuse_launcher_settings(train)
+    requested = (train.world_size, "train.world_size") if train.world_size is not None else requested_world_size()
+    cpu = trains_on_cpu()
     # Buffers are equal on all ranks without a broadcast: batch statistics are synchronized, and spectral norm
     # computes the same from equal weights. Accelerate's only name for this option is deprecated since PyTorch 2.14.
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    # Without cpu=True, ranks that find no GPU would each train alone (accelerate 1.15).
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),
-        mixed_precision="no",  # the engines apply autocast themselves
-        kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT)],
-    )
+    with report_missing_ranks(cpu, COLLECTIVE_TIMEOUT):
+        # Without cpu=True, ranks that find no GPU would each train alone (accelerate 1.15).
+        accelerator = Accelerator(
+            cpu=cpu,
+            mixed_precision="no",  # the engines apply autocast themselves
+            kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT)],
+        )
+    check_world_size(accelerator.num_processes, *requested)
     check_batch_division(accelerator.num_processes, train)
     check_strategy(train, accelerator.num_processes)
     check_compile(train, accelerator.device)
@@ -57,9 +71,7 @@ def init_accelerator(train: TrainConfig) -> Accelerator:
 
 
 def check_batch_division(world_size: int, train: TrainConfig) -> None:
-    """Raise UsageError unless `world_size` is the requested one and divides the batch size into equal micro-batches."""
-    requested = (train.world_size, "train.world_size") if train.world_size is not None else requested_world_size()
-    check_world_size(world_size, *requested)
+    """Raise UsageError unless `world_size` divides the batch size into equal micro-batches."""
     if train.batch_size % (world_size * train.accumulation):
         micro_batches = f" in {train.accumulation} micro-batches each" if train.accumulation > 1 else ""
         raise UsageError(
@@ -100,14 +112,35 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_MMAP_MAX, 0)  # raising the mmap threshold instead is limited to 32 MiB
 
 
-def refuse_launcher_strategy() -> None:
-    """Raise UsageError if `accelerate launch` is configured for DeepSpeed or FSDP, which would train under plain DDP here."""
-    for variable in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
+def refuse_launcher_settings(train: TrainConfig) -> None:
+    """Raise UsageError if `accelerate launch` hands over a setting of training that this run would not honor.
+
+    docs/launching.md lists all fields of accelerate's config file. The variables are those that accelerate sets from them.
+    """
+    for variable in STRATEGIES:
         if os.environ.get(variable, "false").lower() in ("true", "1"):
             raise UsageError(
                 f"{variable} is set: the launcher's profile configures its own strategy; set distributed_type: MULTI_GPU there "
                 "(launchers/accelerate) and train.strategy=zero1, zero2 or zero3 for the run"
             )
+    backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")
+    if backend.lower() != "no":
+        raise UsageError(
+            f"ACCELERATE_DYNAMO_BACKEND={backend} is set: the launcher's profile compiles the model; launch with "
+            "--dynamo_backend no (in the profile: no dynamo_config) and set train.compile=default or graphs for the run"
+        )
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    if precision not in ("no", train.precision):
+        raise UsageError(
+            f"ACCELERATE_MIXED_PRECISION={precision} is set by the launcher, but train.precision = {train.precision}; "
+            "launch with --mixed_precision no, or set train.precision to the same"
+        )
+    steps = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    if steps not in ("1", str(train.accumulation)):
+        raise UsageError(
+            f"ACCELERATE_GRADIENT_ACCUMULATION_STEPS={steps} is set, but train.accumulation = {train.accumulation}; "
+            "unset the variable and set train.accumulation"
+        )
 
 
 @contextmanager

@@ -1,0 +1,106 @@
+"""The wait for the other ranks while a process group forms: says which ranks are missing, and why that may be."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from threading import Timer
+
+import torch.distributed as dist
+from accelerate.utils.environment import get_cpu_distributed_information
+from torch._C._distributed_c10d import TCPStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
+
+from wavegan_dist.errors import UsageError, WaveganError
+from wavegan_dist.log import log
+
+REPORT_AFTER = 10.0  # seconds
+NAMED = 8  # missing ranks that a message names
+
+
+class RollCall:
+    """The ranks that have started to join: each registers in the key-value store from which the process group forms."""
+
+    def __init__(self) -> None:
+        group = get_cpu_distributed_information()  # of any launcher that accelerate knows, on GPUs, too
+        self.rank, self.world_size = group.rank, group.world_size
+        self.address = os.environ.get("MASTER_ADDR", "")
+        self.port = int(os.environ.get("MASTER_PORT", "29500"))
+        self._store: Store | None = None
+
+    def register(self, timeout: timedelta) -> None:
+        """Connect to the store, which rank 0 or the agent of torchrun serves, and register this rank.
+
+        Raises:
+            RuntimeError: the store does not answer within `timeout`, or its port is in use.
+        """
+        serves = self.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+        # Multi-tenant: torch.distributed then uses the same server. Waiting for workers would count this client as a rank.
+        store = TCPStore(self.address, self.port, is_master=serves, timeout=timeout, wait_for_workers=False, multi_tenant=True)
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # the store of torchrun outlives a restart
+        self._store = PrefixStore(f"wavegan/{attempt}", store)
+        self._store.set(str(self.rank), socket.gethostname())
+
+    def describe(self) -> str:
+        """Return which ranks are missing, and why that may be."""
+        where = f"{self.address}:{self.port}"
+        missing = self._missing()
+        if not missing:
+            return (
+                f"all {self.world_size} processes have started but cannot connect to each other; check that the network lets "
+                "them, and which interface GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME names"
+            )
+        named = ", ".join(map(str, missing[:NAMED])) + (", ..." if len(missing) > NAMED else "")
+        ranks = f"rank {named} is" if len(missing) == 1 else f"{len(missing)} ranks ({named}) are"
+        return (
+            f"{ranks} missing of the {self.world_size} that WORLD_SIZE asks for: not started yet, ended, or unable to reach "
+            f"{where} (MASTER_ADDR:MASTER_PORT); if you did not start them, unset WORLD_SIZE, RANK and LOCAL_RANK"
+        )
+
+    def _missing(self) -> list[int]:
+        if self._store is None:
+            return [0]
+        try:
+            return [rank for rank in range(self.world_size) if not self._store.check([str(rank)])]
+        except RuntimeError:  # rank 0, which serves the store, has ended
+            return [0]
+
+
+@contextmanager
+def report_missing_ranks(cpu: bool, timeout: timedelta) -> Iterator[None]:
+    """Log a warning if joining the process group inside the block takes longer than REPORT_AFTER.
+
+    Args:
+        cpu: whether the processes use CPUs; accelerate decides by other variables then whether to form a group.
+        timeout: how long this rank waits for the store of the group.
+
+    Raises:
+        UsageError: the environment does not say where rank 0 is.
+        WaveganError: the group did not form.
+    """
+    roll_call = RollCall()
+    forms_group = roll_call.world_size > 1 and (cpu or "LOCAL_RANK" in os.environ)
+    if not forms_group or (dist.is_mpi_available() and cpu):  # MPI forms its groups without a store
+        yield
+        return
+    if not roll_call.address:
+        raise UsageError(
+            f"the launcher started {roll_call.world_size} processes, but MASTER_ADDR is not set; set it to the host name of "
+            "rank 0 (127.0.0.1 on one machine), or start the processes with accelerate launch or torchrun"
+        )
+    timer = Timer(REPORT_AFTER, _warn, [roll_call])
+    timer.daemon = True
+    timer.start()
+    try:
+        roll_call.register(timeout)
+        yield
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise WaveganError(f"the process group did not form ({reason}): {roll_call.describe()}") from error
+    finally:
+        timer.cancel()
+
+
+def _warn(roll_call: RollCall) -> None:
+    log.warning("still waiting after %.0f s: %s", REPORT_AFTER, roll_call.describe())
