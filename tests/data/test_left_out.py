@@ -52,7 +52,8 @@ def reds(folder: Path) -> list[int]:
     for number, shard in enumerate(index.shards):
         content = (folder / shard.file).read_bytes()
         for offset, size, _ in index.members[index.starts[number] : index.starts[number + 1]].tolist():
-            found.append(Image.open(io.BytesIO(content[offset : offset + size])).convert("RGB").getpixel((0, 0))[0])
+            pixels = np.asarray(Image.open(io.BytesIO(content[offset : offset + size])).convert("RGB"))
+            found.append(int(pixels[0, 0, 0]))
     return sorted(found)
 
 
