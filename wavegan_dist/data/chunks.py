@@ -16,7 +16,7 @@ from wavegan_dist import __version__
 from wavegan_dist.data.bands import BandStdAccumulator, BandSums
 from wavegan_dist.data.codec import decode, encode
 from wavegan_dist.data.left_out import LeftOut
-from wavegan_dist.data.sources import BadPictureError, Picture
+from wavegan_dist.data.picture import BadPictureError, Picture
 from wavegan_dist.errors import UsageError
 from wavegan_dist.files import atomic_file, locked
 

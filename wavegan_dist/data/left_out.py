@@ -9,6 +9,7 @@ from wavegan_dist.files import atomic_file, read_json_lines
 
 LEFT_OUT_FILE = "left_out.jsonl"
 REASONS_SHOWN = 10  # largest number of reasons in a summary
+NAME_SHOWN = 120  # largest number of characters of a file name in a summary
 
 HIDDEN = "hidden, or of macOS (__MACOSX)"
 NOT_REGULAR = "a link to nothing, a pipe, a socket or a device"
@@ -61,4 +62,5 @@ def summary(reasons: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _shown(name: str) -> str:
-    return name if name.isprintable() else ascii(name)  # a line break, or bytes that are not UTF-8
+    shown = name if name.isprintable() else ascii(name)[1:-1]  # a line break, or bytes that are not UTF-8
+    return shown if len(shown) <= NAME_SHOWN else f"{shown[: NAME_SHOWN // 2]}...{shown[-NAME_SHOWN // 2 :]}"

@@ -18,7 +18,8 @@ from wavegan_dist.data.chunks import Chunk, encode_chunk, split_into_chunks, wor
 from wavegan_dist.data.codec import ENCODINGS
 from wavegan_dist.data.index import Index, Members, Shard, save_members
 from wavegan_dist.data.left_out import LeftOut, by_reason, save_left_out, summary
-from wavegan_dist.data.sources import BadPictureError, list_pictures
+from wavegan_dist.data.picture import BadPictureError
+from wavegan_dist.data.sources import list_pictures
 from wavegan_dist.data.tars import read_at, write_tar
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import fsync, sha256
