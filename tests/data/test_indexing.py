@@ -114,7 +114,7 @@ def one_tar(folder: Path, files: dict[str, bytes]) -> Path:
         ({"a.png": image(0), "b.png": image(0, size=(64, 64))}, UsageError, r"b\.png in .* has another size .* --size N"),
         ({"a.png": image(0)[:20]}, WaveganError, r"a\.png in .* cannot be read as an image"),
         ({"a.png": image(0)[:60]}, WaveganError, r"image a of .*000\.tar cannot be decoded \(.*\); repair or remove it"),
-        ({"a.txt": b"hello"}, WaveganError, r"000\.tar holds no image; looked for \.png, \.jpg"),
+        ({"a.txt": b"hello"}, WaveganError, r"000\.tar holds no image, only 1 without an image .*\(\.txt\), such as a\.txt in"),
     ],
 )
 def test_images_that_cannot_be_trained_on_are_named(

@@ -59,7 +59,7 @@ def test_keys_are_those_of_webdataset(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", [(name, b"0") for name in names])
     dataset = webdataset.WebDataset([str(tmp_path / "a.tar")], shardshuffle=False)
     wanted = {(sample["__key__"], ending) for sample in dataset for ending in sample if not ending.startswith("__")}
-    assert {(member.key, member.extension) for member in walk(tmp_path / "a.tar")} == wanted
+    assert {(member.key, member.extension) for member in walk(tmp_path / "a.tar") if member.key} == wanted
 
 
 def test_a_label_may_lie_far_from_its_image(tmp_path: Path) -> None:

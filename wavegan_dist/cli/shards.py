@@ -3,10 +3,14 @@
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wavegan_dist.cli.arguments import JSON, png_file, positive, seed
 from wavegan_dist.cli.command import Command, argument
 from wavegan_dist.errors import WaveganError
+
+if TYPE_CHECKING:
+    from wavegan_dist.data import Index
 
 DATASET = argument("folder", type=Path, metavar="DIR", help="folder of the shards, or its index.json")
 WORKERS = argument("--workers", type=positive, metavar="N", help="worker processes (default: one per core)")
@@ -23,9 +27,10 @@ def _write(options: argparse.Namespace) -> None:
         patches=options.patches,
         encoding=options.encoding,
         labels=options.labels,
+        max_bad_fraction=options.max_bad_fraction,
         workers=options.workers or cores(),
     )
-    print(f"{options.out}: {index.count} images of {index.size} px in {len(index.shards)} shards")
+    _print_result(options.out, index, as_json=options.json)
 
 
 def _index(options: argparse.Namespace) -> None:
@@ -33,7 +38,23 @@ def _index(options: argparse.Namespace) -> None:
     from wavegan_dist.processes import cores
 
     index = index_shards(options.folder, workers=options.workers or cores())
-    print(f"{options.folder}: {index.count} images of {index.size} px in {len(index.shards)} shards")
+    _print_result(options.folder, index, as_json=options.json)
+
+
+def _print_result(folder: Path, index: "Index", *, as_json: bool) -> None:
+    """Print what a command wrote, and how many files it left out for each reason."""
+    from wavegan_dist.data import left_out_by_reason, summary
+
+    reasons = left_out_by_reason(index.folder)
+    if as_json:
+        counts = {"images": index.count, "size": index.size, "shards": len(index.shards)}
+        print(json.dumps(counts | {"digest": index.digest, "left_out": reasons}))
+        return
+    print(f"{folder}: {index.count} images of {index.size} px in {len(index.shards)} shards")
+    if reasons:
+        print(f"{folder}: left out {sum(entry['count'] for entry in reasons)} files, listed in {folder / 'left_out.jsonl'}:")
+    for line in summary(reasons):
+        print(f"  {line}")
 
 
 def _order(options: argparse.Namespace) -> None:
@@ -99,6 +120,14 @@ WRITE = Command(
         argument(
             "--labels", action="store_true", help="store class labels: from folder names, .cls members or dataset targets"
         ),
+        argument(
+            "--max-bad-fraction",
+            type=float,
+            default=0.0,
+            metavar="F",
+            help="largest fraction of the pictures to leave out because they cannot be decoded (default: 0)",
+        ),
+        JSON,
         WORKERS,
     ),
     run=_write,
@@ -108,7 +137,7 @@ INDEX = Command(
     help="index the tars of another tool",
     description="Write index.json and members.npy beside the WebDataset tars of another tool. The tars are not changed.",
     example="wavegan shards index data/imagenet64",
-    arguments=(argument("folder", type=Path, metavar="DIR", help="folder of the tars"), WORKERS),
+    arguments=(argument("folder", type=Path, metavar="DIR", help="folder of the tars"), JSON, WORKERS),
     run=_index,
 )
 ORDER = Command(

@@ -5,6 +5,7 @@ from wavegan_dist.data.error_log import DataError, DataErrorLog
 from wavegan_dist.data.index import Index
 from wavegan_dist.data.indexing import index_shards
 from wavegan_dist.data.keys import batch_keys
+from wavegan_dist.data.left_out import left_out_by_reason, summary
 from wavegan_dist.data.loader import epoch_keys, images_at, real_images, training_batches
 from wavegan_dist.data.read import check_present
 from wavegan_dist.data.verify import info, info_table, save_sheet, verify_shards
@@ -22,8 +23,10 @@ __all__ = [
     "index_shards",
     "info",
     "info_table",
+    "left_out_by_reason",
     "real_images",
     "save_sheet",
+    "summary",
     "training_batches",
     "verify_shards",
     "write_shards",

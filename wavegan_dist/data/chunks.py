@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from wavegan_dist import __version__
 from wavegan_dist.data.bands import BandStdAccumulator, BandSums
 from wavegan_dist.data.codec import decode, encode
-from wavegan_dist.data.sources import Picture
+from wavegan_dist.data.left_out import LeftOut
+from wavegan_dist.data.picture import BadPictureError, Picture
 from wavegan_dist.errors import UsageError
 from wavegan_dist.files import atomic_file, locked
 
@@ -24,10 +25,20 @@ MIN_PICTURES, MAX_PICTURES = 8, 256  # per chunk; the minimum is 1 where picture
 LOSSLESS = ("png", "webp")
 
 
+class EncodedChunk(NamedTuple):
+    """What PATH.npz of a chunk holds."""
+
+    ends: NDArray[np.int64]  # [images]: end offset of each image in PATH.bin
+    labels: NDArray[np.int64]  # [images]
+    sums: BandSums
+    bad: list[LeftOut]  # pictures that cannot be decoded
+    without_image: list[LeftOut]  # pictures that are smaller than a patch or flat
+
+
 class Chunk(NamedTuple):
     """Consecutive pictures of the source and the files of their encoded images.
 
-    PATH.bin holds the encoded images, one after another. PATH.npz holds their end offsets and labels and is written last.
+    PATH.bin holds the encoded images, one after another. PATH.npz holds an `EncodedChunk` and is written last.
     """
 
     path: Path
@@ -40,10 +51,17 @@ class Chunk(NamedTuple):
         """Whether an earlier run has already encoded this chunk: PATH.npz, which is written last, exists."""
         return self.path.with_suffix(".npz").exists()
 
-    def read(self) -> tuple[NDArray[np.int64], NDArray[np.int64], BandSums]:
-        """Read the end offset of each image in PATH.bin [images], its label [images], and the band sums of the chunk."""
+    def read(self) -> EncodedChunk:
+        """Read the result of `encode_chunk`."""
         with np.load(self.path.with_suffix(".npz"), allow_pickle=False) as file:
-            return file["ends"], file["labels"], file["sums"]
+            bad, small = json.loads(str(file["left_out"]))
+            return EncodedChunk(
+                file["ends"],
+                file["labels"],
+                file["sums"],
+                [LeftOut(*entry) for entry in bad],
+                [LeftOut(*entry) for entry in small],
+            )
 
 
 @contextmanager
@@ -98,23 +116,39 @@ def split_into_chunks(pictures: Sequence[Picture], work: Path, size: int, encodi
     return [Chunk(work / _hash(group, size, encoding), size, encoding, group) for group in groups]
 
 
-def encode_chunk(chunk: Chunk) -> None:
+def encode_chunk(chunk: Chunk) -> list[LeftOut]:
     """Encode the images of a chunk and write its files.
 
+    Returns:
+        The pictures that cannot be decoded.
+
     Raises:
-        WaveganError: a picture cannot be decoded; the message names it.
+        OSError: a file cannot be read or written.
     """
     ends, labels, bands = [0], [], BandStdAccumulator()
+    bad, without_image = list[LeftOut](), list[LeftOut]()
     with atomic_file(chunk.path.with_suffix(".bin"), "wb") as file:
         for picture in chunk.pictures:
-            for image in picture.images(chunk.size):
+            before = len(ends)
+            try:
+                images = picture.images(chunk.size)
+            except BadPictureError as error:
+                bad.append(LeftOut(error.name, "cannot be decoded", detail=error.reason))
+                continue
+            for image in images:
                 content = encode(image, chunk.encoding)
                 file.write(content)
                 ends.append(ends[-1] + len(content))
                 labels.append(picture.label)
                 bands.add(image if chunk.encoding in LOSSLESS else decode(content, chunk.size))
+            if len(ends) == before:
+                without_image.append(LeftOut(picture.name, f"without a patch: smaller than {chunk.size} px, or flat"))
+    left_out = np.array(json.dumps([bad, without_image]))
     with atomic_file(chunk.path.with_suffix(".npz"), "wb") as file:
-        np.savez(file, ends=np.array(ends[1:], np.int64), labels=np.array(labels, np.int64), sums=bands.sums())
+        np.savez(
+            file, ends=np.array(ends[1:], np.int64), labels=np.array(labels, np.int64), sums=bands.sums(), left_out=left_out
+        )
+    return bad
 
 
 def _hash(pictures: Sequence[Picture], size: int, encoding: str) -> str:

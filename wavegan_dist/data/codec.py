@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from imagecodecs import png_decode, webp_decode
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from simplejpeg import decode_jpeg
 
+from wavegan_dist.data.formats import HEAD_BYTES, describe_content
 from wavegan_dist.errors import WaveganError
 
 # Arguments of Pillow's `save` for each encoding. JPEG keeps color at full resolution; PNG and WebP are lossless.
@@ -129,4 +130,5 @@ def _reason(content: bytes, out_hwc: NDArray[np.uint8], error: Exception) -> str
         height, width = out_hwc.shape[:2]
     if (height, width) != out_hwc.shape[:2]:
         return f"is {width}x{height} px but the index says {out_hwc.shape[1]}x{out_hwc.shape[0]}"
-    return f"cannot be decoded ({' '.join(str(error).split())})"
+    detail = describe_content(content[:HEAD_BYTES]) if isinstance(error, UnidentifiedImageError) else str(error)
+    return f"cannot be decoded ({' '.join(detail.split())})"

@@ -99,7 +99,11 @@ class Index(IndexModel):
         try:
             content = storage.read(name)
         except OSError as error:
-            raise UsageError(f"cannot read the index {path}: {error.strerror}; write it with `wavegan shards write`") from error
+            folder = Path(storage.base)
+            command = f"index {folder}" if any(folder.glob("*.tar")) else "write"
+            raise UsageError(
+                f"cannot read the index {path}: {error.strerror}; write it with `wavegan shards {command}`"
+            ) from error
         index = INDEX.validate(cls, INDEX.parse(content, path), path)
         index._storage = storage
         return index

@@ -12,22 +12,25 @@ from wavegan_dist.config import RESOLUTIONS
 from wavegan_dist.counted import rng_at
 from wavegan_dist.data.bands import BandStdAccumulator, BandSums, band_std
 from wavegan_dist.data.codec import DecodeError, decode
+from wavegan_dist.data.folders import COMPRESSED, reason_without_picture, tars_in
 from wavegan_dist.data.index import Index, Members, Shard, save_members
+from wavegan_dist.data.left_out import LeftOut, by_reason, save_left_out, summary
 from wavegan_dist.data.pixels import open_picture
-from wavegan_dist.data.tars import Member, key_at, pair_labels, read_at, walk
+from wavegan_dist.data.tars import Member, pair_labels, read_at, unused_members, walk
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import sha256
 from wavegan_dist.processes import parallel_map
 
-# File extensions that training reads, and the name of each encoding in the index.
-TRAINING_ENCODINGS = {"png": "png", "jpg": "jpg", "jpeg": "jpg", "webp": "webp"}
+# File extensions that training reads.
+TRAINING_EXTENSIONS = ("png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp")
+_ENCODINGS = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "WEBP": "webp"}  # of Pillow's formats: names in the index
 BAND_STD_IMAGES = 10_000  # number of randomly drawn images from which the standard deviations of the bands are estimated
 
 
 def index_shards(folder: Path, *, workers: int = 1) -> Index:
     """Write index.json and members.npy for the tars of a folder, replacing existing ones.
 
-    Members other than images and their labels (KEY.cls) are ignored.
+    `left_out.jsonl` lists all members other than images and their labels (KEY.cls), and all other files in the folder.
 
     Args:
         folder: the folder of the tars.
@@ -40,9 +43,8 @@ def index_shards(folder: Path, *, workers: int = 1) -> Index:
             number; or an image has no readable header or, if drawn for the statistics of the wavelet bands, cannot be decoded.
             The message names the tar or the image.
     """
-    paths = sorted(folder.glob("*.tar"))
-    if not paths:
-        raise UsageError(f"{folder} holds no .tar; give the folder of the shards, or make some with `wavegan shards write`")
+    left_out: list[LeftOut] = []
+    paths = _tars(folder, left_out)
     scans = list(tqdm(parallel_map(_scan, paths, workers), "index", len(paths), unit="shard", disable=None))
     size = scans[0].size
     for path, scan in zip(paths, scans, strict=True):
@@ -58,8 +60,30 @@ def index_shards(folder: Path, *, workers: int = 1) -> Index:
         members_sha256=save_members(members, folder),
         shards=[scan.shard for scan in scans],
     )
+    save_left_out(folder, [*left_out, *(entry for scan in scans for entry in scan.left_out)])
     index.save(folder)
     return Index.load(folder)
+
+
+def _tars(folder: Path, left_out: list[LeftOut]) -> list[Path]:
+    """List the tars of a folder; its other files are appended to `left_out`."""
+    if not folder.exists():
+        raise UsageError(f"{folder} does not exist; give the folder of the shards")
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is a file; give the folder of the shards, such as {folder.parent}")
+    paths = tars_in(folder, left_out)
+    if not paths:
+        raise UsageError(f"{folder} holds no .tar; {_advice_without_tars(folder)}")
+    return paths
+
+
+def _advice_without_tars(folder: Path) -> str:
+    names = [path.name for path in sorted(folder.iterdir())]
+    if compressed := [name for name in names if reason_without_picture(name) == COMPRESSED]:
+        return f"decompress the tars first, such as {compressed[0]}"
+    if nested := sorted(folder.glob("*/*.tar")):
+        return f"give the folder that holds the tars, such as {nested[0].parent}"
+    return "give the folder of the shards, or make some with `wavegan shards write`"
 
 
 class _ShardScan(NamedTuple):
@@ -69,6 +93,7 @@ class _ShardScan(NamedTuple):
     members: Members
     size: int  # of its images, in pixels
     encodings: set[str]
+    left_out: list[LeftOut]
 
 
 class _DrawnImages(NamedTuple):
@@ -80,29 +105,40 @@ class _DrawnImages(NamedTuple):
 
 
 def _scan(path: Path) -> _ShardScan:
-    samples = pair_labels(path, walk(path), TRAINING_ENCODINGS)
+    members = list(walk(path))
+    samples = pair_labels(path, members, TRAINING_EXTENSIONS)
+    left_out = unused_members(path, members, samples, TRAINING_EXTENSIONS)
     if not samples:
-        extensions = ", ".join(f".{extension}" for extension in TRAINING_ENCODINGS)
-        raise WaveganError(f"{path} holds no image; looked for {extensions}; move it elsewhere")
-    size = _image_size(path, samples[0].image)
+        found = "; ".join(summary(by_reason(left_out)))
+        raise WaveganError(f"{path} holds no image, only {found}; convert the images or move the tar elsewhere")
+    encodings = set()
+    size, _ = _image_header(path, samples[0].image)
     for image, _ in samples:
-        if _image_size(path, image) != size:
+        side, encoding = _image_header(path, image)
+        encodings.add(encoding)
+        if side != size:
             raise UsageError(f"{image.name} in {path} has another size than the images before it; {_advice(path)}")
     shard = Shard(file=path.name, images=len(samples), bytes=path.stat().st_size, sha256=sha256(path))
     rows = np.array([(image.offset, image.size, label) for image, label in samples], dtype=np.int64)
-    return _ShardScan(shard, rows, size, {TRAINING_ENCODINGS[image.extension] for image, _ in samples})
+    return _ShardScan(shard, rows, size, encodings, left_out)
 
 
-def _image_size(path: Path, image: Member) -> int:
-    """Read the side of a square image, in pixels, from its header."""
+def _image_header(path: Path, image: Member) -> tuple[int, str]:
+    """Read the side of a square image, in pixels, and its encoding from its header."""
     try:
-        width, height = open_picture(read_at(path, image.offset, image.size)).size
+        picture = open_picture(read_at(path, image.offset, image.size))
     except Exception as error:  # Pillow raises exceptions of almost any type on broken bytes
         raise WaveganError(f"{image.name} in {path} cannot be read as an image ({error}); repair or remove it") from error
+    width, height = picture.size
+    if picture.format not in _ENCODINGS:
+        raise UsageError(
+            f"{image.name} in {path} is a {picture.format} despite its name, and training reads PNG, JPEG and WebP; "
+            f"{_advice(path)}"
+        )
     if width != height or width not in RESOLUTIONS:
         sizes = ", ".join(map(str, RESOLUTIONS))
         raise UsageError(f"{image.name} in {path} is {width}x{height} px, not square with a side of {sizes}; {_advice(path)}")
-    return width
+    return width, _ENCODINGS[picture.format]
 
 
 def _advice(path: Path) -> str:
@@ -127,6 +163,6 @@ def _shard_band_sums(images: _DrawnImages) -> BandSums:
         try:
             bands.add(decode(read_at(images.path, offset, size), images.size))
         except DecodeError as error:
-            key = key_at(images.path, offset)
+            key = next(member.key for member in walk(images.path) if member.offset == offset)
             raise WaveganError(f"image {key} of {images.path} {error.reason}; repair or remove it") from error
     return bands.sums()

@@ -6,7 +6,9 @@ from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from wavegan_dist.data.formats import HEAD_BYTES, describe_content, formats
 
 Pixels = NDArray[np.uint8]
 
@@ -19,12 +21,16 @@ def open_picture(content: bytes) -> Image.Image:
     """Open an encoded picture without decoding its pixels.
 
     Raises:
+        ValueError: Pillow does not recognize the bytes as a picture of one of `formats`; the message says what they are.
         Exception: of almost any type, from Pillow, if the bytes are broken.
         Image.DecompressionBombWarning: the picture has more pixels than Pillow's limit; Pillow alone would only warn.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(BytesIO(content))
+        try:
+            return Image.open(BytesIO(content), formats=formats())
+        except UnidentifiedImageError as error:
+            raise ValueError(describe_content(content[:HEAD_BYTES])) from error
 
 
 def center_crop(image: Image.Image, size: int) -> Pixels:

@@ -2,7 +2,8 @@
 
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from stat import S_IFMT, S_IFREG
@@ -10,49 +11,30 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from wavegan_dist.data.codec import to_rgb
 from wavegan_dist.data.embedded import embedded_pictures
-from wavegan_dist.data.pixels import Pixels, center_crop, open_picture, patches
-from wavegan_dist.data.tars import Sample, pair_labels, read_at, refuse_unsafe, walk
+from wavegan_dist.data.folders import files_in, head_of, is_hidden, select_pictures, tars_in
+from wavegan_dist.data.formats import HEAD_BYTES, compression, picture_extensions
+from wavegan_dist.data.left_out import HIDDEN, LeftOut, by_reason, summary
+from wavegan_dist.data.picture import Picture
+from wavegan_dist.data.pixels import open_picture
+from wavegan_dist.data.tars import Sample, pair_labels, read_at, refuse_unsafe, unused_members, walk
 from wavegan_dist.errors import UsageError, WaveganError
 
 EMBEDDED = "embedded"
 TORCHVISION = "torchvision:"
-EXTENSIONS = ("png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff")
 MAX_FILE_BYTES = 2**30  # a larger file is not a picture
 
 
-class Picture(NamedTuple):
-    """One picture of a source; its file is opened by `load` only."""
-
-    name: str  # for error messages
-    fingerprint: str  # changes if the content may have changed
-    label: int  # -1 if the picture has none
-    stride: int  # of the patches to cut, in pixels; 0 crops and resizes the picture instead
-    load: Callable[[], Image.Image]
-
-    def images(self, size: int) -> list[Pixels] | Iterator[Pixels]:
-        """Decode the picture and make its images, each uint8 RGB [size, size, 3].
-
-        Raises:
-            WaveganError: the picture cannot be decoded; the message names it.
-        """
-        try:
-            image = to_rgb(self.load())
-        except Exception as error:  # Pillow's decoders raise almost anything on a broken file
-            raise WaveganError(f"{self.name} cannot be read as an image ({error}); repair or remove it") from error
-        return patches(image, size, self.stride) if self.stride else [center_crop(image, size)]
-
-
 class Listing(NamedTuple):
-    """The pictures of a source, in a reproducible order."""
+    """The pictures of a source, in a reproducible order, and all other files that it holds."""
 
     pictures: list[Picture]
     classes: list[str]  # names of the labels 0, 1, ...; empty if unknown
+    left_out: Sequence[LeftOut] = ()
 
 
 def list_pictures(source: str, size: int, *, cut_patches: bool, labels: bool) -> Listing:
-    """List the pictures of a source without opening them. Hidden files are skipped.
+    """List the pictures of a source without decoding them. Hidden files are left out.
 
     Args:
         source: a folder, searched with its subfolders; a folder that holds *.tar; a .zip; "torchvision:CLASS:FOLDER" for the
@@ -65,6 +47,7 @@ def list_pictures(source: str, size: int, *, cut_patches: bool, labels: bool) ->
     Raises:
         UsageError: the source does not exist, or has no pictures or no labels.
         WaveganError: an archive is damaged or unsafe; see `refuse_unsafe`.
+        OSError: a file or folder cannot be read.
     """
     stride = size // 2 if cut_patches else 0
     path = Path(source)
@@ -74,16 +57,33 @@ def list_pictures(source: str, size: int, *, cut_patches: bool, labels: bool) ->
         listing = _torchvision(source, stride, labels)
     elif zipfile.is_zipfile(path):
         listing = _zip(path, stride, labels)
-    elif path.is_dir() and any(path.glob("*.tar")):
-        listing = _tars(sorted(path.glob("*.tar")), stride, labels)
     elif path.is_dir():
-        listing = _folder(path, stride, labels)
+        left_out: list[LeftOut] = []
+        tars = tars_in(path, left_out)
+        listing = _tars(tars, stride, labels, left_out) if tars else _folder(path, stride, labels)
     else:
-        raise UsageError(f"{source} is neither a folder nor a zip; give one, torchvision:CLASS:FOLDER or '{EMBEDDED}'")
+        raise UsageError(f"{source} {_not_a_source(path)}")
     if not listing.pictures:
-        extensions = ", ".join(f".{extension}" for extension in EXTENSIONS)
-        raise UsageError(f"{source} holds no pictures; searched it and its subfolders for {extensions}")
+        found = "; ".join(summary(by_reason(listing.left_out)))
+        raise UsageError(f"{source} holds no pictures{f', only {found}' if found else ' and no other files'}")
     return listing
+
+
+def _not_a_source(path: Path) -> str:
+    """Say why a path that is neither a folder nor a whole zip cannot be read, and what to give instead."""
+    sources = f"give a folder, a zip, torchvision:CLASS:FOLDER or '{EMBEDDED}'"
+    if not path.exists():
+        if set(path.name) & set("{}*?[]"):
+            return f"is a pattern, and no file has this name; give the folder of the tars, {path.parent}"
+        return f"does not exist; {sources}"
+    kind = compression(head_of(path))
+    if kind == "zip":
+        return "is a damaged or incomplete zip; copy it again"
+    if path.name.endswith(".tar"):
+        return f"is a single tar; give a folder that holds it, such as {path.parent}"
+    if kind:
+        return f"is a {kind} file; unpack it and give the folder"
+    return f"is a single file, and not a zip; {sources}"
 
 
 def _embedded(size: int, labels: bool) -> Listing:
@@ -93,10 +93,11 @@ def _embedded(size: int, labels: bool) -> Listing:
 
 
 def _folder(folder: Path, stride: int, labels: bool) -> Listing:
-    names = _visible(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+    left_out: list[LeftOut] = []
+    names = list(select_pictures(files_in(folder, left_out), str(folder), lambda name: head_of(folder / name), left_out))
     picture_labels, classes = _class_labels(names, str(folder)) if labels else ([-1] * len(names), [])
     pictures = [_file_picture(folder / name, label, stride) for name, label in zip(names, picture_labels, strict=True)]
-    return Listing(pictures, classes)
+    return Listing(pictures, classes, left_out)
 
 
 def _file_picture(path: Path, label: int, stride: int) -> Picture:
@@ -112,10 +113,21 @@ def _zip(path: Path, stride: int, labels: bool) -> Listing:
             if entry.filename in entries:
                 raise WaveganError(f"{path} holds {entry.filename} twice; write the zip again")
             entries[entry.filename] = entry
-    names = _visible(name for name in entries if not name.startswith("__MACOSX/"))
+    visible = [name for name in entries if not any(map(is_hidden, PurePosixPath(name).parts))]
+    left_out = [LeftOut(f"{path}/{name}", HIDDEN) for name in entries if name not in set(visible)]
+    visible.sort(key=lambda name: PurePosixPath(name).parts)
+    names = list(select_pictures(visible, str(path), partial(_zip_head, path), left_out))
     picture_labels, classes = _class_labels(names, str(path)) if labels else ([-1] * len(names), [])
     pictures = [_zip_picture(path, entries[name], label, stride) for name, label in zip(names, picture_labels, strict=True)]
-    return Listing(pictures, classes)
+    return Listing(pictures, classes, left_out)
+
+
+def _zip_head(path: Path, name: str) -> bytes:
+    try:
+        with _archive(path).open(name) as file:
+            return file.read(HEAD_BYTES)
+    except (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:  # encrypted, for example
+        raise WaveganError(f"{name} in {path} cannot be read ({error}); unpack the zip and give the folder") from error
 
 
 def _zip_picture(path: Path, entry: zipfile.ZipInfo, label: int, stride: int) -> Picture:
@@ -123,15 +135,18 @@ def _zip_picture(path: Path, entry: zipfile.ZipInfo, label: int, stride: int) ->
     return Picture(name, fingerprint, label, stride, partial(_read_zip_member, path, entry.filename))
 
 
-def _tars(paths: Sequence[Path], stride: int, labels: bool) -> Listing:
-    pictures = []
+def _tars(paths: Sequence[Path], stride: int, labels: bool, left_out: list[LeftOut]) -> Listing:
+    """List the images in tars; files that are not read are appended to `left_out`."""
+    pictures, extensions = [], picture_extensions()
     for path in paths:
-        fingerprint = _fingerprint(path)
-        for sample in pair_labels(path, walk(path), EXTENSIONS):
+        fingerprint, members = _fingerprint(path), list(walk(path))
+        samples = pair_labels(path, members, extensions)
+        left_out += unused_members(path, members, samples, extensions)
+        for sample in samples:
             if labels and sample.label < 0:
                 raise UsageError(f"{sample.image.name} in {path} has no .cls member; omit --labels")
             pictures.append(_tar_picture(path, fingerprint, sample, stride, labels))
-    return Listing(pictures, [])
+    return Listing(pictures, [], left_out)
 
 
 def _tar_picture(path: Path, fingerprint: str, sample: Sample, stride: int, labels: bool) -> Picture:
@@ -154,12 +169,6 @@ def _torchvision(source: str, stride: int, labels: bool) -> Listing:
         ],
         list(map(str, getattr(data, "classes", []))) if labels else [],
     )
-
-
-def _visible(names: Iterator[str]) -> list[str]:
-    """Sort the names that have an image extension and no hidden part."""
-    paths = [PurePosixPath(name) for name in names if name.lower().endswith(tuple(f".{kind}" for kind in EXTENSIONS))]
-    return [str(path) for path in sorted(paths, key=lambda path: path.parts) if not any(part[0] == "." for part in path.parts)]
 
 
 def _class_labels(names: Sequence[str], source: str) -> tuple[list[int], list[str]]:

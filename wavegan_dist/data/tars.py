@@ -2,17 +2,24 @@
 
 import re
 import tarfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from wavegan_dist.data.formats import HEAD_BYTES, compression, describe_content, is_lfs_pointer, picture_extensions
+from wavegan_dist.data.left_out import HIDDEN, LeftOut
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import atomic_file
 
 BLOCK = tarfile.BLOCKSIZE
 EXTENDED_TYPES = (b"x", b"g", b"L", b"K")  # types of PAX and GNU headers that hold a long name for the header after them
 MAX_EXTENDED_BLOCKS = 64  # largest content of such a header
+
+COMPANION = "beside an image of the same key"
+WITHOUT_IMAGE = "without an image of the same key"
+NO_EXTENSION = "without an extension, which WebDataset does not read"
+DOTTED = "with a dot before the extension of a picture: WebDataset ends the key at the first dot; rename them in the tar"
 
 _NAME = re.compile(r"((?:.*/|)[^./]+)[.]([^/]*)")  # WebDataset's rule: the key ends at the first dot of the file name
 
@@ -21,8 +28,8 @@ class Member(NamedTuple):
     """A file in a tar."""
 
     name: str  # `key`.`extension`
-    key: str
-    extension: str  # in lower case
+    key: str  # empty if WebDataset does not read the member: its base name has no extension, or nothing before it
+    extension: str  # in lower case; empty if the key is
     offset: int  # of the content in the tar, in bytes
     size: int  # of the content, in bytes
 
@@ -53,24 +60,24 @@ def write_tar(path: Path, files: Iterable[tuple[str, bytes]]) -> list[tuple[str,
 def walk(path: Path) -> Iterator[Member]:
     """Yield the files of a tar in order, from the headers alone.
 
-    Skips folders, and files that WebDataset does not read because their base names have no extension or nothing before it.
-
     Raises:
         WaveganError: a member is a link, a device, a sparse file or has a name that is absolute or contains `..`; or, after
-            all complete members have been yielded, the tar is damaged or cut short, where tarfile itself would just end.
+            all complete members have been yielded, the tar is damaged or cut short, or another tar follows its end, where
+            tarfile itself would just end.
     """
     with path.open("rb") as file:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 for header in tar:
                     if not header.isdir():
-                        yield from _member(path, header)
+                        yield _member(path, header)
                 end = tar.offset
         except (tarfile.TarError, EOFError, ValueError) as error:
-            raise WaveganError(f"{path} is not a complete tar ({error}); copy or write it again") from error
+            raise WaveganError(f"{path} {_not_a_tar(path, error)}") from error
         file.seek(end)
         if file.read(BLOCK) != bytes(BLOCK):
             raise WaveganError(f"{path} is damaged or cut short at byte {end:,}; copy or write it again")
+        _refuse_second_tar(path, file)
 
 
 def pair_labels(path: Path, members: Iterable[Member], extensions: Collection[str]) -> list[Sample]:
@@ -95,6 +102,33 @@ def pair_labels(path: Path, members: Iterable[Member], extensions: Collection[st
             group[member.key] = member
     with path.open("rb") as file:
         return [Sample(image, _label(path, file, labels[key]) if key in labels else -1) for key, image in images.items()]
+
+
+def unused_members(
+    path: Path, members: Sequence[Member], samples: Sequence[Sample], extensions: Collection[str]
+) -> list[LeftOut]:
+    """List the members that are neither an image of `samples` nor its label, with the reason.
+
+    Members that cannot be images, such as captions, are counted in one entry for each reason.
+
+    Args:
+        path: the tar.
+        members: all its members, from `walk`.
+        samples: the result of `pair_labels`.
+        extensions: extensions of images that `pair_labels` selected by.
+    """
+    if not members:
+        return [LeftOut(str(path), "an empty tar")]
+    keys = {sample.image.key for sample in samples}
+    listed, counted = [], dict[str, list[str]]()
+    for member in members:
+        used = member.key in keys and member.extension in (*extensions, "cls")
+        if reason := None if used else _unread_image(member):
+            listed.append(LeftOut(f"{member.name} in {path}", reason))
+        elif not used:
+            reason = COMPANION if member.key in keys else WITHOUT_IMAGE
+            counted.setdefault(f"{reason} (.{member.extension.rpartition('.')[2]})", []).append(member.name)
+    return listed + [LeftOut(f"{names[0]} in {path}", reason, len(names)) for reason, names in counted.items()]
 
 
 def read_at(path: Path, offset: int, size: int) -> bytes:
@@ -143,6 +177,18 @@ def refuse_unsafe(description: str, name: str, *, regular: bool) -> None:
         raise WaveganError(f"{description} leads out of the archive, which is refused; pack it under a plain relative name")
 
 
+def _unread_image(member: Member) -> str | None:
+    """Say why a member that may well be an image is not read; None if nothing suggests that it is an image."""
+    if member.name.rpartition("/")[2].startswith("."):
+        return HIDDEN
+    if not member.key:
+        return NO_EXTENSION
+    dotted, _, last = member.extension.rpartition(".")
+    if last in picture_extensions():
+        return DOTTED if dotted else f"of a format that training does not read (.{last}); convert with `wavegan shards write`"
+    return None
+
+
 def _label(path: Path, file: BinaryIO, member: Member) -> int:
     file.seek(member.offset)
     text = file.read(min(member.size, 20)).strip()
@@ -153,10 +199,37 @@ def _label(path: Path, file: BinaryIO, member: Member) -> int:
     return int(text)
 
 
-def _member(path: Path, header: tarfile.TarInfo) -> Iterator[Member]:
+def _member(path: Path, header: tarfile.TarInfo) -> Member:
     refuse_unsafe(f"{header.name} in {path}", header.name, regular=header.isreg() and not header.issparse())
-    if match := _NAME.fullmatch(header.name):
-        yield Member(header.name, match[1], match[2].lower(), header.offset_data, header.size)
+    match = _NAME.fullmatch(header.name)
+    key, extension = (match[1], match[2].lower()) if match else ("", "")
+    return Member(header.name, key, extension, header.offset_data, header.size)
+
+
+def _not_a_tar(path: Path, error: Exception) -> str:
+    """Say what a file is that tarfile cannot read, and what to do about it."""
+    head = read_at(path, 0, HEAD_BYTES)
+    if kind := compression(head):
+        return f"is a {kind} file despite its name; decompress it to a plain tar"
+    if is_lfs_pointer(head):
+        return f"is not a tar: {describe_content(head)}"
+    if path.stat().st_size >= BLOCK and read_at(path, 257, 5) != b"ustar":
+        return f"is not a tar and begins with {head[:16]!r}; copy it again or move it elsewhere"
+    return f"is not a complete tar ({error}); copy or write it again"
+
+
+def _refuse_second_tar(path: Path, file: BinaryIO) -> None:
+    """Raise WaveganError if the rest of a file, after the end of its tar, holds a header of another tar."""
+    while block := file.read(BLOCK):
+        if block != bytes(len(block)):
+            try:
+                tarfile.TarInfo.frombuf(block, "utf-8", "replace")
+            except tarfile.HeaderError:
+                return
+            raise WaveganError(
+                f"{path} holds another tar from byte {file.tell() - BLOCK:,} on, which is never read (two joined by `cat`?); "
+                "unpack it with `tar --ignore-zeros -x` and pack it again"
+            )
 
 
 def _extended_header_before(file: BinaryIO, header: int) -> int | None:

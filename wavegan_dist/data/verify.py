@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from wavegan_dist.data.folders import is_hidden
 from wavegan_dist.data.index import MEMBERS_FILE, Index, Members, Shard
-from wavegan_dist.data.indexing import TRAINING_ENCODINGS
+from wavegan_dist.data.indexing import TRAINING_EXTENSIONS
+from wavegan_dist.data.left_out import left_out_by_reason, summary
 from wavegan_dist.data.loader import real_images
 from wavegan_dist.data.tars import Member, key_at, pair_labels, walk
 from wavegan_dist.errors import UsageError, WaveganError
@@ -16,10 +18,13 @@ from wavegan_dist.images import save_grid
 from wavegan_dist.processes import parallel_map
 
 SHEET_IMAGES = 64
+_UNKNOWN_ADVICE = "move it elsewhere, or index the folder again with `wavegan shards index`"
 
 
 def verify_shards(path: Path, *, workers: int = 1) -> list[str]:
     """Check a local dataset against its index: every shard's size and digest, and the position and label of every image.
+
+    A tar in the folder that the index does not list is a problem, too.
 
     Args:
         path: the folder of the shards or its index.json.
@@ -44,13 +49,26 @@ def verify_shards(path: Path, *, workers: int = 1) -> list[str]:
     jobs = [
         _ShardCheck(index.folder / shard.file, shard, rows) for shard, rows in zip(index.shards, rows_of_shards, strict=True)
     ]
+    problems += [f"{name}: not in the index, so training does not read it; {_UNKNOWN_ADVICE}" for name in unknown_tars(index)]
     results = tqdm(parallel_map(_problems, jobs, workers), "verify", len(jobs), unit="shard", disable=None)
     return problems + [f"{job.shard.file}: {problem}" for job, lines in zip(jobs, results, strict=True) for problem in lines]
 
 
+def unknown_tars(index: Index) -> list[str]:
+    """List the tars in the folder of a local dataset that its index does not know."""
+    tars = {path.name for path in index.folder.glob("*.tar") if not is_hidden(path.name)}
+    return sorted(tars - {shard.file for shard in index.shards})
+
+
 def info(index: Index) -> dict[str, Any]:
-    """Return what `wavegan shards info --json` prints: the content of index.json, the total size in bytes and the digest."""
-    return index.model_dump() | {"bytes": sum(shard.bytes for shard in index.shards), "digest": index.digest}
+    """Return what `wavegan shards info --json` prints: the content of index.json, the total size in bytes, the digest, the
+    number of files of the source that are not in the dataset by reason, and the tars that the index does not know."""
+    return index.model_dump() | {
+        "bytes": sum(shard.bytes for shard in index.shards),
+        "digest": index.digest,
+        "left_out": left_out_by_reason(index.folder),
+        "unknown_tars": unknown_tars(index),
+    }
 
 
 def info_table(index: Index) -> str:
@@ -66,7 +84,9 @@ def info_table(index: Index) -> str:
         f"{'shard':<20} {'images':>8} {'bytes':>14}  sha256",
     )
     rows = [f"{shard.file:<20} {shard.images:>8,} {shard.bytes:>14,}  {shard.sha256[:16]}" for shard in index.shards]
-    return "\n".join((*head, *rows))
+    notes = [f"left out: {line}" for line in summary(left_out_by_reason(index.folder))]
+    notes += [f"not in the index: {name}; {_UNKNOWN_ADVICE}" for name in unknown_tars(index)]
+    return "\n".join((*head, *rows, *notes))
 
 
 def save_sheet(index: Index, path: Path) -> None:
@@ -114,7 +134,7 @@ def _content_problems(job: _ShardCheck, size: int) -> list[str]:
     except WaveganError as error:
         problems.append(str(error))
     try:
-        samples = pair_labels(job.path, complete, TRAINING_ENCODINGS)
+        samples = pair_labels(job.path, complete, TRAINING_EXTENSIONS)
     except WaveganError as error:
         return [*problems, str(error)]
     if len(samples) != job.shard.images:

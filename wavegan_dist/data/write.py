@@ -17,9 +17,11 @@ from wavegan_dist.data.bands import BandSums, band_std
 from wavegan_dist.data.chunks import Chunk, encode_chunk, split_into_chunks, work_folder
 from wavegan_dist.data.codec import ENCODINGS
 from wavegan_dist.data.index import Index, Members, Shard, save_members
+from wavegan_dist.data.left_out import LeftOut, by_reason, save_left_out, summary
+from wavegan_dist.data.picture import BadPictureError
 from wavegan_dist.data.sources import list_pictures
 from wavegan_dist.data.tars import read_at, write_tar
-from wavegan_dist.errors import UsageError
+from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import fsync, sha256
 from wavegan_dist.processes import parallel_map
 
@@ -40,13 +42,15 @@ def write_shards(
     encoding: Encoding = "png",
     labels: bool = False,
     shard_images: int | None = None,
+    max_bad_fraction: float = 0.0,
     workers: int = 1,
     progress: bool = True,
 ) -> Index:
     """Write the images of `source` as shards into the new folder `out`; the same source gives the same bytes.
 
     Images are distributed over the shards in a fixed random order: every shard is a random sample of the dataset. Until the
-    write ends, `.OUT.partial` beside `out` holds the encoded images, from which an interrupted write resumes.
+    write ends, `.OUT.partial` beside `out` holds the encoded images, from which an interrupted write resumes. `left_out.jsonl`
+    in `out` lists all files of the source that are not in the dataset.
 
     Args:
         source: a folder, a zip, tars, a torchvision dataset or "embedded"; see `list_pictures`.
@@ -56,28 +60,31 @@ def write_shards(
         encoding: "png" or "webp" (both lossless) or "jpg" (quality 95).
         labels: store the class of each image; see `list_pictures`.
         shard_images: largest number of images per shard; None chooses, with at least 8 shards if there are 8 images.
+        max_bad_fraction: largest fraction of the pictures that may be left out because they cannot be decoded.
         workers: number of worker processes; it does not affect the result.
         progress: show progress bars if stderr is a terminal.
 
     Raises:
         UsageError: an argument is invalid, `source` gives no image, or `.OUT.partial` holds a write with other arguments.
-        WaveganError: a picture cannot be decoded or an archive is unsafe; the message names it.
+        WaveganError: more pictures than `max_bad_fraction` cannot be decoded, or an archive is unsafe; the message names one.
+        OSError: a file or folder of the source cannot be read.
     """
     out = out.absolute()
-    _check(out, size, encoding, shard_images)
+    _check(out, size, encoding, shard_images, max_bad_fraction)
     listing = list_pictures(str(source), size, cut_patches=patches, labels=labels)
     settings = {"source": str(source), "size": size, "patches": patches, "encoding": encoding, "labels": labels}
     with work_folder(out, settings) as work:
         chunks = split_into_chunks(listing.pictures, work, size, encoding)
-        _encode(chunks, workers, progress)
-        images, sums = _encoded_images(chunks, source)
+        _encode(chunks, max_bad_fraction, workers, progress)
+        images, sums, left_out = _encoded_images(chunks, source)
         with _complete_folder(out, work / "set") as folder:
+            save_left_out(folder, [*listing.left_out, *left_out])
             jobs = _shard_jobs(folder, chunks, images, shard_images)
             _write_dataset(jobs, listing.classes, sums, workers, progress)
     return Index.load(out)
 
 
-def _check(out: Path, size: int, encoding: str, shard_images: int | None) -> None:
+def _check(out: Path, size: int, encoding: str, shard_images: int | None, max_bad_fraction: float) -> None:
     if size not in RESOLUTIONS:
         nearest = min(RESOLUTIONS, key=lambda side: abs(side - size))
         raise UsageError(f"image size {size} is not a power of two from 32 to 256; the nearest is {nearest}")
@@ -85,6 +92,8 @@ def _check(out: Path, size: int, encoding: str, shard_images: int | None) -> Non
         raise UsageError(f"encoding '{encoding}' is unknown; choose from {', '.join(ENCODINGS)}")
     if shard_images is not None and shard_images < 1:
         raise UsageError(f"{shard_images} images per shard is impossible; give 1 or more")
+    if not 0 <= max_bad_fraction <= 1:
+        raise UsageError(f"a fraction of {max_bad_fraction} bad pictures is impossible; give 0 to 1")
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; choose a folder for the shards")
     if out.is_dir() and any(out.iterdir()):
@@ -92,30 +101,51 @@ def _check(out: Path, size: int, encoding: str, shard_images: int | None) -> Non
         raise UsageError(f"{out} already holds {content}; remove it or choose another folder")
 
 
-def _encode(chunks: Sequence[Chunk], workers: int, progress: bool) -> None:
+def _encode(chunks: Sequence[Chunk], max_bad_fraction: float, workers: int, progress: bool) -> None:
     missing = [chunk for chunk in chunks if not chunk.done]
+    bad = [entry for chunk in chunks if chunk.done for entry in chunk.read().bad]
     pictures = sum(len(chunk.pictures) for chunk in chunks)
     with tqdm(total=pictures, desc="read", unit="picture", disable=None if progress else True) as bar:
         bar.update(pictures - sum(len(chunk.pictures) for chunk in missing))
-        for chunk, _ in zip(missing, parallel_map(encode_chunk, missing, workers), strict=True):
+        _check_bad(bad, pictures, max_bad_fraction)
+        for chunk, new in zip(missing, parallel_map(encode_chunk, missing, workers), strict=True):
+            bad += new
+            _check_bad(bad, pictures, max_bad_fraction)
             bar.update(len(chunk.pictures))
 
 
-def _encoded_images(chunks: Sequence[Chunk], source: str | Path) -> tuple[EncodedImages, BandSums]:
-    """Collect the position and label of every encoded image, in the order of the pictures, and their band sums."""
-    parts, total = [], np.zeros((4, 3))
+def _check_bad(bad: Sequence[LeftOut], pictures: int, max_bad_fraction: float) -> None:
+    """Raise WaveganError if more of the pictures than `max_bad_fraction` are bad."""
+    if len(bad) <= max_bad_fraction * pictures:
+        return
+    error = BadPictureError(bad[-1].file, bad[-1].detail)
+    if max_bad_fraction == 0:
+        raise WaveganError(f"{error}, or leave such pictures out with --max-bad-fraction")
+    raise WaveganError(
+        f"{len(bad)} of {pictures} pictures cannot be decoded, more than --max-bad-fraction {max_bad_fraction:g} allows; "
+        f"last {error}, or raise the fraction"
+    )
+
+
+def _encoded_images(chunks: Sequence[Chunk], source: str | Path) -> tuple[EncodedImages, BandSums, list[LeftOut]]:
+    """Collect the position and label of every encoded image, in the order of the pictures, and their band sums.
+
+    Returns:
+        Also the pictures that gave no image.
+    """
+    parts, total, left_out = [], np.zeros((4, 3)), list[LeftOut]()
     for number, chunk in enumerate(chunks):
-        ends, labels, sums = chunk.read()
+        ends, labels, sums, bad, without_image = chunk.read()
+        left_out += bad + without_image
         starts = np.concatenate(([0], ends[:-1])) if len(ends) else ends
         parts.append(np.stack((np.full_like(ends, number), starts, ends - starts, labels), axis=1))
         total += sums
     images = np.concatenate(parts)
     if not len(images):
-        size = chunks[0].size
         raise UsageError(
-            f"{source} gives no image: every picture is smaller than {size}x{size} px or flat; choose a smaller size"
+            f"{source} gives no image: {'; '.join(summary(by_reason(left_out)))}; choose other pictures or a smaller size"
         )
-    return images, total
+    return images, total, left_out
 
 
 class _ShardJob(NamedTuple):

@@ -1,0 +1,118 @@
+"""Find the files in a folder and its subfolders, and decide which of them are pictures."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+from wavegan_dist.data.formats import HEAD_BYTES, is_picture, picture_extensions
+from wavegan_dist.data.index import INDEX_FILE, MEMBERS_FILE
+from wavegan_dist.data.left_out import HIDDEN, LEFT_OUT_FILE, NOT_REGULAR, LeftOut
+
+LOOP = "a link to a folder that contains the link"
+ARCHIVE = "an archive inside the folder; unpack it, or write it as a SOURCE"
+BESIDE_TARS = "beside tars, which alone are read; move the tars or these files to another folder"
+COMPRESSED = "a compressed tar; decompress it"
+UNKNOWN = "neither by its name nor by its first bytes a picture"
+
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
+_ARCHIVES = (".tar", ".zip", ".7z", ".rar")
+
+
+def files_in(folder: Path, left_out: list[LeftOut]) -> list[str]:
+    """List the files of a folder and its subfolders by their relative names, sorted by folder and name.
+
+    Follows links. Appends what is skipped to `left_out`: hidden files and folders, links into a loop, and whatever is no file.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    return sorted(_files(folder, "", frozenset(), left_out), key=lambda name: PurePosixPath(name).parts)
+
+
+def _files(folder: Path, prefix: str, above: frozenset[tuple[int, int]], left_out: list[LeftOut]) -> Iterator[str]:
+    status = folder.stat()
+    above |= {(status.st_dev, status.st_ino)}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name, path = prefix + entry.name, str(folder / entry.name)
+            if is_hidden(entry.name):
+                left_out += [LeftOut(path, HIDDEN, files)] if (files := _count(entry)) else []
+            elif not entry.is_dir():
+                if entry.is_file() or entry.is_symlink():
+                    yield name
+                else:
+                    left_out.append(LeftOut(path, NOT_REGULAR))
+            elif (entry.stat().st_dev, entry.stat().st_ino) in above:
+                left_out.append(LeftOut(path, LOOP))
+            else:
+                yield from _files(folder / entry.name, f"{name}/", above, left_out)
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder of this name is skipped."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def select_pictures(
+    names: Iterable[str], source: str, read_head: Callable[[str], bytes], left_out: list[LeftOut]
+) -> Iterator[str]:
+    """Yield the names with an extension of `picture_extensions`, and those of other files that begin as pictures do.
+
+    Args:
+        names: relative names of files.
+        source: their folder or zip, for the entries of `left_out`.
+        read_head: reads the first HEAD_BYTES of a file.
+        left_out: all other files are appended to it.
+    """
+    extensions = picture_extensions()
+    for name in names:
+        if _extension(name) in extensions or is_picture(read_head(name)):
+            yield name
+        else:
+            left_out.append(LeftOut(f"{source}/{name}", reason_without_picture(name)))
+
+
+def reason_without_picture(name: str) -> str:
+    """Say why a file is not a picture. The reason is the same for all files of an extension."""
+    if name.lower().endswith(_COMPRESSED):
+        return COMPRESSED
+    if name.lower().endswith(_ARCHIVES):
+        return ARCHIVE
+    extension = _extension(name)
+    return f"no picture that Pillow reads (.{extension})" if extension.isalnum() and len(extension) <= 5 else UNKNOWN
+
+
+def tars_in(folder: Path, left_out: list[LeftOut]) -> list[Path]:
+    """List the tars at the top level of a folder, in alphabetical order; everything else in it is appended to `left_out`.
+
+    The files of an index are not listed. Nothing is appended if the folder has no tars.
+    """
+    others: list[LeftOut] = []
+    names = files_in(folder, others)
+    tars = [name for name in names if "/" not in name and name.endswith(".tar")]
+    if tars:
+        left_out += others
+        for name in set(names).difference(tars, (INDEX_FILE, MEMBERS_FILE, LEFT_OUT_FILE)):
+            compressed = name.lower().endswith(_COMPRESSED)
+            left_out.append(LeftOut(f"{folder}/{name}", COMPRESSED if compressed else BESIDE_TARS))
+        left_out.sort()
+    return [folder / name for name in tars]
+
+
+def head_of(path: Path) -> bytes:
+    """Read the first HEAD_BYTES of a file; nothing if it is a link to nothing or not a regular file."""
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)
+
+
+def _extension(name: str) -> str:
+    return PurePosixPath(name).suffix[1:].lower()
+
+
+def _count(entry: os.DirEntry[str]) -> int:
+    """Return the number of files in a hidden folder, 1 for a file. Links are not followed."""
+    if not entry.is_dir(follow_symlinks=False):
+        return 1
+    return sum(len(files) for _, _, files in os.walk(entry.path))

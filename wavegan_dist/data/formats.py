@@ -1,0 +1,68 @@
+"""Which files are pictures: the formats that Pillow reads, by extension or by the first bytes of the file."""
+
+import re
+from functools import cache
+
+from PIL import Image
+
+# Pillow only recognizes these formats, or decodes them with another program (Ghostscript), which a dataset must not start.
+_NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"}
+
+# First bytes that only pictures have, of formats whose files often lack an extension.
+_PICTURE = re.compile(
+    rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP|GIF8[79]a|....ftypavi[fs]|II\*\0|MM\0\*|\0\0\0\x0cjP  \r\n|\xff\x4f\xff\x51|"
+    rb"BM....\0\0\0\0....[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
+    re.DOTALL,
+)
+_OTHER_KINDS = (
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"PK\3\4", "zip"),
+    (b"7z\xbc\xaf", "7z"),
+    (b"Rar!", "rar"),
+)
+HEAD_BYTES = 64  # enough of a file for the functions below
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """Return Pillow's names of the formats that are decoded."""
+    Image.init()
+    return tuple(sorted(Image.OPEN.keys() - _NOT_DECODED))
+
+
+@cache
+def picture_extensions() -> frozenset[str]:
+    """Return the extensions of the formats that are decoded, in lower case and without the dot."""
+    known = {*formats(), "MPO"}  # a JPEG with several pictures; Pillow lists it as a format that it only writes
+    return frozenset(extension[1:] for extension, name in Image.registered_extensions().items() if name in known)
+
+
+def is_picture(head: bytes) -> bool:
+    """Return whether the first HEAD_BYTES of a file are those of a picture."""
+    return _PICTURE.match(head) is not None
+
+
+def compression(head: bytes) -> str | None:
+    """Return the kind of compressed file or archive that begins with `head`; None if it is neither."""
+    return next((kind for start, kind in _OTHER_KINDS if head.startswith(start)), None)
+
+
+def is_lfs_pointer(head: bytes) -> bool:
+    """Return whether a file only names content that Git LFS has not fetched."""
+    return head.startswith(b"version https://git-lfs")
+
+
+def describe_content(head: bytes) -> str:
+    """Say what a file is that Pillow cannot open, from its first HEAD_BYTES; for error messages."""
+    if not head:
+        return "the file is empty"
+    if is_lfs_pointer(head):
+        return "it is a Git LFS pointer; fetch the content with `git lfs pull`"
+    if kind := compression(head):
+        return f"it is a {kind} file"
+    if is_picture(head):
+        return "its header is damaged"
+    return f"it is not a picture and begins with {head[:16]!r}"

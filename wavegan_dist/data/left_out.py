@@ -1,0 +1,66 @@
+"""The files of a source that are not in the dataset, with the reason: `left_out.jsonl` lists them beside the index."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from wavegan_dist.files import atomic_file, read_json_lines
+
+LEFT_OUT_FILE = "left_out.jsonl"
+REASONS_SHOWN = 10  # largest number of reasons in a summary
+NAME_SHOWN = 120  # largest number of characters of a file name in a summary
+
+HIDDEN = "hidden, or of macOS (__MACOSX)"
+NOT_REGULAR = "a link to nothing, a pipe, a socket or a device"
+
+
+class LeftOut(NamedTuple):
+    """A file that is not in the dataset, or several files of one kind that stand beside each other.
+
+    Args:
+        file: its name; if `files` > 1, the name of the first file or of the folder of all.
+        reason: why, in words that are the same for all files of the kind.
+        files: number of files.
+        detail: what is special about this file, such as the error of its decoder.
+    """
+
+    file: str
+    reason: str
+    files: int = 1
+    detail: str = ""
+
+
+def save_left_out(folder: Path, entries: Sequence[LeftOut]) -> None:
+    """Write `left_out.jsonl`, one JSON object per line; remove an earlier one if there are no entries."""
+    path = folder / LEFT_OUT_FILE
+    if not entries:
+        path.unlink(missing_ok=True)
+        return
+    with atomic_file(path) as file:
+        file.writelines(json.dumps(entry._asdict()) + "\n" for entry in entries)
+
+
+def left_out_by_reason(folder: Path) -> list[dict[str, Any]]:
+    """Read `left_out.jsonl` and count the files by reason: `reason`, `count` and `example`, most frequent first."""
+    return by_reason(LeftOut(**entry) for entry in read_json_lines(folder / LEFT_OUT_FILE))
+
+
+def by_reason(entries: Iterable[LeftOut]) -> list[dict[str, Any]]:
+    """Count the files of `entries` by reason: `reason`, `count` and `example`, most frequent first."""
+    reasons: dict[str, dict[str, Any]] = {}
+    for file, reason, files, _ in entries:
+        reasons.setdefault(reason, {"reason": reason, "count": 0, "example": file})["count"] += files
+    return sorted(reasons.values(), key=lambda entry: (-entry["count"], entry["reason"]))
+
+
+def summary(reasons: Sequence[dict[str, Any]]) -> list[str]:
+    """Format the result of `by_reason` as one phrase for each reason."""
+    lines = [f"{entry['count']} {entry['reason']}, such as {_shown(entry['example'])}" for entry in reasons[:REASONS_SHOWN]]
+    rest = reasons[REASONS_SHOWN:]
+    return lines + ([f"{sum(entry['count'] for entry in rest)} for {len(rest)} more reasons"] if rest else [])
+
+
+def _shown(name: str) -> str:
+    shown = name if name.isprintable() else ascii(name)[1:-1]  # a line break, or bytes that are not UTF-8
+    return shown if len(shown) <= NAME_SHOWN else f"{shown[: NAME_SHOWN // 2]}...{shown[-NAME_SHOWN // 2 :]}"
