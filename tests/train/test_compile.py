@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 
 from tests.helpers import refused, run_ranks
-from tests.train.test_strategies import SCRIPT, distance, tensors
 from tests.train.tiny import make_trainer, random_batches
+from tests.train.trained import SCRIPT, distance, tensors
 from wavegan_dist.config import load, parse
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.train.checkpoint import Checkpointer, load_checkpoint

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from torch import Tensor
 
 from tests.helpers import accelerate_launch, points, refused, run_ranks, two_processes
+from tests.train.trained import SCRIPT, distance, tensors
 from wavegan_dist.config import TrainConfig
 from wavegan_dist.errors import UsageError
 from wavegan_dist.train import zero_settings
 from wavegan_dist.train.launch import check_batch_division
 
-SCRIPT = Path(__file__).parent / "strategies.py"
 # Adam without momentum turns a gradient that is only rounding noise, such as that of a bias before a batch norm, into a
 # full-sized step. With some seeds one weight in thousands therefore diverges; with this seed none does.
 COMMON = "seed=2,optim.clip_norm=1.0,train.total_kimg"
@@ -83,21 +82,6 @@ def profiled(tmp_path_factory, config) -> Path:
     legs = [f"{file.stem}:{THREE},train.strategy=zero{stage},train.deepspeed={file}" for file, stage in stages.items()]
     run_ranks(2, SCRIPT, out, config, f"ddp:{THREE}", *legs)
     return out
-
-
-def tensors(checkpoint: Path) -> dict[str, Tensor]:
-    """Return weights, batch statistics and EMA of a checkpoint."""
-    loaded: dict[str, Tensor] = {}
-    for file in checkpoint.glob("*.safetensors"):
-        loaded |= load_file(file)
-    return {name: value for name, value in loaded.items() if not name.startswith("optimizer")}
-
-
-def distance(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    """Return the largest distance between two tensors of the same name, relative to the first one's norm."""
-    assert one.keys() == other.keys()
-    pairs = [(one[name].double(), other[name].double()) for name in one]
-    return max(((a - b).norm() / a.norm().clamp(min=1e-12)).item() for a, b in pairs)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
