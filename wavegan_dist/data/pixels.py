@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from wavegan_dist.data.metadata import split_metadata
+
 Pixels = NDArray[np.uint8]
 
 # Patches whose gray levels (0..255) have a smaller standard deviation are skipped: skies, blank walls and black borders are
@@ -16,7 +18,7 @@ MIN_PATCH_STD = 12.0
 
 
 def open_picture(content: bytes) -> Image.Image:
-    """Open an encoded picture without decoding its pixels.
+    """Open an encoded picture without decoding its pixels. The metadata of PNG and JPEG files is left out.
 
     Raises:
         Exception: of almost any type, from Pillow, if the bytes are broken.
@@ -24,7 +26,7 @@ def open_picture(content: bytes) -> Image.Image:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        return Image.open(BytesIO(content))
+        return Image.open(BytesIO(split_metadata(content).pixels))
 
 
 def center_crop(image: Image.Image, size: int) -> Pixels:

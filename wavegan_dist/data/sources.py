@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from wavegan_dist.data.codec import to_rgb
+from wavegan_dist.data.codec import read_picture, to_rgb
 from wavegan_dist.data.embedded import embedded_pictures
-from wavegan_dist.data.pixels import Pixels, center_crop, open_picture, patches
+from wavegan_dist.data.pixels import Pixels, center_crop, patches
 from wavegan_dist.data.tars import Sample, pair_labels, read_at, refuse_unsafe, walk
 from wavegan_dist.errors import UsageError, WaveganError
 
@@ -189,18 +189,18 @@ def _fingerprint(path: Path) -> str:
 
 def _read_file(path: Path) -> Image.Image:
     _refuse_large(path.stat().st_size)
-    return open_picture(path.read_bytes())
+    return read_picture(path.read_bytes())
 
 
 def _read_zip_member(path: Path, name: str) -> Image.Image:
     archive = _archive(path)
     _refuse_large(archive.getinfo(name).file_size)
-    return open_picture(archive.read(name))
+    return read_picture(archive.read(name))
 
 
 def _read_tar_member(path: Path, offset: int, size: int) -> Image.Image:
     _refuse_large(size)
-    return open_picture(read_at(path, offset, size))
+    return read_picture(read_at(path, offset, size))
 
 
 def _load_item(kind: str, root: str, number: int) -> Image.Image:
