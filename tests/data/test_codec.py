@@ -294,3 +294,8 @@ def test_of_an_animation_the_first_frame_counts() -> None:
 def test_pixels_without_a_fixed_range_are_refused(mode: str) -> None:
     with pytest.raises(ValueError, match=f"mode {mode} have no fixed range"):
         to_rgb(Image.new(mode, (4, 4)))
+
+
+def test_a_second_conversion_changes_nothing() -> None:
+    once = to_rgb(Image.open(BytesIO(save(Image.fromarray(photograph()), "WEBP", lossless=True, exif=turned(6)))))
+    assert np.array_equal(to_rgb(once), once)

@@ -110,7 +110,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return _upright(image.convert("RGB"), orientation)
+    image = _upright(image.convert("RGB"), orientation)
+    image.info.clear()  # otherwise a second call would apply the orientation again
+    return image
 
 
 # The transposition that shows an image upright, by EXIF orientation.

@@ -56,6 +56,8 @@ def split_metadata(content: bytes) -> Parts:
 
 
 def _split_png(content: bytes) -> Parts:
+    if content[37:41] == b"IDAT" and len(content) == 57 + int.from_bytes(content[33:37]):  # IHDR, one IDAT, IEND: the usual PNG
+        return Parts(content, 1)
     kept, optional, kept_to = [], [], 0
     for kind, start, end in _other_png_chunks(content):
         if kind == b"tRNS" and not _is_intact(content[start:end]):
@@ -140,10 +142,11 @@ def _optional_jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
     start, size = 2, len(content)
     while start + 4 <= size:
         marker, length = _unpack_segment(content, start)
-        if (
-            marker <= 0xFF01 or 0xFFD0 <= marker <= 0xFFD8 or marker == 0xFFFF
-        ):  # no segment: a byte between segments, a fill byte
-            start += 2 if 0xFF00 <= marker < 0xFFFF else 1
+        if marker < 0xFF00 or marker == 0xFFFF:  # a byte between segments, a fill byte
+            start += 1
+            continue
+        if marker <= 0xFF01 or 0xFFD0 <= marker <= 0xFFD8:  # no length
+            start += 2
             continue
         end = start + 2 + length
         if marker in (0xFFD9, 0xFFDA) or length < 2 or end > size:  # the end of the image, a scan, or damage

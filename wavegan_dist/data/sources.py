@@ -29,7 +29,7 @@ class Picture(NamedTuple):
     fingerprint: str  # changes if the content may have changed
     label: int  # -1 if the picture has none
     stride: int  # of the patches to cut, in pixels; 0 crops and resizes the picture instead
-    load: Callable[[], Image.Image]
+    load: Callable[[], Image.Image]  # returns it as upright 8-bit RGB
 
     def images(self, size: int) -> list[Pixels] | Iterator[Pixels]:
         """Decode the picture and make its images, each uint8 RGB [size, size, 3].
@@ -38,7 +38,7 @@ class Picture(NamedTuple):
             WaveganError: the picture cannot be decoded; the message names it.
         """
         try:
-            image = to_rgb(self.load())
+            image = self.load()
         except Exception as error:  # Pillow's decoders raise almost anything on a broken file
             raise WaveganError(f"{self.name} cannot be read as an image ({error}); repair or remove it") from error
         return patches(image, size, self.stride) if self.stride else [center_crop(image, size)]
@@ -204,8 +204,7 @@ def _read_tar_member(path: Path, offset: int, size: int) -> Image.Image:
 
 
 def _load_item(kind: str, root: str, number: int) -> Image.Image:
-    image: Image.Image = _dataset(kind, root)[number][0]
-    return image
+    return to_rgb(_dataset(kind, root)[number][0])
 
 
 def _refuse_large(size: int) -> None:
