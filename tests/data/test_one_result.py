@@ -64,6 +64,9 @@ def turned_pngs() -> dict[str, Case]:
 def turned_jpegs() -> dict[str, Case]:
     plain = save(Image.fromarray(photograph()), "JPEG", quality=95)
     gray = save(Image.fromarray(photograph()).convert("L"), "JPEG", quality=95)
+    cmyk = save(Image.fromarray(photograph()).convert("CMYK"), "JPEG", quality=95)
+    bare = cmyk.replace(segment(0xEE, b"Adobe\0\x64\0\0\0\0\0"), b"")
+    assert len(bare) == len(cmyk) - 16
     cases = {}
     for orientation in UPRIGHT:
         for name, segments in jpeg_metadata(orientation).items():
@@ -71,8 +74,9 @@ def turned_jpegs() -> dict[str, Case]:
                 where = plain.index(marker)
                 content = plain[:where] + segments + plain[where:]
                 cases[f"jpg {orientation} {place} {name}"] = content, UPRIGHT[orientation](pillow(plain))
-        content = gray[:2] + jpeg_metadata(orientation)["Exif"] + gray[2:]
-        cases[f"gray jpg {orientation}"] = content, UPRIGHT[orientation](pillow(gray))
+        for color, stored in {"gray": gray, "cmyk": cmyk, "bare cmyk": bare}.items():
+            content = stored[:2] + jpeg_metadata(orientation)["Exif"] + stored[2:]
+            cases[f"{color} jpg {orientation}"] = content, UPRIGHT[orientation](pillow(stored))
     return cases
 
 

@@ -2,8 +2,9 @@
 
 JPEGs, and PNG and WebP files of plain 8-bit RGB, are decoded straight into the caller's buffer: JPEG by simplejpeg, PNG and
 WebP by imagecodecs. These were the fastest decoders that also detect truncated files and wrong PNG checksums
-(benchmarks/README.md). All other PNG files are decoded by imagecodecs, all other WebP files by Pillow, and then converted by
-`to_rgb`. `shards write` reads its pictures by `read_picture`, which applies the same rules to orientation and transparency.
+(benchmarks/README.md). All other PNG files are decoded by imagecodecs, CMYK JPEGs and all other WebP files by Pillow, and then
+converted by `to_rgb`. `shards write` reads its pictures by `read_picture`, which applies the same rules to orientation and
+transparency.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from simplejpeg import decode_jpeg
 
-from wavegan_dist.data.metadata import JPEG, PNG, split_metadata
+from wavegan_dist.data.metadata import JPEG, PNG, Parts, split_metadata
 from wavegan_dist.data.pixels import open_picture
 from wavegan_dist.errors import WaveganError
 
@@ -72,10 +73,10 @@ def decode_into(content: bytes, out_hwc: NDArray[np.uint8]) -> None:
             A larger image is refused before memory is allocated for it.
     """
     try:
-        pixels, orientation = split_metadata(content)
-        (_fast_decoder(pixels) or _decode_and_convert)(pixels, out=out_hwc)
-        if orientation != 1:
-            out_hwc[:] = np.asarray(_upright(Image.fromarray(out_hwc), orientation))
+        parts = split_metadata(content)
+        (_fast_decoder(parts) or _decode_and_convert)(parts.pixels, out=out_hwc)
+        if parts.orientation != 1:
+            out_hwc[:] = np.asarray(_upright(Image.fromarray(out_hwc), parts.orientation))
     except Exception as error:  # decoders raise exceptions of almost any type on broken bytes
         raise DecodeError(_reason(content, out_hwc, error)) from error
 
@@ -86,7 +87,7 @@ def read_picture(content: bytes) -> Image.Image:
     Raises:
         Exception: of almost any type, from the decoders, if the bytes are broken; see also `open_picture` and `to_rgb`.
     """
-    pixels, orientation = split_metadata(content)
+    pixels, orientation, _ = split_metadata(content)
     image = open_picture(pixels)
     if pixels.startswith(PNG):
         image = Image.fromarray(_decode_png(pixels))
@@ -140,10 +141,11 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in _TRANSPOSITIONS else 1
 
 
-def _fast_decoder(pixels: bytes) -> Callable[..., object] | None:
+def _fast_decoder(parts: Parts) -> Callable[..., object] | None:
     """Choose the decoder for an image that needs no conversion; None if it must be converted."""
+    pixels, _, is_cmyk = parts
     if pixels.startswith(JPEG):
-        return _decode_jpeg
+        return None if is_cmyk else _decode_jpeg  # simplejpeg and Pillow convert CMYK differently
     if pixels.startswith(PNG):
         return png_decode if _is_plain(pixels) else None
     if pixels.startswith(b"RIFF"):

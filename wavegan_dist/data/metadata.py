@@ -27,6 +27,8 @@ _MAX_TEXT = 2**20  # bytes; a longer text is not decompressed further
 _unpack_chunk = struct.Struct(">I4s").unpack_from
 _unpack_segment = struct.Struct(">HH").unpack_from
 _JPEG_OPTIONAL = frozenset((*range(0xFFE0, 0xFFF0), 0xFFFE))  # application data and comments
+_JPEG_FRAMES = frozenset((0xFFC0, 0xFFC1, 0xFFC2))  # headers of the kinds that libjpeg decodes
+_JPEG_NOTED = _JPEG_OPTIONAL | _JPEG_FRAMES
 _JPEG_COLOR_HEADERS = {0xFFE0: 16, 0xFFEE: 14}  # JFIF, Adobe: the length from which decoders read the color space
 _PNG_PIXELS = frozenset((b"IHDR", b"PLTE", b"IDAT"))
 _PNG_TEXTS = frozenset((b"tEXt", b"zTXt", b"iTXt"))
@@ -37,6 +39,7 @@ class Parts(NamedTuple):
 
     pixels: bytes  # the file without optional metadata
     orientation: int  # 1 to 8, as in EXIF; 1 if the file has no usable one
+    is_cmyk: bool = False  # a JPEG of four channels
 
 
 def split_metadata(content: bytes) -> Parts:
@@ -124,8 +127,11 @@ def _raw_profile(text: bytes) -> bytes:
 
 
 def _split_jpeg(content: bytes) -> Parts:
-    kept, kept_to, exif, xmp = [], 0, b"", b""
-    for marker, start, end in _optional_jpeg_segments(content):
+    kept, kept_to, exif, xmp, is_cmyk = [], 0, b"", b"", False
+    for marker, start, end in _noted_jpeg_segments(content):
+        if marker in _JPEG_FRAMES:
+            is_cmyk = content[start + 9 : start + 10] == b"\4"
+            continue
         kept.append(content[kept_to:start])
         kept_to = end
         if marker == 0xFFE1 and content.startswith(_JPEG_EXIF, start + 4):
@@ -133,12 +139,12 @@ def _split_jpeg(content: bytes) -> Parts:
         elif marker == 0xFFE1 and content.startswith(_JPEG_XMP, start + 4):
             xmp = content[start + 4 + len(_JPEG_XMP) : end]
     if not kept:
-        return Parts(content, 1)
-    return Parts(b"".join((*kept, content[kept_to:])), _orientation(exif, xmp))
+        return Parts(content, 1, is_cmyk)
+    return Parts(b"".join((*kept, content[kept_to:])), _orientation(exif, xmp), is_cmyk)
 
 
-def _optional_jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield the marker, start and end of each complete segment before the first scan that does not concern the pixels."""
+def _noted_jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield the marker, start and end of the frame header and of each complete optional segment before the first scan."""
     start, size = 2, len(content)
     while start + 4 <= size:
         marker, length = _unpack_segment(content, start)
@@ -151,7 +157,7 @@ def _optional_jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
         end = start + 2 + length
         if marker in (0xFFD9, 0xFFDA) or length < 2 or end > size:  # the end of the image, a scan, or damage
             return
-        if marker in _JPEG_OPTIONAL and length < _JPEG_COLOR_HEADERS.get(marker, 2**16):
+        if marker in _JPEG_NOTED and length < _JPEG_COLOR_HEADERS.get(marker, 2**16):
             yield marker, start, end
         start = end
 
