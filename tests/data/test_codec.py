@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.data.odd_pictures import UPRIGHT, chunk, save
 from wavegan_dist.data.codec import ENCODINGS, DecodeError, decode, decode_into, encode, to_rgb
 
 Pixels = NDArray[np.uint8]
@@ -26,12 +27,6 @@ def photograph(size: int = SIZE, seed: int = 0) -> Pixels:
     return np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC))
 
 
-def save(image: Image.Image, format: str, **settings: Any) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, format, **settings)
-    return buffer.getvalue()
-
-
 def pillow(content: bytes) -> Pixels:
     """Decode with Pillow, as a reference."""
     return np.asarray(Image.open(BytesIO(content)).convert("RGB"))
@@ -39,10 +34,6 @@ def pillow(content: bytes) -> Pixels:
 
 def encoded(kind: str, pixels: Pixels) -> bytes:
     return encode(pixels, kind) if kind in ENCODINGS else save(Image.fromarray(pixels), "WEBP", quality=80)
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def with_chunk(png: bytes, kind: bytes, content: bytes, before: bytes = b"IDAT") -> bytes:
@@ -191,18 +182,6 @@ def turned(orientation: int) -> Image.Exif:
     return exif
 
 
-UPRIGHT: dict[int, Callable[[Pixels], Pixels]] = {  # by the EXIF standard, from the position of the stored first row and column
-    1: lambda stored: stored,
-    2: lambda stored: stored[:, ::-1],
-    3: lambda stored: stored[::-1, ::-1],
-    4: lambda stored: stored[::-1],
-    5: lambda stored: stored.transpose(1, 0, 2),
-    6: lambda stored: stored.transpose(1, 0, 2)[:, ::-1],
-    7: lambda stored: stored.transpose(1, 0, 2)[::-1, ::-1],
-    8: lambda stored: stored.transpose(1, 0, 2)[::-1],
-}
-
-
 @pytest.mark.parametrize("orientation", UPRIGHT)
 @pytest.mark.parametrize("settings", [{"format": "PNG"}, {"format": "JPEG"}, {"format": "WEBP", "lossless": True}], ids=str)
 def test_exif_orientation_is_applied(settings: dict[str, Any], orientation: int) -> None:
@@ -294,3 +273,8 @@ def test_of_an_animation_the_first_frame_counts() -> None:
 def test_pixels_without_a_fixed_range_are_refused(mode: str) -> None:
     with pytest.raises(ValueError, match=f"mode {mode} have no fixed range"):
         to_rgb(Image.new(mode, (4, 4)))
+
+
+def test_a_second_conversion_changes_nothing() -> None:
+    once = to_rgb(Image.open(BytesIO(save(Image.fromarray(photograph()), "WEBP", lossless=True, exif=turned(6)))))
+    assert np.array_equal(np.asarray(to_rgb(once)), np.asarray(once))

@@ -2,7 +2,9 @@
 
 JPEGs, and PNG and WebP files of plain 8-bit RGB, are decoded straight into the caller's buffer: JPEG by simplejpeg, PNG and
 WebP by imagecodecs. These were the fastest decoders that also detect truncated files and wrong PNG checksums
-(benchmarks/README.md). All other PNG, JPEG and WebP files are decoded by Pillow and converted by `to_rgb`.
+(benchmarks/README.md). All other PNG files are decoded by imagecodecs, CMYK JPEGs and all other WebP files by Pillow, and then
+converted by `to_rgb`. `shards write` reads its pictures by `read_picture`, which applies the same rules to orientation and
+transparency.
 """
 
 from collections.abc import Callable
@@ -12,10 +14,12 @@ from typing import Any
 import numpy as np
 from imagecodecs import png_decode, webp_decode
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from simplejpeg import decode_jpeg
 
 from wavegan_dist.data.formats import HEAD_BYTES, describe_content
+from wavegan_dist.data.metadata import JPEG, PNG, Parts, split_metadata
+from wavegan_dist.data.pixels import open_picture
 from wavegan_dist.errors import WaveganError
 
 # Arguments of Pillow's `save` for each encoding. JPEG keeps color at full resolution; PNG and WebP are lossless.
@@ -70,9 +74,25 @@ def decode_into(content: bytes, out_hwc: NDArray[np.uint8]) -> None:
             A larger image is refused before memory is allocated for it.
     """
     try:
-        (_fast_decoder(content) or _decode_with_pillow)(content, out=out_hwc)
+        parts = split_metadata(content)
+        (_fast_decoder(parts) or _decode_and_convert)(parts.pixels, out=out_hwc)
+        if parts.orientation != 1:
+            out_hwc[:] = np.asarray(_upright(Image.fromarray(out_hwc), parts.orientation))
     except Exception as error:  # decoders raise exceptions of almost any type on broken bytes
         raise DecodeError(_reason(content, out_hwc, error)) from error
+
+
+def read_picture(content: bytes) -> Image.Image:
+    """Decode a picture of any size and of any format that Pillow reads, and convert it by `to_rgb`.
+
+    Raises:
+        Exception: of almost any type, from the decoders, if the bytes are broken; see also `open_picture` and `to_rgb`.
+    """
+    pixels, orientation, _ = split_metadata(content)
+    image = open_picture(pixels)
+    if pixels.startswith(PNG):
+        image = Image.fromarray(_decode_png(pixels))
+    return _upright(to_rgb(image), orientation)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -83,7 +103,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         ValueError: the pixel values have no fixed range (32-bit integers, floats).
     """
-    image = ImageOps.exif_transpose(image)
+    image.load()
+    orientation = _orientation(image)
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode} have no fixed range; convert them to 8 or 16 bits")
     if image.mode.startswith("I;16"):
@@ -91,24 +112,54 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    image = _upright(image.convert("RGB"), orientation)
+    image.info.clear()  # otherwise a second call would apply the orientation again
+    return image
 
 
-def _fast_decoder(content: bytes) -> Callable[..., object] | None:
-    """Choose the decoder for an image that needs no conversion; None if Pillow must decode and convert the image.
+# The transposition that shows an image upright, by EXIF orientation.
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
-    Only the header is inspected, up to the pixel data (PNG) or the quantization tables (JPEG): EXIF data and transparency are
-    declared earlier in the file.
-    """
-    if content.startswith(b"\xff\xd8"):
-        return None if b"Exif\0" in content[: content.find(b"\xff\xdb")] else _decode_jpeg
-    if content.startswith(b"\x89PNG"):
-        head = content[: content.find(b"IDAT")]
-        return png_decode if head[24:26] == b"\x08\x02" and b"tRNS" not in head and b"eXIf" not in head else None
-    if content.startswith(b"RIFF"):
-        kind, alpha = content[12:16], content[24] & 0x10
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    return image if orientation == 1 else image.transpose(_TRANSPOSITIONS[orientation])
+
+
+def _orientation(image: Image.Image) -> int:
+    """Read the orientation of a loaded image, 1 to 8; 1 if it has no usable one."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # Pillow raises exceptions of almost any type on broken EXIF
+        return 1
+    return orientation if orientation in _TRANSPOSITIONS else 1
+
+
+def _fast_decoder(parts: Parts) -> Callable[..., object] | None:
+    """Choose the decoder for an image that needs no conversion; None if it must be converted."""
+    pixels, _, is_cmyk = parts
+    if pixels.startswith(JPEG):
+        return None if is_cmyk else _decode_jpeg  # simplejpeg and Pillow convert CMYK differently
+    if pixels.startswith(PNG):
+        return png_decode if _is_plain(pixels) else None
+    if pixels.startswith(b"RIFF"):
+        kind, alpha = pixels[12:16], pixels[24] & 0x10
         return webp_decode if kind == b"VP8 " or (kind == b"VP8L" and not alpha) else None
     return None
+
+
+def _is_plain(png: bytes) -> bool:
+    """Whether a PNG without metadata is 8-bit RGB and opaque. A substring search could take only compressed pixels, which
+    follow the first IDAT, for a tRNS chunk.
+    """
+    return png[24:26] == b"\x08\x02" and png.find(b"tRNS", 33, png.find(b"IDAT")) < 0
 
 
 def _decode_jpeg(content: bytes, out: NDArray[np.uint8]) -> None:
@@ -116,16 +167,25 @@ def _decode_jpeg(content: bytes, out: NDArray[np.uint8]) -> None:
         raise ValueError("another size")
 
 
-def _decode_with_pillow(content: bytes, out: NDArray[np.uint8]) -> None:
-    with Image.open(BytesIO(content), formats=_FORMATS) as image:
+def _decode_png(pixels: bytes) -> NDArray[np.uint8]:
+    """Decode a PNG of any color type to uint8 [H, W] or [H, W, C] with 2 to 4 channels.
+
+    libpng compares the transparent color with all 16 bits and at the depth of the file, which Pillow does not.
+    """
+    image = png_decode(pixels)
+    return image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
+
+
+def _decode_and_convert(pixels: bytes, out: NDArray[np.uint8]) -> None:
+    with Image.open(BytesIO(pixels), formats=_FORMATS) as image:
         if image.size != out.shape[:2]:
             raise ValueError("another size")
-        out[:] = np.asarray(to_rgb(image))
+        out[:] = np.asarray(to_rgb(Image.fromarray(_decode_png(pixels)) if pixels.startswith(PNG) else image))
 
 
 def _reason(content: bytes, out_hwc: NDArray[np.uint8], error: Exception) -> str:
     try:
-        width, height = Image.open(BytesIO(content), formats=_FORMATS).size
+        width, height = Image.open(BytesIO(split_metadata(content).pixels), formats=_FORMATS).size
     except Exception:  # not even the header can be read
         height, width = out_hwc.shape[:2]
     if (height, width) != out_hwc.shape[:2]:

@@ -5,7 +5,6 @@ from typing import NamedTuple, Self
 
 from PIL import Image
 
-from wavegan_dist.data.codec import to_rgb
 from wavegan_dist.data.pixels import Pixels, center_crop, patches
 from wavegan_dist.errors import WaveganError
 
@@ -33,7 +32,7 @@ class Picture(NamedTuple):
     fingerprint: str  # changes if the content may have changed
     label: int  # -1 if the picture has none
     stride: int  # of the patches to cut, in pixels; 0 crops and resizes the picture instead
-    load: Callable[[], Image.Image]
+    load: Callable[[], Image.Image]  # returns it as upright 8-bit RGB
 
     def images(self, size: int) -> list[Pixels] | Iterator[Pixels]:
         """Decode the picture and make its images, each uint8 RGB [size, size, 3].
@@ -44,7 +43,7 @@ class Picture(NamedTuple):
             WaveganError: memory is short.
         """
         try:
-            image = to_rgb(self.load())
+            image = self.load()
         except MemoryError as error:
             raise WaveganError(f"not enough memory to decode {self.name}; try again with fewer --workers") from error
         except Exception as error:  # Pillow's decoders raise almost anything on a broken file

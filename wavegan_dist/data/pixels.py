@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from wavegan_dist.data.formats import HEAD_BYTES, describe_content, formats
+from wavegan_dist.data.metadata import split_metadata
 
 Pixels = NDArray[np.uint8]
 
@@ -18,7 +19,7 @@ MIN_PATCH_STD = 12.0
 
 
 def open_picture(content: bytes) -> Image.Image:
-    """Open an encoded picture without decoding its pixels.
+    """Open an encoded picture without decoding its pixels. The metadata of PNG and JPEG files is left out.
 
     Raises:
         ValueError: Pillow does not recognize the bytes as a picture of one of `formats`; the message says what they are.
@@ -28,7 +29,7 @@ def open_picture(content: bytes) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            return Image.open(BytesIO(content), formats=formats())
+            return Image.open(BytesIO(split_metadata(content).pixels), formats=formats())
         except UnidentifiedImageError as error:
             raise ValueError(describe_content(content[:HEAD_BYTES])) from error
 

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from wavegan_dist.data.codec import read_picture, to_rgb
 from wavegan_dist.data.embedded import embedded_pictures
 from wavegan_dist.data.folders import files_in, head_of, is_hidden, select_pictures, tars_in
 from wavegan_dist.data.formats import HEAD_BYTES, compression, picture_extensions
 from wavegan_dist.data.left_out import HIDDEN, LeftOut, by_reason, summary
 from wavegan_dist.data.picture import Picture
-from wavegan_dist.data.pixels import open_picture
 from wavegan_dist.data.tars import Sample, pair_labels, read_at, refuse_unsafe, unused_members, walk
 from wavegan_dist.errors import UsageError, WaveganError
 
@@ -198,23 +198,22 @@ def _fingerprint(path: Path) -> str:
 
 def _read_file(path: Path) -> Image.Image:
     _refuse_large(path.stat().st_size)
-    return open_picture(path.read_bytes())
+    return read_picture(path.read_bytes())
 
 
 def _read_zip_member(path: Path, name: str) -> Image.Image:
     archive = _archive(path)
     _refuse_large(archive.getinfo(name).file_size)
-    return open_picture(archive.read(name))
+    return read_picture(archive.read(name))
 
 
 def _read_tar_member(path: Path, offset: int, size: int) -> Image.Image:
     _refuse_large(size)
-    return open_picture(read_at(path, offset, size))
+    return read_picture(read_at(path, offset, size))
 
 
 def _load_item(kind: str, root: str, number: int) -> Image.Image:
-    image: Image.Image = _dataset(kind, root)[number][0]
-    return image
+    return to_rgb(_dataset(kind, root)[number][0])
 
 
 def _refuse_large(size: int) -> None:
