@@ -112,7 +112,9 @@ def broken_pngs() -> dict[str, Case]:
         "frame without animation": chunk(b"fcTL", b""),
     }
     return {
-        f"png {name}": png(8, color, transparent=False, before=broken) for color in (2, 6) for name, broken in chunks.items()
+        f"png {color} {name}": png(8, color, transparent=False, before=broken)
+        for color in (2, 6)
+        for name, broken in chunks.items()
     }
 
 
