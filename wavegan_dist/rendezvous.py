@@ -45,6 +45,10 @@ class RollCall:
     def describe(self) -> str:
         """Return which ranks are missing, and why that may be."""
         where = f"{self.address}:{self.port}"
+        if self.rank == 0 and self._store is None:
+            return (
+                f"rank 0 cannot serve {where} (MASTER_ADDR:MASTER_PORT); set MASTER_PORT (--main_process_port) to a free port"
+            )
         missing = self._missing()
         if not missing:
             return (

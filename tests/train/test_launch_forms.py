@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 from accelerate.commands.config.config_args import ClusterConfig
 from accelerate.commands.launch import launch_command_parser
 
-from tests.helpers import ROOT, environment, free_port, run_ranks
+from tests.helpers import ROOT, environment, free_port, refused, run_ranks
 from wavegan_dist.config import TrainConfig
 from wavegan_dist.errors import UsageError
 from wavegan_dist.launcher import AccelerateLaunch, launch_arguments, read_launch, requested_world_size
@@ -118,6 +119,15 @@ def test_a_rank_that_waits_says_who_is_missing(tmp_path, config, rank, missing):
     finally:
         os.killpg(waiting.pid, signal.SIGKILL)
         waiting.wait()
+
+
+def test_a_port_in_use_is_reported_in_one_line(tmp_path, config):
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = str(busy.getsockname()[1])
+        group = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        refused(start([*PYTHON, *WAVEGAN], config, tmp_path, **group), f"rank 0 cannot serve 127.0.0.1:{port}", exit_code=1)
 
 
 @pytest.mark.parametrize(
