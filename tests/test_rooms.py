@@ -21,6 +21,7 @@ FOUNDATION = {
     "log",
     "processes",
     "provenance",
+    "redact",
     "run_folder",
 }
 MAY_USE = {

@@ -12,6 +12,7 @@ from wavegan_dist.errors import UsageError
 if TYPE_CHECKING:
     from wavegan_dist.cluster.job import EvaluateJob
     from wavegan_dist.run_folder import RunFolder
+    from wavegan_dist.tracking import check_tracking
 
 RESOURCES = (  # all but the first override settings of the profile
     argument("--profile", required=True, metavar="NAME", help="profile: the name of a file in launchers/slurm, or a path"),
@@ -51,6 +52,7 @@ def train(options: argparse.Namespace) -> None:
     arguments = ["--config", str(config_file(experiment, RunFolder(run_dir).cluster)), "--run-dir", str(run_dir)]
     job = TrainJob(run_dir=run_dir, profile=profile, arguments=arguments, evaluation=evaluation)
     submit.check_batch(experiment, profile)
+    check_tracking(job.run_folder, experiment)
     if options.dry_run:
         print(submit.training_script(job), end="")
         return
