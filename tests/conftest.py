@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,17 @@ def tracked_config(tmp_path_factory, shards, store) -> Path:
 
 
 @pytest.fixture(scope="session")
-def wavegan() -> Command:
-    """Run `wavegan ARGUMENTS` in a new process; keyword arguments go to `subprocess.run`."""
+def wavegan_with() -> Command:
+    """Run `wavegan ARGUMENTS` in a new process with additional environment variables, the first argument."""
 
-    def run(*arguments: object, **settings: Any) -> subprocess.CompletedProcess[str]:
+    def run(variables: dict[str, str], *arguments: object, **settings: Any) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "wavegan_dist", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120, **settings)
+        return subprocess.run(command, capture_output=True, text=True, env=environment(**variables), timeout=120, **settings)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def wavegan(wavegan_with: Command) -> Command:
+    """Run `wavegan ARGUMENTS` in a new process; keyword arguments go to `subprocess.run`."""
+    return partial(wavegan_with, {})

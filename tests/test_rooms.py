@@ -22,6 +22,7 @@ FOUNDATION = {
     "log",
     "processes",
     "provenance",
+    "redact",
     "rendezvous",
     "run_folder",
 }

@@ -1,6 +1,7 @@
 """Atomic writes (write to a temporary name, fsync, rename), locks between processes, digests."""
 
 import fcntl
+import getpass
 import hashlib
 import json
 import os
@@ -15,11 +16,12 @@ from wavegan_dist.errors import WaveganError
 if TYPE_CHECKING:
     from torch import Tensor
 
+NO_HOME = "/nonexistent"  # Debian's home of users that have none
 SAFETENSORS_DTYPES = {"torch.float32": "F32", "torch.int64": "I64"}
 
 
 @contextmanager
-def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+def atomic_file(path: Path, mode: str = "w", permissions: int = 0o666) -> Iterator[IO[Any]]:
     """Open a temporary file that replaces `path` when the block ends without an error; otherwise `path` stays as it was.
 
     The file is synced to the disk before it replaces `path`. Creates the parent folders. An OSError about the temporary file,
@@ -28,12 +30,14 @@ def atomic_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     Args:
         path: the file.
         mode: "w" or "wb".
+        permissions: of the file from its creation on, less the umask.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with _errors_naming(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open(mode) as file:
+            temporary.unlink(missing_ok=True)  # a killed process of the same id may have left it with other permissions
+            with open(temporary, mode, opener=lambda name, flags: os.open(name, flags, permissions)) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -97,6 +101,18 @@ def user_cache() -> Path:
         raise WaveganError("no home folder to keep cached files in; set XDG_CACHE_HOME") from error
 
 
+def ensure_home() -> None:
+    """Give a user without a home folder or a name (a container's user id that is not in /etc/passwd) what MLflow looks up."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = NO_HOME
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
+
+
 def sweep(folder: Path) -> None:
     """Delete the temporary files of killed writers in a folder and below it. No other writer may use it at the same time."""
     for path in (*folder.rglob(".*.tmp"), *folder.rglob(".*.old")):
@@ -158,7 +174,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 def append_json_lines(path: Path, objects: Iterable[Mapping[str, Any]]) -> None:
     """Append JSON objects to a file, one per line; begin a new line if a kill or a full disk cut the last one short."""
-    with path.open("ab+") as file:
+    with _errors_naming(path, path), path.open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read() != b"\n":

@@ -1,9 +1,9 @@
 """The logger `wavegan`: what the program reports while it runs, on stderr and in the run's log.txt.
 
 Modules write `from wavegan_dist.log import log` and call `log.info` and its siblings. The command line calls `configure`; a
-program that uses this package as a library must configure the logger itself to see records. On a terminal a record is its
-message alone, with "wavegan: warning:" before a warning. In a pipe or a file every record has its time, level and rank. The
-results of a command are not log records: commands print them to stdout.
+program that uses this package as a library must configure the logger itself to see records. Passwords of URLs are left out.
+On a terminal a record is its message alone, with "wavegan: warning:" before a warning. In a pipe or a file every record has its
+time, level and rank. The results of a command are not log records: commands print them to stdout.
 """
 
 import logging
@@ -17,6 +17,7 @@ from tqdm import tqdm
 from typing_extensions import override
 
 from wavegan_dist.errors import EXIT_INTERRUPTED, EXIT_REQUEUE, WaveganError
+from wavegan_dist.redact import redacted
 
 LEVELS = ("debug", "info", "warning", "error")
 PLAIN = "%(asctime)s %(levelname)s rank %(rank)s: %(message)s"
@@ -48,7 +49,7 @@ class TerminalFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         level = f"wavegan: {record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         rank = f"[rank {launcher_rank()}] " if launcher_rank() else ""
-        return f"{level}{rank}{super().format(record)}"
+        return redacted(f"{level}{rank}{super().format(record)}")
 
 
 class PlainFormatter(logging.Formatter):
@@ -60,7 +61,7 @@ class PlainFormatter(logging.Formatter):
     @override
     def format(self, record: logging.LogRecord) -> str:
         record.rank = launcher_rank()
-        return super().format(record)
+        return redacted(super().format(record))
 
 
 class LogFile(logging.FileHandler):

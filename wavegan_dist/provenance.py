@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from wavegan_dist import __version__
+from wavegan_dist.redact import redacted
 
 PACKAGES = (
     "torch",
@@ -32,7 +33,7 @@ def provenance() -> dict[str, object]:
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
         "git_commit": git_commit(),
-        "command": sys.argv,
+        "command": [redacted(word) for word in sys.argv],
     }
 
 

@@ -9,7 +9,7 @@ runs/<name>/config.yaml            the experiment, with all defaults filled in
             samples/kimg-000200.png  snapshots/kimg-000200/  checkpoints/kimg-000200/  diagnostics/kimg-000200/
             evaluations/kimg-000200.json    evaluation result; .png: spectrum; .failed: why there is no result
             best.json              the best evaluated snapshot
-            tracking.json          the MLflow run of this folder
+            tracking.json          the MLflow run of this folder; the only file that may hold a password, then of mode 600
             tracking/*.jsonl       events for MLflow, delivered or not
             cluster/               files that Slurm jobs read and write
 """
@@ -28,6 +28,7 @@ from typing import Any
 from wavegan_dist.config import Experiment
 from wavegan_dist.errors import UsageError
 from wavegan_dist.files import append_json_lines, atomic_file, locked, sweep
+from wavegan_dist.redact import redacted
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,11 @@ class RunFolder:
     def tracking(self) -> Path:
         """The MLflow run that belongs to this folder, JSON."""
         return self.path / "tracking.json"
+
+    @property
+    def tracking_lock(self) -> Path:
+        """Lock file of `tracking`."""
+        return self.path / "tracking" / "run.lock"
 
     @property
     def cluster(self) -> Path:
@@ -233,7 +239,7 @@ class RunFolder:
     def write_exit(self, state: str, nimg: int, reason: str = "") -> None:
         """Write exit.json with the current time; the arguments are those of `RunExit`."""
         with atomic_file(self.exit) as file:
-            json.dump(asdict(RunExit(state, nimg, reason, time.time())), file)
+            json.dump(asdict(RunExit(state, nimg, redacted(reason), time.time())), file)
 
     def read_exit(self) -> RunExit | None:
         """Return how the last start of the run ended; None while it is running, after a kill, and if exit.json is damaged."""

@@ -4,6 +4,7 @@ import http.client
 import random
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -22,14 +23,14 @@ class Proxy(ThreadingHTTPServer):
     """Forwards requests to a server, or fails as `mode` says.
 
     `mode`: `pass`; `fail` (status 500); `fail PUT` (500 for uploads only); `hang`; `lose` (forwards every request, and closes
-    the connection without an answer for half of them).
+    the connection without an answer for half of them). `password`: USER:PASSWORD that every request must have, if not empty.
     """
 
     daemon_threads = True
 
     def __init__(self, server: MlflowServer) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.server, self.mode, self.draws = server, "pass", random.Random(0)
+        self.server, self.mode, self.draws, self.password = server, "pass", random.Random(0), ""
         self.uri = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -48,6 +49,9 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(600)
         if proxy.mode in ("fail", f"fail {self.command}"):
             self.send_error(500)
+            return
+        if proxy.password and self.headers.get("Authorization") != f"Basic {b64encode(proxy.password.encode()).decode()}":
+            self.send_error(401)
             return
         lose = proxy.mode == "lose" and proxy.draws.random() < 0.5
         connection = http.client.HTTPConnection("127.0.0.1", proxy.server.port)

@@ -9,6 +9,7 @@ from wavegan_dist import log
 from wavegan_dist.cli import compare, doctor, evaluate, plan, sample, shards, submit, track, train, watch
 from wavegan_dist.cli.command import Command, make_parser
 from wavegan_dist.errors import EXIT_INTERRUPTED, WaveganError, describe
+from wavegan_dist.redact import redacted
 
 DESCRIPTION = (
     "Train GANs of three generators and three discriminators, joined by a wavelet transform, for images with fine detail."
@@ -97,5 +98,5 @@ def _open_standard_streams() -> None:
 def _report(message: str, exit_code: int) -> int:
     """Print an error to stderr as one line. It is not a log record: the format is the same on a terminal and in a pipe."""
     rank = os.environ.get("RANK", "0")
-    print(f"wavegan: {'' if rank == '0' else f'[rank {rank}] '}{' '.join(message.split())}", file=sys.stderr)
+    print(f"wavegan: {'' if rank == '0' else f'[rank {rank}] '}{redacted(' '.join(message.split()))}", file=sys.stderr)
     return exit_code

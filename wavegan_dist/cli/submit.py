@@ -43,6 +43,7 @@ def train(options: argparse.Namespace) -> None:
     from wavegan_dist.cluster.job import TrainJob
     from wavegan_dist.cluster.profile import load_profile
     from wavegan_dist.run_folder import RunFolder
+    from wavegan_dist.tracking import check_tracking
 
     profile = load_profile(options.profile, nodes=options.nodes, **resources(options))
     experiment = config.load(options.config, options.overrides)
@@ -51,6 +52,7 @@ def train(options: argparse.Namespace) -> None:
     arguments = ["--config", str(config_file(experiment, RunFolder(run_dir).cluster)), "--run-dir", str(run_dir)]
     job = TrainJob(run_dir=run_dir, profile=profile, arguments=arguments, evaluation=evaluation)
     submit.check_batch(experiment, profile)
+    check_tracking(job.run_folder, experiment)
     if options.dry_run:
         print(submit.training_script(job), end="")
         return

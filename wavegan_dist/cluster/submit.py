@@ -9,6 +9,7 @@ from wavegan_dist.cluster.job import EvaluateJob, TrainJob
 from wavegan_dist.cluster.profile import Profile
 from wavegan_dist.config import Experiment
 from wavegan_dist.errors import UsageError
+from wavegan_dist.tracking import save_password
 
 PLACEHOLDER = slurm.Allocation("0", ("FIRST_NODE",), 0)  # for the allocation that Slurm will make
 
@@ -28,6 +29,7 @@ def submit_training(experiment: Experiment, job: TrainJob) -> str:
     try:
         training = executor.make_executor(job, train_job.job_name(job.run_dir))
         freeze_config(experiment, job.folder)
+        save_password(job.run_folder, experiment)
         file = job.save()
         (job_id,) = executor.submit(training, lambda: [training.submit(train_job.run, str(file))])
     except BaseException:

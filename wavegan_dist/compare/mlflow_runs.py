@@ -7,7 +7,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from wavegan_dist.config import check_store
 from wavegan_dist.errors import UsageError
+from wavegan_dist.files import ensure_home
+from wavegan_dist.redact import redacted
 from wavegan_dist.run_folder import RunFolder
 
 
@@ -25,10 +28,16 @@ def fetch(run_id: str, scratch: Path) -> Path:
         The run folder.
 
     Raises:
-        UsageError: the variable is not set, or the store has no such run.
+        UsageError: the variable is not set to an MLflow store, or the store has no such run.
     """
-    if "MLFLOW_TRACKING_URI" not in os.environ:
-        raise UsageError(f"mlflow:{run_id}: set MLFLOW_TRACKING_URI to the run's store, for example sqlite:///runs/mlflow.db")
+    try:
+        uri = redacted(check_store(os.environ["MLFLOW_TRACKING_URI"]))
+    except KeyError as error:
+        advice = "set MLFLOW_TRACKING_URI to the run's store, for example sqlite:///runs/mlflow.db"
+        raise UsageError(f"mlflow:{run_id}: {advice}") from error
+    except ValueError as error:
+        raise UsageError(f"mlflow:{run_id}: MLFLOW_TRACKING_URI: {error}") from error
+    ensure_home()
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -37,7 +46,7 @@ def fetch(run_id: str, scratch: Path) -> Path:
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
-        raise UsageError(f"mlflow:{run_id}: {os.environ['MLFLOW_TRACKING_URI']} has no such run") from error
+        raise UsageError(f"mlflow:{run_id}: {uri} has no such run") from error
     folder = RunFolder(scratch / run_id / str(run.info.run_name))
     folder.path.mkdir(parents=True)
     _download_artifacts(client, run_id, folder)

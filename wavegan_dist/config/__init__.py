@@ -16,6 +16,7 @@ from wavegan_dist.config.schema import (
     TrainConfig,
     may_change_on_resume,
 )
+from wavegan_dist.config.store import check_store
 
 __all__ = [
     "RESOLUTIONS",
@@ -30,6 +31,7 @@ __all__ = [
     "Section",
     "TrackingConfig",
     "TrainConfig",
+    "check_store",
     "differences",
     "load",
     "may_change_on_resume",

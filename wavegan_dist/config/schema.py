@@ -14,13 +14,16 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     ValidationInfo,
+    field_serializer,
     field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
 
+from wavegan_dist.config.store import check_store
+from wavegan_dist.redact import redacted
+
 RESOLUTIONS = (32, 64, 128, 256)
-MLFLOW_SCHEMES = ("sqlite:///", "http://", "https://", "postgresql", "mysql", "databricks")
 
 # Marks a setting that may change when a run is resumed: the setting affects neither the model nor its training images.
 # (train.accumulation is marked although it changes batch statistics, which are those of a micro-batch.)
@@ -245,7 +248,9 @@ class TrackingConfig(Section):
     )
     uri: str | None = Field(
         None,
-        description="sqlite:///FILE or http://HOST:PORT; null: MLFLOW_TRACKING_URI, else mlflow.db beside the run folder",
+        description="sqlite:///FILE or http://HOST:PORT; null: MLFLOW_TRACKING_URI, else mlflow.db beside the run folder. "
+        "A password belongs in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+        repr=False,
         json_schema_extra=MAY_CHANGE,
     )
     experiment: str = Field("wavegan", description="name of the experiment in MLflow", json_schema_extra=MAY_CHANGE)
@@ -253,9 +258,11 @@ class TrackingConfig(Section):
     @field_validator("uri")
     @classmethod
     def _check_uri(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(MLFLOW_SCHEMES):
-            raise ValueError(f"{value} is not an MLflow store; give sqlite:///FILE or http://HOST:PORT")
-        return value
+        return None if value is None else check_store(value)
+
+    @field_serializer("uri")
+    def _redact(self, value: str | None) -> str | None:
+        return None if value is None else redacted(value)
 
 
 class Experiment(Section):
@@ -271,11 +278,14 @@ class Experiment(Section):
     tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="MLflow")
 
     def to_yaml(self) -> str:
-        """Return YAML that `load` reads back to an equal experiment."""
+        """Return YAML that `load` reads back to an equal experiment, without the password of `tracking.uri`."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     def flat(self) -> dict[str, Any]:
-        """Return the values by dotted key, the form of overrides and of MLflow's parameters."""
+        """Return the values by dotted key, the form of overrides and of MLflow's parameters.
+
+        `tracking.uri` has no password.
+        """
         return dict(_flatten(self.model_dump(mode="json")))
 
 

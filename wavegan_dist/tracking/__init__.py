@@ -6,12 +6,16 @@ The run appends events to a spool file; a sidecar process delivers them to MLflo
 from wavegan_dist.tracking.spool import format_counts
 from wavegan_dist.tracking.sync import log_metrics, log_tags, sync
 from wavegan_dist.tracking.tracker import Tracker, open_tracker
+from wavegan_dist.tracking.tracking_info import check_tracking, environment_uri, save_password
 
 __all__ = [
     "Tracker",
+    "check_tracking",
+    "environment_uri",
     "format_counts",
     "log_metrics",
     "log_tags",
     "open_tracker",
+    "save_password",
     "sync",
 ]

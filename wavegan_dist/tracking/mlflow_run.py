@@ -11,10 +11,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import unquote, urlsplit
 from uuid import NAMESPACE_OID, uuid5
 
-from wavegan_dist.files import locked
+from wavegan_dist.files import ensure_home, locked
 from wavegan_dist.log import log
+from wavegan_dist.redact import redacted
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.tracking.spool import Event
 from wavegan_dist.tracking.tracking_info import TrackingInfo
@@ -23,6 +25,13 @@ MAX_METRICS, MAX_PARAMS = 1000, 100  # MLflow's limits for one request
 THUMBNAIL_SIZE = 256  # px, of the image that MLflow's page shows first
 REJECTED_CODES = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 TEMPORARY_HTTP_ERRORS = (401, 403, 404, 408, 429)  # not caused by the content of the request
+
+
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",  # MLflow's page shows model training, not GenAI
+    "mlflow.experiment.primaryMetric.name": "eval/fwd",  # the first chart
+    "mlflow.experiment.primaryMetric.greaterIsBetter": "False",
+}
 
 
 class EventRejectedError(Exception):
@@ -46,14 +55,18 @@ class MlflowRun:
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
         os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"
         os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # `Sender` retries
-        self.folder, self.run_id = folder, ""
+        self.folder, self.run_id, self.uri = folder, "", ""
 
     @cached_property
     def client(self) -> Any:
         """MLflow's client. Its constructor may already fail with any of MLflow's errors."""
+        ensure_home()
+        self.uri = self._info().uri
+        address, credentials = split_credentials(self.uri)
+        os.environ.update(credentials)  # no message of MLflow holds what is not in its URI
         from mlflow import MlflowClient
 
-        return MlflowClient(tracking_uri=self._info().uri)
+        return MlflowClient(tracking_uri=address)
 
     def set_timeout(self, seconds: int) -> None:
         """Set how long each of the following requests may take."""
@@ -142,9 +155,11 @@ class MlflowRun:
         self.client.set_tag(self.run_id, "mlflow.loggedImages", "True")
 
     def _find_or_create(self) -> str:
-        with locked(self.folder.spool("run").with_suffix(".lock")):  # another sender may create the run at the same time
+        with locked(self.folder.tracking_lock):  # another sender may create the run at the same time
             info = self._info()
             if info.run_id is None:
+                if self.client and info.uri != self.uri:
+                    raise MlflowUnavailableError(f"the run is tracked in {redacted(info.uri)} since its last start")
                 experiment = self._experiment_id(info)
                 tag = {"wavegan.key": info.key}
                 runs = self.client.search_runs([experiment], f"tags.`wavegan.key` = '{info.key}'")
@@ -155,16 +170,31 @@ class MlflowRun:
 
     def _experiment_id(self, info: TrackingInfo) -> str:
         experiment = self.client.get_experiment_by_name(info.experiment)
-        if experiment is not None:
-            return str(experiment.experiment_id)
-        database = info.uri.removeprefix("sqlite:///")
-        artifacts = None if database == info.uri else str(Path(database).parent / "mlartifacts")
-        return str(self.client.create_experiment(info.experiment, artifact_location=artifacts))
+        if experiment is None:
+            database = info.uri.removeprefix("sqlite:///")
+            artifacts = None if database == info.uri else str(Path(database).parent / "mlartifacts")
+            number = str(self.client.create_experiment(info.experiment, artifact_location=artifacts))
+            tags: dict[str, str] = {}
+        else:
+            number, tags = str(experiment.experiment_id), experiment.tags
+        for name, value in EXPERIMENT_TAGS.items():
+            if name not in tags:
+                self.client.set_experiment_tag(number, name, value)
+        return number
 
     def _info(self) -> TrackingInfo:
         info = TrackingInfo.load(self.folder)
         assert info is not None
         return info
+
+
+def split_credentials(uri: str) -> tuple[str, dict[str, str]]:
+    """Return a server's URI without its user and password, and the environment variables that pass them to MLflow."""
+    address = urlsplit(uri)
+    if address.scheme not in ("http", "https") or address.password is None:
+        return uri, {}
+    names = {"MLFLOW_TRACKING_USERNAME": address.username or "", "MLFLOW_TRACKING_PASSWORD": address.password}
+    return redacted(uri), {name: unquote(value) for name, value in names.items()}
 
 
 def _metrics(event: Event) -> list[Any]:

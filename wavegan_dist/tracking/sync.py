@@ -7,11 +7,12 @@ from uuid import uuid4
 
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.log import log
+from wavegan_dist.redact import redacted
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.tracking.mlflow_run import MlflowUnavailableError
 from wavegan_dist.tracking.sender import Sender
 from wavegan_dist.tracking.spool import Event, Spool, file_event, format_counts, image_event, metrics_event
-from wavegan_dist.tracking.tracking_info import TrackingInfo
+from wavegan_dist.tracking.tracking_info import TrackingInfo, check_usable
 
 SYNC_TIMEOUT, LOG_TIMEOUT = 60, 5  # seconds for a request
 
@@ -23,7 +24,7 @@ def sync(run_dir: Path) -> Counter[str]:
         The number of delivered events of each kind.
 
     Raises:
-        UsageError: the folder is not a run folder, or its run is not tracked.
+        UsageError: the folder is not a run folder, or its run is not tracked, or the store can never work.
         WaveganError: MLflow is unavailable or no longer has the run; undelivered events stay in their spools.
     """
     folder = RunFolder(run_dir.resolve())
@@ -32,6 +33,7 @@ def sync(run_dir: Path) -> Counter[str]:
         if folder.config.exists():
             raise UsageError(f"{folder.path} is not tracked, so there is nothing to send: see tracking.enabled in its config")
         raise UsageError(f"{folder.path} holds no tracked run; give a run folder such as runs/demo")
+    check_usable(info.uri)
     counts: Counter[str] = Counter()
     for path in folder.spools():
         counts += _deliver(Spool(path), info, SYNC_TIMEOUT)
@@ -98,5 +100,5 @@ def _deliver(spool: Spool, info: TrackingInfo, timeout: int) -> Counter[str]:
         missing = format_counts(spool.count_undelivered())
         reason = " ".join(str(error).split())[:200]
         retry = f"try again when it is available: wavegan track sync {spool.folder.path}"
-        raise WaveganError(f"{info.uri} did not accept {missing} ({reason}); {retry}") from error
+        raise WaveganError(f"{redacted(info.uri)} did not accept {missing} ({reason}); {retry}") from error
     return counts

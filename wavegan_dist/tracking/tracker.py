@@ -13,7 +13,9 @@ from pathlib import Path
 from typing_extensions import override
 
 from wavegan_dist.config import Experiment
+from wavegan_dist.files import locked
 from wavegan_dist.log import log
+from wavegan_dist.redact import redacted
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.tracking.spool import Event, Spool, file_event, format_counts, image_event, metrics_event
 from wavegan_dist.tracking.tracking_info import TrackingInfo
@@ -49,7 +51,7 @@ class MlflowTracker(Tracker):
 
     Args:
         folder: the run folder, with an absolute path and a tracking.json.
-        uri: MLflow's tracking URI, for messages.
+        uri: MLflow's tracking URI without its password, for messages.
     """
 
     def __init__(self, folder: RunFolder, uri: str) -> None:
@@ -57,18 +59,19 @@ class MlflowTracker(Tracker):
         self.spool = Spool(folder.spool("train"))
         self.spool.open()
         self.logged = {unique_key(event) for event in self.spool.events()} - {None}
-        self.spool_failed = False
+        self.spool_failed = self.sidecar_failed = False
         self.sidecar = self._start_sidecar()
 
     @classmethod
     def open(cls, run_dir: Path, experiment: Experiment) -> "MlflowTracker":
         """Resume the MLflow run of a run folder, or let the sidecar create one as soon as MLflow is available."""
         folder = RunFolder(run_dir.absolute())
-        info = TrackingInfo.load(folder)
-        if info is None:
-            info = TrackingInfo.create(folder, experiment)
+        TrackingInfo.for_start(folder, experiment)  # an error leaves no files
+        folder.tracking_lock.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.tracking_lock):  # against the sidecar of an earlier start
+            info = TrackingInfo.for_start(folder, experiment)
             info.save(folder)
-        tracker = cls(folder, info.uri)
+        tracker = cls(folder, redacted(info.uri))
         tracker._append({"kind": "params", "values": experiment.flat()})
         tracker._append({"kind": "status", "status": "RUNNING"})
         return tracker
@@ -76,6 +79,7 @@ class MlflowTracker(Tracker):
     @override
     def log_metrics(self, values: dict[str, float], nimg: int) -> None:
         self._append(metrics_event(values, nimg))
+        self._check_sidecar()
 
     @override
     def log_image(self, path: Path, name: str, nimg: int) -> None:
@@ -97,14 +101,24 @@ class MlflowTracker(Tracker):
             with suppress(subprocess.TimeoutExpired):
                 self.sidecar.communicate(f"{seconds}\n", timeout=seconds + 1)
         if missing := self.spool.count_undelivered():
-            command = f"wavegan track sync {self.folder.path}"
-            log.warning("%s could not be sent to %s; `%s` sends them", format_counts(missing), self.uri, command)
+            log.warning("%s could not be sent to %s; `%s` sends them", format_counts(missing), self.uri, self._sync_command)
         if rejected := self.spool.delivered()[1]:
             log.warning("%s refused %d values or files; %s has the reasons", self.uri, rejected, self._log_file)
 
     @property
     def _log_file(self) -> Path:
         return self.spool.path.with_suffix(".log")
+
+    @property
+    def _sync_command(self) -> str:
+        return f"wavegan track sync {self.folder.path}"
+
+    def _check_sidecar(self) -> None:
+        if self.sidecar_failed or self.sidecar is None or self.sidecar.poll() is None:
+            return
+        self.sidecar_failed = True
+        message = "the process that delivers to MLflow has ended (exit code %d, %s); training continues, `%s` sends the rest"
+        log.warning(message, self.sidecar.returncode, self._log_file, self._sync_command)
 
     def _append(self, event: Event) -> None:
         key = unique_key(event)

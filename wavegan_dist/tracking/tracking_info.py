@@ -4,13 +4,17 @@ import json
 import os
 import time
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from uuid import uuid4
 
-from wavegan_dist.config import Experiment
-from wavegan_dist.errors import WaveganError
+from wavegan_dist.config import Experiment, check_store
+from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import atomic_file
+from wavegan_dist.redact import redacted
 from wavegan_dist.run_folder import RunFolder
+
+DRIVERS = {"postgresql": "psycopg2", "mysql": "MySQLdb"}  # the modules that SQLAlchemy uses by default
 
 
 @dataclass
@@ -18,7 +22,7 @@ class TrackingInfo:
     """What is needed to find the MLflow run of a run folder, or to create it exactly once.
 
     Args:
-        uri: tracking URI of the MLflow server or database.
+        uri: tracking URI of the MLflow server or database; may hold a password.
         experiment: name of the MLflow experiment.
         name: name of the MLflow run.
         key: value of the MLflow run's tag `wavegan.key`, by which the run is found if the answer to its creation was lost.
@@ -47,20 +51,109 @@ class TrackingInfo:
     @classmethod
     def create(cls, folder: RunFolder, experiment: Experiment) -> "TrackingInfo":
         """Return the information for a run that starts now, with a new key and no MLflow run yet."""
-        uri, name = tracking_uri(folder, experiment), folder.path.name
+        uri, name = requested_uri(experiment) or default_uri(folder), folder.path.name
         return cls(uri, experiment.tracking.experiment, name, uuid4().hex, int(time.time() * 1000))
 
+    @classmethod
+    def for_start(cls, folder: RunFolder, experiment: Experiment) -> "TrackingInfo":
+        """Return the information for a start of the run, which may be its first.
+
+        Another store or MLflow experiment than that of the last start is used if the run is in no store yet.
+
+        Raises:
+            UsageError: the store can never work here, or the run is in another store or MLflow experiment.
+            WaveganError: tracking.json is damaged.
+        """
+        info, new = cls.load(folder), cls.create(folder, experiment)
+        if info is None:
+            info = new
+        if requested_uri(experiment) is None or (redacted(new.uri) == redacted(info.uri) and not has_password(new.uri)):
+            new.uri = info.uri  # the password is in tracking.json only
+        if info.run_id is not None:
+            info.refuse_changes(folder, new)
+        info.uri, info.experiment = new.uri, new.experiment
+        check_usable(info.uri)
+        return info
+
+    def refuse_changes(self, folder: RunFolder, new: "TrackingInfo") -> None:
+        """Raise UsageError if `new` is in another store or MLflow experiment than this run."""
+        pairs = (("store", redacted(self.uri), redacted(new.uri)), ("experiment", self.experiment, new.experiment))
+        for name, old, requested in pairs:
+            if old != requested:
+                raise UsageError(
+                    f"{folder.path} is tracked in the MLflow {name} {old}, not {requested}; "
+                    f"set tracking.uri={redacted(self.uri)} and tracking.experiment={self.experiment}, or use another --run-dir"
+                )
+
     def save(self, folder: RunFolder) -> None:
-        """Write tracking.json."""
-        with atomic_file(folder.tracking) as file:
+        """Write tracking.json, which only the user can read if it holds a password."""
+        with atomic_file(folder.tracking, permissions=0o600 if has_password(self.uri) else 0o666) as file:
             json.dump(asdict(self), file, indent=2)
 
 
-def tracking_uri(folder: RunFolder, experiment: Experiment) -> str:
-    """Return `tracking.uri`, else MLFLOW_TRACKING_URI, else the URI of a SQLite file next to the run folder.
+def check_tracking(folder: RunFolder, experiment: Experiment) -> None:
+    """Raise UsageError if a start of the run cannot be tracked as the settings and MLFLOW_TRACKING_URI request."""
+    if experiment.tracking.enabled:
+        TrackingInfo.for_start(folder, experiment)
 
-    The path of a SQLite file is made absolute.
+
+def save_password(folder: RunFolder, experiment: Experiment) -> None:
+    """Write tracking.json for a later start if `tracking.uri` holds a password, which no other file will hold."""
+    if experiment.tracking.enabled and has_password(requested_uri(experiment) or ""):
+        TrackingInfo.for_start(folder, experiment).save(folder)
+
+
+def requested_uri(experiment: Experiment) -> str | None:
+    """Return `tracking.uri`, else MLFLOW_TRACKING_URI, else None. The path of a SQLite file is made absolute.
+
+    Raises:
+        UsageError: MLFLOW_TRACKING_URI is not the URI of an MLflow store.
     """
-    default = f"sqlite:///{folder.path.resolve().parent / 'mlflow.db'}"
-    uri = experiment.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or default
-    return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}" if uri.startswith("sqlite:///") else uri
+    uri = experiment.tracking.uri or environment_uri()
+    if uri is not None and uri.startswith("sqlite:///"):
+        return f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
+    return uri
+
+
+def environment_uri() -> str | None:
+    """Return MLFLOW_TRACKING_URI, or None if it is not set. Raises UsageError if it is not the URI of an MLflow store."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or None
+    try:
+        return None if uri is None else check_store(uri)
+    except ValueError as error:
+        raise UsageError(f"MLFLOW_TRACKING_URI: {error}") from error
+
+
+def default_uri(folder: RunFolder) -> str:
+    """Return the URI of a SQLite file next to the run folder."""
+    return f"sqlite:///{folder.path.resolve().parent / 'mlflow.db'}"
+
+
+def has_password(uri: str) -> bool:
+    """Return whether a URI holds a password."""
+    return redacted(uri) != uri
+
+
+def check_usable(uri: str) -> None:
+    """Raise UsageError if the store can never work on this machine: `uri` is no store, or a database without its driver."""
+    try:
+        check_store(uri)
+    except ValueError as error:
+        raise UsageError(f"tracking.uri: {error}") from error
+    dialect, _, driver = uri.partition("://")[0].partition("+")
+    module = driver or DRIVERS.get(dialect)
+    if module is not None and find_spec(module) is None:
+        raise UsageError(f"{redacted(uri)} needs the Python module {module}, which is not installed")
+    if dialect == "sqlite":
+        _check_file(Path(uri.removeprefix("sqlite:///")))
+
+
+def _check_file(path: Path) -> None:
+    """Raise UsageError unless the SQLite file `path` is or can be a file in a folder that this user may write to."""
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    is_right_kind = existing.is_file() if existing == path else existing.is_dir()
+    if not is_right_kind or not os.access(existing, os.W_OK):
+        reason = "cannot be written to" if is_right_kind else "is a folder" if existing == path else "is not a folder"
+        raise UsageError(
+            f"the MLflow store sqlite:///{path} cannot work: {existing} {reason}; set tracking.uri to another file"
+        )

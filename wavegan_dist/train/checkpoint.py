@@ -52,6 +52,7 @@ class Checkpointer:
         self._cpu_tensors: dict[str, Tensor] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._saving: Future[Metadata] | None = None
+        self._path = Path()  # of the last save
 
     def save(self, path: Path) -> None:
         """Begin to write the folder `path`, which appears under that name when it is complete: a collective call.
@@ -68,7 +69,7 @@ class Checkpointer:
             "loss_scales": {engine.name: engine.loss_scale.state() for engine in self.trainer.engines},
         }
         self._copy_to_cpu()
-        storage = _Storage(path, state)
+        storage, self._path = _Storage(path, state), path
         self._saving = self._thread.submit(save, self._cpu_tensors, storage_writer=storage, process_group=self._group)
 
     @property
@@ -94,7 +95,9 @@ class Checkpointer:
             saving.result()
         except CheckpointException as error:
             reason = next(iter(error.failures.values()))[0]
-            raise reason if isinstance(reason, OSError) else WaveganError(f"cannot save a checkpoint: {reason}") from error
+            if isinstance(reason, OSError):
+                raise OSError(reason.errno, reason.strerror, str(self._path)) from error
+            raise WaveganError(f"cannot save the checkpoint {self._path}: {reason}") from error
 
     def _copy_to_cpu(self) -> None:
         """Copy this rank's tensors into CPU buffers, allocated at the first save and pinned if training runs on a GPU."""

@@ -17,7 +17,7 @@ from wavegan_dist.errors import UsageError
 from wavegan_dist.processes import on_main, report_lost_ranks
 from wavegan_dist.provenance import provenance
 from wavegan_dist.run_folder import RunFolder
-from wavegan_dist.tracking import open_tracker
+from wavegan_dist.tracking import check_tracking, open_tracker
 from wavegan_dist.train import launch
 from wavegan_dist.train.checkpoint import Checkpointer, load_checkpoint
 from wavegan_dist.train.diagnosis import NonFiniteError, diagnose
@@ -49,6 +49,7 @@ def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_trac
     folder = RunFolder(run_dir)
     with report_lost_ranks(accelerator), launch.open_run_folder(accelerator, folder):
         checkpoint = on_main(accelerator, lambda: checkpoint_to_resume(folder, experiment, index.digest, resume))
+        on_main(accelerator, lambda: check_tracking(folder, experiment))
         trainer = Trainer(experiment, index, accelerator)
         if checkpoint is not None:
             load_checkpoint(checkpoint, trainer)

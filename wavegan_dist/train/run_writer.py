@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from wavegan_dist import counted
 from wavegan_dist.config import Experiment
+from wavegan_dist.errors import describe
 from wavegan_dist.images import save_grid, to_uint8
 from wavegan_dist.log import log
 from wavegan_dist.model.snapshot import save_snapshot
@@ -73,10 +74,12 @@ class RunWriter:
         if not self.is_main:
             return
         self.progress_bar.close()
-        with self._handling_disk_errors("exit.json"):
+        with self._handling_disk_errors("exit.json", stop=error is None):  # a raised error would hide `error`
             self.folder.prune(self.settings.keep_checkpoints, self.settings.keep_checkpoint_kimg)
             state = "finished" if error is None else "interrupted" if kind is InterruptedRunError else "failed"
-            self.folder.write_exit(state, self.trainer.nimg, str(error or ""))
+            self.folder.write_exit(
+                state, self.trainer.nimg, describe(error) if isinstance(error, OSError) else str(error or "")
+            )
         self.tracker.close(_mlflow_status(error))
 
     def report(self, metrics: dict[str, float]) -> None:
@@ -151,17 +154,23 @@ class RunWriter:
         return f"{self.trainer.nimg / 1000:g}"
 
     @contextmanager
-    def _handling_disk_errors(self, file: str) -> Iterator[None]:
-        """Propagate an OSError of the block, or log a warning that `file` was not written; `train.on_disk_error` decides."""
+    def _handling_disk_errors(self, file: str, *, stop: bool = True) -> Iterator[None]:
+        """Propagate an OSError of the block, or log a warning that `file` was not written; `train.on_disk_error` decides.
+
+        Args:
+            file: what the block writes.
+            stop: False: never propagate.
+        """
         try:
             yield
         except OSError as error:
-            if self.settings.on_disk_error == "stop":
+            if stop and self.settings.on_disk_error == "stop":
                 raise
             if self.is_main:
                 path = f"{error.filename}: " if error.filename else ""
                 reason = f"{path}{error.strerror}"
-                log.warning("cannot write %s at kimg %s (%s); training continues without it", file, self._kimg, reason)
+                then = "training continues without it" if stop else "the run ends without it"
+                log.warning("cannot write %s at kimg %s (%s); %s", file, self._kimg, reason, then)
 
     def _make_progress_bar(self) -> "tqdm[NoReturn]":
         return tqdm(

@@ -1,0 +1,132 @@
+"""Passwords of MLflow's URI: a run is tracked with them, and no file, log or store shows them."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import environment, refused
+from tests.tracking.conftest import Proxy
+from wavegan_dist import config as configuration
+from wavegan_dist.config import Experiment
+from wavegan_dist.redact import redacted
+from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.tracking.tracking_info import TrackingInfo, save_password
+
+SECRET = "pa55-w0rd"
+NOWHERE = f"http://alice:{SECRET}@127.0.0.1:9"
+
+
+@pytest.fixture
+def guarded(proxy: Proxy) -> Iterator[str]:
+    """URI, with the password, of a server that answers with 401 without it."""
+    proxy.password = f"alice:{SECRET}"
+    yield proxy.uri.replace("://", f"://alice:{SECRET}@")
+
+
+def files_with_secret(*folders: Path) -> list[str]:
+    paths = (path for folder in folders for path in folder.rglob("*") if path.is_file())
+    return sorted(path.name for path in paths if SECRET.encode() in path.read_bytes())
+
+
+def test_a_run_with_a_password_is_tracked_and_only_tracking_json_holds_it(tmp_path, config, wavegan, guarded, server, stored):
+    run = tmp_path / "run"
+    command = ("train", "--config", config, "--run-dir", run, "tracking.enabled=true", f"tracking.uri={guarded}")
+    outcome = wavegan(*command, "train.total_kimg=0.16")
+    assert outcome.returncode == 0, outcome.stderr
+    assert stored(run).status == "FINISHED"
+    assert (run / "snapshots").exists()
+    assert (run / "checkpoints").exists()
+    assert files_with_secret(run, server.folder) == ["tracking.json"]
+    assert stat.S_IMODE((run / "tracking.json").stat().st_mode) == 0o600
+    assert SECRET not in outcome.stdout + outcome.stderr
+    bare = guarded.replace(f"alice:{SECRET}@", "")
+    assert stored(run).client.get_run(stored(run).run_id).data.params["tracking.uri"] == bare
+    # The settings of a run, which hold no password, resume it.
+    resumed = wavegan("train", "--config", run / "config.yaml", "--run-dir", run, "train.total_kimg=0.32")
+    assert resumed.returncode == 0, resumed.stderr
+    assert stored(run).steps("lam")[-1] == 320
+    assert files_with_secret(run, server.folder) == ["tracking.json"]
+
+
+def test_a_server_that_is_down_is_named_without_the_password(tmp_path, config, wavegan):
+    run = tmp_path / "run"
+    command = ("train", "--config", config, "--run-dir", run, "tracking.enabled=true", "train.total_kimg=0.064")
+    failed = wavegan(*command, f"tracking.uri={NOWHERE}", "train.on_nonfinite=stop")
+    assert failed.returncode == 0
+    assert "could not be sent to http://127.0.0.1:9;" in failed.stderr
+    synced = wavegan("track", "sync", run)
+    refused(synced, "http://127.0.0.1:9 did not accept", exit_code=1)
+    assert SECRET not in failed.stderr + synced.stderr
+    assert files_with_secret(run) == ["tracking.json"]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        f"tracking.uri=http://alice:{SECRET}@host: x",  # not YAML
+        f"tracking.uri=ftp://alice:{SECRET}@host",
+        f"tracking.uri=http://alice:{SECRET}/x@host",
+        f"tracking.uri=postgresql://alice:a/{SECRET}@host/db",
+        f"tracking.uri=[http://alice:{SECRET}@host]",
+        f"tracking.experiment=[http://alice:{SECRET}@host]",
+        f"tracking.uri=http://alice:{SECRET}@host:port",
+    ],
+)
+def test_an_error_about_the_settings_holds_no_password(tmp_path, config, wavegan, override):
+    outcome = wavegan("train", "--config", config, "--run-dir", tmp_path / "run", "tracking.enabled=true", override)
+    refused(outcome)
+    assert SECRET not in outcome.stderr
+
+
+def test_a_submitted_job_finds_the_password_in_tracking_json_only(tmp_path, tracked_config):
+    folder, experiment = RunFolder(tmp_path / "run"), configuration.load(tracked_config, [f"tracking.uri={NOWHERE}"])
+    folder.path.mkdir()
+    save_password(folder, experiment)
+    frozen = tmp_path / "experiment.yaml"
+    frozen.write_text(experiment.to_yaml())
+    assert files_with_secret(tmp_path) == ["tracking.json"]
+    assert TrackingInfo.for_start(folder, configuration.load(frozen)).uri == NOWHERE
+
+
+def test_a_new_password_replaces_the_old_one(tmp_path, tracked_config):
+    folder = RunFolder(tmp_path)
+    info = TrackingInfo.create(folder, configuration.load(tracked_config, [f"tracking.uri={NOWHERE}"]))
+    info.run_id = "1"
+    info.save(folder)
+    changed: Experiment = configuration.load(tracked_config, ["tracking.uri=http://alice:new@127.0.0.1:9"])
+    assert TrackingInfo.for_start(folder, changed).uri == "http://alice:new@127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("http://u:p@host:5000/a", "http://host:5000/a"),
+        ("https://token@host", "https://host"),
+        ("postgresql+psycopg2://u:p@host/db", "postgresql+psycopg2://u@host/db"),
+        ("postgresql://host/db?user=u&password=p", "postgresql://host/db?user=u"),
+        ("mysql://host/db?passwd=p&charset=utf8", "mysql://host/db?charset=utf8"),
+        ("https://host/x?token=p", "https://host/x"),
+        ("'tracking.uri=http://u:p:q@@host'", "'tracking.uri=http://host'"),
+        ('{"uri": "http://u:p@host", "mail": "a@host"}', '{"uri": "http://host", "mail": "a@host"}'),
+        ("http://host:5000/a@2x.png and a@host?", "http://host:5000/a@2x.png and a@host?"),
+        ("sqlite:////a/b@c.db", "sqlite:////a/b@c.db"),
+        ("pipe:curl https://host/a?b=c&d=e", "pipe:curl https://host/a?b=c&d=e"),
+    ],
+)
+def test_only_passwords_are_left_out(text, expected):
+    assert redacted(text) == expected == redacted(expected)
+
+
+def test_the_environment_s_way_leaves_no_password_in_any_file(tmp_path, config, wavegan_with, guarded, server, stored):
+    run, uri = tmp_path / "run", guarded.replace(f"alice:{SECRET}@", "")
+    credentials = {"MLFLOW_TRACKING_USERNAME": "alice", "MLFLOW_TRACKING_PASSWORD": SECRET}
+    command = ("train", "--config", config, "--run-dir", run, "tracking.enabled=true", "train.total_kimg=0.064")
+    outcome = wavegan_with({"MLFLOW_TRACKING_URI": uri, **credentials}, *command)
+    assert outcome.returncode == 0, outcome.stderr
+    assert stored(run).status == "FINISHED"
+    assert files_with_secret(run, server.folder) == []
+    assert os.path.exists(run / "tracking.json")
+    assert "MLFLOW_TRACKING_URI" not in environment()

@@ -1,0 +1,44 @@
+"""Which MLflow stores a run can be tracked in."""
+
+import re
+from urllib.parse import urlsplit
+
+from wavegan_dist.redact import redacted
+
+DATABASES = ("postgresql", "mysql")
+GIVE = "give sqlite:///FILE or http://HOST:PORT"
+
+
+def check_store(uri: str) -> str:
+    """Return the URI of an MLflow store.
+
+    Raises:
+        ValueError: MLflow can never store a run there. The message holds no password.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if scheme != "sqlite":
+        _check_password(uri, rest)
+    if scheme in ("http", "https"):
+        _check_address(uri)
+        return uri
+    is_file = scheme == "sqlite" and rest.startswith("/") and rest.strip("/") != "" and not rest.endswith("/")
+    is_database = scheme.partition("+")[0] in DATABASES and separator != ""
+    if not (is_file or is_database or scheme == "databricks"):
+        raise ValueError(f"{redacted(uri)} is not an MLflow store that runs can be sent to; {GIVE}")
+    return uri
+
+
+def _check_password(uri: str, rest: str) -> None:
+    """Raise ValueError if the URI is ambiguous, so that its password could not be told from the rest."""
+    if "@" in "".join(re.split(r"[/?#]", rest, maxsplit=1)[1:]) or re.search(r"[\s\"]", uri):
+        raise ValueError('the password holds one of / ? # " or a space; write it as %2F, %3F, %23, %22 or %20')
+
+
+def _check_address(uri: str) -> None:
+    address = urlsplit(uri)
+    try:
+        is_complete = bool(address.hostname) and address.port != 0
+    except ValueError:  # the port is not a number
+        is_complete = False
+    if not is_complete:
+        raise ValueError(f"{redacted(uri)} names no server; give http://HOST:PORT")
