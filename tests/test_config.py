@@ -69,7 +69,10 @@ def test_overrides_win_and_the_resolved_yaml_reads_back_equal(minimal: Path, tmp
         ("data.index=null", "data.index = None: input should be a valid string"),
         ("train.strategy=zero4", "train.strategy = 'zero4' is not one of ddp, zero1, zero2, zero3; did you mean 'zero"),
         ("optim.lr_g.x=1", "'lr_g' is a value, not a section"),
-        ("tracking.uri=runs/mlflow", "tracking.uri: runs/mlflow is not an MLflow store; give sqlite:///FILE"),
+        (
+            "tracking.uri=runs/mlflow",
+            "tracking.uri: runs/mlflow is not an MLflow store that runs can be sent to; give sqlite:///FILE",
+        ),
         ("justakey", "not of the form key=value"),
         ("seed=[1", "the value is not valid YAML"),
         (f"seed={'[' * 5000}", "the value is not valid YAML"),
