@@ -1,8 +1,6 @@
 """Passwords of MLflow's URI: a run is tracked with them, and no file, log or store shows them."""
 
-import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,10 +18,10 @@ NOWHERE = f"http://alice:{SECRET}@127.0.0.1:9"
 
 
 @pytest.fixture
-def guarded(proxy: Proxy) -> Iterator[str]:
+def guarded(proxy: Proxy) -> str:
     """URI, with the password, of a server that answers with 401 without it."""
     proxy.password = f"alice:{SECRET}"
-    yield proxy.uri.replace("://", f"://alice:{SECRET}@")
+    return proxy.uri.replace("://", f"://alice:{SECRET}@")
 
 
 def files_with_secret(*folders: Path) -> list[str]:
@@ -128,5 +126,5 @@ def test_the_environment_s_way_leaves_no_password_in_any_file(tmp_path, config, 
     assert outcome.returncode == 0, outcome.stderr
     assert stored(run).status == "FINISHED"
     assert files_with_secret(run, server.folder) == []
-    assert os.path.exists(run / "tracking.json")
+    assert (run / "tracking.json").exists()
     assert "MLFLOW_TRACKING_URI" not in environment()
