@@ -42,12 +42,14 @@ def test_a_store_that_can_never_work_is_refused_at_the_start_at_both_entrances(t
 
 def test_a_variable_that_names_no_store_is_refused_when_a_run_is_submitted_or_compared(tmp_path, config, wavegan_with):
     wrong = {"MLFLOW_TRACKING_URI": "file:./mlruns"}
-    profile = tmp_path / "profile.yaml"
-    profile.write_text("gpus_per_node: 0\nprocesses_per_node: 1\n")
     refused(wavegan_with(wrong, "compare", "mlflow:123", "--out", tmp_path / "page"), "file:./mlruns", "not an MLflow store")
-    assert (
-        wavegan_with(wrong, "train", "--config", config, "--run-dir", tmp_path / "r", "train.total_kimg=0.032").returncode == 0
-    )
+    submit = ("submit", "train", "--config", config, "--run-dir", tmp_path / "run", "--profile", "local1", "--dry-run")
+    refused(wavegan_with(wrong, *submit, "tracking.enabled=true"), "file:./mlruns", "not an MLflow store")
+
+
+def test_a_variable_that_names_no_store_does_not_matter_without_tracking(tmp_path, config, wavegan_with):
+    command = ("train", "--config", config, "--run-dir", tmp_path / "run", "train.total_kimg=0.032")
+    assert wavegan_with({"MLFLOW_TRACKING_URI": "file:./mlruns"}, *command).returncode == 0
 
 
 def test_sync_refuses_a_store_that_an_earlier_version_accepted(tmp_path, experiment, wavegan):

@@ -12,7 +12,6 @@ from wavegan_dist.errors import UsageError
 if TYPE_CHECKING:
     from wavegan_dist.cluster.job import EvaluateJob
     from wavegan_dist.run_folder import RunFolder
-    from wavegan_dist.tracking import check_tracking
 
 RESOURCES = (  # all but the first override settings of the profile
     argument("--profile", required=True, metavar="NAME", help="profile: the name of a file in launchers/slurm, or a path"),
@@ -44,6 +43,7 @@ def train(options: argparse.Namespace) -> None:
     from wavegan_dist.cluster.job import TrainJob
     from wavegan_dist.cluster.profile import load_profile
     from wavegan_dist.run_folder import RunFolder
+    from wavegan_dist.tracking import check_tracking
 
     profile = load_profile(options.profile, nodes=options.nodes, **resources(options))
     experiment = config.load(options.config, options.overrides)
