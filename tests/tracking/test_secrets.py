@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import environment, refused
-from tests.tracking.conftest import Proxy
 from wavegan_dist import config as configuration
 from wavegan_dist.config import Experiment
 from wavegan_dist.redact import redacted
@@ -18,7 +17,7 @@ NOWHERE = f"http://alice:{SECRET}@127.0.0.1:9"
 
 
 @pytest.fixture
-def guarded(proxy: Proxy) -> str:
+def guarded(proxy) -> str:
     """URI, with the password, of a server that answers with 401 without it."""
     proxy.password = f"alice:{SECRET}"
     return proxy.uri.replace("://", f"://alice:{SECRET}@")
