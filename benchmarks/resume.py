@@ -103,7 +103,7 @@ def run_rank(experiment: Experiment, run: Path, rank: int, world_size: int, port
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         if rank == 0:
-            cut.watch(Trainer, "_run_phase", lambda _, phase, *__: f"{phase.name} phase")
+            cut.watch(Trainer, "_run_phase", lambda _, engine, *__: f"{engine.phase.name} phase")
             cut.watch(run_writer.RunWriter, "snapshot", "snapshot")
             cut.watch(checkpoint, "save", "save")
             start_up = cut.enter("start-up")

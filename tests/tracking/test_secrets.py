@@ -2,7 +2,6 @@
 
 import stat
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,7 +17,7 @@ NOWHERE = f"http://alice:{SECRET}@127.0.0.1:9"
 
 
 @pytest.fixture
-def guarded(proxy: Any) -> str:
+def guarded(proxy) -> str:
     """URI, with the password, of a server that answers with 401 without it."""
     proxy.password = f"alice:{SECRET}"
     return proxy.uri.replace("://", f"://alice:{SECRET}@")

@@ -97,15 +97,21 @@ def test_a_resumed_run_continues_its_mlflow_run_and_repeats_nothing(tmp_path, ex
     assert (tmp_path / "snapshots" / "config.yaml").read_text() == "FINISHED"
 
 
-def test_a_sidecar_that_is_killed_is_not_noticed_until_the_end(tmp_path, experiment, server, stored, caplog):
+def test_a_sidecar_that_is_killed_is_reported_at_the_next_report_and_once(tmp_path, experiment, server, stored, caplog):
     tracker = MlflowTracker.open(tmp_path, experiment(server.uri))
     tracker.sidecar.kill()
     tracker.sidecar.wait()
     tracker.log_metrics({"m": 1.0}, 1)
+    assert caplog.messages == [
+        f"the process that delivers to MLflow has ended (exit code -9, {tracker.spool.path.with_suffix('.log')}); "
+        f"training continues, `wavegan track sync {tmp_path}` sends the rest"
+    ]
+    tracker.log_metrics({"m": 2.0}, 2)
     tracker.close("FINISHED")
-    assert f"1 point and 3 other entries could not be sent to {server.uri}" in caplog.text
+    assert caplog.text.count("has ended") == 1
+    assert f"2 points and 3 other entries could not be sent to {server.uri}" in caplog.text
     sync(tmp_path)
-    assert stored(tmp_path).steps("m") == [1]
+    assert stored(tmp_path).steps("m") == [1, 2]
     assert stored(tmp_path).status == "FINISHED"
 
 

@@ -189,6 +189,7 @@ def test_a_full_disk_keeps_the_old_checkpoint_and_stops_or_continues_as_set(smal
         assert process.returncode == 1
         assert f"wavegan: {run}" in errors
         assert "no space left on device" in errors.splitlines()[-1]
+        assert "exit.json" not in errors.splitlines()[-1]  # the file that failed first, not the last
     else:
         assert process.returncode == 0, errors
         assert "cannot write a checkpoint" in errors
@@ -200,6 +201,30 @@ def test_a_full_disk_keeps_the_old_checkpoint_and_stops_or_continues_as_set(smal
     outcome = wavegan("train", "--config", config, "--run-dir", run, *lengths)
     assert outcome.returncode == 0, outcome.stderr
     assert "resuming at kimg 0." in outcome.stderr
+
+
+def test_a_full_disk_names_the_checkpoint_that_failed(small_disk, config, wavegan):
+    run = small_disk / "run"
+    settings = ("train.report_kimg=100", "train.snapshot_kimg=100", "model.width=16")  # a checkpoint does not fit
+    outcome = wavegan("train", "--config", config, "--run-dir", run, *settings)
+    assert outcome.returncode == 1
+    last = outcome.stderr.splitlines()[-1]
+    assert last.startswith(f"wavegan: {run}/checkpoints/kimg-000000.")
+    assert last.endswith("no space left on device; free some space there or write elsewhere")
+    assert "Traceback" not in outcome.stderr
+    assert not list(run.glob("checkpoints/.*"))  # so there is space to say how the run ended
+    assert last == f"wavegan: {RunFolder(run).read_exit().reason}"
+
+
+def test_a_full_disk_names_the_metrics_file(small_disk, config):
+    run = small_disk / "run"
+    lengths = ("train.total_kimg=100", "train.report_kimg=0.032", "train.snapshot_kimg=100", "train.checkpoint_kimg=100")
+    with running(sys.executable, *train(run, config, *lengths)) as process:
+        wait_for_points(run, 2)
+        fill_disk(run)
+        _, errors = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert errors.splitlines()[-1].startswith(f"wavegan: {run}/metrics.jsonl: no space left on device")
 
 
 def test_a_run_folder_that_vanishes_ends_the_run_with_one_line(tmp_path, config):

@@ -18,6 +18,7 @@ from wavegan_dist.files import ensure_home, locked
 from wavegan_dist.log import log
 from wavegan_dist.redact import redacted
 from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.tracking.mlflow_page import EXPERIMENT_TAGS, dataset_input, run_tags
 from wavegan_dist.tracking.spool import Event
 from wavegan_dist.tracking.tracking_info import TrackingInfo
 
@@ -25,13 +26,6 @@ MAX_METRICS, MAX_PARAMS = 1000, 100  # MLflow's limits for one request
 THUMBNAIL_SIZE = 256  # px, of the image that MLflow's page shows first
 REJECTED_CODES = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 TEMPORARY_HTTP_ERRORS = (401, 403, 404, 408, 429)  # not caused by the content of the request
-
-
-EXPERIMENT_TAGS = {
-    "mlflow.experimentKind": "custom_model_development",  # MLflow's page shows model training, not GenAI
-    "mlflow.experiment.primaryMetric.name": "eval/fwd",  # the first chart
-    "mlflow.experiment.primaryMetric.greaterIsBetter": "False",
-}
 
 
 class EventRejectedError(Exception):
@@ -50,6 +44,7 @@ class MlflowRun:
     """
 
     def __init__(self, folder: RunFolder) -> None:
+        ensure_home()  # for MLflow's import
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
@@ -60,7 +55,6 @@ class MlflowRun:
     @cached_property
     def client(self) -> Any:
         """MLflow's client. Its constructor may already fail with any of MLflow's errors."""
-        ensure_home()
         self.uri = self._info().uri
         address, credentials = split_credentials(self.uri)
         os.environ.update(credentials)  # no message of MLflow holds what is not in its URI
@@ -161,9 +155,11 @@ class MlflowRun:
                 if self.client and info.uri != self.uri:
                     raise MlflowUnavailableError(f"the run is tracked in {redacted(info.uri)} since its last start")
                 experiment = self._experiment_id(info)
-                tag = {"wavegan.key": info.key}
+                tags = {"wavegan.key": info.key, **run_tags(self.folder)}
                 runs = self.client.search_runs([experiment], f"tags.`wavegan.key` = '{info.key}'")
-                run = runs[0] if runs else self.client.create_run(experiment, info.started, tag, info.name)
+                run = runs[0] if runs else self.client.create_run(experiment, info.started, tags, info.name)
+                if dataset := dataset_input(self.folder):
+                    self.client.log_inputs(run.info.run_id, datasets=[dataset])
                 info.run_id = run.info.run_id
                 info.save(self.folder)
             return info.run_id

@@ -95,6 +95,7 @@ class Checkpointer:
             saving.result()
         except CheckpointException as error:
             reason = next(iter(error.failures.values()))[0]
+            shutil.rmtree(temporary_folder(self._path), ignore_errors=True)  # frees a full disk for exit.json
             if isinstance(reason, OSError):
                 raise OSError(reason.errno, reason.strerror, str(self._path)) from error
             raise WaveganError(f"cannot save the checkpoint {self._path}: {reason}") from error
@@ -114,7 +115,7 @@ class _Storage(HuggingFaceStorageWriter):
     """Writes to a temporary folder; when all ranks are done, the coordinator adds state and manifest and renames the folder."""
 
     def __init__(self, path: Path, state: dict[str, Any]) -> None:
-        self.final, self.temporary, self.state = path, path.with_name(f".{path.name}.tmp"), state
+        self.final, self.temporary, self.state = path, temporary_folder(path), state
         super().__init__(str(self.temporary), save_distributed=True)
 
     @override
@@ -130,6 +131,11 @@ class _Storage(HuggingFaceStorageWriter):
         manifest = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
         (self.temporary / MANIFEST).write_text(json.dumps(manifest, indent=2))
         replace_dir(self.temporary, self.final)
+
+
+def temporary_folder(path: Path) -> Path:
+    """Return the folder in which the checkpoint `path` is until it is complete."""
+    return path.with_name(f".{path.name}.tmp")
 
 
 def find_damage(path: Path) -> str | None:

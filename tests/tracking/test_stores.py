@@ -1,0 +1,120 @@
+"""Where a run is tracked: stores that can never work are refused at the start, and a run stays in the store it is in."""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.helpers import refused
+from wavegan_dist import config as configuration
+from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.tracking.tracking_info import TrackingInfo, has_password
+
+IMPOSSIBLE = [
+    ("file:./mlruns", "not an MLflow store"),
+    ("./mlruns", "not an MLflow store"),
+    ("mlruns", "not an MLflow store"),
+    ("sqlite:///", "not an MLflow store"),
+    ("sqlite://host/mlflow.db", "not an MLflow store"),
+    ("sqlite:////", "not an MLflow store"),
+    ("s3://bucket/mlruns", "not an MLflow store"),
+    ("postgresqlx://host/db", "not an MLflow store"),
+    ("http://", "names no server"),
+    ("http://:5000", "names no server"),
+    ("http://host:port", "names no server"),
+    ("mysql://host/db", "needs the Python module MySQLdb"),
+    ("postgresql+nosuchdriver://host/db", "needs the Python module nosuchdriver"),
+    ("sqlite:////tmp", "/tmp is a folder"),
+    ("sqlite:////dev/null/x/mlflow.db", "/dev/null is not a folder"),
+]
+
+
+@pytest.mark.parametrize(("uri", "reason"), IMPOSSIBLE)
+def test_a_store_that_can_never_work_is_refused_at_the_start_at_both_entrances(tmp_path, config, wavegan_with, uri, reason):
+    run = tmp_path / "run"
+    command = ("train", "--config", config, "--run-dir", run, "tracking.enabled=true", "train.total_kimg=0.064")
+    refused(wavegan_with({}, *command, f"tracking.uri='{uri}'"), reason)
+    refused(wavegan_with({"MLFLOW_TRACKING_URI": uri}, *command), reason)
+    assert not run.exists()
+
+
+def test_a_variable_that_names_no_store_is_refused_when_a_run_is_submitted_or_compared(tmp_path, config, wavegan_with):
+    wrong = {"MLFLOW_TRACKING_URI": "file:./mlruns"}
+    refused(wavegan_with(wrong, "compare", "mlflow:123", "--out", tmp_path / "page"), "file:./mlruns", "not an MLflow store")
+    submit = ("submit", "train", "--config", config, "--run-dir", tmp_path / "run", "--profile", "local1", "--dry-run")
+    refused(wavegan_with(wrong, *submit, "tracking.enabled=true"), "file:./mlruns", "not an MLflow store")
+
+
+def test_a_variable_that_names_no_store_does_not_matter_without_tracking(tmp_path, config, wavegan_with):
+    command = ("train", "--config", config, "--run-dir", tmp_path / "run", "train.total_kimg=0.032")
+    assert wavegan_with({"MLFLOW_TRACKING_URI": "file:./mlruns"}, *command).returncode == 0
+
+
+def test_sync_refuses_a_store_that_an_earlier_version_accepted(tmp_path, experiment, wavegan):
+    folder = RunFolder(tmp_path)
+    info = TrackingInfo.create(folder, experiment("http://127.0.0.1:9"))
+    info.uri = "file:./mlruns"
+    info.save(folder)
+    refused(wavegan("track", "sync", tmp_path), "file:./mlruns is not an MLflow store")
+
+
+@pytest.fixture
+def resume(tmp_path, config, wavegan) -> Callable[..., object]:
+    """Train the run `tmp_path`/run to `kimg`."""
+
+    def run(kimg: float, *overrides: str) -> object:
+        command = ("train", "--config", config, "--run-dir", tmp_path / "run", "tracking.enabled=true")
+        return wavegan(*command, f"train.total_kimg={kimg}", *overrides)
+
+    return run
+
+
+def test_another_store_is_used_while_the_run_is_in_none_and_refused_afterwards(tmp_path, resume, server, stored):
+    first = resume(0.064, "tracking.uri=http://127.0.0.1:9")
+    assert "could not be sent to http://127.0.0.1:9" in first.stderr
+    second = resume(0.128, f"tracking.uri={server.uri}", "tracking.experiment=second")
+    assert second.returncode == 0, second.stderr
+    assert "could not be sent" not in second.stderr
+    run = stored(tmp_path / "run")
+    assert run.steps("lam") == [64, 128]
+    assert run.client.get_experiment_by_name("second") is not None
+    elsewhere = f"sqlite:///{tmp_path / 'other.db'}"
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    refused(resume(0.192, f"tracking.uri={elsewhere}", "tracking.experiment=second"), server.uri, elsewhere, "--run-dir")
+    refused(resume(0.192, f"tracking.uri={server.uri}", "tracking.experiment=third"), "second", "third")
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
+    assert not Path(elsewhere.removeprefix("sqlite:///")).exists()
+    third = resume(0.192, "tracking.experiment=second")  # no store is requested: that of the run
+    assert third.returncode == 0, third.stderr
+    assert run.steps("lam") == [64, 128, 192]
+
+
+def test_mlflow_s_page_shows_model_training_with_a_source_and_a_dataset(tmp_path, resume, index):
+    database = tmp_path / "mlflow.db"
+    outcome = resume(0.064, f"tracking.uri=sqlite:///{database}")
+    assert outcome.returncode == 0, outcome.stderr
+    client = MlflowClient(f"sqlite:///{database}")
+    experiment = client.get_experiment_by_name("wavegan")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    assert experiment.tags["mlflow.experiment.primaryMetric.name"] == "eval/fwd"
+    run = client.get_run(TrackingInfo.load(RunFolder(tmp_path / "run")).run_id)
+    assert run.data.tags["mlflow.source.name"] == "wavegan train"
+    assert run.data.tags["mlflow.user"]
+    (used,) = run.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("set", index.digest[:36])
+    with sqlite3.connect(database) as connection:  # an owner's choice is kept
+        connection.execute("update experiment_tags set value = 'genai_development' where key = 'mlflow.experimentKind'")
+    again = ("tracking.experiment=wavegan", f"tracking.uri=sqlite:///{database}")
+    assert resume(0.128, *again).returncode == 0
+    assert client.get_experiment_by_name("wavegan").tags["mlflow.experimentKind"] == "genai_development"
+
+
+def test_a_password_in_a_parameter_is_recognized(tracked_config):
+    uri = "postgresql://host/db?user=u&password=p"
+    experiment = configuration.load(tracked_config, [f"tracking.uri={uri}"])
+    assert has_password(uri)
+    assert experiment.flat()["tracking.uri"] == "postgresql://host/db?user=u"
+    assert configuration.parse({"data": {"index": "x"}, "tracking": {"uri": uri}}, "x").tracking.uri == uri
+    assert "password" not in repr(experiment)
