@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.evaluate.helpers import make_snapshot
 from tests.helpers import Command, refused
 
 
@@ -132,13 +133,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_full_disk_is_one_line_and_nothing_is_left(wavegan: Command, config: Path, small_disk: Path) -> None:
+def test_a_full_disk_is_one_line_and_nothing_is_left(wavegan: Command, config: Path, small_disk: Path, tmp_path: Path) -> None:
     refused(wavegan("shards", "write", "embedded", small_disk / "set", "--size", 64), "no space left", "set", exit_code=1)
     assert not list(small_disk.iterdir())
     big = ("model.width=64", "train.checkpoint_kimg=0.032", "--log-level", "error")
     outcome = wavegan("train", "--config", config, "--run-dir", small_disk / "run", *big)
     refused(outcome, "no space left", "snapshots/kimg-000000", exit_code=1)
     assert not list(small_disk.rglob("*.safetensors"))
+    shutil.rmtree(small_disk / "run")
+    snapshot = make_snapshot(tmp_path / "kimg-000002", 32)
+    sample = wavegan("sample", "--snapshot", snapshot, "--count", 200, "--out", small_disk / "out")
+    refused(sample, "no space left", f"{small_disk / 'out'}:", exit_code=1)
+    assert not list(small_disk.iterdir())
 
 
 def test_output_into_a_closed_pipe_is_no_error(shards: Path) -> None:
