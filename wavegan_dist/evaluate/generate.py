@@ -2,8 +2,8 @@
 
 Rounding in a convolution depends on the batch size. In exact mode the network therefore always gets the same 16 latents with
 image i, and the image is the same bit for bit. Otherwise it gets as many latents as fill a GPU, and some pixels of an image may
-differ from those of exact mode by TOLERANCE gray level. CPUs always use exact mode: large batches are not faster there
-(docs/LOG.md, 2026-11-27).
+differ from those of exact mode by TOLERANCE gray level. CPUs always use exact mode: there, larger batches are
+faster at few sizes only (docs/LOG.md, 2026-11-27).
 """
 
 from collections.abc import Iterator

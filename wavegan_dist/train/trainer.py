@@ -78,8 +78,8 @@ class Trainer:
     def step(self, batches: Iterator[Tensor]) -> None:
         """Run `train.d_steps` discriminator phases and one generator phase, then update the EMA: a collective call.
 
-        The host does not wait for the device. Once a loss or gradient is not finite, no weight changes in the rest of the step,
-        and `nonfinite` is 1.
+        Under DDP, the host does not wait for the device. Once a loss or gradient is not finite, no weight changes in the rest
+        of the step, and `nonfinite` is 1.
 
         Args:
             batches: this rank's batches of real images, uint8 [b, 3, R, R]; one is taken for each discriminator phase.
