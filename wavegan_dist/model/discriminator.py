@@ -58,8 +58,8 @@ class WaveletDiscriminator(nn.Module):
         self.high = DCGANDiscriminator(resolution // 2, 3 * IMAGE_CHANNELS, width) if "high" in networks else None
 
     @override
-    def forward(self, image_bchw: Tensor) -> dict[str, Tensor]:
-        """Compute the logits [B] of images [B, 3, R, R], by name of the network."""
+    def forward(self, image_bchw: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        """Compute the logits [B] of images [B, 3, R, R] with classes int64 [B], by name of the network."""
         logits: dict[str, Tensor] = {}
         if self.image is not None:
             logits["image"] = self.image(image_bchw)

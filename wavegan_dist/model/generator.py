@@ -73,11 +73,12 @@ class WaveletGenerator(nn.Module):
             self.lam = nn.Parameter(torch.tensor(SIGMOID_LOGIT_INIT if lam == "sigmoid" else 0.0))
 
     @override
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Generate images.
 
         Args:
             z: latents, float [B, z_dim], standard normal.
+            labels: classes, int64 [B].
 
         Returns:
             Images [B, 3, resolution, resolution], nominally in [-1, 1]: a blend with lam outside [0, 1] may exceed this range.

@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Generator = Callable[[Tensor], Tensor]  # latents [B, z_dim] -> images [B, 3, R, R]
-Discriminator = Callable[[Tensor], dict[str, Tensor]]  # images [B, 3, R, R] -> logits [B] by network
+Labels = Tensor | None  # classes, int64 [B]; None for a model without classes
+Generator = Callable[[Tensor, Labels], Tensor]  # latents [B, z_dim] -> images [B, 3, R, R]
+Discriminator = Callable[[Tensor, Labels], dict[str, Tensor]]  # images [B, 3, R, R] -> logits [B] by network
 Losses = dict[str, Tensor]  # float32 scalar by discriminator network
 RealFakeLogits = dict[str, tuple[Tensor, ...]]  # (logits of real images [B], logits of generated images [B]) by network
 
 
 def discriminator_losses(
-    generator: Generator, discriminator: Discriminator, real: Tensor, z: Tensor
+    generator: Generator, discriminator: Discriminator, real: Tensor, z: Tensor, labels: Labels = None
 ) -> tuple[Losses, RealFakeLogits]:
     """Compute the losses of the discriminators' phase; no gradient reaches the generator.
 
@@ -24,19 +25,28 @@ def discriminator_losses(
         discriminator: called with gradients.
         real: real images, float [B, 3, R, R] in [-1, 1].
         z: latents [B, z_dim].
+        labels: classes of the real images and of the generated images, int64 [B].
 
     Returns:
         The loss of each discriminator network, and the logits behind it.
     """
     with torch.no_grad():
-        fake = generator(z)
-    logits = {name: both.chunk(2) for name, both in discriminator(torch.cat((real, fake))).items()}
+        fake = generator(z, labels)
+    both_labels = None if labels is None else torch.cat((labels, labels))
+    logits = {name: both.chunk(2) for name, both in discriminator(torch.cat((real, fake)), both_labels).items()}
     return {name: hinge_d(*pair) for name, pair in logits.items()}, logits
 
 
-def generator_losses(generator: Generator, discriminator: Discriminator, z: Tensor) -> Losses:
-    """Compute the losses of the generator's phase: one from each discriminator network, for latents [B, z_dim]."""
-    return {name: hinge_g(fake) for name, fake in discriminator(generator(z)).items()}
+def generator_losses(generator: Generator, discriminator: Discriminator, z: Tensor, labels: Labels = None) -> Losses:
+    """Compute the losses of the generator's phase: one from each discriminator network.
+
+    Args:
+        generator: called with gradients.
+        discriminator: called with gradients.
+        z: latents [B, z_dim].
+        labels: classes of the generated images, int64 [B].
+    """
+    return {name: hinge_g(fake) for name, fake in discriminator(generator(z, labels), labels).items()}
 
 
 def hinge_d(real: Tensor, fake: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from typing_extensions import override
 from wavegan_dist.config import Experiment, OptimConfig
 from wavegan_dist.model import Ema, WaveletGenerator
 from wavegan_dist.train.ema_state import EmaState, ReplicatedEma
-from wavegan_dist.train.phase import Phase, compile_phase
+from wavegan_dist.train.phase import MicroBatch, Phase, compile_phase
 from wavegan_dist.train.precision import LossScale
 
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")  # keys of torch.optim.Adam's state of one parameter
@@ -45,7 +45,7 @@ class Engine(ABC):
         self.loss_scale = LossScale(experiment.train.precision, accelerator.device)
 
     @abstractmethod
-    def forward(self, *micro_batch: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, micro_batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Call the wrapped phase, so that `backward` computes the gradients of the module's parameters; see `Phase`."""
 
     @abstractmethod
@@ -114,7 +114,7 @@ class DdpEngine(Engine):
         self.optimizer.register_step_post_hook(lambda *_: self._clamp_parameters())
 
     @override
-    def forward(self, *micro_batch: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, micro_batch: MicroBatch) -> tuple[Tensor, Tensor]:
         loss, values = self.ddp(*micro_batch)
         return loss, values
 

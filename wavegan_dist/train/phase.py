@@ -5,7 +5,7 @@ synchronizes the gradients.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,29 @@ from wavegan_dist.model.discriminator import NETWORKS
 from wavegan_dist.model.losses import Losses, discriminator_losses, generator_losses, saturation
 
 
+class MicroBatch(NamedTuple):
+    """The inputs of a phase: b real images, and the random numbers of the b images that the generator makes beside them.
+
+    Attributes:
+        real: real images, float32 [b, 3, R, R] in [-1, 1].
+        z: latents, float32 [b, z_dim].
+        labels: the class of each real image, and of the generated image beside it, int64 [b]; None for a model without classes.
+    """
+
+    real: Tensor
+    z: Tensor
+    labels: Tensor | None = None
+
+    def split(self, count: int) -> list["MicroBatch"]:
+        """Split along the batch into `count` micro-batches of equal size."""
+        columns = [[None] * count if tensor is None else tensor.chunk(count) for tensor in self]
+        return [MicroBatch(*tensors) for tensors in zip(*columns, strict=True)]
+
+
 class Phase(nn.Module, ABC):
     """Computes the loss of the module that trains, while the other module is frozen.
 
-    `forward` takes the tensors of a micro-batch. It returns the weighted sum of the losses, a float32 scalar to differentiate,
+    `forward` takes the fields of a `MicroBatch`. It returns the weighted sum of the losses, a float32 scalar to differentiate,
     and detached values, float32 [n], whose names are `value_names`.
 
     Attributes:
@@ -56,7 +75,7 @@ class Phase(nn.Module, ABC):
 
 
 class DiscriminatorPhase(Phase):
-    """Trains the discriminator on real images [b, 3, R, R], float32 in [-1, 1], and latents [b, z_dim]."""
+    """Trains the discriminator."""
 
     name = "d"
 
@@ -66,14 +85,14 @@ class DiscriminatorPhase(Phase):
         return (*(f"loss/d_{name}" for name in self.networks), *(f"watch/saturation_{name}" for name in self.networks))
 
     @override
-    def forward(self, real: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        losses, logits = discriminator_losses(self.frozen, self.trained, real, z)
+    def forward(self, real: Tensor, z: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        losses, logits = discriminator_losses(self.frozen, self.trained, real, z, labels)
         saturations = [saturation(*logits[name]) for name in self.networks]
         return self._weighted_sum(losses), torch.stack([*(losses[name].detach() for name in self.networks), *saturations])
 
 
 class GeneratorPhase(Phase):
-    """Trains the generator on latents [b, z_dim]."""
+    """Trains the generator."""
 
     name = "g"
 
@@ -83,8 +102,8 @@ class GeneratorPhase(Phase):
         return tuple(f"loss/g_{name}" for name in self.networks)
 
     @override
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        losses = generator_losses(self.trained, self.frozen, z)
+    def forward(self, real: Tensor, z: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        losses = generator_losses(self.trained, self.frozen, z, labels)
         return self._weighted_sum(losses), torch.stack([losses[name].detach() for name in self.networks])
 
 

@@ -45,12 +45,12 @@ class Autocast(nn.Module):
         self.module, self.dtype, self.device_type = module, dtype, device_type
 
     @override
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Any:
         if not self.module.training:
-            return self.module(x)
+            return self.module(x, labels)
         with torch.autocast(self.device_type, self.dtype):
             # Rounds the input, too: otherwise real images would have finer wavelet bands than generated ones.
-            return self.module(x.to(self.dtype))
+            return self.module(x.to(self.dtype), labels)
 
 
 class LossScale:

@@ -19,7 +19,7 @@ from wavegan_dist.model.lockstep import convert_to_lockstep
 from wavegan_dist.train.draws import DrawAhead
 from wavegan_dist.train.engine import Engine
 from wavegan_dist.train.metric_accumulator import MetricAccumulator
-from wavegan_dist.train.phase import DiscriminatorPhase, GeneratorPhase
+from wavegan_dist.train.phase import DiscriminatorPhase, GeneratorPhase, MicroBatch
 from wavegan_dist.train.precision import with_autocast
 from wavegan_dist.train.strategy import engine_class
 
@@ -31,14 +31,14 @@ class PhaseResult:
     Args:
         engine: the engine of the module that trained; its `phase` computes the loss.
         first_nimg: image number at which the phase's global batch begins.
-        micro_batches: this rank's inputs to the phase, a tuple for each micro-batch.
+        micro_batches: this rank's inputs to the phase.
         values: the phase's values (`Phase.value_names`) and its gradient norm by name, means over micro-batches.
         nonfinite: float32 scalar, 1 if a loss or gradient of this or an earlier phase of the step was not finite, else 0.
     """
 
     engine: Engine
     first_nimg: int
-    micro_batches: list[tuple[Tensor, ...]]
+    micro_batches: list[MicroBatch]
     values: dict[str, Tensor]
     nonfinite: Tensor
 
@@ -89,9 +89,10 @@ class Trainer:
         draws = self.draws.take(self.nimg, self.rollbacks)
         with self._compiled_once():
             for flips, latents in zip(draws.flips, draws.latents_d, strict=True):
-                self._run_phase(self.discriminator, self._prepare_real(next(batches), flips), latents)
+                real = self._prepare_real(next(batches), flips)
+                self._run_phase(self.discriminator, MicroBatch(real, latents))
                 self.nimg += batch_size
-            self._run_phase(self.generator, draws.latents_g)
+            self._run_phase(self.generator, MicroBatch(real, draws.latents_g))
         self.ema.update(self.nimg, batch_size * self.experiment.train.d_steps)
         self._add_to_metrics()
         self.draws.prepare(self.nimg, self.rollbacks)
@@ -105,7 +106,7 @@ class Trainer:
     def last_real(self) -> Tensor:
         """This rank's last batch of real images: float32 [b, 3, R, R] in [-1, 1]."""
         result = next(result for result in reversed(self.phase_results) if result.engine is self.discriminator)
-        return torch.cat([real for real, _ in result.micro_batches])
+        return torch.cat([micro_batch.real for micro_batch in result.micro_batches])
 
     def lam(self) -> float:
         """Return the generator's effective lam: a collective call."""
@@ -146,16 +147,16 @@ class Trainer:
         images = images_uint8.to(self.accelerator.device, memory_format=torch.channels_last, non_blocking=True)
         return from_uint8(flip(images, flips) if self.experiment.data.horizontal_flip else images)
 
-    def _run_phase(self, engine: Engine, *inputs: Tensor) -> None:
+    def _run_phase(self, engine: Engine, batch: MicroBatch) -> None:
         """Accumulate gradients over micro-batches, then step the optimizer; the other module is frozen."""
         for other in self.engines:
             other.module.requires_grad_(other is engine)
         count = self.experiment.train.accumulation
-        micro_batches = list(zip(*(tensor.chunk(count) for tensor in inputs), strict=True))
+        micro_batches = batch.split(count)
         mean_loss = mean_values = torch.zeros((), device=self.accelerator.device)
         for number, micro_batch in enumerate(micro_batches, start=1):
             with engine.micro_batch(last=number == count):
-                loss, values = engine.forward(*micro_batch)
+                loss, values = engine.forward(micro_batch)
                 engine.backward(loss / count * self._one_or_nan())
             mean_loss, mean_values = mean_loss + loss.detach() / count, mean_values + values / count
         grad_norm = engine.step()

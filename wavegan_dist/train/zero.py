@@ -20,7 +20,7 @@ from wavegan_dist.train.ema_state import EmaState
 from wavegan_dist.train.engine import ADAM_STATE, Engine, ReadTensors, clamped_parameters, make_adam
 from wavegan_dist.train.load_deepspeed import load_deepspeed
 from wavegan_dist.train.partition import Partition
-from wavegan_dist.train.phase import Phase
+from wavegan_dist.train.phase import MicroBatch, Phase
 from wavegan_dist.train.sharded_ema import ShardedEma
 from wavegan_dist.train.zero_settings import deepspeed_config, zero_stage
 
@@ -55,7 +55,7 @@ class ZeroEngine(Engine):
         self.adam.register_step_post_hook(lambda *_: self._clamp_parameters())
 
     @override
-    def forward(self, *micro_batch: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, micro_batch: MicroBatch) -> tuple[Tensor, Tensor]:
         loss, values = self.engine(*micro_batch)
         return loss, values
 
