@@ -6,10 +6,12 @@ from wavegan_dist.config import Experiment
 from wavegan_dist.model.discriminator import NETWORKS, WaveletDiscriminator
 from wavegan_dist.model.generator import WaveletGenerator
 
+DISCRIMINATOR_ONLY = {"band_scale", "spectral_norm", "logit_gain"}  # fields of `model` that the generator does not use
+
 
 def build_generator(experiment: Experiment) -> WaveletGenerator:
     """Build the generator on the CPU; its weights are drawn from PyTorch's global random number generator."""
-    return WaveletGenerator(**experiment.model.model_dump(exclude={"band_scale"}))
+    return WaveletGenerator(**experiment.model.model_dump(exclude=DISCRIMINATOR_ONLY))
 
 
 def build_discriminator(experiment: Experiment, band_std: Mapping[str, float]) -> WaveletDiscriminator:
@@ -25,4 +27,6 @@ def build_discriminator(experiment: Experiment, band_std: Mapping[str, float]) -
         experiment.model.width,
         [name for name in NETWORKS if getattr(weights, name) > 0],
         band_std if experiment.model.band_scale == "data" else None,
+        experiment.model.spectral_norm,
+        experiment.model.logit_gain,
     )
