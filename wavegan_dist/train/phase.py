@@ -27,7 +27,8 @@ class MicroBatch(NamedTuple):
         z: latents, float32 [b, z_dim].
         labels: the class of each real image, and of the generated image beside it, int64 [b]; None for a model without classes.
         noise: standard normal noise for approximate penalties, float32 [b, 3, R, R]; None for a phase without them.
-        penalty_factor: factor of the gradient penalties, float32 scalar; None for a phase without penalties.
+        penalty_factor: factor of the gradient penalties, float32 scalar; None for a phase without penalties. Must require
+            gradients if the penalties are exact.
     """
 
     real: Tensor
@@ -125,7 +126,7 @@ class DiscriminatorPhase(Phase):
         if penalty_factor is None:
             logits, squares = self._logits(inputs, both_labels), {}
         else:
-            logits, squares = self._logits_and_squares(inputs, both_labels, noise)
+            logits, squares = self._logits_and_squares(inputs, both_labels, noise, penalty_factor)
         pairs = {name: logits[name].chunk(2) for name in self.networks}
         losses = {name: self.objective.d_loss(*pairs[name]) for name in self.networks}
         total = self._weighted_sum(losses)
@@ -140,10 +141,12 @@ class DiscriminatorPhase(Phase):
         with self._autocast(next(iter(inputs.values()))[0]):
             return self.trained.logits(inputs, labels)
 
-    def _logits_and_squares(self, inputs: Inputs, labels: Tensor | None, noise: Tensor | None) -> tuple[Logits, Squares]:
+    def _logits_and_squares(
+        self, inputs: Inputs, labels: Tensor | None, noise: Tensor | None, penalty_factor: Tensor
+    ) -> tuple[Logits, Squares]:
         halves = [HALVES[name] for name in self.gammas]
         if noise is None:
-            return exact_squares(self._logits, inputs, labels, halves)
+            return exact_squares(self._logits, inputs, labels, halves, penalty_factor)
         assert self.noise_size is not None
         noises = self.trained.inputs(noise, scaled=False)
         return approximate_squares(self._logits, inputs, labels, halves, noises, self.noise_size)
@@ -186,7 +189,8 @@ def compile_phase(phase: Phase, mode: str) -> None:
     """
     if mode == "off":
         return
-    torch._dynamo.config.trace_autograd_ops = True  # of exact penalties
+    if phase.gammas and phase.noise_size is None:
+        torch._dynamo.config.trace_autograd_ops = True  # exact penalties call autograd.grad
     # Otherwise DDP would split the graph at the boundaries of its buckets.
     torch._dynamo.config.optimize_ddp = False
     options: dict[str, Any] = {"mode": "reduce-overhead"} if mode == "graphs" else {}
