@@ -72,6 +72,8 @@ class ModelConfig(Section):
     width: PositiveInt = Field(
         64, description="channels of the largest feature map; they double with each halving of its side, up to 8 times"
     )
+    levels: PositiveInt = Field(1, description="levels of the wavelet transform; resolution / 2**levels must be at least 8")
+    num_classes: int = Field(0, ge=0, description="classes of a conditional model, from the images' labels; 0: unconditional")
     attention: Literal["max", "dot", "none"] = Field("max", description="attention in the base generator")
     attention_at: list[int] = Field([16], description="sides of the feature maps that get attention, in pixels")
     norm: Literal["batch", "none"] = Field("batch", description="normalization in the generators")
