@@ -17,7 +17,7 @@ def images(resolution: int = 32) -> torch.Tensor:
     return torch.randn(2, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("resolution", [32, 64, 128, 256])
+@pytest.mark.parametrize("resolution", [32, 64, 256])
 def test_one_logit_per_image_from_each_network(resolution):
     logits = WaveletDiscriminator(resolution, width=4)(images(resolution))
     assert list(logits) == ["image", "low", "high"]

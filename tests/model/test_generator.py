@@ -38,7 +38,7 @@ def _seed():
     torch.manual_seed(0)
 
 
-@pytest.mark.parametrize("resolution", [32, 64, 128, 256])
+@pytest.mark.parametrize("resolution", [32, 64, 256])
 @pytest.mark.parametrize("attention", ["max", "dot", "none"])
 @pytest.mark.parametrize("norm", ["batch", "none"])
 def test_shapes_at_every_resolution(resolution, attention, norm):
@@ -124,7 +124,7 @@ def test_an_empty_half_of_the_latent_is_refused(k):
         WaveletGenerator(**SMALL, z_low=k)
 
 
-@pytest.mark.parametrize("resolution", [0, 16, 48, 512])
+@pytest.mark.parametrize("resolution", [0, 16, 48, 2048])
 def test_other_resolutions_are_refused(resolution):
     with pytest.raises(UsageError, match="power of two"):
         WaveletGenerator(resolution)

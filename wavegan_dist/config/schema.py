@@ -23,7 +23,7 @@ from pydantic.fields import FieldInfo
 from wavegan_dist.config.store import check_store
 from wavegan_dist.redact import redacted
 
-RESOLUTIONS = (32, 64, 128, 256)
+RESOLUTIONS = (32, 64, 128, 256, 512, 1024)
 
 # Marks a setting that may change when a run is resumed: the setting affects neither the model nor its training images.
 # (train.accumulation is marked although it changes batch statistics, which are those of a micro-batch.)
@@ -62,7 +62,7 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """Architecture of the generators and discriminators. The constructors of the networks have parameters of the same names."""
 
-    resolution: int = Field(32, description="image side in pixels: 32, 64, 128 or 256")
+    resolution: int = Field(32, description="image side in pixels, a power of two from 32 to 1024")
     z_dim: int = Field(128, ge=2, description="size n of the latent vector")
     z_low: int | None = Field(
         None,
@@ -88,7 +88,7 @@ class ModelConfig(Section):
     def _check_resolution(cls, value: int) -> int:
         if value not in RESOLUTIONS:
             nearest = min(RESOLUTIONS, key=lambda side: abs(side - value))
-            raise ValueError(f"{value} is not a power of two from 32 to 256; the nearest is {nearest}")
+            raise ValueError(f"{value} is not a power of two from 32 to 1024; the nearest is {nearest}")
         return value
 
     @field_validator("z_low")
