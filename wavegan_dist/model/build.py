@@ -27,5 +27,7 @@ def build_discriminator(experiment: Experiment, band_std: Sequence[Mapping[str, 
         [name for name in NETWORKS if getattr(weights, name) > 0],
         model.levels,
         model.num_classes,
+        model.backbone,
+        model.resample,
         band_std if model.band_scale == "data" else None,
     )

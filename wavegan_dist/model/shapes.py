@@ -3,11 +3,10 @@
 import torch
 from torch import Tensor
 
-from wavegan_dist.config import RESOLUTIONS
+from wavegan_dist.config import RESOLUTIONS, SMALLEST_BAND
 from wavegan_dist.errors import UsageError
 
 IMAGE_CHANNELS = 3  # RGB
-SMALLEST_BAND = 8  # height and width in pixels of the smallest Haar band that the networks can have
 
 
 def check_resolution(resolution: int) -> None:
