@@ -132,7 +132,7 @@ def count_step(experiment: Experiment, batch: int) -> tuple[ModelSizes, StepCoun
     image_shape = (batch, IMAGE_CHANNELS, experiment.model.resolution, experiment.model.resolution)
     with FakeTensorMode():
         generator = build_generator(experiment)
-        discriminator = build_discriminator(experiment, dict.fromkeys(BANDS, 1.0))
+        discriminator = build_discriminator(experiment, [dict.fromkeys(BANDS, 1.0)] * experiment.model.levels)
         d_phase = DiscriminatorPhase(discriminator, generator, loss, precision)
         g_phase = GeneratorPhase(generator, discriminator, loss, precision)
         plain = MicroBatch(torch.zeros(image_shape), torch.zeros(batch, experiment.model.z_dim))
