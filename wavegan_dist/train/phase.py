@@ -123,8 +123,9 @@ class DiscriminatorPhase(Phase):
         # Rounds real images, too: otherwise they would have finer wavelet bands than generated ones.
         inputs = self.trained.inputs(torch.cat((real, fake)).to(self.dtype))
         both_labels = None if labels is None else torch.cat((labels, labels))
+        squares: Squares = {}
         if penalty_factor is None:
-            logits, squares = self._logits(inputs, both_labels), {}
+            logits = self._logits(inputs, both_labels)
         else:
             logits, squares = self._logits_and_squares(inputs, both_labels, noise, penalty_factor)
         pairs = {name: logits[name].chunk(2) for name in self.networks}
