@@ -25,8 +25,8 @@ from wavegan_dist.redact import redacted
 
 RESOLUTIONS = (32, 64, 128, 256, 512, 1024)
 SMALLEST_BAND = 8  # height and width in pixels of the smallest Haar band that the networks can have
-# Default of loss.penalty_noise by train.precision. Larger noise estimates the gradient less well, and bf16 rounds the differences
-# that smaller noise makes away (docs/LOG.md).
+# Default of loss.penalty_noise by train.precision. Larger noise estimates the gradient less well; in bf16, rounding errors exceed
+# the differences that smaller noise makes (docs/LOG.md).
 PENALTY_NOISE = {"fp32": 0.01, "fp16": 0.01, "bf16": 0.03}
 
 # Marks a setting that may change when a run is resumed: the setting affects neither the model nor its training images.
@@ -101,7 +101,7 @@ class ModelConfig(Section):
     spectral_norm: bool | None = Field(
         None,
         validate_default=True,
-        description="spectral norm in dcgan discriminators, which excludes gradient penalties; null: true, or false for residual",
+        description="spectral norm in dcgan discriminators; excludes gradient penalties; null: true, or false for residual",
     )
     logit_gain: PositiveFloat = Field(
         1.0, description="factor of the logits of discriminators with spectral norm, whose logits otherwise hardly leave 0"
