@@ -18,7 +18,7 @@ def make_trainer(model: dict[str, object], train: dict[str, object], cpu: bool =
     return Trainer(parse(tree, "test"), fake_index(32), Accelerator(cpu=cpu))
 
 
-def random_batches() -> Iterator[Tensor]:
-    """Return an endless iterator over the same random batches, uint8 [8, 3, 32, 32]."""
+def random_batches(batch_size: int = 8) -> Iterator[Tensor]:
+    """Return an endless iterator over the same random batches, uint8 [batch_size, 3, 32, 32]."""
     generator = torch.Generator().manual_seed(0)
-    return (torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=generator) for _ in itertools.count())
+    return (torch.randint(0, 256, (batch_size, 3, 32, 32), dtype=torch.uint8, generator=generator) for _ in itertools.count())
