@@ -19,6 +19,7 @@ from PIL import Image
 from tests.helpers import Command, refused
 from wavegan_dist.data import Index, index_shards, write_shards
 from wavegan_dist.data.folders import files_in
+from wavegan_dist.data.left_out import NOT_REGULAR
 from wavegan_dist.errors import WaveganError
 
 
@@ -113,15 +114,26 @@ def test_linked_folders_are_followed_and_loops_named(wavegan: Command, tmp_path:
     (tmp_path / "in" / "b").symlink_to(tmp_path / "real")
     (tmp_path / "real" / "again").symlink_to(tmp_path / "in")
     (tmp_path / "in" / "gone").symlink_to("nowhere")
+    (tmp_path / "in" / "gone.png").symlink_to("nowhere.png")
+    (tmp_path / "in" / "in_a_file.png").symlink_to("a/0.png/1.png")
+    (tmp_path / "in" / "self.png").symlink_to("self.png")
     os.mkfifo(tmp_path / "in" / "pipe.png")  # opening it would wait forever
     _, reasons = result(wavegan, "shards", "write", tmp_path / "in", tmp_path / "set", "--size", 32)
     assert reds(tmp_path / "set") == list(range(10))
     assert sorted((entry["file"], entry["reason"]) for entry in listed(tmp_path / "set")) == [
         (f"{tmp_path}/in/b/again", "a link to a folder that contains the link"),
-        (f"{tmp_path}/in/gone", "neither by its name nor by its first bytes a picture"),
-        (f"{tmp_path}/in/pipe.png", "a link to nothing, a pipe, a socket or a device"),
+        *((f"{tmp_path}/in/{name}", NOT_REGULAR) for name in ("gone", "gone.png", "in_a_file.png", "pipe.png", "self.png")),
     ]
-    assert sum(reasons.values()) == 3
+    assert sum(reasons.values()) == 6
+
+
+@pytest.mark.parametrize("command", ["write", "index"])
+def test_a_tar_that_is_a_link_to_nothing_is_listed(wavegan: Command, tmp_path: Path, command: str) -> None:
+    pack(tmp_path / "in" / "0.tar", {"1.png": encoded(1)})
+    (tmp_path / "in" / "1.tar").symlink_to("nowhere.tar")
+    out = tmp_path / ("set" if command == "write" else "in")
+    arguments = (tmp_path / "in", out, "--size", 32) if command == "write" else (out,)
+    assert result(wavegan, "shards", command, *arguments)[1] == {NOT_REGULAR: 1}
 
 
 def test_a_folder_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +305,7 @@ def test_an_image_of_another_format_under_a_known_name_is_not_indexed(wavegan: C
     assert Index.load(tmp_path / "in").encoding == "mixed"
 
 
-def test_every_one_of_200_odd_files_is_in_the_set_or_on_the_list(wavegan: Command, tmp_path: Path) -> None:
+def test_every_one_of_200_odd_names_is_in_the_set_or_on_the_list(wavegan: Command, tmp_path: Path) -> None:
     draws = np.random.default_rng(0)
     endings = (".png", ".JPG", ".jfif", ".gif", "", ".v2.png", ".bmp", ".tiff", ".webp", ".txt", ".json", ".heic", ".tar.gz")
     folders = ("", "a/", "b.png/", ".thumbs/", "a/é \n/", "__MACOSX/")

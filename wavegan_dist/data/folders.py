@@ -1,5 +1,6 @@
 """Find the files in a folder and its subfolders, and decide which of them are pictures."""
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -21,7 +22,8 @@ _ARCHIVES = (".tar", ".zip", ".7z", ".rar")
 def files_in(folder: Path, left_out: list[LeftOut]) -> list[str]:
     """List the files of a folder and its subfolders by their relative names, sorted by folder and name.
 
-    Follows links. Appends what is skipped to `left_out`: hidden files and folders, links into a loop, and whatever is no file.
+    Follows links. Appends what is skipped to `left_out`: hidden files and folders, links to nothing or into a
+    loop, and whatever is no file.
 
     Raises:
         OSError: a folder cannot be read.
@@ -37,8 +39,10 @@ def _files(folder: Path, prefix: str, above: frozenset[tuple[int, int]], left_ou
             name, path = prefix + entry.name, str(folder / entry.name)
             if is_hidden(entry.name):
                 left_out += [LeftOut(path, HIDDEN, files)] if (files := _count(entry)) else []
+            elif _leads_nowhere(entry):
+                left_out.append(LeftOut(path, NOT_REGULAR))
             elif not entry.is_dir():
-                if entry.is_file() or entry.is_symlink():
+                if entry.is_file():
                     yield name
                 else:
                     left_out.append(LeftOut(path, NOT_REGULAR))
@@ -46,6 +50,21 @@ def _files(folder: Path, prefix: str, above: frozenset[tuple[int, int]], left_ou
                 left_out.append(LeftOut(path, LOOP))
             else:
                 yield from _files(folder / entry.name, f"{name}/", above, left_out)
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a link to a path that does not exist, or to itself."""
+    if not entry.is_symlink():
+        return False
+    try:
+        entry.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return True
+        raise
+    return False
 
 
 def is_hidden(name: str) -> bool:
