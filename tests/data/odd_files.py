@@ -4,7 +4,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from io import BytesIO
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
@@ -79,7 +79,7 @@ Built = tuple[bytes, bytes | Pixels | None]  # the file; and a file that shows t
 Build = Callable[[Image.Image], Built]
 
 
-def _as(form: str, mode: str = "RGB", **settings: object) -> Build:
+def _as(form: str, mode: str = "RGB", **settings: Any) -> Build:
     def build(image: Image.Image) -> Built:
         content = save(image.convert(mode), form, **settings)
         return content, content
@@ -94,7 +94,7 @@ def _alpha(image: Image.Image) -> Image.Image:
     return copy
 
 
-def _with_alpha(form: str, mode: str = "RGBA", **settings: object) -> Build:
+def _with_alpha(form: str, mode: str = "RGBA", **settings: Any) -> Build:
     def build(image: Image.Image) -> Built:
         content = save(_alpha(image).convert(mode), form, **settings)
         return content, content
@@ -150,7 +150,7 @@ def _palette(clear: object = None) -> Build:
     return build
 
 
-def _frames(form: str, **settings: object) -> Build:
+def _frames(form: str, **settings: Any) -> Build:
     def build(image: Image.Image) -> Built:
         more = [ImageOps.invert(image), Image.new("RGB", image.size, "lime")]
         content = save(image, form, save_all=True, append_images=more, **settings)
@@ -159,7 +159,7 @@ def _frames(form: str, **settings: object) -> Build:
     return build
 
 
-def _in_png(metadata: Callable[[int], bytes], *, orientation: int = 1, behind: bool = False, **settings: object) -> Build:
+def _in_png(metadata: Callable[[int], bytes], *, orientation: int = 1, behind: bool = False, **settings: Any) -> Build:
     """A PNG with chunks before or behind its pixels. Pillow reads the same picture with a plain eXIf chunk."""
 
     def build(image: Image.Image) -> Built:
@@ -171,7 +171,7 @@ def _in_png(metadata: Callable[[int], bytes], *, orientation: int = 1, behind: b
     return build
 
 
-def _in_jpeg(metadata: bytes, *, orientation: int = 1, before: bytes = b"", mode: str = "RGB", **settings: object) -> Build:
+def _in_jpeg(metadata: bytes, *, orientation: int = 1, before: bytes = b"", mode: str = "RGB", **settings: Any) -> Build:
     """A JPEG with segments at its start or before a marker. Pillow reads the same picture with a plain Exif segment."""
 
     def build(image: Image.Image) -> Built:
@@ -183,7 +183,7 @@ def _in_jpeg(metadata: bytes, *, orientation: int = 1, before: bytes = b"", mode
     return build
 
 
-def _with_exif(form: str, orientation: int, **settings: object) -> Build:
+def _with_exif(form: str, orientation: int, **settings: Any) -> Build:
     return _as(form, exif=b"Exif\0\0" + tiff(orientation), **settings)
 
 
