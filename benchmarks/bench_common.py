@@ -27,7 +27,7 @@ def write_result(name: str, content: dict[str, Any]) -> None:
 
 
 def write_smooth_noise(folder: Path) -> None:
-    """Write 8 RGB PNGs of 288 px into `folder`, again after a write that was killed: random colors on a 16 x 16 grid, interpolated."""
+    """Write 8 RGB PNGs of 288 px into `folder`, which may exist: random colors on a 16 x 16 grid, interpolated."""
     folder.mkdir(exist_ok=True)
     draws = np.random.default_rng(0)
     for number in range(8):
