@@ -24,6 +24,7 @@ IMPOSSIBLE = [
     ("http://", "names no server"),
     ("http://:5000", "names no server"),
     ("http://host:port", "names no server"),
+    (" http://host:5000", "holds a quote, a space or a line break"),
     ("mysql://host/db", "needs the Python module MySQLdb"),
     ("postgresql+nosuchdriver://host/db", "needs the Python module nosuchdriver"),
     ("sqlite:////tmp", "/tmp is a folder"),

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from wavegan_dist.data.formats import HEAD_BYTES, is_picture, picture_extensions
+from wavegan_dist.data.formats import HEAD_BYTES, is_picture, is_raw, picture_extensions
 from wavegan_dist.data.index import INDEX_FILE, MEMBERS_FILE
 from wavegan_dist.data.left_out import HIDDEN, LEFT_OUT_FILE, NOT_REGULAR, LeftOut
 
@@ -77,6 +77,8 @@ def select_pictures(
 ) -> Iterator[str]:
     """Yield the names with an extension of `picture_extensions`, and those of other files that begin as pictures do.
 
+    Raw photographs (`is_raw`) are left out.
+
     Args:
         names: relative names of files.
         source: their folder or zip, for the entries of `left_out`.
@@ -85,7 +87,8 @@ def select_pictures(
     """
     extensions = picture_extensions()
     for name in names:
-        if _extension(name) in extensions or is_picture(read_head(name)):
+        extension = _extension(name)
+        if extension in extensions or (not is_raw(extension) and is_picture(read_head(name))):
             yield name
         else:
             left_out.append(LeftOut(f"{source}/{name}", reason_without_picture(name)))
