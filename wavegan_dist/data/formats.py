@@ -15,26 +15,7 @@ _PICTURE = re.compile(
     re.DOTALL,
 )
 # Raw photographs, which are TIFF files: Pillow would read their thumbnail.
-_RAW = {
-    "3fr",
-    "arw",
-    "cr2",
-    "dcr",
-    "dng",
-    "erf",
-    "fff",
-    "iiq",
-    "k25",
-    "kdc",
-    "mef",
-    "mos",
-    "nef",
-    "nrw",
-    "pef",
-    "sr2",
-    "srf",
-    "srw",
-}
+_RAW = re.compile("3fr|arw|cr2|dcr|dng|erf|fff|iiq|k25|kdc|mef|mos|nef|nrw|pef|sr2|srf|srw")
 _OTHER_KINDS = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bzip2"),
@@ -68,7 +49,7 @@ def is_picture(head: bytes) -> bool:
 
 def is_raw(extension: str) -> bool:
     """Return whether files of this extension, in lower case and without the dot, are raw photographs of a camera."""
-    return extension in _RAW
+    return _RAW.fullmatch(extension) is not None
 
 
 def compression(head: bytes) -> str | None:
