@@ -48,6 +48,15 @@ def test_a_variable_that_names_no_store_is_refused_when_a_run_is_submitted_or_co
     refused(wavegan_with(wrong, *submit, "tracking.enabled=true"), "file:./mlruns", "not an MLflow store")
 
 
+def test_another_experiment_in_the_environment_is_refused(tmp_path, config, wavegan_with):
+    other = {"MLFLOW_EXPERIMENT_NAME": "birds"}
+    submit = ("submit", "train", "--config", config, "--run-dir", tmp_path / "run", "--profile", "local1", "--dry-run")
+    tracked = (*submit, "tracking.enabled=true")
+    refused(wavegan_with(other, *tracked), "MLFLOW_EXPERIMENT_NAME=birds", "tracking.experiment = wavegan")
+    assert wavegan_with(other, *tracked, "tracking.experiment=birds").returncode == 0
+    assert wavegan_with(other, *submit).returncode == 0
+
+
 def test_a_variable_that_names_no_store_does_not_matter_without_tracking(tmp_path, config, wavegan_with):
     command = ("train", "--config", config, "--run-dir", tmp_path / "run", "train.total_kimg=0.032")
     assert wavegan_with({"MLFLOW_TRACKING_URI": "file:./mlruns"}, *command).returncode == 0
