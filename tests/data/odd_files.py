@@ -171,6 +171,10 @@ def _in_png(metadata: Callable[[int], bytes], *, orientation: int = 1, behind: b
     return build
 
 
+def _png_chunk(name: str) -> Callable[[int], bytes]:
+    return lambda orientation: png_metadata(orientation)[name]
+
+
 def _in_jpeg(metadata: bytes, *, orientation: int = 1, before: bytes = b"", mode: str = "RGB", **settings: Any) -> Build:
     """A JPEG with segments at its start or before a marker. Pillow reads the same picture with a plain Exif segment."""
 
@@ -195,10 +199,6 @@ def _changed(build: Build, change: Callable[[bytes], bytes], *, good: bool = Fal
         return change(content), shown if good else None
 
     return changed
-
-
-def _bare_cmyk(content: bytes) -> bytes:
-    return content.replace(segment(0xEE, b"Adobe\0\x64\0\0\0\0\0"), b"")
 
 
 def _flipped(content: bytes) -> bytes:
@@ -229,6 +229,25 @@ def _numbers(kind: str) -> Build:
         return save(Image.fromarray(np.asarray(image.convert("L")).astype(kind)), "TIFF"), None
 
     return build
+
+
+def _png_exif5(image: Image.Image) -> Built:
+    content = save(_alpha(image), "PNG", exif=tiff(5))
+    return content, content
+
+
+def _cmyk_without_adobe(image: Image.Image) -> Built:
+    content = save(image.convert("CMYK"), "JPEG").replace(segment(0xEE, b"Adobe\0\x64\0\0\0\0\0"), b"")
+    return content, content
+
+
+def _clear_gif(image: Image.Image) -> Built:
+    content = save(image.quantize(16), "GIF", transparency=2)
+    return content, content
+
+
+def _webp_of_garbage(image: Image.Image) -> Built:
+    return save(image, "WEBP", lossless=True, exif=b"Exif\0\0hello"), save(image, "WEBP", lossless=True)
 
 
 def _bytes(content: bytes) -> Build:
@@ -271,7 +290,7 @@ KINDS: dict[str, tuple[str, Build]] = {
     "interlaced 16-bit alpha png": ("png", _raw_png(6, 16, interlaced=True)),
     "gray jpg": ("jpg", _as("JPEG", "L", quality=95)),
     "cmyk jpg": ("jpg", _as("JPEG", "CMYK", quality=95)),
-    "cmyk jpg without Adobe": ("jpg", lambda image: (_bare_cmyk(save(image.convert("CMYK"), "JPEG")),) * 2),
+    "cmyk jpg without Adobe": ("jpg", _cmyk_without_adobe),
     "rgb jpg of Adobe": ("jpg", _as("JPEG", quality=95, keep_rgb=True)),
     "full color jpg": ("jpeg", _as("JPEG", quality=95, subsampling=0)),
     "half color jpg": ("jpe", _as("JPEG", quality=95, subsampling=1)),
@@ -282,15 +301,9 @@ KINDS: dict[str, tuple[str, Build]] = {
     "alpha webp": ("webp", _with_alpha("WEBP", lossless=True, exact=True)),
     "lossy alpha webp": ("webp", _with_alpha("WEBP", quality=90)),
     # orientations
-    **{
-        f"png {name}": ("png", _in_png(lambda turn, name=name: png_metadata(turn)[name], orientation=6))
-        for name in png_metadata(1)
-    },
-    **{
-        f"png {name} behind": ("png", _in_png(lambda turn, name=name: png_metadata(turn)[name], orientation=8, behind=True))
-        for name in png_metadata(1)
-    },
-    "alpha png turned": ("png", lambda image: (save(_alpha(image), "PNG", exif=tiff(5)),) * 2),
+    **{f"png {name}": ("png", _in_png(_png_chunk(name), orientation=6)) for name in png_metadata(1)},
+    **{f"png {name} behind": ("png", _in_png(_png_chunk(name), orientation=8, behind=True)) for name in png_metadata(1)},
+    "alpha png turned": ("png", _png_exif5),
     **{f"jpg {name}": ("jpg", _in_jpeg(jpeg_metadata(3)[name], orientation=3)) for name in jpeg_metadata(1)},
     **{f"jpg turned {turn}": ("jpg", _in_jpeg(jpeg_metadata(turn)["Exif"], orientation=turn)) for turn in (2, 4, 5, 7, 8)},
     "jpg turned behind tables": ("jpg", _in_jpeg(EXIF6, orientation=6, before=b"\xff\xc0")),
@@ -317,10 +330,7 @@ KINDS: dict[str, tuple[str, Build]] = {
     "jpg of a comment": ("jpg", _in_jpeg(segment(0xFE, b"\xff\xd8\xff\xda" * 9))),
     "jpg with bytes behind": ("jpg", _changed(JPEG, lambda content: content + bytes(5000), good=True)),
     "jpg without JFIF": ("jpg", _changed(JPEG, lambda content: content[:2] + content[20:], good=True)),
-    "webp of a garbage exif": (
-        "webp",
-        lambda image: (save(image, "WEBP", lossless=True, exif=b"Exif\0\0hello"), WEBP(image)[0]),
-    ),
+    "webp of a garbage exif": ("webp", _webp_of_garbage),
     "webp with xmp": ("webp", _as("WEBP", lossless=True, xmp=b"<x/>")),
     # several pictures in a file
     "animated png": ("png", _frames("PNG", duration=100)),
@@ -334,7 +344,7 @@ KINDS: dict[str, tuple[str, Build]] = {
     # what training does not read
     "gif": ("gif", _as("GIF")),
     "animated gif": ("gif", _frames("GIF")),
-    "clear gif": ("gif", lambda image: (save(image.quantize(16), "GIF", transparency=2),) * 2),
+    "clear gif": ("gif", _clear_gif),
     "bmp": ("bmp", _as("BMP")),
     "palette bmp": ("bmp", _as("BMP", "P")),
     "1-bit bmp": ("dib", _as("BMP", "1")),
@@ -344,7 +354,7 @@ KINDS: dict[str, tuple[str, Build]] = {
     "pbm": ("pbm", _as("PPM", "1")),
     "16-bit pgm": ("pgm", _pgm16),
     "tiff": ("tif", _as("TIFF", compression="tiff_lzw")),
-    "turned tiff": ("tiff", lambda image: (save(image, "TIFF", tiffinfo={274: 6}),) * 2),
+    "turned tiff": ("tiff", _as("TIFF", tiffinfo={274: 6})),
     "cmyk tiff": ("tif", _as("TIFF", "CMYK")),
     "lab tiff": ("tif", _lab),
     "16-bit tiff": ("tif", _tiff16("I;16")),
