@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from wavegan_dist.config import Experiment
+from wavegan_dist.config import Experiment, check_passwords
 from wavegan_dist.data import DataErrorLog, Index, batch_keys, check_present, training_batches
 from wavegan_dist.errors import UsageError
 from wavegan_dist.processes import on_main, report_lost_ranks
@@ -168,8 +168,9 @@ def load_index(experiment: Experiment) -> Index:
     """Load the index of the experiment's data set.
 
     Raises:
-        UsageError: the images do not have the model's resolution, or too many shards are missing.
+        UsageError: `data.index` holds a password, the images have another resolution than the model, or shards are missing.
     """
+    check_passwords(experiment)
     data = experiment.data
     index = Index.load(data.index, data.cache, int(data.cache_gib * 2**30))
     if index.size != experiment.model.resolution:
