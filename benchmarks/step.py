@@ -20,6 +20,7 @@ from bench_common import argument_parser, fake_index, write_result
 
 from wavegan_dist import config
 from wavegan_dist.config import Experiment
+from wavegan_dist.data import ImageBatch
 from wavegan_dist.provenance import provenance
 from wavegan_dist.train.trainer import Trainer
 
@@ -72,12 +73,12 @@ def measure(experiments: dict[str, Experiment], steps: int) -> dict[str, float]:
     return {name: statistics.median(seconds[WARM_UP:]) for name, seconds in times.items()}
 
 
-def random_batches(experiment: Experiment) -> Iterator[torch.Tensor]:
-    """Yield the same random batch, uint8 [B, 3, S, S], without end."""
+def random_batches(experiment: Experiment) -> Iterator[ImageBatch]:
+    """Yield the same random batch without end."""
     side = experiment.model.resolution
     batch_bchw = torch.randint(0, 256, (experiment.train.batch_size, 3, side, side), dtype=torch.uint8)
     while True:
-        yield batch_bchw
+        yield ImageBatch(batch_bchw)
 
 
 def parse_arguments() -> argparse.Namespace:

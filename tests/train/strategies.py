@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from wavegan_dist import config
+from wavegan_dist.data import ImageBatch
 from wavegan_dist.processes import leave
 from wavegan_dist.train import launch
 from wavegan_dist.train.checkpoint import Checkpointer, load_checkpoint
@@ -27,13 +28,13 @@ torch.channels_last = torch.contiguous_format
 torch.nn.Module.compile = partialmethod(torch.nn.Module.compile, backend="aot_eager")  # type: ignore[assignment]
 
 
-def batches(trainer: Trainer) -> Iterator[torch.Tensor]:
+def batches(trainer: Trainer) -> Iterator[ImageBatch]:
     """Yield this rank's part of global batches that do not depend on the number of processes."""
     accelerator, size = trainer.accelerator, trainer.experiment.train.batch_size
     while True:
         draws = torch.Generator().manual_seed(trainer.nimg)
         batch = torch.randint(0, 256, (size, 3, 32, 32), dtype=torch.uint8, generator=draws)
-        yield batch.chunk(accelerator.num_processes)[accelerator.process_index]
+        yield ImageBatch(batch.chunk(accelerator.num_processes)[accelerator.process_index])
 
 
 def stale_gradient(trainer: Trainer) -> None:

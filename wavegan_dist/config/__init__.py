@@ -14,6 +14,7 @@ from wavegan_dist.config.schema import (
     Section,
     TrackingConfig,
     TrainConfig,
+    deepest_level,
     may_change_on_resume,
 )
 from wavegan_dist.config.store import check_store
@@ -32,6 +33,7 @@ __all__ = [
     "TrackingConfig",
     "TrainConfig",
     "check_store",
+    "deepest_level",
     "differences",
     "load",
     "may_change_on_resume",

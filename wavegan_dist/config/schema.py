@@ -23,11 +23,17 @@ from pydantic.fields import FieldInfo
 from wavegan_dist.config.store import check_store
 from wavegan_dist.redact import redacted
 
-RESOLUTIONS = (32, 64, 128, 256)
+RESOLUTIONS = (32, 64, 128, 256, 512, 1024)
+SMALLEST_BAND = 8  # side of the smallest band that a model decomposes images into, in pixels
 
 # Marks a setting that may change when a run is resumed: the setting affects neither the model nor its training images.
 # (train.accumulation is marked although it changes batch statistics, which are those of a micro-batch.)
 MAY_CHANGE: dict[str, Any] = {"may_change_on_resume": True}
+
+
+def deepest_level(resolution: int) -> int:
+    """Return how many levels of the wavelet transform leave a low band of at least SMALLEST_BAND pixels: 2 at 32 px."""
+    return (resolution // SMALLEST_BAND).bit_length() - 1
 
 
 class Section(BaseModel):
@@ -62,7 +68,14 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """Architecture of the generators and discriminators. The constructors of the networks have parameters of the same names."""
 
-    resolution: int = Field(32, description="image side in pixels: 32, 64, 128 or 256")
+    resolution: int = Field(32, description="image side in pixels: 32, 64, 128, 256, 512 or 1024")
+    num_classes: int = Field(
+        0, ge=0, description="number of classes of a model that is conditioned on labels (.cls members of the shards); 0: none"
+    )
+    levels: PositiveInt = Field(
+        1,
+        description="levels of the wavelet transform; the last low band has at least 8 px: 2 levels at 32 px, 7 at 1024 px",
+    )
     z_dim: int = Field(128, ge=2, description="size n of the latent vector")
     z_low: int | None = Field(
         None,
@@ -86,7 +99,24 @@ class ModelConfig(Section):
     def _check_resolution(cls, value: int) -> int:
         if value not in RESOLUTIONS:
             nearest = min(RESOLUTIONS, key=lambda side: abs(side - value))
-            raise ValueError(f"{value} is not a power of two from 32 to 256; the nearest is {nearest}")
+            raise ValueError(
+                f"{value} is not a power of two from {RESOLUTIONS[0]} to {RESOLUTIONS[-1]}; the nearest is {nearest}"
+            )
+        return value
+
+    @field_validator("num_classes")
+    @classmethod
+    def _check_num_classes(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("one class says nothing about an image; set 0 for a model without classes, or 2 or more")
+        return value
+
+    @field_validator("levels")
+    @classmethod
+    def _check_levels(cls, value: int, info: ValidationInfo) -> int:
+        resolution = info.data.get("resolution")
+        if resolution and value > (most := deepest_level(resolution)):
+            raise ValueError(f"{value} levels leave a band below {SMALLEST_BAND} px at {resolution} px; set 1 to {most}")
         return value
 
     @field_validator("z_low")

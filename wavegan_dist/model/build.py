@@ -9,7 +9,7 @@ from wavegan_dist.model.generator import WaveletGenerator
 
 def build_generator(experiment: Experiment) -> WaveletGenerator:
     """Build the generator on the CPU; its weights are drawn from PyTorch's global random number generator."""
-    return WaveletGenerator(**experiment.model.model_dump(exclude={"band_scale"}))
+    return WaveletGenerator(**experiment.model.model_dump(exclude={"band_scale", "num_classes", "levels"}))
 
 
 def build_discriminator(experiment: Experiment, band_std: Mapping[str, float]) -> WaveletDiscriminator:

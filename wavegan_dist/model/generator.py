@@ -83,14 +83,15 @@ class WaveletGenerator(nn.Module):
         Returns:
             Images [B, 3, resolution, resolution], nominally in [-1, 1]: a blend with lam outside [0, 1] may exceed this range.
         """
-        base, low, high = self.components(z)
+        base, low, high = self.components(z, labels)
         return base if low is None or high is None else fuse(base, low, high, self.effective_lam())
 
-    def components(self, z: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def components(self, z: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Run the three networks without blending their outputs.
 
         Args:
             z: latents, float [B, z_dim].
+            labels: classes, int64 [B].
 
         Returns:
             The base image [B, 3, R, R], the low band [B, 3, R/2, R/2] and the high bands LH, HL, HH joined by channel
