@@ -171,7 +171,7 @@ def test_bad_input_leaves_nothing_behind(pictures: Path, tmp_path: Path) -> None
         (empty, 32, False, UsageError, "no pictures"),
         (text, 32, False, UsageError, "text.png is a single file, and not a zip; give a folder"),
         (tmp_path / "nowhere", 32, False, UsageError, "nowhere does not exist; give a folder, a zip"),
-        (pictures, 48, False, UsageError, "48 is not a power of two from 32 to 256"),
+        (pictures, 48, False, UsageError, "48 is not a power of two from 32 to 1024"),
         (pictures, 16, False, UsageError, "the nearest is 32"),
         (pictures, 128, True, UsageError, "gives no image"),
         (broken, 32, False, WaveganError, "cut.png cannot be read as an image"),
