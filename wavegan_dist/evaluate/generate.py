@@ -2,9 +2,9 @@
 
 The class of image i of a model with classes is drawn with the frequencies of the training data, or given by a list of classes.
 
-Rounding in a convolution depends on the batch size. In exact mode the network therefore always gets the same 16 latents (above
-256 px fewer, `chunk_size`) with image i, and the image is the same bit for bit. Otherwise it gets as many latents as fill a GPU,
-and some pixels of an image may differ from those of exact mode by TOLERANCE gray level. CPUs always use exact mode: there,
+Rounding in a convolution depends on the batch size. In exact mode the network therefore always gets the same 16 latents (fewer
+above 256 px, `chunk_size`) with image i, and the image is the same bit for bit. Otherwise it gets as many latents as fill a
+GPU, and some pixels of an image may differ from those of exact mode by TOLERANCE gray level. CPUs always use exact mode: there,
 larger batches are faster at few sizes only (docs/LOG.md, 2026-11-27).
 """
 
@@ -103,14 +103,14 @@ def generated_images(
     """Generate images by number in batches.
 
     Args:
-        generator: latents [B, z_dim], and classes [B] if there are `labels`, to images in [-1, 1]; in eval mode and on `device`.
+        generator: latents [B, z_dim], and classes [B] if there are `labels`, to images in [-1, 1]; in eval mode, on `device`.
         numbers: numbers of the images.
         seed: seed of the latents.
-        batch_size: images per batch, except for a smaller last batch; in exact mode, a multiple of `chunk` wastes no computation.
+        batch_size: images per batch, except for a smaller last batch; in exact mode, best a multiple of `chunk`.
         z_dim: size of a latent.
         device: device of the computation.
-        exact: run the generator on `chunk` latents at a time, so that image i is the same bit for bit with any `batch_size` and
-            `numbers`; False: one forward per batch, and images of other batch sizes differ by at most TOLERANCE.
+        exact: run the generator on `chunk` latents at a time, so that image i is the same bit for bit with any `batch_size`
+            and `numbers`; False: one forward per batch, and images of other batch sizes differ by at most TOLERANCE.
         labels: classes of the images by number; None for a generator without classes.
         chunk: latents of one forward in exact mode.
 

@@ -176,7 +176,7 @@ class EvaluationResult(BaseModel):
         return {**shared, **self.protocol.metrics.get(metric, {})}
 
     def table(self) -> str:
-        """Format the result as text: one line per metric with floor and interval, one per class, the protocol; no trailing newline."""
+        """Format the result as text: a line for each metric and class, then the protocol; no trailing newline."""
         width = max(map(len, self.metrics))
         lines = [f"{'':<{width}}  {'value':>10}  {'floor':>10}  95% interval"]
         for name, value in self.metrics.items():

@@ -14,8 +14,8 @@ from wavegan_dist.plan.count import count_step
 from wavegan_dist.plan.strategy import FLOAT, device_state
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of the container or Slurm job, in bytes, or "max"
-# Several times what the networks of the package need: bytes for each pixel of a batch and channel of `model.width`, and bytes of
-# weights, gradients and moments for each squared channel. Counting a step takes seconds, and most runs are far below.
+# Several times what the networks of this package need: bytes for each pixel of a batch and channel of `model.width`, and bytes
+# of weights, gradients and moments for each squared channel. Counting a step takes seconds, and most runs are far below.
 ACTIVATION_BOUND, STATE_BOUND = 200, 800_000
 
 
@@ -35,9 +35,10 @@ def check_memory(experiment: Experiment) -> None:
         return
     needed = step_bytes(experiment, micro_batch, processes)
     if needed > memory:
+        model = experiment.model
         raise UsageError(
-            f"a step of {micro_batch} images of {experiment.model.resolution} px with model.width = {experiment.model.width} needs at "
-            f"least {needed / 2**30:.1f} GiB, but {device} has {memory / 2**30:.1f} GiB; lower train.batch_size or model.width, "
+            f"a step of {micro_batch} images of {model.resolution} px with model.width = {model.width} needs at least "
+            f"{needed / 2**30:.1f} GiB, but {device} has {memory / 2**30:.1f} GiB; lower train.batch_size or model.width, "
             "raise train.accumulation, or use more GPUs"
         )
 
@@ -60,7 +61,7 @@ def _memory() -> tuple[int, str]:
     """Return the bytes that this process can use, and of which device: its GPU's, or its share of the host's."""
     if not trains_on_cpu():
         number = int(os.environ.get("LOCAL_RANK", 0)) % torch.accelerator.device_count()
-        if torch.accelerator.current_accelerator().type == "cuda":
+        if torch.cuda.is_available():
             return torch.cuda.get_device_properties(number).total_memory, f"GPU {number}"
     limit = CGROUP_LIMIT.read_text().strip() if CGROUP_LIMIT.is_file() else "max"
     total = min(psutil.virtual_memory().total, int(limit) if limit.isdigit() else 2**63)
