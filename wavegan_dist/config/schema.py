@@ -68,14 +68,7 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """Architecture of the generators and discriminators. The constructors of the networks have parameters of the same names."""
 
-    resolution: int = Field(32, description="image side in pixels: 32, 64, 128, 256, 512 or 1024")
-    num_classes: int = Field(
-        0, ge=0, description="number of classes of a model that is conditioned on labels (.cls members of the shards); 0: none"
-    )
-    levels: PositiveInt = Field(
-        1,
-        description="levels of the wavelet transform; the last low band has at least 8 px: 2 levels at 32 px, 7 at 1024 px",
-    )
+    resolution: int = Field(32, description="image side in pixels, a power of two from 32 to 1024")
     z_dim: int = Field(128, ge=2, description="size n of the latent vector")
     z_low: int | None = Field(
         None,
@@ -85,6 +78,8 @@ class ModelConfig(Section):
     width: PositiveInt = Field(
         64, description="channels of the largest feature map; they double with each halving of its side, up to 8 times"
     )
+    levels: PositiveInt = Field(1, description="levels of the wavelet transform; resolution / 2**levels must be at least 8")
+    num_classes: int = Field(0, ge=0, description="classes of a conditional model, from the images' labels; 0: unconditional")
     attention: Literal["max", "dot", "none"] = Field("max", description="attention in the base generator")
     attention_at: list[int] = Field([16], description="sides of the feature maps that get attention, in pixels")
     norm: Literal["batch", "none"] = Field("batch", description="normalization in the generators")

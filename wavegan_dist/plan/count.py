@@ -114,14 +114,17 @@ def count_step(experiment: Experiment, batch: int) -> tuple[ModelSizes, StepCoun
     z_dim, resolution = experiment.model.z_dim, experiment.model.resolution
     with FakeTensorMode():
         generator = build_generator(experiment)
-        discriminator = build_discriminator(experiment, dict.fromkeys(BANDS, 1.0))
+        discriminator = build_discriminator(experiment, [dict.fromkeys(BANDS, 1.0)] * experiment.model.levels)
+
+        def labels() -> Tensor | None:
+            return torch.zeros(batch, dtype=torch.int64) if experiment.model.num_classes else None
 
         def d_losses() -> Losses:
             z, real = torch.randn(batch, z_dim), torch.zeros(batch, IMAGE_CHANNELS, resolution, resolution)
-            return discriminator_losses(generator, discriminator, real, z)[0]
+            return discriminator_losses(generator, discriminator, real, z, labels())[0]
 
         def g_losses() -> Losses:
-            return generator_losses(generator, discriminator, torch.randn(batch, z_dim))
+            return generator_losses(generator, discriminator, torch.randn(batch, z_dim), labels())
 
         with _autocast(experiment.train.precision):
             d = _count_phase(discriminator, generator, d_losses)

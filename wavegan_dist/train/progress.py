@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wavegan_dist.model import WaveletGenerator
 from wavegan_dist.train.collapse import diversity
-from wavegan_dist.wavelet import fuse, idwt, wavedec
+from wavegan_dist.wavelet import wavedec, waverec
 
 LOSSES = ("image", "low", "high")
 Batch = TypeVar("Batch")
@@ -74,14 +74,14 @@ def image_metrics(
         levels: `model.levels`.
 
     Returns:
-        Standard deviation of the Haar bands of each term of the output (`base`, `branches` = idwt of the low and high
+        Standard deviation of the Haar bands of each term of the output (`base`, `branches` = waverec of the low and high
         generators, `fused`), because the fused image can lose detail that each of its terms has: see `band_stds`.
         `watch/diversity`: diversity of the generated images divided by that of the real ones.
     """
-    base, low, high = generator.components(z, labels)
+    base, low, highs = generator.components(z, labels)
     terms = {"base": base}
-    if low is not None and high is not None:
-        terms |= {"branches": idwt(low, high), "fused": fuse(base, low, high, generator.effective_lam())}
+    if low is not None:
+        terms |= {"branches": waverec(low, highs), "fused": generator.blend(base, low, highs)}
     metrics: dict[str, float] = {}
     for term, image in terms.items():
         metrics |= {f"{name}/{term}": std for name, std in band_stds(image, levels).items()}
