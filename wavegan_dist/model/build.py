@@ -9,7 +9,7 @@ from wavegan_dist.model.generator import WaveletGenerator
 
 def build_generator(experiment: Experiment) -> WaveletGenerator:
     """Build the generator on the CPU; its weights are drawn from PyTorch's global random number generator."""
-    return WaveletGenerator(**experiment.model.model_dump(exclude={"band_scale", "num_classes", "levels"}))
+    return WaveletGenerator(**experiment.model.model_dump(exclude={"band_scale"}))
 
 
 def build_discriminator(experiment: Experiment, band_std: Sequence[Mapping[str, float]]) -> WaveletDiscriminator:
@@ -27,5 +27,7 @@ def build_discriminator(experiment: Experiment, band_std: Sequence[Mapping[str, 
         [name for name in NETWORKS if getattr(weights, name) > 0],
         model.levels,
         model.num_classes,
+        model.backbone,
+        model.resample,
         band_std if model.band_scale == "data" else None,
     )
