@@ -59,7 +59,7 @@ def test_overrides_win_and_the_resolved_yaml_reads_back_equal(minimal: Path, tmp
         ("model.resolution=48", "model.resolution: 48 is not a power of two from 32 to 1024; the nearest is 32"),
         ("model.resolution=2048", "2048 is not a power of two from 32 to 1024; the nearest is 1024"),
         ("model.num_classes=1", "model.num_classes: one class says nothing about an image; set 0"),
-        ("model.levels=3", "model.levels: 3 levels leave a band below 8 px at 32 px; set 1 to 2"),
+        ("model.levels=3", "model.levels: 3 levels leave bands of less than 8 px of 32 px; the most are 2"),
         ("model.levels=0", "model.levels = 0: input should be greater than 0"),
         ("model.z_low=0", "model.z_low: 0 leaves one part of the latent empty; the nearest of 1..127 is 1"),
         ("model.z_low=128", "the nearest of 1..127 is 127"),

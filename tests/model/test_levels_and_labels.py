@@ -118,7 +118,7 @@ def test_conditional_batch_norm_is_batch_norm_with_the_gain_and_bias_of_the_clas
     result = affine(layers["2"](x), LABELS)
     normalized = F.batch_norm(x, None, None, training=True)
     for number, label in enumerate(LABELS):
-        gain, bias = (affine.get_submodule(name).weight[label][:, None, None] for name in ("gain", "bias"))
+        gain, bias = (affine.get_parameter(f"{name}.weight")[label][:, None, None] for name in ("gain", "bias"))
         torch.testing.assert_close(result[number], normalized[number] * gain + bias)
 
 

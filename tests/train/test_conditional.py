@@ -40,8 +40,8 @@ def overrides(labeled: Path, num_classes: int = 4) -> list[str]:
 
 def test_both_phases_get_the_labels_of_the_images_and_the_generator_s_are_those_of_the_last_batch() -> None:
     trainer = make_trainer({"num_classes": 5}, {"d_steps": 2, "accumulation": 2})
-    trainer.step(random_batches(5))
-    source = random_batches(5)
+    trainer.step(random_batches(classes=5))
+    source = random_batches(classes=5)
     batches = [next(source) for _ in range(2)]
     shown = [torch.cat([part.labels for part in result.micro_batches]) for result in trainer.phase_results]
     assert [labels.tolist() for labels in shown] == [batches[i].labels.tolist() for i in (0, 1, 1)]

@@ -18,9 +18,9 @@ def make_trainer(model: dict[str, object], train: dict[str, object], cpu: bool =
     return Trainer(parse(tree, "test"), fake_index(32), Accelerator(cpu=cpu))
 
 
-def random_batches(classes: int = 0) -> Iterator[ImageBatch]:
-    """Return an endless iterator over the same random batches of 8 images of 32 px; with `classes`, they have labels."""
+def random_batches(batch_size: int = 8, classes: int = 0) -> Iterator[ImageBatch]:
+    """Return an endless iterator over the same random batches of images of 32 px; with `classes`, they have labels."""
     generator = torch.Generator().manual_seed(0)
     for _ in itertools.count():
-        images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8, generator=generator)
-        yield ImageBatch(images, torch.randint(0, classes, (8,), generator=generator) if classes else None)
+        images = torch.randint(0, 256, (batch_size, 3, 32, 32), dtype=torch.uint8, generator=generator)
+        yield ImageBatch(images, torch.randint(0, classes, (batch_size,), generator=generator) if classes else None)

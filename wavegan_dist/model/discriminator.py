@@ -1,6 +1,7 @@
 """The wavelet discriminator: three networks on an image, its low Haar band and its high bands."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from typing_extensions import override
 
 from wavegan_dist.errors import UsageError
 from wavegan_dist.model.backbones.dcgan import DCGANDiscriminator
+from wavegan_dist.model.backbones.residual import ResidualDiscriminator
 from wavegan_dist.model.shapes import IMAGE_CHANNELS, band_sizes, check_labels, check_levels, check_resolution
 from wavegan_dist.wavelet import wavedec
 
@@ -28,6 +30,8 @@ class WaveletDiscriminator(nn.Module):
         levels: number of levels of the wavelet transform: `low` gets the low band of the last level, `high` the high bands of
             every level.
         num_classes: number of classes; 0: the discriminator takes no labels.
+        backbone: architecture of the networks: `dcgan` or `residual`.
+        resample: how `residual` networks halve the size of feature maps: `bilinear` or `haar`; unused in `dcgan` networks.
         band_std: for each level, the standard deviation of each Haar band (`low`, `lh`, `hl`, `hh`) over real data, by which
             the bands are divided. None (the patent's choice): bands are not scaled.
 
@@ -43,6 +47,8 @@ class WaveletDiscriminator(nn.Module):
         networks: Sequence[str] = NETWORKS,
         levels: int = 1,
         num_classes: int = 0,
+        backbone: Literal["dcgan", "residual"] = "dcgan",
+        resample: Literal["bilinear", "haar"] | None = None,
         band_std: Sequence[Mapping[str, float]] | None = None,
     ) -> None:
         super().__init__()
@@ -53,8 +59,13 @@ class WaveletDiscriminator(nn.Module):
         self.levels, self.num_classes, self.scales_bands = levels, num_classes, band_std is not None
         self._add_band_std([dict.fromkeys(BANDS, 1.0)] * levels if band_std is None else band_std)
 
-        def network(name: str, resolution: int, channels: int, levels: int = 1) -> DCGANDiscriminator | None:
-            return DCGANDiscriminator(resolution, channels, width, levels, num_classes) if name in networks else None
+        def network(name: str, resolution: int, channels: int, levels: int = 1) -> nn.Module | None:
+            if name not in networks:
+                return None
+            if backbone == "residual":
+                options: dict[str, Any] = {"levels": levels, "num_classes": num_classes, "resample": resample or "bilinear"}
+                return ResidualDiscriminator(resolution, channels, width, **options)
+            return DCGANDiscriminator(resolution, channels, width, levels, num_classes)
 
         sizes = band_sizes(resolution, levels)
         self.image = network("image", resolution, IMAGE_CHANNELS)

@@ -9,6 +9,7 @@ from typing_extensions import override
 
 from wavegan_dist.errors import UsageError
 from wavegan_dist.model.backbones.dcgan import DCGANGenerator
+from wavegan_dist.model.backbones.residual import ResidualGenerator
 from wavegan_dist.model.shapes import IMAGE_CHANNELS, band_sizes, check_labels, check_levels, check_resolution
 from wavegan_dist.wavelet import fuse, waverec
 
@@ -36,9 +37,11 @@ class WaveletGenerator(nn.Module):
         width: number of channels of each network's largest feature map; each halving of the size doubles it, up to 8 times.
         levels: number of levels of the wavelet transform; `resolution / 2**levels` is at least 8.
         num_classes: number of classes; 0: the generator takes no labels.
+        backbone: architecture of the three networks: `dcgan` or `residual`.
+        resample: how `residual` networks double the size of feature maps: `bilinear` or `haar`; unused in `dcgan` networks.
         attention: attention layer of `base`: the patent's `max`, SAGAN's `dot` or `none`.
         attention_at: sizes in pixels of the feature maps of `base` that are followed by an attention layer.
-        norm: `batch` for batch norm after every transposed convolution but the last, or `none`.
+        norm: in `dcgan` networks, `batch` for batch norm after every transposed convolution but the last, or `none`.
         lam: how lam is parametrized: `free` (unbounded), `clamp` (the trainer clamps it to [0, 1] after each optimizer step)
             or `sigmoid` (the stored parameter is a logit).
         base_only: ablation without `low`, `high` and lam: `image = base(z)`.
@@ -55,6 +58,8 @@ class WaveletGenerator(nn.Module):
         width: int = 64,
         levels: int = 1,
         num_classes: int = 0,
+        backbone: Literal["dcgan", "residual"] = "dcgan",
+        resample: Literal["bilinear", "haar"] | None = None,
         attention: Literal["max", "dot", "none"] = "max",
         attention_at: Sequence[int] = (16,),
         norm: Literal["batch", "none"] = "batch",
@@ -71,6 +76,10 @@ class WaveletGenerator(nn.Module):
         self.training_runner: NetworkRunner | None = None
 
         def network(z_dim: int, sizes: Sequence[int], channels: int, **options: Any) -> nn.Module:
+            if backbone == "residual":
+                return ResidualGenerator(
+                    z_dim, sizes, channels, width, num_classes=num_classes, resample=resample or "bilinear", **options
+                )
             # The bands of level j of an image in [-1, 1] lie in [-2**j, 2**j].
             bounds = {size: float(resolution // size) for size in sizes}
             return DCGANGenerator(z_dim, bounds, channels, width, norm, num_classes, **options)

@@ -19,8 +19,11 @@ def convert_to_lockstep(generator: WaveletGenerator) -> None:
 
     Replaces every `nn.BatchNorm2d` by a `SyncBatchNorm` with the same state, and sets the generator's attribute
     `training_runner`, so that in training mode the three networks run through `run_in_lockstep`. Eval mode and the names in the
-    state dict do not change. Call it before the optimizer is made: the parameters of the batch norms are new.
+    state dict do not change. A generator without batch norms stays as it is. Call it before the optimizer is made: the
+    parameters of the batch norms are new.
     """
+    if not any(isinstance(module, nn.BatchNorm2d) for module in generator.modules()):
+        return
     for network in generator.children():
         replace_batch_norms(network)
     generator.training_runner = run_in_lockstep
