@@ -6,6 +6,7 @@ numbers as an uninterrupted one, and the draws do not depend on how many process
 """
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -37,3 +38,15 @@ def coin_flips(seed: int, stream: str, positions: range) -> Tensor:
     """Draw one fair coin flip for each position: bool [len(positions)] on the CPU."""
     flips = [rng_at(seed, stream, position).random() < 0.5 for position in positions]
     return torch.tensor(flips, dtype=torch.bool)
+
+
+def categories(seed: int, stream: str, positions: range, counts: Sequence[int]) -> Tensor:
+    """Draw one category for each position, category c with probability counts[c] / sum(counts): int64 on the CPU.
+
+    Args:
+        seed, stream, positions: as in `normal`.
+        counts: integers >= 0, not all 0.
+    """
+    ends = np.cumsum(np.asarray(counts, dtype=np.int64))
+    tickets = [int(rng_at(seed, stream, position).integers(ends[-1])) for position in positions]
+    return torch.from_numpy(np.searchsorted(ends, tickets, side="right").astype(np.int64))

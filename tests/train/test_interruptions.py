@@ -93,7 +93,7 @@ def test_two_processes_agree_on_a_signal_to_one_and_another_number_resumes(tmp_p
         positions.append(json.loads((newest / "state.json").read_text())["nimg"])
     assert positions[0] < positions[1] < positions[2] == 512
     images = [line for file in tmp_path.glob("seen.*") for line in file.read_text().split()]
-    straight = next(training_batches(index, batch_size=512, seed=0, start_nimg=0, rank=0, world_size=1, workers=0))
+    straight = next(training_batches(index, batch_size=512, seed=0, start_nimg=0, rank=0, world_size=1, workers=0)).images
     assert sorted(images) == sorted(hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest() for image in straight)
     assert len(set(images)) == 512 < index.count
     losses = [point["loss/d_image"] for point in points(run)]

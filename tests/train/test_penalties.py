@@ -28,7 +28,11 @@ def trained(tmp_path_factory, config) -> Path:
     run_ranks(2, SCRIPT, out, config, *legs)
     legs = []
     for kind, settings in KINDS.items():
-        legs += [f"{kind}_alone:{settings},{TEN}", f"{kind}_half:{settings},{FIVE}", f"{kind}_rest<{kind}_half:{settings},{TEN}"]
+        legs += [
+            f"{kind}_alone:{settings},{TEN}",
+            f"{kind}_half:{settings},{FIVE}",
+            f"{kind}_rest<{kind}_half:{settings},{TEN}",
+        ]
         legs += [f"{kind}_compiled:{settings},{TEN},train.compile=default"]
     run_ranks(1, SCRIPT, out, config, *legs)
     return out

@@ -16,6 +16,7 @@ from wavegan_dist.config.schema import (
     Section,
     TrackingConfig,
     TrainConfig,
+    deepest_level,
     may_change_on_resume,
 )
 from wavegan_dist.config.store import check_store
@@ -36,6 +37,7 @@ __all__ = [
     "TrainConfig",
     "check_passwords",
     "check_store",
+    "deepest_level",
     "differences",
     "load",
     "may_change_on_resume",

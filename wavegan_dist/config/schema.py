@@ -32,6 +32,11 @@ PENALTY_NOISE = 0.01  # default of loss.penalty_noise
 MAY_CHANGE: dict[str, Any] = {"may_change_on_resume": True}
 
 
+def deepest_level(resolution: int) -> int:
+    """Return how many levels of the wavelet transform leave a low band of at least SMALLEST_BAND pixels: 2 at 32 px."""
+    return (resolution // SMALLEST_BAND).bit_length() - 1
+
+
 class Section(BaseModel):
     """A group of settings. Unknown keys and infinite numbers are errors."""
 
@@ -140,9 +145,8 @@ class ModelConfig(Section):
     @field_validator("levels")
     @classmethod
     def _check_levels(cls, value: int, info: ValidationInfo) -> int:
-        resolution = info.data.get("resolution", 0)
-        most = max((resolution // SMALLEST_BAND).bit_length() - 1, 1)
-        if resolution and value > most:
+        resolution = info.data.get("resolution")
+        if resolution and value > (most := deepest_level(resolution)):
             raise ValueError(
                 f"{value} levels leave bands of less than {SMALLEST_BAND} px of {resolution} px; the most are {most}"
             )
@@ -153,7 +157,16 @@ class ModelConfig(Section):
     def _check_resolution(cls, value: int) -> int:
         if value not in RESOLUTIONS:
             nearest = min(RESOLUTIONS, key=lambda side: abs(side - value))
-            raise ValueError(f"{value} is not a power of two from 32 to 1024; the nearest is {nearest}")
+            raise ValueError(
+                f"{value} is not a power of two from {RESOLUTIONS[0]} to {RESOLUTIONS[-1]}; the nearest is {nearest}"
+            )
+        return value
+
+    @field_validator("num_classes")
+    @classmethod
+    def _check_num_classes(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("one class says nothing about an image; set 0 for a model without classes, or 2 or more")
         return value
 
     @field_validator("z_low")
@@ -234,7 +247,9 @@ class LossConfig(Section):
         """Refuse settings of penalties that do not exist."""
         default = cls.model_fields[str(info.field_name)].default
         if value != default and info.data.get("r1") == info.data.get("r2") == 0:
-            raise ValueError("a setting of gradient penalties, but loss.r1 and loss.r2 are 0; set one of them or unset this key")
+            raise ValueError(
+                "a setting of gradient penalties, but loss.r1 and loss.r2 are 0; set one of them or unset this key"
+            )
         return value
 
     @field_validator("penalty_noise")

@@ -135,7 +135,8 @@ def count_step(experiment: Experiment, batch: int) -> tuple[ModelSizes, StepCoun
         discriminator = build_discriminator(experiment, [dict.fromkeys(BANDS, 1.0)] * experiment.model.levels)
         d_phase = DiscriminatorPhase(discriminator, generator, loss, precision)
         g_phase = GeneratorPhase(generator, discriminator, loss, precision)
-        plain = MicroBatch(torch.zeros(image_shape), torch.zeros(batch, experiment.model.z_dim))
+        labels = torch.zeros(batch, dtype=torch.int64) if experiment.model.num_classes else None
+        plain = MicroBatch(torch.zeros(image_shape), torch.zeros(batch, experiment.model.z_dim), labels)
         d, g = _count_phase(d_phase, plain), _count_phase(g_phase, plain)
         if not loss.has_penalties:
             return _model_sizes(generator, discriminator), StepCounts(d, g)

@@ -1,21 +1,25 @@
 """Everything that a run writes: status lines, metrics, sample grids, snapshots, checkpoints, exit.json."""
 
+import math
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeAlias
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from wavegan_dist import counted
+from wavegan_dist.classes import Classes
 from wavegan_dist.config import Experiment
 from wavegan_dist.errors import describe
-from wavegan_dist.images import save_grid, to_uint8
+from wavegan_dist.images import images_in_grid, save_grid, to_uint8
 from wavegan_dist.log import log
+from wavegan_dist.model import WaveletGenerator
 from wavegan_dist.model.snapshot import save_snapshot
 from wavegan_dist.run_folder import RunFolder, label
 from wavegan_dist.tracking import Tracker
@@ -27,7 +31,9 @@ from wavegan_dist.train.signals import InterruptedRunError
 from wavegan_dist.train.trainer import Trainer
 
 TrackerFactory: TypeAlias = Callable[[Path, Experiment], Tracker]  # of the run folder and the settings
-GRID_SIZE = 64  # images in a sample grid
+GRID_SIZE = 64  # images in a sample grid, fewer above 512 px
+FORWARD_PIXELS = 2**22  # pixels of the images of one forward: 64 images of 256 px, 16 of 512 px, 4 of 1024 px
+MIN_REPORTED = 8  # smallest number of images in the statistics of a report
 
 
 class RunWriter:
@@ -57,8 +63,17 @@ class RunWriter:
         self.is_main: bool = trainer.accelerator.is_main_process
         self.settings = trainer.experiment.train
         self.collapse_warnings = CollapseWarnings(self.settings.total_kimg)
-        z = counted.normal(trainer.experiment.seed, "latent/grid", range(GRID_SIZE), trainer.experiment.model.z_dim)
-        self.grid_z = z.to(trainer.accelerator.device)
+        self.classes = Classes(**environment["classes"]) if "classes" in environment else None
+        model, device = trainer.experiment.model, trainer.accelerator.device
+        numbers = range(images_in_grid(GRID_SIZE, model.resolution))
+        self.grid_z = counted.normal(trainer.experiment.seed, "latent/grid", numbers, model.z_dim).to(device)
+        self.grid_columns = math.isqrt(len(numbers))
+        self.grid_labels: Tensor | None = None  # a row for each class; later rows begin again if there are fewer classes
+        self.report_labels: Tensor | None = None
+        if self.classes is not None:
+            rows = torch.arange(len(numbers), device=device) // self.grid_columns
+            self.grid_labels = rows % model.num_classes
+            self.report_labels = self.classes.draw(trainer.experiment.seed, "class/report", numbers).to(device)
 
     def __enter__(self) -> Self:
         if self.is_main:
@@ -95,7 +110,7 @@ class RunWriter:
         """Write `metrics`, lam and statistics of sampled images to log, metrics.jsonl and MLflow: a collective call."""
         metrics |= {"lam": self.trainer.lam()}
         with self.trainer.ema.sampling() as generator:
-            metrics |= image_metrics(generator, self.grid_z, self.trainer.last_real)
+            metrics |= self._image_metrics(generator)
         if not self.is_main:
             return
         nimg = self.trainer.nimg
@@ -111,7 +126,7 @@ class RunWriter:
     def snapshot(self) -> None:
         """Write a snapshot of the EMA generator and a grid of its samples from fixed latents: a collective call."""
         with self.trainer.ema.sampling() as generator:
-            images = generator(self.grid_z)
+            images = self._grid_images(generator)
         weights = self.trainer.ema.iter_full_tensors()
         try:
             if self.is_main:
@@ -119,12 +134,26 @@ class RunWriter:
         finally:
             deque(weights, maxlen=0)  # the iteration is a collective call: complete it even if rank 0 could not write
 
+    def _grid_images(self, generator: WaveletGenerator) -> Tensor:
+        """Generate the images of the sample grid: float [N, 3, R, R] on the device."""
+        size = max(FORWARD_PIXELS // self.trainer.experiment.model.resolution**2, 1)
+        parts = zip(self.grid_z.split(size), _split(self.grid_labels, size, len(self.grid_z)), strict=True)
+        return torch.cat([generator(z, labels) for z, labels in parts])
+
+    def _image_metrics(self, generator: WaveletGenerator) -> dict[str, float]:
+        """Compute the statistics of generated images for a report."""
+        model = self.trainer.experiment.model
+        count = max(FORWARD_PIXELS // model.resolution**2, MIN_REPORTED)
+        labels = None if self.report_labels is None else self.report_labels[:count]
+        return image_metrics(generator, self.grid_z[:count], self.trainer.last_real, labels, model.levels)
+
     def _write_snapshot(self, images: Tensor, weights: Iterator[tuple[str, Tensor]]) -> None:
         nimg, layout = self.trainer.nimg, self.trainer.ema.layout
         path = self.folder.snapshot(nimg)
         with self._handling_disk_errors("a snapshot"):
-            save_snapshot(path, layout, weights, self.trainer.experiment, nimg, self.environment["index_digest"])
-            save_grid(to_uint8(images), self.folder.samples(nimg))
+            digest = self.environment["index_digest"]
+            save_snapshot(path, layout, weights, self.trainer.experiment, nimg, digest, self.classes)
+            save_grid(to_uint8(images), self.folder.samples(nimg), self.grid_columns)
             self.tracker.log_image(self.folder.samples(nimg), "samples", nimg)
             self.tracker.log_file(path, f"snapshots/{label(nimg)}")
 
@@ -189,6 +218,11 @@ class RunWriter:
             disable=None,  # no bar unless stderr is a terminal
             bar_format="{percentage:3.0f}%|{bar}| {n:.1f}/{total:g} kimg [{elapsed}<{remaining}]",
         )
+
+
+def _split(labels: Tensor | None, size: int, count: int) -> Sequence[Tensor | None]:
+    """Split the labels of `count` images like a tensor, or return as many times None."""
+    return [None] * -(-count // size) if labels is None else labels.split(size)
 
 
 def _mlflow_status(error: BaseException | None) -> str:

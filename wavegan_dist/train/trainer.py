@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from wavegan_dist.config import Experiment
-from wavegan_dist.data import Index, flip
+from wavegan_dist.data import ImageBatch, Index, flip
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.images import from_uint8
 from wavegan_dist.log import log
@@ -58,10 +58,8 @@ class Trainer:
         self.rollbacks = 0
         with torch.random.fork_rng():
             torch.manual_seed(experiment.seed)
-            generator, discriminator = (
-                build_generator(experiment),
-                build_discriminator(experiment, [index.band_std.model_dump()]),
-            )
+            band_std = [std.model_dump() for std in index.band_std_by_level()]
+            generator, discriminator = build_generator(experiment), build_discriminator(experiment, band_std)
         if accelerator.num_processes > 1:
             convert_to_lockstep(generator)
         engine, optim = engine_class(experiment.train), experiment.optim
@@ -78,14 +76,15 @@ class Trainer:
         self.penalties = PenaltySchedule(experiment, accelerator)
         self._compiled: set[tuple[str, bool]] = set()  # (name of the phase, whether with penalties)
 
-    def step(self, batches: Iterator[Tensor]) -> None:
+    def step(self, batches: Iterator[ImageBatch]) -> None:
         """Run `train.d_steps` discriminator phases and one generator phase, then update the EMA: a collective call.
 
         Under DDP, the host does not wait for the device. Once a loss or gradient is not finite, no weight changes in the rest
         of the step, and `nonfinite` is 1.
 
         Args:
-            batches: this rank's batches of real images, uint8 [b, 3, R, R]; one is taken for each discriminator phase.
+            batches: this rank's batches of real images; one is taken for each discriminator phase. Images of the generator
+                phase have the labels of the last batch.
         """
         batch_size = self.experiment.train.batch_size
         self.phase_results = []
@@ -93,11 +92,12 @@ class Trainer:
         if self.experiment.train.compile == "graphs":
             torch.compiler.cudagraph_mark_step_begin()
         for flips, latents in zip(draws.flips, draws.latents_d, strict=True):
-            real = self._prepare_real(next(batches), flips)
-            batch = self.penalties.extend(MicroBatch(real, latents), self.nimg, self.rollbacks)
+            images, labels = next(batches)
+            real, labels = self._prepare_real(images, flips), self._prepare_labels(labels)
+            batch = self.penalties.extend(MicroBatch(real, latents, labels), self.nimg, self.rollbacks)
             self._run_phase(self.discriminator, batch)
             self.nimg += batch_size
-        self._run_phase(self.generator, MicroBatch(real, draws.latents_g))
+        self._run_phase(self.generator, MicroBatch(real, draws.latents_g, labels))
         self.ema.update(self.nimg, batch_size * self.experiment.train.d_steps)
         self._add_to_metrics()
         self.draws.prepare(self.nimg, self.rollbacks)
@@ -151,6 +151,10 @@ class Trainer:
     def _prepare_real(self, images_uint8: Tensor, flips: Tensor) -> Tensor:
         images = images_uint8.to(self.accelerator.device, memory_format=torch.channels_last, non_blocking=True)
         return from_uint8(flip(images, flips) if self.experiment.data.horizontal_flip else images)
+
+    def _prepare_labels(self, labels: Tensor | None) -> Tensor | None:
+        """Copy the labels of a batch to the device: the loader reuses the memory of the batch."""
+        return None if labels is None else labels.to(self.accelerator.device, non_blocking=True, copy=True)
 
     def _run_phase(self, engine: Engine, batch: MicroBatch) -> None:
         """Accumulate gradients over micro-batches, then step the optimizer; the other module is frozen."""
