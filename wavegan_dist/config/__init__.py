@@ -4,6 +4,7 @@ from wavegan_dist.config.explain import FileKind, yaml_text
 from wavegan_dist.config.loading import differences, load, parse
 from wavegan_dist.config.schema import (
     RESOLUTIONS,
+    AugmentConfig,
     DataConfig,
     EmaConfig,
     Experiment,
@@ -20,6 +21,7 @@ from wavegan_dist.config.store import check_store
 
 __all__ = [
     "RESOLUTIONS",
+    "AugmentConfig",
     "DataConfig",
     "EmaConfig",
     "Experiment",

@@ -2,7 +2,7 @@
 
 model.safetensors   parameters and buffers
 config.yaml         the experiment, with all defaults filled in
-snapshot.json       nimg, sha256 of the weights, digest of the data index, versions of the software
+snapshot.json       nimg, half-life of the EMA, sha256 of the weights, digest of the data index, versions of the software
 """
 
 import json
@@ -36,6 +36,7 @@ class Snapshot:
         nimg: real images shown to the discriminators before the snapshot was taken.
         weights_sha256: sha256 of model.safetensors, in hex.
         index_digest: digest of the index of the training data.
+        half_life_kimg: half-life of the EMA, in thousands of images.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Snapshot:
     nimg: int
     weights_sha256: str
     index_digest: str
+    half_life_kimg: float
 
 
 def save_snapshot(
@@ -53,6 +55,7 @@ def save_snapshot(
     experiment: Experiment,
     nimg: int,
     index_digest: str,
+    half_life_kimg: float | None = None,
 ) -> None:
     """Write a snapshot folder atomically: after a failure, `path` does not exist.
 
@@ -63,11 +66,14 @@ def save_snapshot(
         experiment: the settings, with all defaults filled in.
         nimg: real images shown to the discriminators so far.
         index_digest: digest of the index of the training data.
+        half_life_kimg: half-life of the EMA; None: the first of the experiment.
     """
+    half_life_kimg = half_life_kimg or experiment.ema.half_lives_kimg[0]
     with atomic_dir(path) as folder:
         save_tensors(layout, weights, folder / WEIGHTS)
         (folder / CONFIG).write_text(experiment.to_yaml())
-        meta = {"nimg": nimg, "weights_sha256": sha256(folder / WEIGHTS), "index_digest": index_digest, **provenance()}
+        meta = {"nimg": nimg, "ema_half_life_kimg": half_life_kimg, "weights_sha256": sha256(folder / WEIGHTS)}
+        meta |= {"index_digest": index_digest, **provenance()}
         (folder / META).write_text(json.dumps(meta, indent=2))
 
 
@@ -93,7 +99,13 @@ def load_snapshot(path: Path) -> Snapshot:
     except (SafetensorError, RuntimeError) as error:
         raise WaveganError(f"{path / WEIGHTS} does not fit {CONFIG}: {str(error).splitlines()[0]}") from error
     return Snapshot(
-        path, generator.eval().requires_grad_(False), config, meta["nimg"], meta["weights_sha256"], meta["index_digest"]
+        path=path,
+        generator=generator.eval().requires_grad_(False),
+        config=config,
+        nimg=meta["nimg"],
+        weights_sha256=meta["weights_sha256"],
+        index_digest=meta["index_digest"],
+        half_life_kimg=meta.get("ema_half_life_kimg", config.ema.half_lives_kimg[0]),  # older snapshots lack it
     )
 
 

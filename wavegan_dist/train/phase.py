@@ -5,15 +5,18 @@ synchronizes the gradients.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 from wavegan_dist.config import LossWeights
+from wavegan_dist.model.augment import augment
 from wavegan_dist.model.discriminator import NETWORKS
-from wavegan_dist.model.losses import Losses, discriminator_losses, generator_losses, saturation
+from wavegan_dist.model.losses import Discriminator, Losses, discriminator_losses, generator_losses, overfitting, saturation
+
+OVERFITTING = "augment/overfitting"  # name of the value that `model.losses.overfitting` returns
 
 
 class MicroBatch(NamedTuple):
@@ -23,11 +26,14 @@ class MicroBatch(NamedTuple):
         real: real images, float32 [b, 3, R, R] in [-1, 1].
         z: latents, float32 [b, z_dim].
         labels: the class of each real image, and of the generated image beside it, int64 [b]; None for a model without classes.
+        augment: the parameters of `model.augment.augment` for each real image, and for the generated image beside it, float32
+            [b, parameters]; None without augmentation.
     """
 
     real: Tensor
     z: Tensor
     labels: Tensor | None = None
+    augment: Tensor | None = None
 
     def split(self, count: int) -> list["MicroBatch"]:
         """Split along the batch into `count` micro-batches of equal size."""
@@ -70,25 +76,46 @@ class Phase(nn.Module, ABC):
     def value_names(self) -> tuple[str, ...]:
         """Names of the values that `forward` returns. The losses come first, in the order of `networks`."""
 
+    def _augmented(self, discriminator: nn.Module, parameters: Tensor | None) -> Discriminator:
+        """Return a function that augments images with `parameters` before the discriminator takes their bands."""
+        if parameters is None:
+            return discriminator
+        return lambda images, labels: cast(dict[str, Tensor], discriminator(augment(images, parameters), labels))
+
     def _weighted_sum(self, losses: Losses) -> Tensor:
         return torch.stack([self.weights[name] * losses[name] for name in self.networks]).sum()
 
 
 class DiscriminatorPhase(Phase):
-    """Trains the discriminator."""
+    """Trains the discriminator.
+
+    Args:
+        trained, frozen, weights: as for `Phase`.
+        measures_overfitting: whether `OVERFITTING` is the last of the values, measured by the network `image`.
+    """
 
     name = "d"
+
+    def __init__(self, trained: nn.Module, frozen: nn.Module, weights: LossWeights, measures_overfitting: bool = False) -> None:
+        super().__init__(trained, frozen, weights)
+        self.measures_overfitting = measures_overfitting
 
     @property
     @override
     def value_names(self) -> tuple[str, ...]:
-        return (*(f"loss/d_{name}" for name in self.networks), *(f"watch/saturation_{name}" for name in self.networks))
+        names = (*(f"loss/d_{name}" for name in self.networks), *(f"watch/saturation_{name}" for name in self.networks))
+        return (*names, OVERFITTING) if self.measures_overfitting else names
 
     @override
-    def forward(self, real: Tensor, z: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        losses, logits = discriminator_losses(self.frozen, self.trained, real, z, labels)
-        saturations = [saturation(*logits[name]) for name in self.networks]
-        return self._weighted_sum(losses), torch.stack([*(losses[name].detach() for name in self.networks), *saturations])
+    def forward(
+        self, real: Tensor, z: Tensor, labels: Tensor | None = None, augment: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        discriminator = self._augmented(self.trained, augment)
+        losses, logits = discriminator_losses(self.frozen, discriminator, real, z, labels)
+        values = [*(losses[name].detach() for name in self.networks), *(saturation(*logits[name]) for name in self.networks)]
+        if self.measures_overfitting:
+            values.append(overfitting(logits["image"][0]))
+        return self._weighted_sum(losses), torch.stack(values)
 
 
 class GeneratorPhase(Phase):
@@ -102,8 +129,10 @@ class GeneratorPhase(Phase):
         return tuple(f"loss/g_{name}" for name in self.networks)
 
     @override
-    def forward(self, real: Tensor, z: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        losses = generator_losses(self.trained, self.frozen, z, labels)
+    def forward(
+        self, real: Tensor, z: Tensor, labels: Tensor | None = None, augment: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        losses = generator_losses(self.trained, self._augmented(self.frozen, augment), z, labels)
         return self._weighted_sum(losses), torch.stack([losses[name].detach() for name in self.networks])
 
 

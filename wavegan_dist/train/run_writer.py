@@ -17,11 +17,12 @@ from wavegan_dist.errors import describe
 from wavegan_dist.images import save_grid, to_uint8
 from wavegan_dist.log import log
 from wavegan_dist.model.snapshot import save_snapshot
-from wavegan_dist.run_folder import RunFolder, label
+from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.tracking import Tracker
 from wavegan_dist.train.checkpoint import Checkpointer
 from wavegan_dist.train.collapse import CollapseWarnings
 from wavegan_dist.train.diagnosis import NonFiniteError
+from wavegan_dist.train.ema_state import EmaState
 from wavegan_dist.train.progress import image_metrics, status_line
 from wavegan_dist.train.signals import InterruptedRunError
 from wavegan_dist.train.trainer import Trainer
@@ -83,8 +84,9 @@ class RunWriter:
         self.tracker.close(_mlflow_status(error))
 
     def report(self, metrics: dict[str, float]) -> None:
-        """Write `metrics`, lam and statistics of sampled images to log, metrics.jsonl and MLflow: a collective call."""
-        metrics |= {"lam": self.trainer.lam()}
+        """Write `metrics`, lam, learning rates, statistics of samples to log, metrics.jsonl and MLflow: a collective call."""
+        lr_g, lr_d = self.trainer.learning_rates(self.trainer.nimg)
+        metrics |= {"lam": self.trainer.lam(), "lr/g": lr_g, "lr/d": lr_d}
         with self.trainer.ema.sampling() as generator:
             metrics |= image_metrics(generator, self.grid_z, self.trainer.last_real)
         if not self.is_main:
@@ -100,24 +102,31 @@ class RunWriter:
             log.warning("kimg %s: %s", self._kimg, warning)
 
     def snapshot(self) -> None:
-        """Write a snapshot of the EMA generator and a grid of its samples from fixed latents: a collective call."""
+        """Write a snapshot of each EMA, and a grid of the first one's samples from fixed latents: a collective call."""
         with self.trainer.ema.sampling() as generator:
             images = generator(self.grid_z)
-        weights = self.trainer.ema.iter_full_tensors()
-        try:
-            if self.is_main:
-                self._write_snapshot(images, weights)
-        finally:
-            deque(weights, maxlen=0)  # the iteration is a collective call: complete it even if rank 0 could not write
+        for ema, half_life_kimg in zip(self.trainer.emas, self.trainer.experiment.ema.half_lives_kimg, strict=True):
+            weights = ema.iter_full_tensors()
+            try:
+                if self.is_main:
+                    self._write_snapshot(ema, half_life_kimg, weights)
+            finally:
+                deque(weights, maxlen=0)  # the iteration is a collective call: complete it even if rank 0 could not write
+        if self.is_main:
+            self._write_grid(images)
 
-    def _write_snapshot(self, images: Tensor, weights: Iterator[tuple[str, Tensor]]) -> None:
-        nimg, layout = self.trainer.nimg, self.trainer.ema.layout
-        path = self.folder.snapshot(nimg)
+    def _write_snapshot(self, ema: EmaState, half_life_kimg: float, weights: Iterator[tuple[str, Tensor]]) -> None:
+        nimg, index_digest = self.trainer.nimg, self.environment["index_digest"]
+        path = self.folder.snapshot(nimg, "" if ema is self.trainer.ema else ema.name)
         with self._handling_disk_errors("a snapshot"):
-            save_snapshot(path, layout, weights, self.trainer.experiment, nimg, self.environment["index_digest"])
+            save_snapshot(path, ema.layout, weights, self.trainer.experiment, nimg, index_digest, half_life_kimg)
+            self.tracker.log_file(path, f"snapshots/{path.name}")
+
+    def _write_grid(self, images: Tensor) -> None:
+        nimg = self.trainer.nimg
+        with self._handling_disk_errors("a sample grid"):
             save_grid(to_uint8(images), self.folder.samples(nimg))
             self.tracker.log_image(self.folder.samples(nimg), "samples", nimg)
-            self.tracker.log_file(path, f"snapshots/{label(nimg)}")
 
     def checkpoint(self) -> None:
         """Wait for the last checkpoint, delete those no longer needed, and begin to save a new one: a collective call.
