@@ -1,5 +1,6 @@
 """The settings of an experiment. `python -m wavegan_dist.config.reference` generates docs/configuration.md from this file."""
 
+import math
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -306,14 +307,13 @@ class EmaConfig(Section):
     @field_validator("half_life_kimg", mode="before")
     @classmethod
     def _check_half_lives(cls, value: object) -> object:
-        """Turn a list of one into a number, so that both are the same setting when a run is resumed."""
-        if not isinstance(value, list):
-            return value
-        if not value:
+        """Return a number or a list of at least two: a list of one is the same setting as its number when a run is resumed."""
+        half_lives = [_positive(each) for each in (value if isinstance(value, list) else [value])]
+        if not half_lives:
             raise ValueError("the list is empty; give at least one half-life")
-        if len({str(each) for each in value}) < len(value):
+        if len(set(half_lives)) < len(half_lives):
             raise ValueError(f"{value} names a half-life twice; give each once")
-        return value[0] if len(value) == 1 else value
+        return half_lives if len(half_lives) > 1 else half_lives[0]
 
     @property
     def half_lives_kimg(self) -> tuple[float, ...]:
@@ -395,6 +395,17 @@ def settings(section: type[Section] = Experiment, prefix: str = "") -> Iterator[
 def may_change_on_resume() -> frozenset[str]:
     """Return the dotted keys that may have another value when a run is resumed."""
     return frozenset(key for key, field in settings() if field.json_schema_extra == MAY_CHANGE)
+
+
+def _positive(value: Any) -> float:
+    """Return a value as a number above 0. The error is for a key with alternatives, of which pydantic would explain each."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"{value!r} is not a number above 0")
+    return number
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
