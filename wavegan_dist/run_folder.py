@@ -159,7 +159,7 @@ class RunFolder:
 
     def evaluations(self) -> list[Path]:
         """All evaluation results, oldest snapshot first."""
-        return sorted(self.path.glob("evaluations/*.json"))
+        return sorted(self.path.glob("evaluations/*.json"), key=lambda path: path.stem)
 
     def evaluation_failure(self, snapshot: str) -> Path:
         """Why the snapshot named `snapshot` could not be evaluated, text; absent unless the evaluation failed."""

@@ -64,7 +64,8 @@ def test_both_phases_see_augmented_pairs(accumulation):
     """The discriminator's input in each phase is that without augmentation, augmented; real and generated images by pairs."""
     seen: list[list[Tensor]] = []
     for settings in ({}, ON):
-        trainer, inputs = make_trainer({}, {"accumulation": accumulation}, augment=settings), []
+        trainer = make_trainer({}, {"accumulation": accumulation}, augment=settings)
+        inputs: list[Tensor] = []
         trainer.discriminator.module.register_forward_pre_hook(lambda _, inputs_, to=inputs: to.append(inputs_[0].detach()))
         trainer.step(random_batches())
         seen.append(inputs)

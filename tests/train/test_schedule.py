@@ -6,6 +6,7 @@ import pytest
 
 from tests.train.tiny import make_trainer, random_batches
 from wavegan_dist.config import OptimConfig
+from wavegan_dist.train.engine import DdpEngine
 from wavegan_dist.train.schedule import lr_factor
 
 COSINE = {"lr_decay": "cosine", "lr_decay_kimg": 100, "lr_final": 0.1}
@@ -32,7 +33,7 @@ def test_each_step_uses_the_rate_at_its_end_in_both_optimizers():
     batches, rates = random_batches(), []
     for _ in range(5):
         trainer.step(batches)
-        rates.append([engine.optimizer.param_groups[0]["lr"] for engine in trainer.engines])
+        rates.append([engine.optimizer.param_groups[0]["lr"] for engine in trainer.engines if isinstance(engine, DdpEngine)])
     factors = [0.5 * (1 + math.cos(math.pi / 4)) / 2, 0.5, (1 + math.cos(math.pi * 3 / 4)) / 2, 0, 0]
     assert rates == [pytest.approx((1e-3 * factor, 2e-3 * factor)) for factor in factors]
     assert trainer.learning_rates(16) == pytest.approx((5e-4, 1e-3))
