@@ -71,7 +71,7 @@ class ModelSizes:
 
     generator: int  # parameters
     discriminator: int  # parameters
-    ema: int  # floating-point elements of the EMA: the generator's parameters and running statistics
+    ema: int  # floating-point elements of all EMAs, each of the generator's parameters and running statistics
     norm_channels: tuple[tuple[int, ...], ...]  # channels of each batch norm, for each network of the generator
 
     @property
@@ -126,7 +126,7 @@ def count_step(experiment: Experiment, batch: int) -> tuple[ModelSizes, StepCoun
         with _autocast(experiment.train.precision):
             d = _count_phase(discriminator, generator, d_losses)
             g = _count_phase(generator, discriminator, g_losses)
-        return _model_sizes(generator, discriminator), StepCounts(d, g)
+        return _model_sizes(generator, discriminator, len(experiment.ema.half_lives_kimg)), StepCounts(d, g)
 
 
 def _count_phase(trainable: nn.Module, frozen: nn.Module, losses: Callable[[], Losses]) -> PhaseCounts:
@@ -190,9 +190,9 @@ def _autocast(precision: str) -> AbstractContextManager[Any]:
     return torch.autocast("cpu", AUTOCAST[precision]) if precision in AUTOCAST else nullcontext()
 
 
-def _model_sizes(generator: nn.Module, discriminator: nn.Module) -> ModelSizes:
+def _model_sizes(generator: nn.Module, discriminator: nn.Module, emas: int) -> ModelSizes:
     g, d = (sum(parameter.numel() for parameter in module.parameters()) for module in (generator, discriminator))
-    ema = sum(value.numel() for value in generator.state_dict().values() if value.is_floating_point())
+    ema = emas * sum(value.numel() for value in generator.state_dict().values() if value.is_floating_point())
     norm_channels = tuple(
         tuple(layer.num_features for layer in network.children() if isinstance(layer, nn.BatchNorm2d))
         for network in generator.children()
