@@ -56,7 +56,7 @@ def test_overrides_win_and_the_resolved_yaml_reads_back_equal(minimal: Path, tmp
         ("model.widht=8", "unknown key 'model.widht'; did you mean 'model.width'?"),
         ("batch_size=8", "unknown key 'batch_size'; did you mean 'train.batch_size'?"),
         ("trian.batch_size=8", "unknown key 'trian'; did you mean 'train'?"),
-        ("model.resolution=48", "model.resolution: 48 is not a power of two from 32 to 256; the nearest is 32"),
+        ("model.resolution=48", "model.resolution: 48 is not a power of two from 32 to 1024; the nearest is 32"),
         ("model.z_low=0", "model.z_low: 0 leaves one part of the latent empty; the nearest of 1..127 is 1"),
         ("model.z_low=128", "the nearest of 1..127 is 127"),
         ("model.attention=mxa", "model.attention = 'mxa' is not one of max, dot, none; did you mean 'max'?"),

@@ -35,9 +35,8 @@ class PlainGenerator(nn.Module):
     @override
     def forward(self, z: Tensor) -> Tensor:
         """Generate images [B, 3, R, R] from latents [B, z_dim]."""
-        base, low, high = self.networks.components(z)
+        base, low, (high,) = self.networks.components(z)
         assert low is not None
-        assert high is not None
         high_bcnhw = high.unflatten(1, (3, -1)).transpose(1, 2)  # n: LH, HL, HH
         with torch.autocast(z.device.type, enabled=False):  # pytorch_wavelets has no 16-bit filters
             image: Tensor = self.inverse((low.float(), [high_bcnhw.float()]))
@@ -54,7 +53,7 @@ class PlainDiscriminators(nn.Module):
 
     def __init__(self, experiment: Experiment) -> None:
         super().__init__()
-        networks = build_discriminator(experiment, {})
+        networks = build_discriminator(experiment, [])
         self.networks = nn.ModuleDict({name: getattr(networks, name) for name in ("image", "low", "high")})
         self.transform = DWTForward(wave="haar", mode="zero")
 
@@ -64,7 +63,7 @@ class PlainDiscriminators(nn.Module):
         with torch.autocast(image.device.type, enabled=False):
             low, (high_bcnhw,) = self.transform(image.float())
         inputs = {"image": image, "low": low, "high": high_bcnhw.transpose(1, 2).flatten(1, 2)}
-        return {name: self.networks[name](x) for name, x in inputs.items()}
+        return {name: self.networks[name]([x]) for name, x in inputs.items()}
 
 
 class PlainTrainer:

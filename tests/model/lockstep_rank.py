@@ -8,21 +8,24 @@ import sys
 import torch
 import torch.distributed as dist
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from wavegan_dist.model import sync_batchnorm
-from wavegan_dist.model.lockstep import run_in_lockstep
+from wavegan_dist.model.backbones.dcgan import DCGANGenerator
+from wavegan_dist.model.lockstep import replace_batch_norms, run_in_lockstep
 
 dist.init_process_group("gloo")
 rank, world_size = dist.get_rank(), dist.get_world_size()
 torch.manual_seed(0)
-batch_norm = nn.BatchNorm2d if world_size == 1 else sync_batchnorm.SyncBatchNorm
 networks = [
-    nn.Sequential(nn.Conv2d(3, 4, 1), batch_norm(4), nn.ReLU(), nn.Conv2d(4, 5, 1), batch_norm(5)),
-    nn.Sequential(batch_norm(3), nn.Tanh()),
-    nn.Sequential(nn.Conv2d(3, 2, 1)),
+    DCGANGenerator(6, {32: 1.0}, 3, width=2),
+    DCGANGenerator(6, {16: 2.0, 8: 4.0}, 9, width=2, num_classes=3),
+    DCGANGenerator(6, {8: 2.0}, 3, width=2),
 ]
-inputs = [(torch.randn(8, 3, 6, 6) * 3 + 10).chunk(world_size)[rank].to(memory_format=torch.channels_last) for _ in networks]
+if world_size > 1:
+    for network in networks:
+        replace_batch_norms(network)
+inputs = [(torch.randn(8, 6) * 3 + 10).chunk(world_size)[rank] for _ in networks]
+labels = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]).chunk(world_size)[rank]
 for x in inputs:
     x.requires_grad_()
 messages: list[Tensor] = []
@@ -35,12 +38,13 @@ def counted_all_gather(gathered: list[Tensor], x: Tensor) -> None:
 
 
 dist.all_gather = counted_all_gather  # type: ignore[assignment]
-outputs = run_in_lockstep(networks, inputs)
+outputs = [output for outputs in run_in_lockstep(networks, inputs, labels) for output in outputs]
 torch.stack([(output**3).sum() for output in outputs]).sum().backward()
 results: dict[str, Tensor] = {"messages": torch.tensor(len(messages))}
-for number, (network, x, output) in enumerate(zip(networks, inputs, outputs, strict=True)):
+results |= {f"{number}/output": output for number, output in enumerate(outputs)}
+for number, (network, x) in enumerate(zip(networks, inputs, strict=True)):
     assert x.grad is not None
-    results |= {f"{number}/output": output, f"{number}/input_gradient": x.grad}
+    results[f"{number}/input_gradient"] = x.grad
     results |= {f"{number}/buffer/{name}": value.float() for name, value in network.named_buffers()}
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None

@@ -17,7 +17,7 @@ def images(resolution: int = 32) -> torch.Tensor:
     return torch.randn(2, 3, resolution, resolution, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("resolution", [32, 64, 128, 256])
+@pytest.mark.parametrize("resolution", [32, 64, 256])
 def test_one_logit_per_image_from_each_network(resolution):
     logits = WaveletDiscriminator(resolution, width=4)(images(resolution))
     assert list(logits) == ["image", "low", "high"]
@@ -31,30 +31,32 @@ def test_fake_bands_are_those_of_the_fused_image():
     z = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
     fused = generator(z)
     low, high = dwt(fused)
-    _, raw_low, raw_high = generator.components(z)
+    _, raw_low, (raw_high,) = generator.components(z)
     logits = discriminator(fused)
-    torch.testing.assert_close(logits["low"], discriminator.get_submodule("low")(low))
-    torch.testing.assert_close(logits["high"], discriminator.get_submodule("high")(high))
-    assert not torch.allclose(logits["low"], discriminator.get_submodule("low")(raw_low))
-    assert not torch.allclose(logits["high"], discriminator.get_submodule("high")(raw_high))
+    torch.testing.assert_close(logits["low"], discriminator.get_submodule("low")([low]))
+    torch.testing.assert_close(logits["high"], discriminator.get_submodule("high")([high]))
+    assert not torch.allclose(logits["low"], discriminator.get_submodule("low")([raw_low]))
+    assert not torch.allclose(logits["high"], discriminator.get_submodule("high")([raw_high]))
 
 
 def test_bands_are_divided_by_their_deviation_over_real_data():
     torch.manual_seed(0)
     plain = WaveletDiscriminator(32, width=4).eval()
-    scaled = WaveletDiscriminator(32, width=4, band_std=BAND_STD).eval()
-    scaled.load_state_dict({**plain.state_dict(), "low_std": scaled.low_std, "high_std": scaled.high_std})
+    scaled = WaveletDiscriminator(32, width=4, band_std=[BAND_STD]).eval()
+    scaled.load_state_dict({**plain.state_dict(), **dict(scaled.named_buffers(recurse=False))})
     low, high = dwt(images())
     lh, hl, hh = high.chunk(3, dim=1)
     logits = scaled(images())
-    torch.testing.assert_close(logits["low"], plain.get_submodule("low")(low / 2))
-    torch.testing.assert_close(logits["high"], plain.get_submodule("high")(torch.cat((lh / 0.5, hl / 0.25, hh / 0.125), dim=1)))
+    torch.testing.assert_close(logits["low"], plain.get_submodule("low")([low / 2]))
+    torch.testing.assert_close(
+        logits["high"], plain.get_submodule("high")([torch.cat((lh / 0.5, hl / 0.25, hh / 0.125), dim=1)])
+    )
 
 
 @pytest.mark.parametrize("name", ["image", "low", "high"])
 def test_a_weight_of_0_removes_its_network(name):
     experiment = parse({"data": {"index": "x"}, "loss": {"weights": {name: 0}}, "model": {"width": 4}}, "test")
-    discriminator = build_discriminator(experiment, BAND_STD)
+    discriminator = build_discriminator(experiment, [BAND_STD])
     assert name not in discriminator(images())
     assert not any(key.startswith(f"{name}.") for key in discriminator.state_dict())
     assert len(discriminator(images())) == 2
@@ -63,7 +65,7 @@ def test_a_weight_of_0_removes_its_network(name):
 def test_band_scale_is_used_only_when_asked_for():
     for scale, expected in (("none", 1.0), ("data", 2.0)):
         experiment = parse({"data": {"index": "x"}, "model": {"width": 4, "band_scale": scale}}, "test")
-        assert build_discriminator(experiment, BAND_STD).low_std.item() == expected
+        assert build_discriminator(experiment, [BAND_STD]).get_buffer("low_std").item() == expected
 
 
 def test_every_convolution_has_spectral_norm_1():
@@ -83,4 +85,4 @@ def test_no_network_an_unknown_one_or_a_missing_band_is_refused():
     with pytest.raises(UsageError, match="at least one"):
         WaveletDiscriminator(32, networks=["image", "detail"])
     with pytest.raises(UsageError, match="lacks hh"):
-        WaveletDiscriminator(32, band_std={"low": 1, "lh": 1, "hl": 1})
+        WaveletDiscriminator(32, band_std=[{"low": 1, "lh": 1, "hl": 1}])

@@ -46,7 +46,7 @@ def test_outputs_gradients_and_statistics_are_those_of_the_global_batch(tmp_path
             torch.testing.assert_close(ranks[0][name], ranks[1][name], rtol=0, atol=0)
             torch.testing.assert_close(ranks[0][name], expected, rtol=1e-4, atol=1e-3)
     assert alone["messages"] == 0
-    assert ranks[0]["messages"] == 4  # two forward, two backward, for three norms
+    assert ranks[0]["messages"] == 6  # three forward, three backward, for six norms
 
 
 @pytest.mark.parametrize("training", [True, False])

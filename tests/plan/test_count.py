@@ -83,7 +83,7 @@ def test_saved_bytes_are_what_autograd_keeps_on_real_tensors():
     """Compare the activations of a discriminator phase counted on fake tensors with those of a real phase."""
     experiment = parse(tree(), "tests")
     _, counts = count_step(experiment, 16)
-    discriminator = build_discriminator(experiment, {})
+    discriminator = build_discriminator(experiment, [])
     weights = {parameter.untyped_storage().data_ptr() for parameter in discriminator.parameters()}
     saved: dict[int, int] = {}
 

@@ -20,7 +20,7 @@ def with_train(experiment: Experiment, **changes: object) -> Experiment:
 
 
 def test_ddp_state_is_the_bytes_of_the_real_modules_and_their_optimizer(experiment):
-    generator, discriminator = build_generator(experiment), build_discriminator(experiment, {})
+    generator, discriminator = build_generator(experiment), build_discriminator(experiment, [])
     ema = Ema(generator, 1e3, 0).module
     state = device_state(StepCounter(experiment).sizes, "ddp", 8)
     parameters = [*generator.parameters(), *discriminator.parameters()]

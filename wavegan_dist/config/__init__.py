@@ -4,6 +4,7 @@ from wavegan_dist.config.explain import FileKind, yaml_text
 from wavegan_dist.config.loading import differences, load, parse
 from wavegan_dist.config.schema import (
     RESOLUTIONS,
+    SMALLEST_BAND,
     AugmentConfig,
     DataConfig,
     EmaConfig,
@@ -21,6 +22,7 @@ from wavegan_dist.config.store import check_store
 
 __all__ = [
     "RESOLUTIONS",
+    "SMALLEST_BAND",
     "AugmentConfig",
     "DataConfig",
     "EmaConfig",

@@ -24,7 +24,8 @@ from pydantic.fields import FieldInfo
 from wavegan_dist.config.store import check_store
 from wavegan_dist.redact import redacted
 
-RESOLUTIONS = (32, 64, 128, 256)
+RESOLUTIONS = (32, 64, 128, 256, 512, 1024)
+SMALLEST_BAND = 8  # height and width in pixels of the smallest Haar band that the networks can have
 
 # Marks a setting that may change when a run is resumed: the setting affects neither the model nor its training images.
 # (train.accumulation is marked although it changes batch statistics, which are those of a micro-batch.)
@@ -63,7 +64,16 @@ class DataConfig(Section):
 class ModelConfig(Section):
     """Architecture of the generators and discriminators. The constructors of the networks have parameters of the same names."""
 
-    resolution: int = Field(32, description="image side in pixels: 32, 64, 128 or 256")
+    backbone: Literal["dcgan", "residual"] = Field(
+        "dcgan", description="architecture of all networks; residual: blocks without normalization, after R3GAN"
+    )
+    resample: Literal["bilinear", "haar"] | None = Field(
+        None,
+        validate_default=True,
+        description="how residual networks resample feature maps; haar: by the wavelet transform, which loses nothing; "
+        "null: bilinear (dcgan networks have no choice)",
+    )
+    resolution: int = Field(32, description="image side in pixels, a power of two from 32 to 1024")
     z_dim: int = Field(128, ge=2, description="size n of the latent vector")
     z_low: int | None = Field(
         None,
@@ -73,21 +83,54 @@ class ModelConfig(Section):
     width: PositiveInt = Field(
         64, description="channels of the largest feature map; they double with each halving of its side, up to 8 times"
     )
+    levels: PositiveInt = Field(1, description="levels of the wavelet transform; resolution / 2**levels must be at least 8")
+    num_classes: int = Field(0, ge=0, description="classes of a conditional model, from the images' labels; 0: unconditional")
     attention: Literal["max", "dot", "none"] = Field("max", description="attention in the base generator")
     attention_at: list[int] = Field([16], description="sides of the feature maps that get attention, in pixels")
-    norm: Literal["batch", "none"] = Field("batch", description="normalization in the generators")
+    norm: Literal["batch", "none"] | None = Field(
+        None,
+        validate_default=True,
+        description="normalization in dcgan generators; null: batch, or none in residual generators",
+    )
     lam: Literal["free", "clamp", "sigmoid"] = Field("free", description="how the mixing scalar lam is kept within bounds")
     band_scale: Literal["none", "data"] = Field(
         "none", description="data: divide each band by its standard deviation over the dataset before it enters a discriminator"
     )
     base_only: bool = Field(False, description="ablation: train only the base generator, without the low and high generators")
 
+    @field_validator("resample")
+    @classmethod
+    def _check_resample(cls, value: str | None, info: ValidationInfo) -> str | None:
+        is_residual = info.data.get("backbone") == "residual"
+        if value is not None and not is_residual:
+            raise ValueError(f"{value} is a choice of model.backbone = residual; set that, or this key to null")
+        return "bilinear" if value is None and is_residual else value
+
+    @field_validator("norm")
+    @classmethod
+    def _check_norm(cls, value: str | None, info: ValidationInfo) -> str:
+        is_residual = info.data.get("backbone") == "residual"
+        if value == "batch" and is_residual:
+            raise ValueError("residual networks have no batch norm; set this key to none, or model.backbone to dcgan")
+        return value or ("none" if is_residual else "batch")
+
+    @field_validator("levels")
+    @classmethod
+    def _check_levels(cls, value: int, info: ValidationInfo) -> int:
+        resolution = info.data.get("resolution", 0)
+        most = max((resolution // SMALLEST_BAND).bit_length() - 1, 1)
+        if resolution and value > most:
+            raise ValueError(
+                f"{value} levels leave bands of less than {SMALLEST_BAND} px of {resolution} px; the most are {most}"
+            )
+        return value
+
     @field_validator("resolution")
     @classmethod
     def _check_resolution(cls, value: int) -> int:
         if value not in RESOLUTIONS:
             nearest = min(RESOLUTIONS, key=lambda side: abs(side - value))
-            raise ValueError(f"{value} is not a power of two from 32 to 256; the nearest is {nearest}")
+            raise ValueError(f"{value} is not a power of two from 32 to 1024; the nearest is {nearest}")
         return value
 
     @field_validator("z_low")

@@ -1,5 +1,7 @@
 """Attention for feature maps [B, C, H, W]: the patent's "max attention" and SAGAN's dot-product attention."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -57,3 +59,8 @@ class DotAttention(nn.Module):
         attended = attended.transpose(1, 2).reshape(x_bchw.shape[0], -1, *x_bchw.shape[-2:])
         out: Tensor = x_bchw + self.gamma.to(x_bchw.dtype) * self.out(attended)
         return out
+
+
+def make_attention(kind: Literal["max", "dot"], channels: int) -> nn.Module:
+    """Return the attention layer of this kind for feature maps with `channels` channels."""
+    return MaxAttention(channels) if kind == "max" else DotAttention(channels)

@@ -1,6 +1,6 @@
 """Build the generator and the discriminator of an experiment."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from wavegan_dist.config import Experiment
 from wavegan_dist.model.discriminator import NETWORKS, WaveletDiscriminator
@@ -12,17 +12,22 @@ def build_generator(experiment: Experiment) -> WaveletGenerator:
     return WaveletGenerator(**experiment.model.model_dump(exclude={"band_scale"}))
 
 
-def build_discriminator(experiment: Experiment, band_std: Mapping[str, float]) -> WaveletDiscriminator:
+def build_discriminator(experiment: Experiment, band_std: Sequence[Mapping[str, float]]) -> WaveletDiscriminator:
     """Build the discriminator on the CPU; its weights are drawn from PyTorch's global random number generator.
 
     Args:
         experiment: the settings. Only networks whose loss weight is above 0 are built.
-        band_std: standard deviation of each Haar band over real data; used only if `model.band_scale` is `data`.
+        band_std: for each level, the standard deviation of each Haar band over real data; used only if `model.band_scale` is
+            `data`.
     """
-    weights = experiment.loss.weights
+    model, weights = experiment.model, experiment.loss.weights
     return WaveletDiscriminator(
-        experiment.model.resolution,
-        experiment.model.width,
+        model.resolution,
+        model.width,
         [name for name in NETWORKS if getattr(weights, name) > 0],
-        band_std if experiment.model.band_scale == "data" else None,
+        model.levels,
+        model.num_classes,
+        model.backbone,
+        model.resample,
+        band_std if model.band_scale == "data" else None,
     )

@@ -1,15 +1,17 @@
-"""The wavelet discriminator: three DCGAN discriminators on an image, its low Haar band and its three high bands."""
+"""The wavelet discriminator: three networks on an image, its low Haar band and its high bands."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 from wavegan_dist.errors import UsageError
-from wavegan_dist.model.shapes import IMAGE_CHANNELS, check_resolution, feature_map_channels, feature_map_sizes
-from wavegan_dist.model.spectral_norm import spectral_norm
-from wavegan_dist.wavelet import dwt
+from wavegan_dist.model.backbones.dcgan import DCGANDiscriminator
+from wavegan_dist.model.backbones.residual import ResidualDiscriminator
+from wavegan_dist.model.shapes import IMAGE_CHANNELS, band_sizes, check_labels, check_levels, check_resolution
+from wavegan_dist.wavelet import wavedec
 
 NETWORKS = ("image", "low", "high")
 BANDS = ("low", "lh", "hl", "hh")
@@ -25,71 +27,101 @@ class WaveletDiscriminator(nn.Module):
         resolution: height and width of the image in pixels, one of `config.RESOLUTIONS`.
         width: number of channels of each network's largest feature map; each halving of the size doubles it, up to 8 times.
         networks: which of `image`, `low`, `high` to build; the attributes of the other networks are None.
-        band_std: standard deviation of each Haar band (`low`, `lh`, `hl`, `hh`) over real data, by which the bands are
-            divided. None (the patent's choice): bands are not scaled.
+        levels: number of levels of the wavelet transform: `low` gets the low band of the last level, `high` the high bands of
+            every level.
+        num_classes: number of classes; 0: the discriminator takes no labels.
+        backbone: architecture of the networks: `dcgan` or `residual`.
+        resample: how `residual` networks halve the size of feature maps: `bilinear` or `haar`; unused in `dcgan` networks.
+        band_std: for each level, the standard deviation of each Haar band (`low`, `lh`, `hl`, `hh`) over real data, by which
+            the bands are divided. None (the patent's choice): bands are not scaled.
 
     Raises:
-        UsageError: `resolution` is not supported, `networks` is empty or has an unknown name, or `band_std` lacks a band.
+        UsageError: `resolution` is not supported, there are too many levels for it, `networks` is empty or has an unknown name,
+            or `band_std` lacks a level or a band.
     """
-
-    low_std: Tensor
-    high_std: Tensor
 
     def __init__(
         self,
         resolution: int = 32,
         width: int = 64,
         networks: Sequence[str] = NETWORKS,
-        band_std: Mapping[str, float] | None = None,
+        levels: int = 1,
+        num_classes: int = 0,
+        backbone: Literal["dcgan", "residual"] = "dcgan",
+        resample: Literal["bilinear", "haar"] | None = None,
+        band_std: Sequence[Mapping[str, float]] | None = None,
     ) -> None:
         super().__init__()
         check_resolution(resolution)
+        check_levels(levels, resolution)
         if not networks or set(networks) - set(NETWORKS):
             raise UsageError(f"discriminators {list(networks)}: name at least one of {', '.join(NETWORKS)}, and no others")
-        self.scales_bands = band_std is not None
-        std = dict.fromkeys(BANDS, 1.0) if band_std is None else band_std
-        if missing := set(BANDS) - set(std):
-            raise UsageError(f"band_std lacks {', '.join(sorted(missing))}; write the shards again to measure it")
-        self.register_buffer("low_std", torch.tensor(std["low"]))
-        high = torch.tensor([std[band] for band in BANDS[1:]]).repeat_interleave(IMAGE_CHANNELS)
-        self.register_buffer("high_std", high[:, None, None])
-        self.image = DCGANDiscriminator(resolution, IMAGE_CHANNELS, width) if "image" in networks else None
-        self.low = DCGANDiscriminator(resolution // 2, IMAGE_CHANNELS, width) if "low" in networks else None
-        self.high = DCGANDiscriminator(resolution // 2, 3 * IMAGE_CHANNELS, width) if "high" in networks else None
+        self.levels, self.num_classes, self.scales_bands = levels, num_classes, band_std is not None
+        self._add_band_std([dict.fromkeys(BANDS, 1.0)] * levels if band_std is None else band_std)
+
+        def network(name: str, resolution: int, channels: int, levels: int = 1) -> nn.Module | None:
+            if name not in networks:
+                return None
+            if backbone == "residual":
+                options: dict[str, Any] = {"levels": levels, "num_classes": num_classes, "resample": resample or "bilinear"}
+                return ResidualDiscriminator(resolution, channels, width, **options)
+            return DCGANDiscriminator(resolution, channels, width, levels, num_classes)
+
+        sizes = band_sizes(resolution, levels)
+        self.image = network("image", resolution, IMAGE_CHANNELS)
+        self.low = network("low", sizes[-1], IMAGE_CHANNELS)
+        self.high = network("high", sizes[0], 3 * IMAGE_CHANNELS, levels)
 
     @override
     def forward(self, image_bchw: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-        """Compute the logits [B] of images [B, 3, R, R] with classes int64 [B], by name of the network."""
-        logits: dict[str, Tensor] = {}
-        if self.image is not None:
-            logits["image"] = self.image(image_bchw)
-        if self.low is not None or self.high is not None:
-            low, high = dwt(image_bchw)
-            if self.scales_bands:
-                low, high = low / self.low_std, high / self.high_std
-            if self.low is not None:
-                logits["low"] = self.low(low)
-            if self.high is not None:
-                logits["high"] = self.high(high)
+        """Compute the logits [B] of images [B, 3, R, R], by name of the network.
+
+        Args:
+            image_bchw: real or generated images.
+            labels: classes, int64 [B] in 0..num_classes-1; None if `num_classes` is 0.
+
+        Raises:
+            UsageError: labels are missing or not expected.
+        """
+        return self.logits(self.inputs(image_bchw), labels)
+
+    def inputs(self, image_bchw: Tensor) -> dict[str, list[Tensor]]:
+        """Return the inputs of each network for images [B, 3, R, R].
+
+        `image` and `low` have one input. `high` has one for each level: [B, 9, R/2, R/2], [B, 9, R/4, R/4], ...
+        """
+        inputs = {} if self.image is None else {"image": [image_bchw]}
+        if self.low is None and self.high is None:
+            return inputs
+        low, highs = wavedec(image_bchw, self.levels)
+        highs.reverse()
+        if self.scales_bands:
+            low = low / self.get_buffer("low_std")
+            highs = [high / self.get_buffer(_high_std(level)) for level, high in enumerate(highs, start=1)]
+        return inputs | ({} if self.low is None else {"low": [low]}) | ({} if self.high is None else {"high": highs})
+
+    def logits(self, inputs: Mapping[str, Sequence[Tensor]], labels: Tensor | None = None) -> dict[str, Tensor]:
+        """Compute the logits [B] from what `inputs` returns, by name of the network; `labels` as for `forward`."""
+        logits = {}
+        for name, tensors in inputs.items():
+            check_labels(labels, self.num_classes, len(tensors[0]))
+            logits[name] = self.get_submodule(name)(tensors, labels)
         return logits
 
+    def _add_band_std(self, band_std: Sequence[Mapping[str, float]]) -> None:
+        """Register `low_std`, a scalar, and for each level a buffer [9, 1, 1] with the deviations of its high bands."""
+        if len(band_std) < self.levels:
+            raise UsageError(
+                f"band_std has {len(band_std)} levels, the model {self.levels}; index the shards again to measure it"
+            )
+        for level, std in enumerate(band_std[: self.levels], start=1):
+            if missing := set(BANDS) - set(std):
+                raise UsageError(f"band_std lacks {', '.join(sorted(missing))}; write the shards again to measure it")
+            high = torch.tensor([std[band] for band in BANDS[1:]]).repeat_interleave(IMAGE_CHANNELS)
+            self.register_buffer(_high_std(level), high[:, None, None])
+        self.register_buffer("low_std", torch.tensor(band_std[self.levels - 1]["low"]))
 
-class DCGANDiscriminator(nn.Sequential):
-    """A DCGAN discriminator with spectral norm (Miyato et al. 2018), from [B, C, R, R] to one logit per image, [B].
 
-    Strided convolutions halve the size down to 4x4; a last 4x4 convolution gives the logit.
-
-    Args:
-        resolution: height and width R of the input in pixels.
-        in_channels: number of channels C of the input.
-        width: number of channels of the largest feature map (`feature_map_channels`).
-    """
-
-    def __init__(self, resolution: int, in_channels: int, width: int) -> None:
-        layers: list[nn.Module] = []
-        out_channels = in_channels
-        for size in reversed(feature_map_sizes(resolution)):
-            in_channels, out_channels = out_channels, feature_map_channels(size, resolution, width)
-            layers += [spectral_norm(nn.Conv2d(in_channels, out_channels, 4, 2, 1)), nn.LeakyReLU(0.1, inplace=True)]
-        layers += [spectral_norm(nn.Conv2d(out_channels, 1, 4)), nn.Flatten(0)]
-        super().__init__(*layers)
+def _high_std(level: int) -> str:
+    """Name of the buffer with the standard deviations of the high bands of a level: high_std, high_std_2, high_std_3, ..."""
+    return "high_std" if level == 1 else f"high_std_{level}"

@@ -1,48 +1,53 @@
-"""The wavelet generator: three DCGAN generators whose outputs are blended by one learned scalar, lam."""
+"""The wavelet generator: three networks whose outputs are blended by one learned scalar, lam."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
 from wavegan_dist.errors import UsageError
-from wavegan_dist.model.attention import DotAttention, MaxAttention
-from wavegan_dist.model.shapes import IMAGE_CHANNELS, check_resolution, feature_map_channels, feature_map_sizes
-from wavegan_dist.wavelet import fuse
+from wavegan_dist.model.backbones.dcgan import DCGANGenerator
+from wavegan_dist.model.backbones.residual import ResidualGenerator
+from wavegan_dist.model.shapes import IMAGE_CHANNELS, band_sizes, check_labels, check_levels, check_resolution
+from wavegan_dist.wavelet import fuse, waverec
 
 SIGMOID_LOGIT_INIT = -4.0  # sigmoid(-4) = 0.018: a sigmoid cannot output the patent's initial value of exactly 0
-INIT_STD = 0.02
-# The Haar bands of an image in [-1, 1] lie in [-2, 2].
-IMAGE_BOUND, BAND_BOUND = 1.0, 2.0
 
-NetworkRunner = Callable[[Sequence[nn.Module], Sequence[Tensor]], Sequence[Tensor]]
+NetworkRunner = Callable[[Sequence[nn.Module], Sequence[Tensor], Tensor | None], Sequence[list[Tensor]]]
 
 
 class WaveletGenerator(nn.Module):
     """Generates images as `(1 - lam) * base(z) + lam * idwt(low(z[:, :k]), high(z[:, k:]))` (patent CN 111275640 B).
 
+    With several `levels`, `low` generates the low band of the last level, `high` the high bands of every level, and `waverec`
+    takes the place of `idwt`.
+
     Attributes:
-        base, low, high: the three networks; `low` and `high` are None with `base_only`.
+        base, low, high: the three networks; `low` and `high` are None with `base_only`. Each returns a list of outputs.
         lam: the learned blending scalar, as stored (see `effective_lam`); absent with `base_only`.
-        training_runner: in training mode, called as `training_runner(networks, inputs)` to run the three networks. None (the
-            default): each network is called directly. See `model.lockstep`, its only use.
+        training_runner: in training mode, called as `training_runner(networks, inputs, labels)` to run the three networks. None
+            (the default): each network is called directly. See `model.lockstep`, its only use.
 
     Args:
         resolution: height and width of the image in pixels, one of `config.RESOLUTIONS`.
         z_dim: size n of the latent.
         z_low: k, the number of latent components that feed `low`; the remaining n - k feed `high`. Default: n / 2.
         width: number of channels of each network's largest feature map; each halving of the size doubles it, up to 8 times.
+        levels: number of levels of the wavelet transform; `resolution / 2**levels` is at least 8.
+        num_classes: number of classes; 0: the generator takes no labels.
+        backbone: architecture of the three networks: `dcgan` or `residual`.
+        resample: how `residual` networks double the size of feature maps: `bilinear` or `haar`; unused in `dcgan` networks.
         attention: attention layer of `base`: the patent's `max`, SAGAN's `dot` or `none`.
         attention_at: sizes in pixels of the feature maps of `base` that are followed by an attention layer.
-        norm: `batch` for batch norm after every transposed convolution but the last, or `none`.
+        norm: in `dcgan` networks, `batch` for batch norm after every transposed convolution but the last, or `none`.
         lam: how lam is parametrized: `free` (unbounded), `clamp` (the trainer clamps it to [0, 1] after each optimizer step)
             or `sigmoid` (the stored parameter is a logit).
         base_only: ablation without `low`, `high` and lam: `image = base(z)`.
 
     Raises:
-        UsageError: `z_low` is outside 1..z_dim-1, or `resolution` is not supported.
+        UsageError: `z_low` is outside 1..z_dim-1, `resolution` is not supported, or there are too many levels for it.
     """
 
     def __init__(
@@ -51,6 +56,10 @@ class WaveletGenerator(nn.Module):
         z_dim: int = 128,
         z_low: int | None = None,
         width: int = 64,
+        levels: int = 1,
+        num_classes: int = 0,
+        backbone: Literal["dcgan", "residual"] = "dcgan",
+        resample: Literal["bilinear", "haar"] | None = None,
         attention: Literal["max", "dot", "none"] = "max",
         attention_at: Sequence[int] = (16,),
         norm: Literal["batch", "none"] = "batch",
@@ -59,17 +68,29 @@ class WaveletGenerator(nn.Module):
     ) -> None:
         super().__init__()
         check_resolution(resolution)
+        check_levels(levels, resolution)
         k = z_dim // 2 if z_low is None else z_low
         if not 1 <= k < z_dim:
             raise UsageError(f"z_low = {k} leaves one part of the latent empty; it must be in 1..{z_dim - 1}")
-        self.z_dim, self.z_low, self.lam_form = z_dim, k, lam
+        self.z_dim, self.z_low, self.num_classes, self.lam_form = z_dim, k, num_classes, lam
         self.training_runner: NetworkRunner | None = None
-        self.base = DCGANGenerator(z_dim, resolution, IMAGE_CHANNELS, width, norm, attention, attention_at, bound=IMAGE_BOUND)
+
+        def network(z_dim: int, sizes: Sequence[int], channels: int, **options: Any) -> nn.Module:
+            if backbone == "residual":
+                return ResidualGenerator(
+                    z_dim, sizes, channels, width, num_classes=num_classes, resample=resample or "bilinear", **options
+                )
+            # The bands of level j of an image in [-1, 1] lie in [-2**j, 2**j].
+            bounds = {size: float(resolution // size) for size in sizes}
+            return DCGANGenerator(z_dim, bounds, channels, width, norm, num_classes, **options)
+
+        self.base = network(z_dim, [resolution], IMAGE_CHANNELS, attention=attention, attention_at=attention_at)
         self.low: nn.Module | None = None
         self.high: nn.Module | None = None
         if not base_only:
-            self.low = DCGANGenerator(k, resolution // 2, IMAGE_CHANNELS, width, norm, bound=BAND_BOUND)
-            self.high = DCGANGenerator(z_dim - k, resolution // 2, 3 * IMAGE_CHANNELS, width, norm, bound=BAND_BOUND)
+            sizes = band_sizes(resolution, levels)
+            self.low = network(k, sizes[-1:], IMAGE_CHANNELS)
+            self.high = network(z_dim - k, sizes, 3 * IMAGE_CHANNELS)
             self.lam = nn.Parameter(torch.tensor(SIGMOID_LOGIT_INIT if lam == "sigmoid" else 0.0))
 
     @override
@@ -78,36 +99,45 @@ class WaveletGenerator(nn.Module):
 
         Args:
             z: latents, float [B, z_dim], standard normal.
-            labels: classes, int64 [B].
+            labels: classes, int64 [B] in 0..num_classes-1; None if `num_classes` is 0.
 
         Returns:
             Images [B, 3, resolution, resolution], nominally in [-1, 1]: a blend with lam outside [0, 1] may exceed this range.
         """
-        base, low, high = self.components(z)
-        return base if low is None or high is None else fuse(base, low, high, self.effective_lam())
+        base, low, highs = self.components(z, labels)
+        return base if low is None else self.blend(base, low, highs)
 
-    def components(self, z: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Run the three networks without blending their outputs.
-
-        Args:
-            z: latents, float [B, z_dim].
+    def components(self, z: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+        """Run the three networks without blending their outputs; arguments as for `forward`.
 
         Returns:
-            The base image [B, 3, R, R], the low band [B, 3, R/2, R/2] and the high bands LH, HL, HH joined by channel
-            [B, 9, R/2, R/2]; both bands are None with `base_only`.
+            The base image [B, 3, R, R], the low band of the last level [B, 3, R / 2**levels, R / 2**levels], and the high bands
+            of every level as `wavelet.wavedec` returns them, the coarsest first: [B, 9, R / 2**levels, R / 2**levels], ...,
+            [B, 9, R/2, R/2]. With `base_only` the low band is None and there are no high bands.
 
         Raises:
-            UsageError: `z` has another shape.
+            UsageError: `z` has another shape, or labels are missing or not expected.
         """
         if z.dim() != 2 or z.shape[1] != self.z_dim:
             raise UsageError(f"the generator expects latents [B, {self.z_dim}], got {list(z.shape)}")
+        check_labels(labels, self.num_classes, len(z))
         if self.low is None or self.high is None:
-            return self.base(z), None, None
-        z_low, z_high = z[:, : self.z_low], z[:, self.z_low :]
+            return self.base(z, labels)[0], None, []
+        networks, inputs = (self.base, self.low, self.high), (z, z[:, : self.z_low], z[:, self.z_low :])
         if self.training and self.training_runner is not None:
-            base, low, high = self.training_runner((self.base, self.low, self.high), (z, z_low, z_high))
-            return base, low, high
-        return self.base(z), self.low(z_low), self.high(z_high)
+            outputs = self.training_runner(networks, inputs, labels)
+        else:
+            outputs = [network(x, labels) for network, x in zip(networks, inputs, strict=True)]
+        (base,), (low,), highs = outputs
+        return base, low, highs[::-1]
+
+    def blend(self, base: Tensor, low: Tensor, highs: Sequence[Tensor]) -> Tensor:
+        """Return the image `(1 - lam) * base + lam * waverec(low, highs)`; arguments as returned by `components`.
+
+        The inverse transform of the first level and the blend are one pass over memory.
+        """
+        *coarser, high = highs
+        return fuse(base, waverec(low, coarser) if coarser else low, high, self.effective_lam())
 
     def effective_lam(self) -> Tensor:
         """Return the lam that `forward` blends with: a scalar tensor, after the sigmoid if any; 0 with `base_only`."""
@@ -118,67 +148,3 @@ class WaveletGenerator(nn.Module):
     def clamped_parameters(self) -> list[str]:
         """Return the names of the parameters that the trainer must clamp to [0, 1] after each optimizer step."""
         return ["lam"] if self.lam_form == "clamp" and self.low is not None else []
-
-
-class DCGANGenerator(nn.Sequential):
-    """A DCGAN generator (Radford et al. 2016) from a latent [B, z_dim] to `bound * tanh(...)` of shape [B, C, R, R].
-
-    A transposed convolution projects the latent to 4x4; each following one doubles the size. Weights are initialized from
-    N(0, 0.02) as in DCGAN. Under batch norm the scale of the weights does not change the output, but it sets how far one Adam
-    step turns them: with He initialization, whose weights are larger, the discriminators won at once (docs/LOG.md).
-
-    Args:
-        z_dim: size of the latent.
-        resolution: height and width R of the output in pixels.
-        out_channels: number of channels C of the output.
-        width: number of channels of the largest feature map (`feature_map_channels`).
-        norm: `batch` or `none`.
-        attention: attention layer: `max`, `dot` or `none`.
-        attention_at: sizes of the feature maps that are followed by an attention layer.
-        bound: largest absolute value of the output.
-    """
-
-    def __init__(
-        self,
-        z_dim: int,
-        resolution: int,
-        out_channels: int,
-        width: int,
-        norm: Literal["batch", "none"],
-        attention: Literal["max", "dot", "none"] = "none",
-        attention_at: Sequence[int] = (),
-        *,
-        bound: float,
-    ) -> None:
-        layers: list[nn.Module] = [nn.Unflatten(1, (z_dim, 1, 1))]
-        channels = z_dim
-        for size in feature_map_sizes(resolution):
-            in_channels, channels = channels, feature_map_channels(size, resolution, width)
-            layers.append(_conv_transpose(in_channels, channels, project=size == 4, bias=norm == "none"))
-            if norm == "batch":
-                layers.append(nn.BatchNorm2d(channels))
-            layers.append(nn.ReLU(inplace=True))
-            if attention != "none" and size in attention_at:
-                layers.append(MaxAttention(channels) if attention == "max" else DotAttention(channels))
-        layers += [_conv_transpose(channels, out_channels, project=False, bias=True), ScaledTanh(bound)]
-        super().__init__(*layers)
-
-
-class ScaledTanh(nn.Module):
-    """Applies `bound * tanh(x)` element by element."""
-
-    def __init__(self, bound: float) -> None:
-        super().__init__()
-        self.bound = bound
-
-    @override
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bound * x.tanh()
-
-
-def _conv_transpose(in_channels: int, out_channels: int, *, project: bool, bias: bool) -> nn.ConvTranspose2d:
-    """A 4x4 transposed convolution: from 1x1 to 4x4 (`project`), or doubling the size."""
-    stride, padding = (1, 0) if project else (2, 1)
-    layer = nn.ConvTranspose2d(in_channels, out_channels, 4, stride, padding, bias=bias)
-    nn.init.normal_(layer.weight, std=INIT_STD)
-    return layer

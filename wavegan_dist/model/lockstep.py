@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
+from wavegan_dist.model.backbones.dcgan import apply_layer
 from wavegan_dist.model.generator import WaveletGenerator
 from wavegan_dist.model.sync_batchnorm import SyncBatchNorm, synchronized_batch_norms
 
@@ -18,54 +19,70 @@ def convert_to_lockstep(generator: WaveletGenerator) -> None:
 
     Replaces every `nn.BatchNorm2d` by a `SyncBatchNorm` with the same state, and sets the generator's attribute
     `training_runner`, so that in training mode the three networks run through `run_in_lockstep`. Eval mode and the names in the
-    state dict do not change. Call it before the optimizer is made: the parameters of the batch norms are new.
+    state dict do not change. A generator without batch norms stays as it is. Call it before the optimizer is made: the
+    parameters of the batch norms are new.
     """
+    if not any(isinstance(module, nn.BatchNorm2d) for module in generator.modules()):
+        return
     for network in generator.children():
-        for name, layer in network.named_children():
-            if isinstance(layer, nn.BatchNorm2d):
-                setattr(network, name, SyncBatchNorm.from_batch_norm(layer))
+        replace_batch_norms(network)
     generator.training_runner = run_in_lockstep
 
 
-def run_in_lockstep(networks: Sequence[nn.Module], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Run sequential networks side by side, so that their batch norms share collectives: a collective call.
+def replace_batch_norms(network: nn.Module) -> None:
+    """Replace every child of `network` that is an `nn.BatchNorm2d` by a `SyncBatchNorm` with the same state."""
+    for name, layer in network.named_children():
+        if isinstance(layer, nn.BatchNorm2d):
+            setattr(network, name, SyncBatchNorm.from_batch_norm(layer))
+
+
+def run_in_lockstep(
+    networks: Sequence[nn.Module], inputs: Sequence[Tensor], labels: Tensor | None = None
+) -> list[list[Tensor]]:
+    """Run `DCGANGenerator` networks side by side, so that their batch norms share collectives: a collective call.
 
     The n-th batch norms of all networks are computed together, with one all-gather in forward and one in backward. The outputs
-    equal those of `network(input)` up to rounding.
+    equal those of `network(input, labels)` up to rounding.
 
     If ZeRO stage 3 has partitioned the weights of the batch norms, each network is called separately instead: DeepSpeed gathers
     a layer's weights in a hook that fires only when the layer itself is called.
 
     Args:
-        networks: modules whose children run one after another, as in `nn.Sequential`.
+        networks: the networks.
         inputs: one batch for each network.
+        labels: classes of the samples, int64 [B], the same for all networks.
 
     Returns:
-        One output for each network.
+        The outputs of each network, the largest first.
     """
     if not all(map(_has_norm_weights, networks)):
-        return [network(x) for network, x in zip(networks, inputs, strict=True)]
+        return [network(x, labels) for network, x in zip(networks, inputs, strict=True)]
     activations = list(inputs)
     layers = [iter(network.children()) for network in networks]
-    while norms := _run_to_next_norms(layers, activations):
+    outputs: list[list[Tensor]] = [[] for _ in networks]
+    while norms := _run_to_next_norms(layers, activations, labels, outputs):
         normalized = synchronized_batch_norms(list(norms.values()), [activations[number] for number in norms])
         for number, output in zip(norms, normalized, strict=True):
             activations[number] = output
-    return activations
+    return [network_outputs[::-1] for network_outputs in outputs]
 
 
 def _has_norm_weights(network: nn.Module) -> bool:
     """Whether the weights of all batch norms are complete on this rank; ZeRO stage 3 leaves empty tensors in their place."""
     norms = [layer for layer in network.children() if isinstance(layer, SyncBatchNorm)]
-    return all(norm.weight.numel() == norm.num_features for norm in norms)
+    return all(norm.weight is None or norm.weight.numel() == norm.num_features for norm in norms)
 
 
-def _run_to_next_norms(layers: Sequence[Iterator[nn.Module]], activations: list[Tensor]) -> dict[int, SyncBatchNorm]:
+def _run_to_next_norms(
+    layers: Sequence[Iterator[nn.Module]], activations: list[Tensor], labels: Tensor | None, outputs: Sequence[list[Tensor]]
+) -> dict[int, SyncBatchNorm]:
     """Apply the layers of each network that come before its next batch norm, or all that are left.
 
     Args:
         layers: the remaining layers of each network; the batch norm at which a network stops is consumed, but not applied.
         activations: the input of each network's next layer; replaced by the output of the last layer applied.
+        labels: classes of the samples.
+        outputs: the outputs of each network so far, to which its output heads append.
 
     Returns:
         The batch norm at which each network stopped, by the network's index in `layers`. Networks that have ended are missing.
@@ -76,5 +93,5 @@ def _run_to_next_norms(layers: Sequence[Iterator[nn.Module]], activations: list[
             if isinstance(layer, SyncBatchNorm):
                 norms[number] = layer
                 break
-            activations[number] = layer(activations[number])
+            activations[number] = apply_layer(layer, activations[number], labels, outputs[number])
     return norms

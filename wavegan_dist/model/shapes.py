@@ -1,6 +1,9 @@
 """Image and feature-map sizes that the generators and the discriminators share."""
 
-from wavegan_dist.config import RESOLUTIONS
+import torch
+from torch import Tensor
+
+from wavegan_dist.config import RESOLUTIONS, SMALLEST_BAND
 from wavegan_dist.errors import UsageError
 
 IMAGE_CHANNELS = 3  # RGB
@@ -14,6 +17,36 @@ def check_resolution(resolution: int) -> None:
     """
     if resolution not in RESOLUTIONS:
         raise UsageError(f"resolution {resolution} is not a power of two from {RESOLUTIONS[0]} to {RESOLUTIONS[-1]}")
+
+
+def check_levels(levels: int, resolution: int) -> None:
+    """Check that images of `resolution` pixels can be decomposed into this number of levels.
+
+    Raises:
+        UsageError: there is no level, or the bands of the last level are smaller than 8 x 8 pixels.
+    """
+    most = (resolution // SMALLEST_BAND).bit_length() - 1
+    if not 1 <= levels <= most:
+        raise UsageError(f"levels = {levels}: images of {resolution} px have 1 to {most} levels with bands of at least 8 px")
+
+
+def check_labels(labels: Tensor | None, num_classes: int, batch: int) -> None:
+    """Check that labels are given if and only if the model has classes, one for each of `batch` samples.
+
+    Raises:
+        UsageError: labels are missing, not expected, or not int64 [batch].
+    """
+    if labels is None and not num_classes:
+        return
+    if labels is None or not num_classes:
+        raise UsageError(f"the model has {num_classes} classes, but labels {'are missing' if labels is None else 'are given'}")
+    if labels.shape != (batch,) or labels.dtype != torch.int64:
+        raise UsageError(f"labels must be int64 [{batch}], got {labels.dtype} {list(labels.shape)}")
+
+
+def band_sizes(resolution: int, levels: int) -> list[int]:
+    """Heights (= widths) of the Haar bands of an image of `resolution` pixels, level by level: [R/2, R/4, ...]."""
+    return [resolution >> level for level in range(1, levels + 1)]
 
 
 def feature_map_sizes(resolution: int) -> list[int]:

@@ -26,13 +26,20 @@ class SyncBatchNorm(nn.BatchNorm2d):
     @classmethod
     def from_batch_norm(cls, norm: nn.BatchNorm2d) -> Self:
         """Return a synchronized layer with a copy of the parameters, buffers and settings of `norm`."""
-        synchronized = cls(norm.num_features, norm.eps, norm.momentum)
+        synchronized = cls(norm.num_features, norm.eps, norm.momentum, norm.affine)
         synchronized.load_state_dict(norm.state_dict())
         return synchronized
 
     @override
     def forward(self, x_bchw: Tensor) -> Tensor:
         return synchronized_batch_norms([self], [x_bchw])[0] if self.training else super().forward(x_bchw)
+
+    def weight_and_bias(self) -> tuple[Tensor, Tensor]:
+        """Return the layer's weight and bias [C]; ones and zeros if `affine` is False."""
+        if self.affine:
+            return self.weight, self.bias
+        assert self.running_mean is not None
+        return torch.ones_like(self.running_mean), torch.zeros_like(self.running_mean)
 
     @torch.no_grad()
     def update_running_stats(self, mean: Tensor, unbiased_variance: Tensor) -> None:
@@ -58,7 +65,7 @@ def synchronized_batch_norms(norms: Sequence[SyncBatchNorm], inputs: Sequence[Te
     """
     # PyTorch's CPU kernels accept no 16-bit batches with float32 weights.
     batches = [x.float() if x.device.type == "cpu" else x for x in inputs]
-    tensors = [tensor for norm, x in zip(norms, batches, strict=True) for tensor in (x, norm.weight, norm.bias)]
+    tensors = [tensor for norm, x in zip(norms, batches, strict=True) for tensor in (x, *norm.weight_and_bias())]
     results = sync_batch_norm(tensors, norms[0].eps)
     outputs = []
     for norm, x, output, mean, variance in zip(norms, inputs, results[::3], results[1::3], results[2::3], strict=True):

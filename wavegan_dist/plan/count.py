@@ -114,7 +114,7 @@ def count_step(experiment: Experiment, batch: int) -> tuple[ModelSizes, StepCoun
     z_dim, resolution = experiment.model.z_dim, experiment.model.resolution
     with FakeTensorMode():
         generator = build_generator(experiment)
-        discriminator = build_discriminator(experiment, dict.fromkeys(BANDS, 1.0))
+        discriminator = build_discriminator(experiment, [dict.fromkeys(BANDS, 1.0)] * experiment.model.levels)
 
         def d_losses() -> Losses:
             z, real = torch.randn(batch, z_dim), torch.zeros(batch, IMAGE_CHANNELS, resolution, resolution)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from wavegan_dist.model import WaveletGenerator
 from wavegan_dist.train.collapse import diversity
-from wavegan_dist.wavelet import dwt, fuse, idwt
+from wavegan_dist.wavelet import dwt, waverec
 
 LOSSES = ("image", "low", "high")
 
@@ -72,10 +72,10 @@ def image_metrics(generator: WaveletGenerator, z: Tensor, real: Tensor) -> dict[
         idwt of the low and high generators, `fused`), because the fused image can lose detail that each of its terms has;
         `watch/diversity`: diversity of the generated images divided by that of the real ones.
     """
-    base, low, high = generator.components(z)
+    base, low, highs = generator.components(z)
     terms = {"base": base}
-    if low is not None and high is not None:
-        terms |= {"branches": idwt(low, high), "fused": fuse(base, low, high, generator.effective_lam())}
+    if low is not None:
+        terms |= {"branches": waverec(low, highs), "fused": generator.blend(base, low, highs)}
     metrics: dict[str, float] = {}
     for name, image in terms.items():
         low_band, high_bands = dwt(image)

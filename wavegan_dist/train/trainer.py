@@ -62,7 +62,10 @@ class Trainer:
         self.rollbacks = 0
         with torch.random.fork_rng():
             torch.manual_seed(experiment.seed)
-            generator, discriminator = build_generator(experiment), build_discriminator(experiment, index.band_std.model_dump())
+            generator, discriminator = (
+                build_generator(experiment),
+                build_discriminator(experiment, [index.band_std.model_dump()]),
+            )
         if accelerator.num_processes > 1:
             convert_to_lockstep(generator)
         engine, optim = engine_class(experiment.train), experiment.optim

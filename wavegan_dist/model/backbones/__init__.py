@@ -1,0 +1,1 @@
+"""Backbones: the architectures of the six networks. `WaveletGenerator` and `WaveletDiscriminator` choose among them."""
