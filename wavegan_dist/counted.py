@@ -34,6 +34,14 @@ def normal(seed: int, stream: str, positions: range, dim: int) -> Tensor:
     return torch.from_numpy(vectors)
 
 
+def uniform(seed: int, stream: str, positions: range, dim: int) -> Tensor:
+    """Draw a vector of uniform numbers in [0, 1) for each position: float32 [len(positions), dim] on the CPU."""
+    vectors = np.empty((len(positions), dim), dtype=np.float32)
+    for vector, position in zip(vectors, positions, strict=True):
+        rng_at(seed, stream, position).random(dtype=np.float32, out=vector)
+    return torch.from_numpy(vectors)
+
+
 def coin_flips(seed: int, stream: str, positions: range) -> Tensor:
     """Draw one fair coin flip for each position: bool [len(positions)] on the CPU."""
     flips = [rng_at(seed, stream, position).random() < 0.5 for position in positions]

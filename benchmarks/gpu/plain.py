@@ -79,7 +79,7 @@ class PlainTrainer:
         self.settings, self.device = experiment, device
         self.generator = PlainGenerator(experiment).to(device)
         self.discriminators = PlainDiscriminators(experiment).to(device)
-        self.ema = Ema(self.generator.networks, experiment.ema.half_life_kimg * 1000, experiment.ema.rampup)
+        self.ema = Ema(self.generator.networks, experiment.ema.half_lives_kimg[0] * 1000, experiment.ema.rampup)
         optim = experiment.optim
         betas = (optim.beta1, optim.beta2)
         self.optimizer_g = torch.optim.Adam(self.generator.parameters(), lr=optim.lr_g, betas=betas)

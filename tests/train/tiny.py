@@ -12,9 +12,10 @@ from wavegan_dist.data import ImageBatch
 from wavegan_dist.train.trainer import Trainer
 
 
-def make_trainer(model: dict[str, object], train: dict[str, object], cpu: bool = True) -> Trainer:
+def make_trainer(model: dict[str, object], train: dict[str, object], cpu: bool = True, **sections: object) -> Trainer:
     """Return a trainer with a batch size of 8 and these settings, on the CPU or on the first GPU."""
     tree = {"data": {"index": "none"}, "model": {"z_dim": 8, "width": 4, **model}, "train": {"batch_size": 8, **train}}
+    tree |= sections
     return Trainer(parse(tree, "test"), fake_index(32), Accelerator(cpu=cpu))
 
 

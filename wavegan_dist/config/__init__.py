@@ -6,6 +6,7 @@ from wavegan_dist.config.passwords import check_passwords
 from wavegan_dist.config.schema import (
     RESOLUTIONS,
     SMALLEST_BAND,
+    AugmentConfig,
     DataConfig,
     EmaConfig,
     Experiment,
@@ -24,6 +25,7 @@ from wavegan_dist.config.store import check_store
 __all__ = [
     "RESOLUTIONS",
     "SMALLEST_BAND",
+    "AugmentConfig",
     "DataConfig",
     "EmaConfig",
     "Experiment",

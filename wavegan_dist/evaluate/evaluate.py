@@ -146,6 +146,7 @@ def _protocol(
         image_size=index.size,
         seed=seed,
         ema=True,
+        ema_half_life_kimg=snapshot.half_life_kimg,
         index_digest=index.digest,
         wavegan_dist=__version__,
         git_commit=git_commit(),

@@ -12,16 +12,11 @@ from pydantic import BaseModel, ConfigDict
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.evaluate.spectrum_plot import plot_spectrum
 from wavegan_dist.files import atomic_file
-from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.run_folder import RunFolder, ema_of
 from wavegan_dist.tracking import log_metrics
 
-SUBJECT = {
-    "nimg",
-    "snapshot",
-    "snapshot_sha256",
-    "class_counts",
-}  # these fields identify the snapshot, all others the measurement
-
+# These fields identify the snapshot, all others the measurement.
+SUBJECT = {"nimg", "snapshot", "snapshot_sha256", "ema_half_life_kimg", "class_counts"}
 CLASSES_SHOWN = 10  # largest number of classes in a line
 CLASS_COLUMNS = ("fwd", "spectrum_db", "bands_db")  # of the table of classes
 
@@ -42,6 +37,7 @@ class EvaluationProtocol(BaseModel):
         image_size: side of the images in pixels.
         seed: seed of the latents, of the choice of real images, of KID's subsets and of the bootstrap.
         ema: whether the weights are the moving average; always true.
+        ema_half_life_kimg: its half-life; None in results of older versions.
         index_digest: digest of the real data set.
         wavegan_dist: version of this package.
         git_commit: commit of the checkout, with "+" after it if files were changed; shown but not compared.
@@ -64,6 +60,7 @@ class EvaluationProtocol(BaseModel):
     image_size: int
     seed: int
     ema: bool
+    ema_half_life_kimg: float | None = None
     index_digest: str
     wavegan_dist: str
     git_commit: str
@@ -147,6 +144,7 @@ class EvaluationResult(BaseModel):
     def publish(self, run: RunFolder, snapshot: str) -> None:
         """Log the metrics to the MLflow run of `run` at the snapshot's image number, with the result's file and its plot.
 
+        They are called eval/METRIC, those of other EMAs than the first eval/EMA/METRIC, for example eval/ema-0500/fwd.
         The files are logged if `write` put them at `run.evaluation(snapshot)`. Events that MLflow does not accept now stay in
         the run folder for `wavegan track sync`. Never raises.
 
@@ -156,13 +154,15 @@ class EvaluationResult(BaseModel):
         """
         file = run.evaluation(snapshot)
         plot = file.with_suffix(".png")
+        ema = ema_of(snapshot)
+        prefix = f"eval/{ema}/" if ema else "eval/"
         log_metrics(
             run.path,
-            {f"eval/{name.replace('@', '_at_')}": value for name, value in self.metrics.items()},
+            {f"{prefix}{name.replace('@', '_at_')}": value for name, value in self.metrics.items()},
             self.protocol.nimg,
             spool=snapshot,
             files={file: "evaluations"} if file.is_file() else {},
-            images={plot: "spectrum"} if plot.is_file() else {},
+            images={plot: f"spectrum-{ema}" if ema else "spectrum"} if plot.is_file() else {},
         )
 
     def conditions(self, metric: str) -> dict[str, Any]:

@@ -21,11 +21,12 @@ from wavegan_dist.images import images_in_grid, save_grid, to_uint8
 from wavegan_dist.log import log
 from wavegan_dist.model import WaveletGenerator
 from wavegan_dist.model.snapshot import save_snapshot
-from wavegan_dist.run_folder import RunFolder, label
+from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.tracking import Tracker
 from wavegan_dist.train.checkpoint import Checkpointer
 from wavegan_dist.train.collapse import CollapseWarnings
 from wavegan_dist.train.diagnosis import NonFiniteError
+from wavegan_dist.train.ema_state import EmaState
 from wavegan_dist.train.progress import image_metrics, status_line
 from wavegan_dist.train.signals import InterruptedRunError
 from wavegan_dist.train.trainer import Trainer
@@ -107,8 +108,9 @@ class RunWriter:
             self.folder.write_exit(state, self.trainer.nimg, reason)
 
     def report(self, metrics: dict[str, float]) -> None:
-        """Write `metrics`, lam and statistics of sampled images to log, metrics.jsonl and MLflow: a collective call."""
-        metrics |= {"lam": self.trainer.lam()}
+        """Write `metrics`, lam, learning rates, statistics of samples to log, metrics.jsonl and MLflow: a collective call."""
+        lr_g, lr_d = self.trainer.learning_rates(self.trainer.nimg)
+        metrics |= {"lam": self.trainer.lam(), "lr/g": lr_g, "lr/d": lr_d}
         with self.trainer.ema.sampling() as generator:
             metrics |= self._image_metrics(generator)
         if not self.is_main:
@@ -124,15 +126,18 @@ class RunWriter:
             log.warning("kimg %s: %s", self._kimg, warning)
 
     def snapshot(self) -> None:
-        """Write a snapshot of the EMA generator and a grid of its samples from fixed latents: a collective call."""
+        """Write a snapshot of each EMA, and a grid of the first one's samples from fixed latents: a collective call."""
         with self.trainer.ema.sampling() as generator:
             images = self._grid_images(generator)
-        weights = self.trainer.ema.iter_full_tensors()
-        try:
-            if self.is_main:
-                self._write_snapshot(images, weights)
-        finally:
-            deque(weights, maxlen=0)  # the iteration is a collective call: complete it even if rank 0 could not write
+        for ema, half_life_kimg in zip(self.trainer.emas, self.trainer.experiment.ema.half_lives_kimg, strict=True):
+            weights = ema.iter_full_tensors()
+            try:
+                if self.is_main:
+                    self._write_snapshot(ema, half_life_kimg, weights)
+            finally:
+                deque(weights, maxlen=0)  # the iteration is a collective call: complete it even if rank 0 could not write
+        if self.is_main:
+            self._write_grid(images)
 
     def _grid_images(self, generator: WaveletGenerator) -> Tensor:
         """Generate the images of the sample grid: float [N, 3, R, R] on the device."""
@@ -147,15 +152,18 @@ class RunWriter:
         labels = None if self.report_labels is None else self.report_labels[:count]
         return image_metrics(generator, self.grid_z[:count], self.trainer.last_real, labels, model.levels)
 
-    def _write_snapshot(self, images: Tensor, weights: Iterator[tuple[str, Tensor]]) -> None:
-        nimg, layout = self.trainer.nimg, self.trainer.ema.layout
-        path = self.folder.snapshot(nimg)
+    def _write_snapshot(self, ema: EmaState, half_life_kimg: float, weights: Iterator[tuple[str, Tensor]]) -> None:
+        nimg, index_digest = self.trainer.nimg, self.environment["index_digest"]
+        path = self.folder.snapshot(nimg, "" if ema is self.trainer.ema else ema.name)
         with self._handling_disk_errors("a snapshot"):
-            digest = self.environment["index_digest"]
-            save_snapshot(path, layout, weights, self.trainer.experiment, nimg, digest, self.classes)
+            save_snapshot(path, ema.layout, weights, self.trainer.experiment, nimg, index_digest, half_life_kimg, self.classes)
+            self.tracker.log_file(path, f"snapshots/{path.name}")
+
+    def _write_grid(self, images: Tensor) -> None:
+        nimg = self.trainer.nimg
+        with self._handling_disk_errors("a sample grid"):
             save_grid(to_uint8(images), self.folder.samples(nimg), self.grid_columns)
             self.tracker.log_image(self.folder.samples(nimg), "samples", nimg)
-            self.tracker.log_file(path, f"snapshots/{label(nimg)}")
 
     def checkpoint(self) -> None:
         """Wait for the last checkpoint, delete those no longer needed, and begin to save a new one: a collective call.
