@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavegan_dist.errors import UsageError
+from wavegan_dist.model.attention import DotAttention
 from wavegan_dist.model.backbones import residual
 from wavegan_dist.model.backbones.residual import ResidualBlock, ResidualDiscriminator, ResidualGenerator
 
@@ -135,7 +136,7 @@ def test_bilinear_resampling_agrees_with_interpolate(size):
 @pytest.mark.parametrize("size", [8, 16, 64])
 def test_haar_resampling_agrees_with_pywavelets(size):
     x = torch.randn(2, 3, size, size)
-    down, up = residual.HaarDownsample(3, 12), residual.HaarUpsample(12, 3)
+    down, up = residual.HaarDownsample(3, 12), residual.HaarUpsample(12, 3, 2 * size)
     for weight, offset in ((down.low.weight, 0), (down.high.weight, 3)):  # the output channels are the bands
         weight.data.zero_()
         weight.data[offset : offset + weight.shape[1], :, 0, 0] = torch.eye(weight.shape[1])
@@ -163,6 +164,13 @@ def test_the_largest_output_ends_in_the_inverse_haar_transform():
     (output,) = generator(torch.randn(2, 8))
     low, *high = maps[0].detach().numpy().reshape(2, 4, 3, 8, 8).swapaxes(0, 1)
     torch.testing.assert_close(output.detach(), torch.from_numpy(pywt.idwt2((low, tuple(high)), "haar")))
+
+
+def test_with_haar_each_octave_of_the_output_has_the_same_variance_at_initialization():
+    outputs = [ResidualGenerator(32, [64], 3, 32, resample="haar")(torch.randn(8, 32))[0] for _ in range(4)]
+    _, *octaves = pywt.wavedec2(torch.cat(outputs).detach().numpy(), "haar", level=4)
+    energies = [sum(np.square(band).sum() for band in octave) for octave in octaves]
+    assert energies / np.mean(energies) == pytest.approx(1, abs=0.3)
 
 
 @RESAMPLE
@@ -201,7 +209,7 @@ def test_every_parameter_gets_a_gradient(attention, resample):
     generator = wake(ResidualGenerator(8, [32, 16], 3, 4, **settings))
     discriminator = wake(ResidualDiscriminator(32, 3, 4, levels=2, **settings))
     for module in [*generator.modules(), *discriminator.modules()]:
-        if hasattr(module, "gamma"):
+        if isinstance(module, DotAttention):
             nn.init.ones_(module.gamma)
     labels = torch.tensor([0, 1])
     discriminator(generator(torch.randn(2, 8), labels), labels).sum().backward()
