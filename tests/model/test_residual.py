@@ -61,7 +61,7 @@ def test_shapes(sizes, channels, num_classes, resample):
 
 
 @RESAMPLE
-@pytest.mark.parametrize("resolution", [8, 128, 256, 512, 1024])
+@pytest.mark.parametrize("resolution", [8, 128, 1024])
 def test_sizes_up_to_1024(resolution, resample):
     with torch.device("meta"):
         sizes = [resolution, resolution // 2] if resolution > 8 else [resolution]
@@ -86,13 +86,11 @@ def test_every_output_has_unit_variance_at_initialization(sizes, attention, resa
 
 
 @RESAMPLE
-@pytest.mark.parametrize("attention", ["max", "dot", "none"])
-def test_the_class_embedding_does_not_change_the_variance(attention, resample):
-    settings = {"attention": attention, "attention_at": [8], "resample": resample}
-    generator = ResidualGenerator(32, [32], 3, 32, num_classes=10, **settings)
+def test_with_classes_the_output_has_unit_variance_at_initialization(resample):
+    generators = [ResidualGenerator(32, [32], 3, 32, num_classes=10, resample=resample) for _ in range(4)]
     with torch.no_grad():
-        (output,) = generator(torch.randn(64, 32), torch.arange(64) % 10)
-    assert output.var().item() == pytest.approx(1, abs=0.25)
+        variances = [generator(torch.randn(32, 32), torch.arange(32) % 10)[0].var().item() for generator in generators]
+    assert np.mean(variances) == pytest.approx(1, abs=0.25)
 
 
 @RESAMPLE
@@ -166,11 +164,12 @@ def test_the_largest_output_ends_in_the_inverse_haar_transform():
     torch.testing.assert_close(output.detach(), torch.from_numpy(pywt.idwt2((low, tuple(high)), "haar")))
 
 
-def test_with_haar_each_octave_of_the_output_has_the_same_variance_at_initialization():
-    outputs = [ResidualGenerator(32, [64], 3, 32, resample="haar")(torch.randn(8, 32))[0] for _ in range(4)]
-    _, *octaves = pywt.wavedec2(torch.cat(outputs).detach().numpy(), "haar", level=4)
-    energies = [sum(np.square(band).sum() for band in octave) for octave in octaves]
-    assert energies / np.mean(energies) == pytest.approx(1, abs=0.3)
+def test_with_haar_the_highest_octave_has_its_share_of_the_variance_at_initialization():
+    with torch.no_grad():
+        outputs = torch.cat([ResidualGenerator(32, [64], 12, 16, resample="haar")(torch.randn(8, 32))[0] for _ in range(4)])
+    _, high = pywt.dwt2(outputs.numpy(), "haar")
+    share = sum(np.square(band).sum() for band in high) / outputs.square().sum().item()
+    assert share == pytest.approx(1 / 6, rel=0.25)  # 3/4 if the bands had equal variances
 
 
 @RESAMPLE
