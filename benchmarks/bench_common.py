@@ -27,8 +27,8 @@ def write_result(name: str, content: dict[str, Any]) -> None:
 
 
 def write_smooth_noise(folder: Path) -> None:
-    """Write 8 RGB PNGs of 288 px into the new folder `folder`: random colors on a 16 x 16 grid, interpolated."""
-    folder.mkdir()
+    """Write 8 RGB PNGs of 288 px into `folder`, which may exist: random colors on a 16 x 16 grid, interpolated."""
+    folder.mkdir(exist_ok=True)
     draws = np.random.default_rng(0)
     for number in range(8):
         coarse = Image.fromarray(draws.integers(0, 256, (16, 16, 3), dtype=np.uint8))
@@ -40,11 +40,21 @@ def fake_index(size: int, detail_std: float = 1.0) -> Any:
 
     Args:
         size: image side in pixels.
-        detail_std: standard deviation of the bands lh, hl and hh; that of the low band is 1.
+        detail_std: standard deviation of the bands lh, hl and hh of every level; that of the low bands is 1.
     """
+    from wavegan_dist.config import deepest_level
     from wavegan_dist.data import Index
     from wavegan_dist.data.index import BandStd, Shard
 
     shard = Shard(file="none.tar", images=1, bytes=1, sha256="0" * 64)
     band_std = BandStd(low=1, lh=detail_std, hl=detail_std, hh=detail_std)
-    return Index(size=size, count=1, encoding="png", band_std=band_std, members_sha256="0" * 64, shards=[shard])
+    deeper = [band_std] * (deepest_level(size) - 1)
+    return Index(
+        size=size,
+        count=1,
+        encoding="png",
+        band_std=band_std,
+        deeper_band_std=deeper,
+        members_sha256="0" * 64,
+        shards=[shard],
+    )

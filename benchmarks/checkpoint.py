@@ -18,6 +18,7 @@ from accelerate import Accelerator
 from bench_common import argument_parser, fake_index, write_result
 
 from wavegan_dist.config import parse
+from wavegan_dist.data import ImageBatch
 from wavegan_dist.provenance import provenance
 from wavegan_dist.train.checkpoint import Checkpointer, checkpoint_tensors
 from wavegan_dist.train.trainer import Trainer
@@ -40,7 +41,7 @@ def timed(function: Callable[..., object], *arguments: object) -> float:
 
 def measure(trainer: Trainer, folder: Path, rounds: int) -> dict[str, float]:
     """Return medians in seconds over `rounds` checkpoints of each kind, which take turns."""
-    batches = (torch.randint(0, 256, (BATCH, 3, SIDE, SIDE), dtype=torch.uint8) for _ in itertools.count())
+    batches = (ImageBatch(torch.randint(0, 256, (BATCH, 3, SIDE, SIDE), dtype=torch.uint8)) for _ in itertools.count())
     trainer.step(batches)
     checkpointer = Checkpointer(trainer, dict)
     names = ("step", "step while saving", "synchronous", "asynchronous", "written after")

@@ -163,7 +163,10 @@ def decode(case: Case) -> Batches:
 
 def ours(case: Case, workers: int) -> Batches:
     """Yield the batches of this package's loader."""
-    return training_batches(case.index, batch_size=case.batch_size, seed=0, start_nimg=0, rank=0, world_size=1, workers=workers)
+    batches = training_batches(
+        case.index, batch_size=case.batch_size, seed=0, start_nimg=0, rank=0, world_size=1, workers=workers
+    )
+    return (batch.images for batch in batches)
 
 
 def stock(case: Case, workers: int) -> Batches:

@@ -24,7 +24,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook, register_op
 from torch.profiler import ProfilerActivity, profile
 
 from wavegan_dist import config
-from wavegan_dist.data import DataErrorLog
+from wavegan_dist.data import DataErrorLog, ImageBatch
 from wavegan_dist.files import atomic_file
 from wavegan_dist.model import sync_batchnorm
 from wavegan_dist.processes import leave
@@ -141,7 +141,7 @@ class Worker:
         self.batches = self._timed_batches(local_batches(self.trainer, index, error_log))
         self.step_sync = StepSync(self.trainer, Checkpointer(self.trainer, dict), Signals())
 
-    def _timed_batches(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
+    def _timed_batches(self, batches: Iterator[ImageBatch]) -> Iterator[ImageBatch]:
         take = self.timer.timed("data", lambda: next(batches))
         while True:
             yield take()

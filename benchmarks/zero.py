@@ -25,6 +25,7 @@ from bench_common import argument_parser, fake_index, write_result
 from torch import Tensor
 
 from wavegan_dist.config import parse
+from wavegan_dist.data import ImageBatch
 from wavegan_dist.processes import leave
 from wavegan_dist.provenance import provenance
 from wavegan_dist.train import launch
@@ -83,7 +84,7 @@ def measure(strategy: str, options: argparse.Namespace) -> dict[str, float]:
 def measure_rank(strategy: str, width: int, out: Path) -> None:
     """Take three steps in this process; rank 0 writes to `out` what it held in the last of them."""
     trainer = make_trainer(strategy, width, out)
-    batches = iter([torch.randint(0, 256, (BATCH, 3, SIDE, SIDE), dtype=torch.uint8) for _ in range(3)])
+    batches = iter([ImageBatch(torch.randint(0, 256, (BATCH, 3, SIDE, SIDE), dtype=torch.uint8)) for _ in range(3)])
     held: dict[str, Storages] = {}
     for engine in trainer.engines:
         count_before_steps(engine, trainer, held)

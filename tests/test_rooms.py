@@ -14,6 +14,7 @@ FOUNDATION = {
     "errors",
     "files",
     "counted",
+    "classes",
     "config",
     "devices",
     "images",

@@ -6,6 +6,7 @@ numbers as an uninterrupted one, and the draws do not depend on how many process
 """
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -33,7 +34,27 @@ def normal(seed: int, stream: str, positions: range, dim: int) -> Tensor:
     return torch.from_numpy(vectors)
 
 
+def uniform(seed: int, stream: str, positions: range, dim: int) -> Tensor:
+    """Draw a vector of uniform numbers in [0, 1) for each position: float32 [len(positions), dim] on the CPU."""
+    vectors = np.empty((len(positions), dim), dtype=np.float32)
+    for vector, position in zip(vectors, positions, strict=True):
+        rng_at(seed, stream, position).random(dtype=np.float32, out=vector)
+    return torch.from_numpy(vectors)
+
+
 def coin_flips(seed: int, stream: str, positions: range) -> Tensor:
     """Draw one fair coin flip for each position: bool [len(positions)] on the CPU."""
     flips = [rng_at(seed, stream, position).random() < 0.5 for position in positions]
     return torch.tensor(flips, dtype=torch.bool)
+
+
+def categories(seed: int, stream: str, positions: range, counts: Sequence[int]) -> Tensor:
+    """Draw one category for each position, category c with probability counts[c] / sum(counts): int64 on the CPU.
+
+    Args:
+        seed, stream, positions: as in `normal`.
+        counts: integers >= 0, not all 0.
+    """
+    ends = np.cumsum(np.asarray(counts, dtype=np.int64))
+    tickets = [int(rng_at(seed, stream, position).integers(ends[-1])) for position in positions]
+    return torch.from_numpy(np.searchsorted(ends, tickets, side="right").astype(np.int64))

@@ -9,6 +9,13 @@ from torch import Tensor
 
 from wavegan_dist.files import atomic_file
 
+MAX_GRID_PIXELS = 2**24  # of a grid whose number of images the program chooses: 64 images of 512 px, 16 of 1024 px
+
+
+def images_in_grid(count: int, size: int) -> int:
+    """Return `count`, or how many images of `size` x `size` pixels a grid of MAX_GRID_PIXELS holds if that is less."""
+    return min(count, MAX_GRID_PIXELS // size**2)
+
 
 def from_uint8(images: Tensor) -> Tensor:
     """Convert uint8 0..255 to float32 [-1, 1], any shape."""

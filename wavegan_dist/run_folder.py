@@ -7,6 +7,7 @@ runs/<name>/config.yaml            the experiment, with all defaults filled in
             exit.json              how the run ended
             data_errors.jsonl      one JSON object per shard or image that could not be read
             samples/kimg-000200.png  snapshots/kimg-000200/  checkpoints/kimg-000200/  diagnostics/kimg-000200/
+            snapshots/kimg-000200-ema-0500/   the same moment under another EMA: a half-life of 500 kimg
             evaluations/kimg-000200.json    evaluation result; .png: spectrum; .failed: why there is no result
             best.json              the best evaluated snapshot
             tracking.json          the MLflow run of this folder; the only file that may hold a password, then of mode 600
@@ -51,6 +52,8 @@ class RunExit:
 @dataclass(frozen=True)
 class RunFolder:
     """Paths in a run folder. Snapshots, checkpoints, samples, diagnostics and evaluations are named by `label(nimg)`.
+
+    Snapshots of all EMAs but the first, and their evaluations, have `ema_label(half_life)` after that name.
 
     Args:
         path: the run folder, which need not exist.
@@ -126,16 +129,16 @@ class RunFolder:
         """The sample grid at image `nimg`."""
         return self.path / "samples" / f"{label(nimg)}.png"
 
-    def snapshot(self, nimg: int) -> Path:
-        """The snapshot at image `nimg`."""
-        return self.path / "snapshots" / label(nimg)
+    def snapshot(self, nimg: int, ema: str = "") -> Path:
+        """The snapshot at image `nimg`: of the first EMA, or of the one whose `ema_label` is `ema`."""
+        return self.path / "snapshots" / (f"{label(nimg)}-{ema}" if ema else label(nimg))
 
     def snapshot_named(self, name: str) -> Path:
         """The snapshot of that name."""
         return self.path / "snapshots" / name
 
     def snapshots(self) -> list[Path]:
-        """All snapshots, oldest first."""
+        """All snapshots of all EMAs, oldest first."""
         return sorted(self.path.glob("snapshots/kimg-*"))
 
     def checkpoint(self, nimg: int) -> Path:
@@ -156,7 +159,7 @@ class RunFolder:
 
     def evaluations(self) -> list[Path]:
         """All evaluation results, oldest snapshot first."""
-        return sorted(self.path.glob("evaluations/*.json"))
+        return sorted(self.path.glob("evaluations/*.json"), key=lambda path: path.stem)
 
     def evaluation_failure(self, snapshot: str) -> Path:
         """Why the snapshot named `snapshot` could not be evaluated, text; absent unless the evaluation failed."""
@@ -262,6 +265,17 @@ def label(nimg: int) -> str:
 
 
 def nimg_of(path: Path) -> int:
-    """Return the `nimg` of a file or folder that is named by `label`."""
-    kimg, _, rest = path.name.removeprefix("kimg-").partition(".")
+    """Return the `nimg` of a folder that is named by `label`, with or without an `ema_label` after it."""
+    kimg, _, rest = path.name.removeprefix("kimg-").partition("-")[0].partition(".")
     return int(kimg) * 1000 + int(rest or 0)
+
+
+def ema_label(half_life_kimg: float) -> str:
+    """Return `ema-0500` for a half-life of 500 kimg, `ema-0002.5` for 2.5 kimg; labels sort in the order of the half-lives."""
+    kimg, _, rest = f"{half_life_kimg:.6f}".rstrip("0").partition(".")
+    return f"ema-{kimg:0>4}" + (f".{rest}" if rest else "")
+
+
+def ema_of(snapshot: str) -> str:
+    """Return the `ema_label` in the name of a snapshot or its evaluation; empty for the first EMA."""
+    return snapshot.removeprefix("kimg-").partition("-")[2]

@@ -8,13 +8,13 @@ resolution (bf16 and off if that section has not run).
 import json
 import os
 import time
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator
 from contextlib import closing
 
 from gpu.common import Section
 from gpu.step import PRECISIONS, compile_override
 from gpu.training import settings, train
-from wavegan_dist.data import Index, training_batches
+from wavegan_dist.data import ImageBatch, Index, training_batches
 
 WORKERS = (1, 4, 8, 15)
 BATCH = 256
@@ -58,10 +58,10 @@ def fastest_step(section: Section, side: int) -> tuple[str, str]:
     return best["precision"], best["mode"]
 
 
-def _images_per_second(batches: Iterator[Sized], seconds: float) -> float:
+def _images_per_second(batches: Iterator[ImageBatch], seconds: float) -> float:
     images, began = 0, time.perf_counter()
     while (elapsed := time.perf_counter() - began) < seconds:
-        images += len(next(batches))
+        images += len(next(batches).images)
     return images / elapsed
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from wavegan_dist.config import Experiment
+from wavegan_dist.data import ImageBatch
 from wavegan_dist.model.build import build_discriminator, build_generator
 from wavegan_dist.model.ema import Ema
 
@@ -78,16 +79,16 @@ class PlainTrainer:
         self.settings, self.device = experiment, device
         self.generator = PlainGenerator(experiment).to(device)
         self.discriminators = PlainDiscriminators(experiment).to(device)
-        self.ema = Ema(self.generator.networks, experiment.ema.half_life_kimg * 1000, experiment.ema.rampup)
+        self.ema = Ema(self.generator.networks, experiment.ema.half_lives_kimg[0] * 1000, experiment.ema.rampup)
         optim = experiment.optim
         betas = (optim.beta1, optim.beta2)
         self.optimizer_g = torch.optim.Adam(self.generator.parameters(), lr=optim.lr_g, betas=betas)
         self.optimizer_d = torch.optim.Adam(self.discriminators.parameters(), lr=optim.lr_d, betas=betas)
         self.nimg = 0
 
-    def step(self, batches: Iterator[Tensor]) -> dict[str, float]:
+    def step(self, batches: Iterator[ImageBatch]) -> dict[str, float]:
         """Train the discriminators, then the generators, on one batch, uint8 [B, 3, R, R]; return the losses."""
-        real = next(batches).to(self.device).contiguous().float() / 127.5 - 1
+        real = next(batches).images.to(self.device).contiguous().float() / 127.5 - 1
         losses = self._train_discriminators(real) | self._train_generators(len(real))
         self.nimg += len(real)
         self._update_ema(len(real))

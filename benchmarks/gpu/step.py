@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 from bench_common import fake_index
-from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from gpu.common import ROOT, Section
 from gpu.plain import PlainTrainer
 from wavegan_dist import config
 from wavegan_dist.config import Experiment
+from wavegan_dist.data import ImageBatch
 from wavegan_dist.train import launch
 from wavegan_dist.train.checkpoint import Checkpointer
 from wavegan_dist.train.precision import set_matmul_precision
@@ -144,13 +144,13 @@ def plain_step(section: Section, experiment: Experiment) -> Callable[[], object]
     return lambda: trainer.step(batches)
 
 
-def random_batches(experiment: Experiment, section: Section) -> Iterator[Tensor]:
+def random_batches(experiment: Experiment, section: Section) -> Iterator[ImageBatch]:
     """Return an endless iterator over one random batch, uint8 [B, 3, S, S], channels last, pinned if there is a GPU."""
     side = experiment.model.resolution
     batch_bhwc = torch.randint(0, 256, (experiment.train.batch_size, side, side, 3), dtype=torch.uint8)
     if section.device.type == "cuda":
         batch_bhwc = batch_bhwc.pin_memory()
-    return itertools.repeat(batch_bhwc.permute(0, 3, 1, 2))
+    return itertools.repeat(ImageBatch(batch_bhwc.permute(0, 3, 1, 2)))
 
 
 def seconds_per_step(section: Section, step: Callable[[], object]) -> float:

@@ -54,7 +54,7 @@ def page(runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def read(runs: dict[str, Path], scratch: Path) -> list[LoadedRun]:
-    return [read_run(str(path), scratch) for path in runs.values()]
+    return [run for path in runs.values() for run in read_run(str(path), scratch)]
 
 
 def test_seeds_of_one_configuration_are_one_group_and_only_differences_are_shown(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_numbers_of_another_protocol_get_a_column_of_their_own_and_a_reason(
     runs: dict[str, Path], tmp_path: Path, field: str, value: object, reason: str
 ) -> None:
     other = edited(runs["base"], tmp_path / "other", lambda result: result["protocol"].update({field: value}))
-    both = [read_run(str(path), tmp_path) for path in (runs["full-0"], other)]
+    both = [run for path in (runs["full-0"], other) for run in read_run(str(path), tmp_path)]
     columns = find_columns(both)
     assert [column.label for column in columns if column.metric == "fwd"] == ["fwd [1]", "fwd [2]"]
     first, second = (column for column in columns if column.metric == "fwd")
@@ -149,11 +149,11 @@ def test_results_of_other_commits_share_a_column_if_the_code_that_matters_is_equ
     runs: dict[str, Path], tmp_path: Path
 ) -> None:
     commits = edited(runs["base"], tmp_path / "commits", lambda result: result["protocol"].update(git_commit="another"))
-    both = [read_run(str(path), tmp_path) for path in (runs["full-0"], commits)]
+    both = [run for path in (runs["full-0"], commits) for run in read_run(str(path), tmp_path)]
     assert [column.label for column in find_columns(both) if column.metric == "fwd"] == ["fwd"]
     assert "<code>another</code> (commits)" in compare([str(runs["full-0"]), str(commits)], tmp_path / "out").read_text()
     older = edited(commits, tmp_path / "older", lambda result: result["protocol"].pop("code_digest"))
-    both = [read_run(str(path), tmp_path) for path in (runs["full-0"], older)]
+    both = [run for path in (runs["full-0"], older) for run in read_run(str(path), tmp_path)]
     assert [column.label for column in find_columns(both) if column.metric == "fwd"] == ["fwd [1]", "fwd [2]"]
 
 
@@ -167,7 +167,8 @@ def test_the_page_says_why_columns_are_apart(runs: dict[str, Path], tmp_path: Pa
 
 def test_a_protocol_of_one_metric_sets_that_metric_apart_only(runs: dict[str, Path], tmp_path: Path) -> None:
     other = edited(runs["base"], tmp_path / "other", lambda result: result["protocol"]["metrics"]["fwd"].update(level=3))
-    labels = [column.label for column in find_columns([read_run(str(path), tmp_path) for path in (runs["full-0"], other)])]
+    both = [run for path in (runs["full-0"], other) for run in read_run(str(path), tmp_path)]
+    labels = [column.label for column in find_columns(both)]
     assert {"fwd [1]", "fwd [2]", "spectrum_db", "fwd_low"} <= set(labels)
 
 
@@ -178,11 +179,11 @@ def test_a_run_in_mlflow_reads_like_its_folder_and_has_its_spectra_step_by_step(
     experiment = client.get_experiment_by_name("wavegan")
     assert experiment is not None
     (tracked,) = client.search_runs([experiment.experiment_id], "attributes.run_name = 'full-0'")
-    folder = read_run(str(runs["full-0"]), tmp_path)
+    (folder,) = read_run(str(runs["full-0"]), tmp_path)
     with pytest.raises(UsageError, match="set MLFLOW_TRACKING_URI to the run's store"):
         read_run(f"mlflow:{tracked.info.run_id}", tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    again = read_run(f"mlflow:{tracked.info.run_id}", tmp_path)
+    (again,) = read_run(f"mlflow:{tracked.info.run_id}", tmp_path)
     assert again.snapshot is not None
     assert folder.snapshot is not None
     assert again.snapshot.weights_sha256 == folder.snapshot.weights_sha256
@@ -220,7 +221,7 @@ def test_a_file_of_a_run_with_other_content_is_one_line(
     shutil.copytree(runs["base"], run, ignore=shutil.ignore_patterns("evaluations", "snapshots"))
     (run / name).write_bytes(content + b"\n" + content + b"\n" if name == "metrics.jsonl" else content)
     if name == "environment.json" and content.startswith(b"{"):
-        assert read_run(str(run), tmp_path).environment == {"x": 1}
+        assert read_run(str(run), tmp_path)[0].environment == {"x": 1}
         return
     with pytest.raises(WaveganError, match=rf"{name}.* is damaged") as error:
         read_run(str(run), tmp_path)

@@ -53,7 +53,7 @@ def test_the_images_of_an_epoch_equal_the_index_whatever_ranks_workers_and_kills
         ]
         for _ in range(steps):
             if len(seen) < 2 * index.count:
-                seen += [number for stream in streams for number in numbers(next(stream))]
+                seen += [number for stream in streams for number in numbers(next(stream).images)]
         for stream in streams:
             stream.close()
     assert sorted(seen[: index.count]) == sorted(seen[index.count : 2 * index.count]) == list(range(index.count))
@@ -63,7 +63,7 @@ def test_the_images_of_an_epoch_equal_the_index_whatever_ranks_workers_and_kills
 def test_a_batch_stays_as_it_is_until_the_next_is_asked_for(numbered: Index, numbers: Read, workers: int) -> None:
     stream = training_batches(numbered, batch_size=8, seed=0, start_nimg=0, rank=0, world_size=1, workers=workers)
     for _ in range(30):
-        batch = next(stream)
+        batch = next(stream).images
         before = numbers(batch)
         time.sleep(0.01)  # the workers decode further batches meanwhile
         assert numbers(batch) == before

@@ -26,8 +26,10 @@ Read = Callable[[Tensor], list[int]]
 def batches(
     index: Index, rank: int = 0, world_size: int = 1, workers: int = 0, **settings: Any
 ) -> Generator[Tensor, None, None]:
+    """The images of the training batches; closing the generator closes the loader."""
     chosen: dict[str, Any] = {"batch_size": 4, "seed": 0, "start_nimg": 0, **settings}
-    return training_batches(index, rank=rank, world_size=world_size, workers=workers, **chosen)
+    loader = training_batches(index, rank=rank, world_size=world_size, workers=workers, **chosen)
+    return (batch.images for batch in loader)
 
 
 def children() -> set[int]:
@@ -109,7 +111,7 @@ def ignore(errors: list[DataError]) -> None:
 
 def training(index: Index, on_errors: ErrorCallback, **settings: Any) -> Iterator[Tensor]:
     chosen = {"batch_size": 8, "seed": 0, "start_nimg": 0, "rank": 0, "world_size": 1, "workers": 0, **settings}
-    return training_batches(index, on_errors=on_errors, **chosen)
+    return (batch.images for batch in training_batches(index, on_errors=on_errors, **chosen))
 
 
 def place(index: Index, row: int) -> tuple[Path, int, int]:

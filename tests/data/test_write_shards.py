@@ -1,3 +1,5 @@
+import hashlib
+import json
 import signal
 import subprocess
 import sys
@@ -18,7 +20,8 @@ from PIL import Image
 
 import wavegan_dist.data.write
 from tests.helpers import environment
-from wavegan_dist.data import Index, real_images, verify_shards, write_shards
+from wavegan_dist.data import Index, index_shards, real_images, verify_shards, write_shards
+from wavegan_dist.data.bands import BandStdAccumulator
 from wavegan_dist.data.tars import key_at
 from wavegan_dist.data.write import Encoding
 from wavegan_dist.errors import UsageError, WaveganError
@@ -101,6 +104,45 @@ def test_band_std_is_that_of_pywavelets(pictures: Path, tmp_path: Path) -> None:
     assert [value for _, value in index.band_std] == pytest.approx(wanted, rel=1e-12)
 
 
+@pytest.mark.parametrize(("size", "levels"), [(32, 2), (64, 3)])
+def test_deeper_band_std_is_that_of_pywavelets_and_exactly_the_same_after_indexing(
+    pictures: Path, tmp_path: Path, size: int, levels: int
+) -> None:
+    index = write_shards(pictures, tmp_path / "set", size, patches=True, progress=False)
+    scaled = images(index).astype(np.float64) / 127.5 - 1
+    measured = index.band_std_by_level()
+    assert len(measured) == levels
+    for level, std in enumerate(measured, start=1):
+        low, high, *_ = pywt.wavedec2(scaled, "haar", level=level, axes=(1, 2))
+        assert [value for _, value in std] == pytest.approx([band.std() for band in (low, *high)], rel=1e-12)
+    assert index_shards(tmp_path / "set", workers=2).digest == index.digest
+
+
+def test_sums_over_bands_are_exact_at_every_level_of_the_largest_size() -> None:
+    draws = np.random.default_rng(0)
+    pixels = draws.choice(np.array([0, 1, 254, 255], dtype=np.uint8), (1024, 1024, 3))
+    bands = BandStdAccumulator(1024)
+    bands.add(pixels)
+    low = pixels.astype(object)  # Python integers: the low band times 2**level
+    for level in range(7):
+        a, b, c, d = low[::2, ::2], low[::2, 1::2], low[1::2, ::2], low[1::2, 1::2]
+        low = a + b + c + d
+        for row, band in enumerate((low, a + b - c - d, a - b + c - d, a - b - c + d)):
+            assert bands.sums()[level, row].tolist() == [band.size, band.sum(), (band**2).sum()]
+
+
+def test_an_index_of_an_older_version_has_one_level_and_keeps_its_digest(pictures: Path, tmp_path: Path) -> None:
+    write_shards(pictures, tmp_path / "set", 32, patches=True, progress=False)
+    path = tmp_path / "set" / "index.json"
+    content = json.loads(path.read_text())
+    del content["deeper_band_std"]
+    path.write_text(json.dumps(content))
+    index = Index.load(path)
+    assert index.band_std_by_level() == [index.band_std]
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    assert index.digest == hashlib.sha256(canonical.encode()).hexdigest()
+
+
 def test_patches_leave_out_what_is_flat(pictures: Path, tmp_path: Path) -> None:
     index = write_shards(pictures, tmp_path / "set", 32, patches=True, progress=False)
     assert index.count == 3 * 3 * 3  # two of the 5 columns at a stride of 16 px are black
@@ -129,7 +171,7 @@ def test_bad_input_leaves_nothing_behind(pictures: Path, tmp_path: Path) -> None
         (empty, 32, False, UsageError, "no pictures"),
         (text, 32, False, UsageError, "text.png is a single file, and not a zip; give a folder"),
         (tmp_path / "nowhere", 32, False, UsageError, "nowhere does not exist; give a folder, a zip"),
-        (pictures, 48, False, UsageError, "48 is not a power of two from 32 to 256"),
+        (pictures, 48, False, UsageError, "48 is not a power of two from 32 to 1024"),
         (pictures, 16, False, UsageError, "the nearest is 32"),
         (pictures, 128, True, UsageError, "gives no image"),
         (broken, 32, False, WaveganError, "cut.png cannot be read as an image"),

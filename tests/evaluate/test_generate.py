@@ -23,7 +23,7 @@ def snapshot() -> Snapshot:
             module.momentum = None  # its statistics become those of the next forward, so that images have contrast
     with torch.no_grad():
         generator(torch.randn(64, 16))
-    return Snapshot(Path("runs/x"), generator.eval(), config, 1000, "0" * 64, "1" * 64)
+    return Snapshot(Path("runs/x"), generator.eval(), config, 1000, "0" * 64, "1" * 64, 10.0)
 
 
 def images(snapshot: Snapshot, count: int, batch_size: int, seed: int = 0) -> Tensor:

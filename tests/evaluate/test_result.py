@@ -10,7 +10,7 @@ import wavegan_dist
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.evaluate.code_digest import SOURCES, code_digest, digest_of
 from wavegan_dist.evaluate.metric import MetricResult
-from wavegan_dist.evaluate.result import EvaluationProtocol, EvaluationResult
+from wavegan_dist.evaluate.result import ClassResult, EvaluationProtocol, EvaluationResult
 
 PACKAGE = Path(wavegan_dist.__file__).parent
 
@@ -32,10 +32,31 @@ def test_a_result_survives_its_file(result: EvaluationResult, tmp_path: Path) ->
     result.write(path)
     assert EvaluationResult.read(path) == result
     content = json.loads(path.read_text())
-    assert list(content) == ["metrics", "floors", "intervals", "tables", "protocol"]
+    assert list(content) == ["metrics", "floors", "intervals", "tables", "protocol", "classes"]
     assert content["intervals"] == {"kid": [0.1, 0.3]}
     assert path.read_text().endswith("}\n")
     assert not path.with_suffix(".png").exists()
+
+
+def test_a_file_of_a_version_without_classes_has_none(result: EvaluationResult, tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    content = result.model_dump()
+    del content["classes"], content["protocol"]["class_counts"]
+    path.write_text(json.dumps(content))
+    assert EvaluationResult.read(path) == result
+
+
+def test_the_table_shows_each_class_and_why_one_is_left_out(result: EvaluationResult) -> None:
+    cat = ClassResult(
+        label=0, name="cat", images_real=60, images_generated=70, metrics={"spectrum_db": 1.5, "spectrum_db_signed": -1.5},
+        intervals={}, left_out={"fwd": "fewer than 193 images"},
+    )  # fmt: skip
+    counts = {"images_real": 3, "images_generated": 70, "metrics": {}}
+    dog = cat.model_copy(update={"label": 1, "name": "dog", **counts, "left_out": {"spectrum": "fewer than 50 images"}})
+    lines = result.model_copy(update={"classes": [cat, dog]}).table().splitlines()
+    assert ["cat", "60", "70", "1.5"] in [line.split() for line in lines]
+    assert "left out: fwd (fewer than 193 images) of 1 classes: cat" in lines
+    assert "left out: spectrum (fewer than 50 images) of 1 classes: dog" in lines
 
 
 def test_a_file_of_a_version_without_exact_mode_was_exact(result: EvaluationResult, tmp_path: Path) -> None:
@@ -74,6 +95,7 @@ def test_values_are_comparable_unless_something_but_the_snapshot_and_the_commit_
         "snapshot_sha256": "3",
         "git_commit": "def",
         "metrics": {"fwd": {"basis": "haar"}},
+        "class_counts": [3, 4],
     }
     assert conditions(**same) == conditions()
     for name, value in result.protocol.model_dump(exclude=set(same)).items():

@@ -96,7 +96,7 @@ class Gray(nn.Module):
 
 
 def gray(loaded: Snapshot, each: Callable[[int], None]) -> Snapshot:
-    return Snapshot(loaded.path, Gray(each), loaded.config, 0, "", "")  # type: ignore[arg-type]
+    return Snapshot(loaded.path, Gray(each), loaded.config, 0, "", "", 10.0)  # type: ignore[arg-type]
 
 
 def test_every_image_of_a_batch_is_on_disk_before_the_next_batch_is_generated(loaded: Snapshot, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from tests.gpu.device import DEVICE, needs_gpu, no_synchronization, random
 from tests.helpers import Command, points
 from tests.train.tiny import make_trainer, random_batches
 from wavegan_dist.config import TrainConfig
+from wavegan_dist.data import ImageBatch
 from wavegan_dist.model import WaveletDiscriminator, WaveletGenerator
 from wavegan_dist.model.sync_batchnorm import SyncBatchNorm
 from wavegan_dist.run_folder import RunFolder
@@ -63,9 +64,9 @@ def device_trainer(**train: object) -> Trainer:
     return make_trainer({}, train, cpu=DEVICE.type == "cpu")
 
 
-def pinned_batches() -> Iterator[Tensor]:
-    batch = next(random_batches())
-    return itertools.repeat(batch.pin_memory() if DEVICE.type == "cuda" else batch)
+def pinned_batches() -> Iterator[ImageBatch]:
+    images = next(random_batches()).images
+    return itertools.repeat(ImageBatch(images.pin_memory() if DEVICE.type == "cuda" else images))
 
 
 # Compiling takes a GPU machine 10 to 30 seconds.

@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch.utils.flop_counter import FlopCounterMode
 
 from wavegan_dist.config import parse
-from wavegan_dist.data import Index
+from wavegan_dist.data import ImageBatch, Index
 from wavegan_dist.model import hinge_d
 from wavegan_dist.model.build import build_discriminator
 from wavegan_dist.model.shapes import IMAGE_CHANNELS
@@ -65,7 +65,7 @@ def test_flops_equal_those_of_a_real_training_step(index: Index, attention):
     trainer = Trainer(experiment, index, Accelerator(cpu=True))
     images = torch.zeros(6, IMAGE_CHANNELS, 32, 32, dtype=torch.uint8)
     with FlopCounterMode(display=False) as real:
-        trainer.step(iter([images]))
+        trainer.step(iter([ImageBatch(images)]))
     assert StepCounter(experiment).counts(6).flops == pytest.approx(real.get_total_flops() + UNCOUNTED[attention])
 
 

@@ -36,6 +36,14 @@ def test_ddp_state_is_the_bytes_of_the_real_modules_and_their_optimizer(experime
     assert checkpoint_bytes(StepCounter(experiment).sizes) == state.weights + state.moments + state.ema
 
 
+def test_every_ema_takes_memory_and_evaluations(experiment, rates):
+    several = parse({**experiment.model_dump(), "ema": {"half_life_kimg": [10, 100, 500]}}, "tests")
+    one, three = (device_state(StepCounter(each).sizes, "ddp", 8).ema for each in (experiment, several))
+    assert three == 3 * one
+    shares = [predict(each, Hardware.model_validate(rates), [1])[0].evaluation_share for each in (experiment, several)]
+    assert shares[1] == pytest.approx(3 * shares[0], rel=0.05)
+
+
 def test_zero_shards_moments_then_gradients_then_weights(experiment):
     sizes = StepCounter(experiment).sizes
     ddp, one, two, three = (device_state(sizes, strategy, 8) for strategy in STRATEGIES)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from wavegan_dist import config
+from wavegan_dist.data import ImageBatch
 from wavegan_dist.processes import leave
 from wavegan_dist.train import launch
 from wavegan_dist.train.diagnosis import diagnose
@@ -50,7 +51,8 @@ def main(out: str, config_file: str, folder: str, strategy: str, kinds: str) -> 
     accelerator = launch.init_accelerator(experiment.train)
     index, rank = load_index(experiment), accelerator.process_index
     draws = torch.Generator().manual_seed(rank)
-    batches = (torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8, generator=draws) for _ in itertools.count())
+    images = (torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8, generator=draws) for _ in itertools.count())
+    batches = map(ImageBatch, images)
     records = []
     for network, kind in itertools.product(NETWORKS, kinds.split(",")):
         trainer = Trainer(experiment, index, accelerator)

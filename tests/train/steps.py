@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from wavegan_dist import config
+from wavegan_dist.data import ImageBatch
 from wavegan_dist.processes import leave
 from wavegan_dist.train import launch
 from wavegan_dist.train.loop import load_index
@@ -31,7 +32,7 @@ def main(out: Path, config_file: Path, overrides: list[str]) -> None:
     rank, processes = accelerator.process_index, accelerator.num_processes
     draws = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (100, experiment.train.batch_size, 3, 32, 32), dtype=torch.uint8, generator=draws)
-    batches = (batch.chunk(processes)[rank] for batch in images)
+    batches = (ImageBatch(batch.chunk(processes)[rank]) for batch in images)
     losses: dict[str, torch.Tensor] = {}
     start = weights(trainer, "start")
     for step in range(5):

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from wavegan_dist import config
+from wavegan_dist.data import ImageBatch
 from wavegan_dist.processes import leave
 from wavegan_dist.train import launch
 from wavegan_dist.train.checkpoint import Checkpointer, load_checkpoint
@@ -27,13 +28,16 @@ torch.channels_last = torch.contiguous_format
 torch.nn.Module.compile = partialmethod(torch.nn.Module.compile, backend="aot_eager")  # type: ignore[assignment]
 
 
-def batches(trainer: Trainer) -> Iterator[torch.Tensor]:
+def batches(trainer: Trainer) -> Iterator[ImageBatch]:
     """Yield this rank's part of global batches that do not depend on the number of processes."""
     accelerator, size = trainer.accelerator, trainer.experiment.train.batch_size
+    classes = trainer.experiment.model.num_classes
     while True:
         draws = torch.Generator().manual_seed(trainer.nimg)
         batch = torch.randint(0, 256, (size, 3, 32, 32), dtype=torch.uint8, generator=draws)
-        yield batch.chunk(accelerator.num_processes)[accelerator.process_index]
+        labels = torch.randint(0, classes, (size,), generator=draws) if classes else None
+        tensors = (None if part is None else part.chunk(accelerator.num_processes) for part in (batch, labels))
+        yield ImageBatch(*(None if part is None else part[accelerator.process_index] for part in tensors))
 
 
 def stale_gradient(trainer: Trainer) -> None:
@@ -81,7 +85,8 @@ def save_samples(trainer: Trainer, path: Path) -> None:
     """Write the EMA's samples of fixed latents, lam, and the EMA's tensors as a snapshot contains them."""
     lam = torch.tensor(trainer.lam())
     with trainer.ema.sampling() as generator:
-        images = generator(torch.randn(4, 8, generator=torch.Generator().manual_seed(0)))
+        labels = torch.arange(4) % generator.num_classes if generator.num_classes else None
+        images = generator(torch.randn(4, 8, generator=torch.Generator().manual_seed(0)), labels)
     ema = {f"average.{name}": value.contiguous() for name, value in trainer.ema.iter_full_tensors()}
     if trainer.accelerator.is_main_process:
         save_file({"lam": lam, "images": images.contiguous(), **ema}, path)

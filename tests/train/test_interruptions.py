@@ -93,7 +93,7 @@ def test_two_processes_agree_on_a_signal_to_one_and_another_number_resumes(tmp_p
         positions.append(json.loads((newest / "state.json").read_text())["nimg"])
     assert positions[0] < positions[1] < positions[2] == 512
     images = [line for file in tmp_path.glob("seen.*") for line in file.read_text().split()]
-    straight = next(training_batches(index, batch_size=512, seed=0, start_nimg=0, rank=0, world_size=1, workers=0))
+    straight = next(training_batches(index, batch_size=512, seed=0, start_nimg=0, rank=0, world_size=1, workers=0)).images
     assert sorted(images) == sorted(hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest() for image in straight)
     assert len(set(images)) == 512 < index.count
     losses = [point["loss/d_image"] for point in points(run)]
@@ -156,6 +156,17 @@ def test_a_run_folder_in_use_is_refused_until_its_run_ends(tmp_path, config, wav
         process.communicate()
     outcome = wavegan("train", "--config", config, "--run-dir", run, "train.total_kimg=0.064")
     assert outcome.returncode == 0, outcome.stderr
+
+
+def test_a_start_that_fails_before_its_first_step_says_so_in_exit_json(tmp_path, config, wavegan):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "tracking").write_text("")  # in place of the folder of the tracker
+    words = ("train", "--config", config, "--run-dir", run, "tracking.enabled=true")
+    refused(wavegan(*words), str(run / "tracking"), exit_code=1)
+    left = json.loads((run / "exit.json").read_text())
+    assert (left["state"], left["nimg"]) == ("failed", 0)
+    assert str(run / "tracking") in left["reason"]
 
 
 @pytest.fixture

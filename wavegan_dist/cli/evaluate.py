@@ -6,6 +6,8 @@ from pathlib import Path
 from wavegan_dist.cli.arguments import EXACT, SEED, positive
 from wavegan_dist.cli.command import Command, argument
 
+DEFAULT_CLASS_IMAGES = 50
+
 METRIC_ARGUMENTS = (
     argument(
         "--metrics",
@@ -38,6 +40,15 @@ METRIC_ARGUMENTS = (
         help="DINOv2 checkpoint of its authors: dinov2_vits14_pretrain.pth, or vitb14 or vitl14",
     ),
     EXACT,
+    argument(
+        "--per-class",
+        type=positive,
+        nargs="?",
+        const=DEFAULT_CLASS_IMAGES,
+        metavar="N",
+        help=f"also compute fwd, spectrum and bands for each class with at least N images in both sets (default: "
+        f"{DEFAULT_CLASS_IMAGES})",
+    ),
 )
 
 
@@ -45,7 +56,7 @@ def metric_arguments(options: argparse.Namespace) -> list[str]:
     """Format the parsed `METRIC_ARGUMENTS` for the command line of another `wavegan evaluate`."""
     values = {
         name: getattr(options, name)
-        for name in ("metrics", "count", "seed", "extractor", "inception_weights", "dinov2_weights")
+        for name in ("metrics", "count", "seed", "extractor", "inception_weights", "dinov2_weights", "per_class")
     }
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in values.items() if value is not None]
     return [*arguments, "--exact"] if options.exact else arguments
@@ -64,6 +75,7 @@ def run(options: argparse.Namespace) -> None:
         seed=options.seed,
         weights=ExtractorWeights(options.extractor, options.inception_weights, options.dinov2_weights),
         exact=options.exact,
+        per_class=options.per_class,
     )
     if result is None:  # only rank 0 has the result
         return
@@ -79,6 +91,12 @@ def run(options: argparse.Namespace) -> None:
         print(out)
 
 
+def _result_file(text: str) -> Path:
+    if text.lower().endswith(".png"):
+        raise argparse.ArgumentTypeError(f"{text} is the name of the spectrum's plot; give a name that ends in .json")
+    return Path(text)
+
+
 EVALUATE = Command(
     name="evaluate",
     help="compute metrics between images of a snapshot and real images",
@@ -90,7 +108,7 @@ EVALUATE = Command(
         argument("--snapshot", type=Path, required=True, metavar="DIR", help="snapshot folder"),
         argument("--data", type=Path, required=True, metavar="INDEX", help="index.json of the real images"),
         *METRIC_ARGUMENTS,
-        argument("--json", type=Path, metavar="FILE", help="result file (default: RUN/evaluations/SNAPSHOT.json)"),
+        argument("--json", type=_result_file, metavar="FILE", help="result file (default: RUN/evaluations/SNAPSHOT.json)"),
     ),
     run=run,
 )

@@ -13,7 +13,8 @@ def run(options: argparse.Namespace) -> None:
     from wavegan_dist.model.snapshot import load_snapshot
 
     device = find_device(options.device)
-    sample(load_snapshot(options.snapshot), options.count, options.seed, options.out, device, exact=options.exact)
+    snapshot = load_snapshot(options.snapshot)
+    sample(snapshot, options.count, options.seed, options.out, device, exact=options.exact, classes=options.classes)
     print(options.out)
 
 
@@ -26,6 +27,13 @@ SAMPLE = Command(
         argument("--snapshot", type=Path, required=True, metavar="DIR", help="snapshot folder"),
         argument("--count", type=positive, default=64, metavar="N", help="number of images (default: 64)"),
         SEED,
+        argument(
+            "--class",
+            dest="classes",
+            metavar="N|NAME|LIST",
+            help="class of the images, or a comma-separated list of classes in equal parts, a row of the grid for each "
+            "(default: drawn with the frequencies of the training data)",
+        ),
         argument(
             "--out",
             type=Path,

@@ -105,7 +105,7 @@ WRITE = Command(
     arguments=(
         argument("source", metavar="SOURCE", help="folder, zip, torchvision:CLASS:FOLDER or `embedded`"),
         argument("out", type=Path, metavar="OUT", help="new folder for the shards"),
-        argument("--size", type=int, required=True, metavar="PX", help="image side, a power of two from 32 to 256"),
+        argument("--size", type=int, required=True, metavar="PX", help="image side, a power of two from 32 to 1024"),
         argument(
             "--patches",
             action="store_true",

@@ -10,8 +10,10 @@ def run(options: argparse.Namespace) -> None:
     from wavegan_dist import config
 
     experiment = config.load(options.config, options.overrides)
+    from wavegan_dist.plan import check_memory
     from wavegan_dist.train.loop import train
 
+    check_memory(experiment)
     train(experiment, run_dir_of(options), options.resume)
 
 

@@ -25,7 +25,7 @@ def compare(sources: Sequence[str], out: Path) -> Path:
         WaveganError: a file of a run is damaged.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        runs = [read_run(source, Path(scratch)) for source in sources]
+        runs = [run for source in sources for run in read_run(source, Path(scratch))]
         groups, columns = group_runs(runs), find_columns(runs)
         samples = draw_samples(groups, out)
     pictures = draw_all(groups, columns, out)

@@ -114,6 +114,7 @@ def _cost(groups: Sequence[RunGroup]) -> str:
         ]
         for group in groups
         for run in group.runs
+        if run.is_first
     ]  # fmt: skip
     return _table(head, rows)
 

@@ -62,6 +62,8 @@ def _curves(groups: Sequence[RunGroup], plots: Sequence[tuple[str, Any, float | 
     for axis, (title, curve, floor) in zip(axes, plots, strict=False):
         for number, group in enumerate(groups):
             kimg, mean, std = _mean_curve([curve(run) for run in group.runs])
+            if not kimg:
+                continue
             axis.plot(kimg, mean, "o-", markersize=3, color=f"C{number}", label=group.label)
             axis.fill_between(kimg, np.subtract(mean, std), np.add(mean, std), color=f"C{number}", alpha=0.2, linewidth=0)
         if floor is not None:
@@ -126,7 +128,8 @@ def _newest(group: RunGroup, column: Column, table: str) -> Iterator[dict[str, A
 
 
 def _history(run: LoadedRun, name: str) -> dict[float, float]:
-    return {point["kimg"]: point[name] for point in run.points if name in point}
+    """A value over training: kimg to value. Only the first EMA of a run has it, or the curve would be drawn twice."""
+    return {point["kimg"]: point[name] for point in run.points if name in point} if run.is_first else {}
 
 
 def _figure(plots: int, height: float) -> "tuple[Figure, list[Axes]]":

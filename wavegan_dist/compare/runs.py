@@ -12,7 +12,7 @@ from wavegan_dist.compare.mlflow_runs import fetch
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.evaluate.result import EvaluationResult
 from wavegan_dist.model.snapshot import Snapshot, load_snapshot
-from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.run_folder import RunFolder, ema_label, ema_of
 
 MLFLOW = "mlflow:"
 
@@ -22,12 +22,13 @@ class LoadedRun:
     """The data of one run that a comparison uses.
 
     Args:
-        name: name of the run folder, or of the run in MLflow.
+        name: name of the run folder, or of the run in MLflow; followed by the half-life if the run has several EMAs.
         settings: the complete configuration, dotted key to value.
         environment: content of environment.json.
         points: lines of metrics.jsonl.
         evaluations: results of `wavegan evaluate`, by ascending image number.
         snapshot: the newest snapshot; None if there is none.
+        is_first: False for the other EMAs of a run with several: they have `points` and costs in common with the first.
     """
 
     name: str
@@ -36,6 +37,7 @@ class LoadedRun:
     points: list[dict[str, float]]
     evaluations: list[EvaluationResult]
     snapshot: Snapshot | None
+    is_first: bool = True
 
     @property
     def hours(self) -> float:
@@ -51,8 +53,10 @@ class LoadedRun:
         return self.points[-1]["kimg"] if self.points else 0.0
 
 
-def read_run(source: str, scratch: Path) -> LoadedRun:
-    """Read a run.
+def read_run(source: str, scratch: Path) -> list[LoadedRun]:
+    """Read a run: one entry for each half-life of `ema.half_life_kimg`, with this half-life alone among its settings.
+
+    So a run with two EMAs is compared like two runs, and each of them is grouped with runs that have only this EMA.
 
     Args:
         source: a run folder, or mlflow:RUN_ID.
@@ -65,15 +69,26 @@ def read_run(source: str, scratch: Path) -> LoadedRun:
     run = RunFolder(fetch(source.removeprefix(MLFLOW), scratch) if source.startswith(MLFLOW) else Path(source))
     if not run.config.is_file():
         raise UsageError(f"{source} is not a run: it has no config.yaml; give a folder such as runs/demo, or mlflow:RUN_ID")
-    snapshots = run.snapshots()
-    return LoadedRun(
-        name=run.path.resolve().name,
-        settings=config.load(run.config).flat(),
-        environment=_environment(run.environment),
-        points=_points(run.metrics),
-        evaluations=sorted(map(EvaluationResult.read, run.evaluations()), key=lambda result: result.protocol.nimg),
-        snapshot=load_snapshot(snapshots[-1]) if snapshots else None,
-    )
+    settings, half_lives = config.load(run.config).flat(), config.load(run.config).ema.half_lives_kimg
+    environment, points = _environment(run.environment), _points(run.metrics)
+    evaluations = {path.stem: EvaluationResult.read(path) for path in run.evaluations()}
+    runs = []
+    for number, half_life_kimg in enumerate(half_lives):
+        ema = ema_label(half_life_kimg) if number else ""
+        results = [result for name, result in evaluations.items() if ema_of(name) == ema]
+        snapshots = [path for path in run.snapshots() if ema_of(path.name) == ema]
+        runs.append(
+            LoadedRun(
+                name=run.path.resolve().name + (f", EMA {half_life_kimg:g} kimg" if len(half_lives) > 1 else ""),
+                settings=settings | {"ema.half_life_kimg": half_life_kimg},
+                environment=environment,
+                points=points,
+                evaluations=sorted(results, key=lambda result: result.protocol.nimg),
+                snapshot=load_snapshot(snapshots[-1]) if snapshots else None,
+                is_first=number == 0,
+            )
+        )
+    return runs
 
 
 def _environment(path: Path) -> dict[str, Any]:

@@ -6,14 +6,14 @@ from pathlib import Path
 import torch
 
 from wavegan_dist.compare.groups import RunGroup
-from wavegan_dist.evaluate.generate import generated_images
-from wavegan_dist.images import save_grid
+from wavegan_dist.evaluate.generate import snapshot_images
+from wavegan_dist.images import images_in_grid, save_grid
 
 COUNT, COLUMNS = 32, 8
 
 
 def draw_samples(groups: Sequence[RunGroup], out: Path) -> dict[str, Path]:
-    """Draw images 0..31 of seed 0 from the newest snapshot of the first run with a snapshot, for each group.
+    """Draw images 0..31 of seed 0 (0..15 at 1024 px) from the newest snapshot of each group's first run with a snapshot.
 
     Args:
         groups: the runs, grouped by configuration.
@@ -27,9 +27,9 @@ def draw_samples(groups: Sequence[RunGroup], out: Path) -> dict[str, Path]:
         snapshot = next((run.snapshot for run in group.runs if run.snapshot is not None), None)
         if snapshot is None:
             continue
-        generator = snapshot.generator
-        images = torch.cat(list(generated_images(generator, range(COUNT), 0, COUNT, generator.z_dim)))
+        count = images_in_grid(COUNT, snapshot.config.model.resolution)
+        images = torch.cat(list(snapshot_images(snapshot, range(count), 0, count)))
         path = out / f"samples-{number}.png"
         save_grid(images, path, COLUMNS)
-        grids[f"{group.label}, {snapshot.nimg / 1000:g} kimg, z of {generator.z_dim}"] = path
+        grids[f"{group.label}, {snapshot.nimg / 1000:g} kimg, z of {snapshot.generator.z_dim}"] = path
     return grids

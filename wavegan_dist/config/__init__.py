@@ -2,9 +2,11 @@
 
 from wavegan_dist.config.explain import FileKind, yaml_text
 from wavegan_dist.config.loading import differences, load, parse
+from wavegan_dist.config.passwords import check_passwords
 from wavegan_dist.config.schema import (
     RESOLUTIONS,
     SMALLEST_BAND,
+    AugmentConfig,
     DataConfig,
     EmaConfig,
     Experiment,
@@ -15,6 +17,7 @@ from wavegan_dist.config.schema import (
     Section,
     TrackingConfig,
     TrainConfig,
+    deepest_level,
     may_change_on_resume,
 )
 from wavegan_dist.config.store import check_store
@@ -22,6 +25,7 @@ from wavegan_dist.config.store import check_store
 __all__ = [
     "RESOLUTIONS",
     "SMALLEST_BAND",
+    "AugmentConfig",
     "DataConfig",
     "EmaConfig",
     "Experiment",
@@ -33,7 +37,9 @@ __all__ = [
     "Section",
     "TrackingConfig",
     "TrainConfig",
+    "check_passwords",
     "check_store",
+    "deepest_level",
     "differences",
     "load",
     "may_change_on_resume",

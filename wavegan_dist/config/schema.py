@@ -1,5 +1,6 @@
 """The settings of an experiment. `python -m wavegan_dist.config.reference` generates docs/configuration.md from this file."""
 
+import math
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,11 @@ PENALTY_NOISE = {"fp32": 0.01, "fp16": 0.01, "bf16": 0.03}
 # Marks a setting that may change when a run is resumed: the setting affects neither the model nor its training images.
 # (train.accumulation is marked although it changes batch statistics, which are those of a micro-batch.)
 MAY_CHANGE: dict[str, Any] = {"may_change_on_resume": True}
+
+
+def deepest_level(resolution: int) -> int:
+    """Return how many levels of the wavelet transform leave a low band of at least SMALLEST_BAND pixels: 2 at 32 px."""
+    return (resolution // SMALLEST_BAND).bit_length() - 1
 
 
 class Section(BaseModel):
@@ -142,9 +148,8 @@ class ModelConfig(Section):
     @field_validator("levels")
     @classmethod
     def _check_levels(cls, value: int, info: ValidationInfo) -> int:
-        resolution = info.data.get("resolution", 0)
-        most = max((resolution // SMALLEST_BAND).bit_length() - 1, 1)
-        if resolution and value > most:
+        resolution = info.data.get("resolution")
+        if resolution and value > (most := deepest_level(resolution)):
             raise ValueError(
                 f"{value} levels leave bands of less than {SMALLEST_BAND} px of {resolution} px; the most are {most}"
             )
@@ -155,7 +160,16 @@ class ModelConfig(Section):
     def _check_resolution(cls, value: int) -> int:
         if value not in RESOLUTIONS:
             nearest = min(RESOLUTIONS, key=lambda side: abs(side - value))
-            raise ValueError(f"{value} is not a power of two from 32 to 1024; the nearest is {nearest}")
+            raise ValueError(
+                f"{value} is not a power of two from {RESOLUTIONS[0]} to {RESOLUTIONS[-1]}; the nearest is {nearest}"
+            )
+        return value
+
+    @field_validator("num_classes")
+    @classmethod
+    def _check_num_classes(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("one class says nothing about an image; set 0 for a model without classes, or 2 or more")
         return value
 
     @field_validator("z_low")
@@ -254,16 +268,81 @@ class LossConfig(Section):
         return value
 
 
+class AugmentConfig(Section):
+    """Augmentation of real and generated images before the discriminators see them; a pair shares its random numbers."""
+
+    probability: float = Field(
+        0.0, ge=0, le=1, description="probability p of each transformation, for each image; 0: no augmentation"
+    )
+    ramp_kimg: NonNegativeFloat = Field(
+        0.0,
+        description="p rises linearly from 0 to augment.probability over so many kimg; 0: p is constant. With augment.target, "
+        "p rises or falls at this speed",
+    )
+    target: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="p rises while the share of overfitting is above this value and falls while it is below, from 0 to at most "
+        "augment.probability (ADA; 0.6 is usual); null: p is not adapted",
+    )
+    mirror: bool = Field(True, description="mirror left to right, half of the images for which the transformation is chosen")
+    translation: float = Field(
+        0.125, ge=0, le=0.5, description="largest translation as a fraction of the image side; whole pixels, reflected borders"
+    )
+    colour: float = Field(
+        1.0, ge=0, le=1, description="strength of random brightness, saturation and contrast; 1: +-0.5, 0 to 2, 0.5 to 1.5"
+    )
+    cutout: float = Field(0.5, ge=0, lt=1, description="side of a square that is cut out, as a fraction of the image side")
+
+    @field_validator("target")
+    @classmethod
+    def _check_target(cls, value: float | None, info: ValidationInfo) -> float | None:
+        limits = {"probability": "the largest p", "ramp_kimg": "the kimg in which p may rise to its largest value"}
+        for key, meaning in limits.items():
+            if value is not None and info.data.get(key) == 0:
+                raise ValueError(f"{value} needs augment.{key} above 0, {meaning}")
+        return value
+
+    @model_validator(mode="after")
+    def _check_any(self) -> Self:
+        if self.probability and not (self.mirror or self.translation or self.colour or self.cutout):
+            raise ValueError("all transformations are off; set at least one of mirror, translation, colour, cutout")
+        return self
+
+
 class OptimConfig(Section):
     """Adam, for generators and discriminators."""
 
     lr_g: PositiveFloat = Field(2e-4, description="learning rate of the generators")
     lr_d: PositiveFloat = Field(2e-4, description="learning rate of the discriminators")
+    lr_warmup_kimg: NonNegativeFloat = Field(
+        0.0, description="both learning rates rise linearly from 0 over so many kimg; 0: no warm-up"
+    )
+    lr_decay: Literal["constant", "cosine"] = Field(
+        "constant", description="cosine: both learning rates fall along half a cosine, over optim.lr_decay_kimg"
+    )
+    lr_decay_kimg: PositiveFloat | None = Field(
+        None,
+        validate_default=True,
+        description="kimg at which the cosine ends; the rates then stay. Not train.total_kimg, which may change on resume",
+    )
+    lr_final: float = Field(0.0, ge=0, le=1, description="factor of both learning rates at the end of the cosine")
     beta1: float = Field(0.0, ge=0, lt=1, description="decay of the first moment")
     beta2: float = Field(0.99, ge=0, lt=1, description="decay of the second moment")
     clip_norm: PositiveFloat | None = Field(
         None, description="largest gradient norm in a phase; larger gradients are clipped; null: no clipping"
     )
+
+    @field_validator("lr_decay_kimg")
+    @classmethod
+    def _check_lr_decay_kimg(cls, value: float | None, info: ValidationInfo) -> float | None:
+        decay = info.data.get("lr_decay")
+        if decay == "cosine" and value is None:
+            raise ValueError("optim.lr_decay = cosine needs its length; set this key, for example to train.total_kimg")
+        if decay == "constant" and value is not None:
+            raise ValueError(f"{value:g} has no effect on constant rates; set optim.lr_decay=cosine or this key to null")
+        return value
 
 
 class TrainConfig(Section):
@@ -351,13 +430,30 @@ class TrainConfig(Section):
 class EmaConfig(Section):
     """Exponential moving average of the generator's weights."""
 
-    half_life_kimg: PositiveFloat = Field(
+    half_life_kimg: PositiveFloat | list[PositiveFloat] = Field(
         10.0,
-        description="number of images, in thousands, after which the contribution of old weights to the average has halved",
+        description="number of images, in thousands, after which the contribution of old weights to the average has halved; a "
+        "list keeps several averages, each with its own snapshots: samples during training are of the first",
     )
     rampup: float = Field(
         0.05, ge=0, description="upper limit of the half-life as a fraction of the images seen so far; 0: no limit"
     )
+
+    @field_validator("half_life_kimg", mode="before")
+    @classmethod
+    def _check_half_lives(cls, value: object) -> object:
+        """Return a number or a list of at least two: a list of one is the same setting as its number when a run is resumed."""
+        half_lives = [_positive(each) for each in (value if isinstance(value, list) else [value])]
+        if not half_lives:
+            raise ValueError("the list is empty; give at least one half-life")
+        if len(set(half_lives)) < len(half_lives):
+            raise ValueError(f"{value} names a half-life twice; give each once")
+        return half_lives if len(half_lives) > 1 else half_lives[0]
+
+    @property
+    def half_lives_kimg(self) -> tuple[float, ...]:
+        """All half-lives, in thousands of images; samples, evaluation and export use the first."""
+        return tuple(self.half_life_kimg) if isinstance(self.half_life_kimg, list) else (self.half_life_kimg,)
 
 
 class TrackingConfig(Section):
@@ -394,10 +490,20 @@ class Experiment(Section):
     data: DataConfig = Field(description="training images")
     model: ModelConfig = Field(default_factory=ModelConfig, description="generators and discriminators")
     loss: LossConfig = Field(default_factory=LossConfig, description="training objective")
+    augment: AugmentConfig = Field(default_factory=AugmentConfig, description="augmentation before the discriminators")
     optim: OptimConfig = Field(default_factory=OptimConfig, description="optimizers")
     train: TrainConfig = Field(default_factory=TrainConfig, description="training loop")
     ema: EmaConfig = Field(default_factory=EmaConfig, description="moving average of the generator's weights")
     tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="MLflow")
+
+    @model_validator(mode="after")
+    def _check_augment_target(self) -> Self:
+        if self.augment.target is not None and not self.loss.weights.image:
+            raise ValueError(
+                "augment.target is measured by the discriminator of images, but loss.weights.image = 0; "
+                "set augment.target=null, or loss.weights.image above 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _check_penalties(self) -> Self:
@@ -448,6 +554,17 @@ def settings(section: type[Section] = Experiment, prefix: str = "") -> Iterator[
 def may_change_on_resume() -> frozenset[str]:
     """Return the dotted keys that may have another value when a run is resumed."""
     return frozenset(key for key, field in settings() if field.json_schema_extra == MAY_CHANGE)
+
+
+def _positive(value: Any) -> float:
+    """Return a value as a number above 0. The error is for a key with alternatives, of which pydantic would explain each."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"{value!r} is not a number above 0")
+    return number
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

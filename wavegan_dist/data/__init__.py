@@ -1,10 +1,12 @@
 """Datasets of WebDataset shards: write, index, verify and stream them."""
 
 from wavegan_dist.data.augment import flip
+from wavegan_dist.data.decode_batch import ImageBatch
 from wavegan_dist.data.error_log import DataError, DataErrorLog
 from wavegan_dist.data.index import Index
 from wavegan_dist.data.indexing import index_shards
 from wavegan_dist.data.keys import batch_keys
+from wavegan_dist.data.labels import classes_for_training, count_classes, warn_of_unused_classes
 from wavegan_dist.data.left_out import left_out_by_reason, summary
 from wavegan_dist.data.loader import epoch_keys, images_at, real_images, training_batches
 from wavegan_dist.data.read import check_present
@@ -14,9 +16,12 @@ from wavegan_dist.data.write import write_shards
 __all__ = [
     "DataError",
     "DataErrorLog",
+    "ImageBatch",
     "Index",
     "batch_keys",
     "check_present",
+    "classes_for_training",
+    "count_classes",
     "epoch_keys",
     "flip",
     "images_at",
@@ -29,5 +34,6 @@ __all__ = [
     "summary",
     "training_batches",
     "verify_shards",
+    "warn_of_unused_classes",
     "write_shards",
 ]

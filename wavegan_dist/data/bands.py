@@ -1,31 +1,42 @@
-"""Standard deviations of the Haar bands of a dataset, accumulated in one pass."""
+"""Standard deviations of the Haar bands of a dataset at every level, accumulated in one pass."""
+
+import math
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from wavegan_dist.config import deepest_level
 from wavegan_dist.data.index import BandStd
-from wavegan_dist.wavelet import dwt
+from wavegan_dist.wavelet import wavedec
 
 CHUNK_PIXELS = 2**19  # pixels transformed at once: page faults of larger buffers would cost more than the transform
 
-BandSums = NDArray[np.float64]  # [4, 3]; rows: low, lh, hl, hh; columns: number of values, sum, sum of squares
+# Python integers, object array [levels, 4, 3]; rows: low, lh, hl, hh; columns: number of values, sum, sum of squares. A band of
+# level n has values that are multiples of 2**-n: the sums are those of the values times 2**n.
+BandSums: TypeAlias = NDArray[np.object_]
 
 
 class BandStdAccumulator:
-    """Accumulates sums over the Haar bands of uint8 images.
+    """Accumulates sums over the Haar bands of uint8 images, at all levels whose bands have at least 8 pixels per side.
 
-    The result does not depend on the order of the images or on the number of threads: band values of pixels 0..255 and their
-    squares are exact in float32, and the sums are exact in float64.
+    The sums are exact, so the result does not depend on the order of the images, on the chunks or on the number of threads:
+    band values of pixels 0..255 at level n have 8 + 2n bits, which float32 holds up to level 8. Their squares, and the sums
+    over a chunk, are exact in float64.
+
+    Args:
+        size: side of the images in pixels.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self.levels = deepest_level(size)
         self._chunk: list[NDArray[np.uint8]] = []
-        self._sums = torch.zeros(4, 3, dtype=torch.float64)  # layout of BandSums
+        self._sums = no_sums(size)
 
     def add(self, image_hwc: NDArray[np.uint8]) -> None:
-        """Add one uint8 image [H, W, 3]; all images must have the same size."""
+        """Add one uint8 image [size, size, 3]."""
         self._chunk.append(image_hwc)
         if len(self._chunk) * image_hwc.shape[0] * image_hwc.shape[1] >= CHUNK_PIXELS:
             self._flush()
@@ -33,25 +44,34 @@ class BandStdAccumulator:
     def sums(self) -> BandSums:
         """Return the sums over all images added so far. Sums of disjoint sets of images can be added."""
         self._flush()
-        return self._sums.numpy()
+        return self._sums
 
     def _flush(self) -> None:
         if self._chunk:
             x_bchw = torch.from_numpy(np.stack(self._chunk)).permute(0, 3, 1, 2).to(torch.float32)
-            low, high = dwt(x_bchw)
-            self._sums += torch.stack([_moments(band) for band in (low, *high.chunk(3, dim=1))])
+            for level, scale in enumerate(2**level for level in range(1, self.levels + 1)):
+                x_bchw, (high,) = wavedec(x_bchw, 1)
+                for row, band in enumerate((x_bchw, *high.chunk(3, dim=1))):
+                    self._sums[level, row] += np.array(_moments(band, scale), dtype=object)
             self._chunk.clear()
 
 
-def band_std(sums: BandSums) -> BandStd:
-    """Population standard deviation of each band, over all images and colors, for pixels scaled to [-1, 1]."""
-    number, total, squares = sums.T
-    std = np.sqrt(np.maximum(squares / number - (total / number) ** 2, 0)) / 127.5
-    low, lh, hl, hh = std.tolist()
-    return BandStd(low=low, lh=lh, hl=hl, hh=hh)
+def no_sums(size: int) -> BandSums:
+    """Return the sums over no image, for images of `size` x `size` pixels."""
+    return np.full((deepest_level(size), 4, 3), 0, dtype=object)
 
 
-def _moments(band: Tensor) -> Tensor:
-    return torch.stack(
-        (torch.tensor(band.numel(), dtype=torch.float64), band.sum(dtype=torch.float64), band.square().sum(dtype=torch.float64))
-    )
+def band_std(sums: BandSums) -> list[BandStd]:
+    """Population standard deviation of each band, over all images and colors, for pixels scaled to [-1, 1]; one per level."""
+    return [BandStd(**_band_std_of_level(bands, 2**level)) for level, bands in enumerate(sums.tolist(), start=1)]
+
+
+def _band_std_of_level(bands: list[list[int]], scale: int) -> dict[str, float]:
+    variances = [(number * squares - total**2) / number**2 for number, total, squares in bands]  # of the values times `scale`
+    return {name: math.sqrt(variance) / scale / 127.5 for name, variance in zip(BandStd.model_fields, variances, strict=True)}
+
+
+def _moments(band: Tensor, scale: int) -> tuple[int, int, int]:
+    """Return the number of values, and the sums of the values and of their squares, both of the values times `scale`."""
+    values = band.double() * scale
+    return band.numel(), int(values.sum().item()), int(values.square().sum().item())

@@ -58,7 +58,7 @@ class Chunk(NamedTuple):
             return EncodedChunk(
                 file["ends"],
                 file["labels"],
-                file["sums"],
+                np.array(json.loads(str(file["sums"])), dtype=object),
                 [LeftOut(*entry) for entry in bad],
                 [LeftOut(*entry) for entry in small],
             )
@@ -125,7 +125,7 @@ def encode_chunk(chunk: Chunk) -> list[LeftOut]:
     Raises:
         OSError: a file cannot be read or written.
     """
-    ends, labels, bands = [0], [], BandStdAccumulator()
+    ends, labels, bands = [0], [], BandStdAccumulator(chunk.size)
     bad, without_image = list[LeftOut](), list[LeftOut]()
     with atomic_file(chunk.path.with_suffix(".bin"), "wb") as file:
         for picture in chunk.pictures:
@@ -143,11 +143,9 @@ def encode_chunk(chunk: Chunk) -> list[LeftOut]:
                 bands.add(image if chunk.encoding in LOSSLESS else decode(content, chunk.size))
             if len(ends) == before:
                 without_image.append(LeftOut(picture.name, f"without a patch: smaller than {chunk.size} px, or flat"))
-    left_out = np.array(json.dumps([bad, without_image]))
+    left_out, sums = (np.array(json.dumps(content)) for content in ([bad, without_image], bands.sums().tolist()))
     with atomic_file(chunk.path.with_suffix(".npz"), "wb") as file:
-        np.savez(
-            file, ends=np.array(ends[1:], np.int64), labels=np.array(labels, np.int64), sums=bands.sums(), left_out=left_out
-        )
+        np.savez(file, ends=np.array(ends[1:], np.int64), labels=np.array(labels, np.int64), sums=sums, left_out=left_out)
     return bad
 
 

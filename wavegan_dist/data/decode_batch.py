@@ -3,6 +3,7 @@
 import itertools
 import math
 from mmap import mmap
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,26 +14,50 @@ from wavegan_dist.data.order import RowIndices
 from wavegan_dist.data.read import Reader, UnreadableError
 
 
-def shared_buffers(count: int, batch_size: int, size: int) -> Tensor:
-    """Allocate `count` batches that processes forked later share: uint8 [count, batch_size, size, size, 3].
+class ImageBatch(NamedTuple):
+    """Images and their labels.
+
+    Attributes:
+        images: uint8 [B, 3, S, S].
+        labels: the class of each image, int64 [B]; None if the labels were not requested.
+    """
+
+    images: Tensor
+    labels: Tensor | None = None
+
+
+class Buffers(NamedTuple):
+    """Preallocated batches: images uint8 [count, batch_size, size, size, 3], labels int64 [count, batch_size]."""
+
+    images: Tensor
+    labels: Tensor
+
+
+def shared_buffers(count: int, batch_size: int, size: int) -> Buffers:
+    """Allocate `count` batches that processes forked later share.
 
     The memory is an anonymous mapping: unlike PyTorch's shared tensors it does not count against /dev/shm, which is small in
     containers. Workers reuse it, because sending freshly allocated batches to the parent would cost a third of a worker's
     time at 64 px, mostly in page faults.
     """
-    shape = (count, batch_size, size, size, 3)
-    return torch.frombuffer(mmap(-1, math.prod(shape)), dtype=torch.uint8).view(shape)
+    return Buffers(_shared(torch.uint8, count, batch_size, size, size, 3), _shared(torch.int64, count, batch_size))
 
 
-def decode_batch(reader: Reader, rows: RowIndices, out_bhwc: Tensor) -> list[DataError]:
+def _shared(dtype: torch.dtype, *shape: int) -> Tensor:
+    return torch.frombuffer(mmap(-1, math.prod(shape) * dtype.itemsize), dtype=dtype).view(shape)
+
+
+def decode_batch(reader: Reader, rows: RowIndices, out_bhwc: Tensor) -> tuple[RowIndices, list[DataError]]:
     """Read the images at `rows` of the index and decode them into `out_bhwc`, uint8 [len(rows), S, S, 3], in that order.
 
     An image that cannot be read is replaced by another image of the batch. If no image can be read, `out_bhwc` is left with
     arbitrary values.
 
     Returns:
-        The errors, one or more for each image that could not be read; empty if all images were read.
+        The row of each image that `out_bhwc` now holds: `rows` with replacements. And the errors, one or more for each image
+        that could not be read; empty if all images were read.
     """
+    decoded_rows = rows.copy()
     decoded, errors = [], []
     for slot, (location, out_hwc) in enumerate(zip(reader.locations(rows), out_bhwc.numpy(), strict=True)):
         try:
@@ -45,5 +70,6 @@ def decode_batch(reader: Reader, rows: RowIndices, out_bhwc: Tensor) -> list[Dat
     if 0 < len(decoded) < len(rows):
         replacement = itertools.cycle(decoded)
         for slot in sorted(set(range(len(rows))) - set(decoded)):
-            out_bhwc[slot] = out_bhwc[next(replacement)]
-    return errors
+            other = next(replacement)
+            out_bhwc[slot], decoded_rows[slot] = out_bhwc[other], rows[other]
+    return decoded_rows, errors

@@ -51,7 +51,10 @@ class Shard(IndexModel):
 
 
 class BandStd(IndexModel):
-    """Standard deviations of the four Haar bands over all images and colors, for pixels scaled to [-1, 1]."""
+    """Standard deviations of the Haar bands of one level over all images and colors, for pixels scaled to [-1, 1].
+
+    Level 1 decomposes the images, level n + 1 the low bands of level n.
+    """
 
     low: float
     lh: float
@@ -69,6 +72,7 @@ class Index(IndexModel):
     encoding: Literal["png", "jpg", "webp", "mixed"]
     classes: list[str] = Field([], description="names of the labels 0, 1, ...; empty if unknown")
     band_std: BandStd
+    deeper_band_std: list[BandStd] = Field([], description="of levels 2, 3, ...; empty in an index of an older version")
     members_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="digest of members.npy")
     shards: list[Shard] = Field(min_length=1)
     _storage: Storage = PrivateAttr(default=Storage(".", None, 0))
@@ -111,7 +115,15 @@ class Index(IndexModel):
     def save(self, folder: Path) -> None:
         """Write `index.json` atomically into the folder of the shards."""
         with atomic_file(folder / INDEX_FILE) as file:
-            file.write(json.dumps(self.model_dump(), indent=1) + "\n")
+            file.write(json.dumps(self.content(), indent=1) + "\n")
+
+    def content(self) -> dict[str, Any]:
+        """Return the content of `index.json`. A field that an index of an older version lacks is left out here, too."""
+        return self.model_dump(exclude=set() if self.deeper_band_std else {"deeper_band_std"})
+
+    def band_std_by_level(self) -> list[BandStd]:
+        """Return the standard deviations of the bands of levels 1, 2, ..., as many as were measured."""
+        return [self.band_std, *self.deeper_band_std]
 
     @property
     def folder(self) -> Path:
@@ -126,7 +138,7 @@ class Index(IndexModel):
     @property
     def digest(self) -> str:
         """SHA-256 of the index's content. Datasets with equal digests hold the same images in the same order."""
-        canonical = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(self.content(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @cached_property

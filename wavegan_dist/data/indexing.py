@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from wavegan_dist.config import RESOLUTIONS
 from wavegan_dist.counted import rng_at
-from wavegan_dist.data.bands import BandStdAccumulator, BandSums, band_std
+from wavegan_dist.data.bands import BandStdAccumulator, BandSums, band_std, no_sums
 from wavegan_dist.data.codec import DecodeError, decode
 from wavegan_dist.data.folders import COMPRESSED, reason_without_picture, tars_in
 from wavegan_dist.data.index import Index, Members, Shard, save_members
@@ -30,6 +30,7 @@ BAND_STD_IMAGES = 10_000  # number of randomly drawn images from which the stand
 def index_shards(folder: Path, *, workers: int = 1) -> Index:
     """Write index.json and members.npy for the tars of a folder, replacing existing ones.
 
+    Tars hold the numbers of the classes, not their names: the names of an existing index of the same tars are kept.
     `left_out.jsonl` lists all members other than images and their labels (KEY.cls), and all other files in the folder.
 
     Args:
@@ -38,7 +39,7 @@ def index_shards(folder: Path, *, workers: int = 1) -> Index:
 
     Raises:
         UsageError: the folder has no tars; or an image is not square, differs in size from the others, or has a side that is
-            not a power of two from 32 to 256 pixels.
+            not a power of two from 32 to 1024 pixels.
         WaveganError: a tar is damaged, holds no image or is unsafe (see `walk`); a key occurs twice in a tar; a label is not a
             number; or an image has no readable header or, if drawn for the statistics of the wavelet bands, cannot be decoded.
             The message names the tar or the image.
@@ -51,14 +52,18 @@ def index_shards(folder: Path, *, workers: int = 1) -> Index:
         if scan.size != size:
             raise UsageError(f"images are {size} px in {paths[0].name} but {scan.size} px in {path.name}; {_advice(path)}")
     members = np.concatenate([scan.members for scan in scans])
+    shards = [scan.shard for scan in scans]
+    first_level, *deeper = band_std(_band_sums(paths, scans, workers))
     encodings = set().union(*(scan.encodings for scan in scans))
     index = Index(
         size=size,
         count=len(members),
         encoding=encodings.pop() if len(encodings) == 1 else "mixed",
-        band_std=band_std(_band_sums(paths, scans, workers)),
+        classes=_known_classes(folder, shards),
+        band_std=first_level,
+        deeper_band_std=deeper,
         members_sha256=save_members(members, folder),
-        shards=[scan.shard for scan in scans],
+        shards=shards,
     )
     save_left_out(folder, [*left_out, *(entry for scan in scans for entry in scan.left_out)])
     index.save(folder)
@@ -75,6 +80,15 @@ def _tars(folder: Path, left_out: list[LeftOut]) -> list[Path]:
     if not paths:
         raise UsageError(f"{folder} holds no .tar; {_advice_without_tars(folder)}")
     return paths
+
+
+def _known_classes(folder: Path, shards: Sequence[Shard]) -> list[str]:
+    """Return the class names of an existing index if it describes the same shards, else an empty list."""
+    try:
+        existing = Index.load(folder)
+    except WaveganError:
+        return []
+    return existing.classes if existing.shards == list(shards) else []
 
 
 def _advice_without_tars(folder: Path) -> str:
@@ -153,12 +167,12 @@ def _band_sums(paths: Sequence[Path], scans: Sequence[_ShardScan], workers: int)
     masks: list[NDArray[np.bool_]] = np.split(mask, np.cumsum(images)[:-1])
     jobs = [_DrawnImages(path, scan.size, scan.members[drawn]) for path, scan, drawn in zip(paths, scans, masks, strict=True)]
     sums = tqdm(parallel_map(_shard_band_sums, jobs, workers), "measure", len(jobs), unit="shard", disable=None)
-    total: BandSums = sum(sums, np.zeros((4, 3)))
+    total: BandSums = sum(sums, no_sums(scans[0].size))
     return total
 
 
 def _shard_band_sums(images: _DrawnImages) -> BandSums:
-    bands = BandStdAccumulator()
+    bands = BandStdAccumulator(images.size)
     for offset, size, _ in images.members.tolist():
         try:
             bands.add(decode(read_at(images.path, offset, size), images.size))

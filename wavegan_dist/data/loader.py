@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from wavegan_dist.counted import rng_at
-from wavegan_dist.data.decode_batch import decode_batch, shared_buffers
+from wavegan_dist.data.decode_batch import Buffers, ImageBatch, decode_batch, shared_buffers
 from wavegan_dist.data.error_log import DataError
 from wavegan_dist.data.index import Index
 from wavegan_dist.data.order import Order, RowIndices
@@ -38,10 +38,11 @@ def training_batches(
     rank: int,
     world_size: int,
     workers: int,
+    labels: bool = False,
     max_bad_fraction: float = 0.0,
     on_errors: ErrorCallback | None = None,
-) -> Generator[Tensor, None, None]:
-    """Stream this rank's training batches without end: uint8 [batch_size, 3, size, size], channels-last, on the CPU.
+) -> Generator[ImageBatch, None, None]:
+    """Stream this rank's training batches without end, on the CPU: images uint8 [batch_size, 3, size, size], channels-last.
 
     The batches number n of all ranks together hold the images `Order.batch(start_nimg + n * global_batch, global_batch)` with
     global_batch = world_size * batch_size, whatever the number of workers. Training therefore resumes at any image, and each
@@ -57,6 +58,8 @@ def training_batches(
         rank: this rank.
         world_size: number of ranks.
         workers: decoding processes, started immediately and stopped by closing the generator; 0 decodes in this process.
+        labels: also yield the label of each image, -1 for an image without one. An image that replaces an unreadable one
+            comes with its own label.
         max_bad_fraction: largest fraction of the images that may be in missing shards.
         on_errors: called in this process with the errors of a batch, whose unreadable images are replaced by others of the
             batch. None raises the error instead.
@@ -71,7 +74,7 @@ def training_batches(
     # DataLoader requests a worker's next batch while the current batch is in use, so one extra buffer is needed.
     buffers = shared_buffers(workers * PREFETCH + 1, batch_size, index.size)
     decoded = _iterate(_DecodedBatches(batch_rows, Reader(index), buffers), workers)
-    return _without_errors(((_pinned(buffers[slot]), errors) for slot, errors in decoded), on_errors)
+    return _batches(decoded, buffers, labels, on_errors)
 
 
 def real_images(index: Index, count: int, seed: int, batch_size: int) -> Iterator[Tensor]:
@@ -95,7 +98,7 @@ def images_at(index: Index, rows: RowIndices, batch_size: int) -> Iterator[Tenso
     """Read the images at `rows` of the index, in the order of `rows`. Yields and raises the same as `real_images`."""
     check_present(index, 0.0)
     parts = (rows[first : first + batch_size] for first in range(0, len(rows), batch_size))
-    return _without_errors(_decode(parts, index), None)
+    return _decode(parts, index)
 
 
 def epoch_keys(
@@ -158,11 +161,13 @@ class _DecodedBatches(Dataset[tuple[int, list[DataError]]]):
 
     batch_rows: _BatchRows
     reader: Reader
-    buffers: Tensor
+    buffers: Buffers
 
     def __getitem__(self, number: int) -> tuple[int, list[DataError]]:
-        slot = number % len(self.buffers)
-        return slot, decode_batch(self.reader, self.batch_rows[number], self.buffers[slot])
+        slot = number % len(self.buffers.images)
+        rows, errors = decode_batch(self.reader, self.batch_rows[number], self.buffers.images[slot])
+        self.buffers.labels[slot] = torch.from_numpy(self.reader.index.members[rows, 2])
+        return slot, errors
 
 
 def _iterate(dataset: Dataset[Item], workers: int) -> Iterator[Item]:
@@ -185,11 +190,24 @@ def _iterate(dataset: Dataset[Item], workers: int) -> Iterator[Item]:
         return iter(loader)
 
 
-def _decode(parts: Iterator[RowIndices], index: Index) -> Iterator[tuple[Tensor, list[DataError]]]:
+def _batches(
+    decoded: Iterator[tuple[int, list[DataError]]], buffers: Buffers, labels: bool, on_errors: ErrorCallback | None
+) -> Generator[ImageBatch, None, None]:
+    """Yield the decoded batches, after the errors of each have been handled."""
+    for slot, errors in decoded:
+        batch_bhwc = buffers.images[slot]
+        _handle(errors, len(batch_bhwc), on_errors)
+        images = _pinned(batch_bhwc).permute(0, 3, 1, 2)
+        yield ImageBatch(images, _pinned(buffers.labels[slot]) if labels else None)
+
+
+def _decode(parts: Iterator[RowIndices], index: Index) -> Iterator[Tensor]:
     reader = Reader(index)
     for rows in parts:
         batch_bhwc = torch.empty(len(rows), index.size, index.size, 3, dtype=torch.uint8)
-        yield batch_bhwc, decode_batch(reader, rows, batch_bhwc)
+        _, errors = decode_batch(reader, rows, batch_bhwc)
+        _handle(errors, len(rows), None)
+        yield batch_bhwc.permute(0, 3, 1, 2)
 
 
 def _pinned(batch: Tensor) -> Tensor:
@@ -197,20 +215,15 @@ def _pinned(batch: Tensor) -> Tensor:
     return torch.empty_like(batch, pin_memory=True).copy_(batch) if torch.cuda.is_available() else batch
 
 
-def _without_errors(
-    batches_bhwc: Iterator[tuple[Tensor, list[DataError]]], on_errors: ErrorCallback | None
-) -> Generator[Tensor, None, None]:
-    """Pass the errors of each batch to `on_errors`, or raise the last one, and view each batch as [B, 3, H, W]."""
-    for batch_bhwc, errors in batches_bhwc:
-        if errors and on_errors is None:
-            raise WaveganError(f"{errors[-1]}; find all damage with `wavegan shards verify`")
-        if errors and on_errors is not None:
-            on_errors(errors)
-        if sum(error.row is not None for error in errors) == len(batch_bhwc):
-            raise WaveganError(
-                f"no image of a batch can be read, first {errors[0]}; find all damage with `wavegan shards verify`"
-            )
-        yield batch_bhwc.permute(0, 3, 1, 2)
+def _handle(errors: list[DataError], batch_size: int, on_errors: ErrorCallback | None) -> None:
+    """Pass the errors of a batch to `on_errors`; raise the last one without it, or the first if no image can be read."""
+    if not errors:
+        return
+    if on_errors is None:
+        raise WaveganError(f"{errors[-1]}; find all damage with `wavegan shards verify`")
+    on_errors(errors)
+    if sum(error.row is not None for error in errors) == batch_size:
+        raise WaveganError(f"no image of a batch can be read, first {errors[0]}; find all damage with `wavegan shards verify`")
 
 
 def _all_keys(index: Index) -> list[str]:

@@ -6,18 +6,21 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from wavegan_dist.classes import Classes
 from wavegan_dist.data.folders import is_hidden
-from wavegan_dist.data.index import MEMBERS_FILE, Index, Members, Shard
+from wavegan_dist.data.index import MEMBERS_FILE, BandStd, Index, Members, Shard
 from wavegan_dist.data.indexing import TRAINING_EXTENSIONS
+from wavegan_dist.data.labels import count_classes
 from wavegan_dist.data.left_out import left_out_by_reason, summary
 from wavegan_dist.data.loader import real_images
 from wavegan_dist.data.tars import Member, key_at, pair_labels, walk
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import sha256
-from wavegan_dist.images import save_grid
+from wavegan_dist.images import images_in_grid, save_grid
 from wavegan_dist.processes import parallel_map
 
 SHEET_IMAGES = 64
+CLASSES_SHOWN = 20
 _UNKNOWN_ADVICE = "move it elsewhere, or index the folder again with `wavegan shards index`"
 
 
@@ -62,10 +65,12 @@ def unknown_tars(index: Index) -> list[str]:
 
 def info(index: Index) -> dict[str, Any]:
     """Return what `wavegan shards info --json` prints: the content of index.json, the total size in bytes, the digest, the
-    number of files of the source that are not in the dataset by reason, and the tars that the index does not know."""
-    return index.model_dump() | {
+    number of images of each class, the number of files of the source that are not in the dataset by reason, and the tars that
+    the index does not know."""
+    return index.content() | {
         "bytes": sum(shard.bytes for shard in index.shards),
         "digest": index.digest,
+        "class_counts": count_classes(index),
         "left_out": left_out_by_reason(index.folder),
         "unknown_tars": unknown_tars(index),
     }
@@ -75,11 +80,14 @@ def info_table(index: Index) -> str:
     """Format the index as `wavegan shards info` prints it."""
     total = sum(shard.bytes for shard in index.shards)
     shape = f"{index.count:,} RGB images of {index.size}x{index.size} px ({index.encoding})"
-    bands = ", ".join(f"{band} {value:.4f}" for band, value in index.band_std)
     head = (
         f"{shape} in {len(index.shards)} shards, {total:,} bytes",
         f"labels: {_labels(index)}",
-        f"standard deviation of the Haar bands: {bands}",
+        *_class_lines(index),
+        *(
+            f"standard deviation of the Haar bands of level {level}: {_bands(std)}"
+            for level, std in enumerate(index.band_std_by_level(), start=1)
+        ),
         f"digest {index.digest}",
         f"{'shard':<20} {'images':>8} {'bytes':>14}  sha256",
     )
@@ -90,8 +98,8 @@ def info_table(index: Index) -> str:
 
 
 def save_sheet(index: Index, path: Path) -> None:
-    """Write a PNG grid of SHEET_IMAGES images, always the same ones. Raises the errors of `real_images`."""
-    count = min(SHEET_IMAGES, index.count)
+    """Write a PNG grid of SHEET_IMAGES images, fewer above 512 px, always the same ones. Raises the errors of `real_images`."""
+    count = min(images_in_grid(SHEET_IMAGES, index.size), index.count)
     save_grid(next(real_images(index, count, 0, count)), path)
 
 
@@ -104,11 +112,29 @@ class _ShardCheck(NamedTuple):
 
 
 def _labels(index: Index) -> str:
-    labels = index.members[:, 2]
-    labeled = labels[labels >= 0]
+    counts = count_classes(index)
+    labeled, used = sum(counts), len(counts) - counts.count(0)
     names = ", ".join(index.classes[:5]) + (", ..." if len(index.classes) > 5 else "")
-    partial = "" if len(labeled) == len(labels) else f", on {len(labeled):,} images"
-    return f"{len(np.unique(labeled))} classes{partial}{f' ({names})' if names else ''}" if len(labeled) else "none"
+    partial = "" if labeled == index.count else f", on {labeled:,} images"
+    return f"{used} classes{partial}{f' ({names})' if names else ''}" if labeled else "none"
+
+
+def _class_lines(index: Index) -> list[str]:
+    """Format the number of images of each class, the most frequent CLASSES_SHOWN of them."""
+    counts = count_classes(index)
+    frequent = sorted(range(len(counts)), key=lambda label: (-counts[label], label))
+    classes, labeled = Classes(counts, index.classes), sum(counts)
+    lines = [
+        f"  class {label}{f' ({classes.name(label)})' if index.classes else ''}: {counts[label]:,} images, "
+        f"{counts[label] / labeled:.1%}"
+        for label in frequent[:CLASSES_SHOWN]
+        if labeled
+    ]
+    return lines + ([f"  and {len(counts) - CLASSES_SHOWN} more classes"] if len(counts) > CLASSES_SHOWN else [])
+
+
+def _bands(std: BandStd) -> str:
+    return ", ".join(f"{band} {value:.4f}" for band, value in std)
 
 
 def _problems(job: _ShardCheck) -> list[str]:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from wavegan_dist.config import RESOLUTIONS
 from wavegan_dist.counted import rng_at
-from wavegan_dist.data.bands import BandSums, band_std
+from wavegan_dist.data.bands import BandSums, band_std, no_sums
 from wavegan_dist.data.chunks import Chunk, encode_chunk, split_into_chunks, work_folder
 from wavegan_dist.data.codec import ENCODINGS
 from wavegan_dist.data.index import Index, Members, Shard, save_members
@@ -55,7 +55,7 @@ def write_shards(
     Args:
         source: a folder, a zip, tars, a torchvision dataset or "embedded"; see `list_pictures`.
         out: a folder that does not exist or is empty.
-        size: image side in pixels, a power of two from 32 to 256.
+        size: image side in pixels, one of `config.RESOLUTIONS`.
         patches: cut patches out of the pictures instead of cropping and resizing them.
         encoding: "png" or "webp" (both lossless) or "jpg" (quality 95).
         labels: store the class of each image; see `list_pictures`.
@@ -87,7 +87,9 @@ def write_shards(
 def _check(out: Path, size: int, encoding: str, shard_images: int | None, max_bad_fraction: float) -> None:
     if size not in RESOLUTIONS:
         nearest = min(RESOLUTIONS, key=lambda side: abs(side - size))
-        raise UsageError(f"image size {size} is not a power of two from 32 to 256; the nearest is {nearest}")
+        raise UsageError(
+            f"image size {size} is not a power of two from {RESOLUTIONS[0]} to {RESOLUTIONS[-1]}; the nearest is {nearest}"
+        )
     if encoding not in ENCODINGS:
         raise UsageError(f"encoding '{encoding}' is unknown; choose from {', '.join(ENCODINGS)}")
     if shard_images is not None and shard_images < 1:
@@ -133,13 +135,13 @@ def _encoded_images(chunks: Sequence[Chunk], source: str | Path) -> tuple[Encode
     Returns:
         Also the pictures that gave no image.
     """
-    parts, total, left_out = [], np.zeros((4, 3)), list[LeftOut]()
+    parts, total, left_out = [], no_sums(chunks[0].size), list[LeftOut]()
     for number, chunk in enumerate(chunks):
         ends, labels, sums, bad, without_image = chunk.read()
         left_out += bad + without_image
         starts = np.concatenate(([0], ends[:-1])) if len(ends) else ends
         parts.append(np.stack((np.full_like(ends, number), starts, ends - starts, labels), axis=1))
-        total += sums
+        total = total + sums
     images = np.concatenate(parts)
     if not len(images):
         raise UsageError(
@@ -191,12 +193,14 @@ def _write_dataset(jobs: Sequence[_ShardJob], classes: list[str], sums: BandSums
     bar = tqdm(results, "write", len(jobs), unit="shard", disable=None if progress else True)
     shards, members = zip(*bar, strict=True)
     folder = jobs[0].path.parent
+    first_level, *deeper = band_std(sums)
     Index(
         size=jobs[0].size,
         count=sum(shard.images for shard in shards),
         encoding=jobs[0].encoding,
         classes=classes,
-        band_std=band_std(sums),
+        band_std=first_level,
+        deeper_band_std=deeper,
         members_sha256=save_members(np.concatenate(members), folder),
         shards=list(shards),
     ).save(folder)

@@ -2,7 +2,8 @@
 
 A set of images is cut into at most 64 segments of consecutive images, each processed in batches of 64. Rank r of n processes
 takes the segments r, r + n, ..., and rank 0 merges the segments in order. Every convolution therefore sees the same batch and
-every sum is taken in the same order, whatever the number of processes.
+every sum is taken in the same order, whatever the number of processes. Above 256 px, features are computed in smaller parts
+of a batch with as many pixels.
 """
 
 import functools
@@ -19,13 +20,24 @@ from wavegan_dist.evaluate.statistics import Statistics
 from wavegan_dist.processes import Group, gather_to_main, on_all_ranks
 
 BATCH = 64
+BATCH_SIDE = 256  # largest side of images of which a whole batch is processed at once
 SEGMENTS = 64  # few enough to send to rank 0, enough to share out evenly
 
 ImageSource = Callable[[range], Iterator[Tensor]]  # image numbers -> uint8 [<= BATCH, 3, S, S], in order
 
 
+def batch_size(side: int) -> int:
+    """Number of images of `side` x `side` pixels that are processed at once: 64 up to 256 px, 16 at 512 px, 4 at 1024 px."""
+    return min(BATCH, max(BATCH * BATCH_SIDE**2 // side**2, 1))
+
+
 def compute_statistics(
-    source: ImageSource, count: int, features: Sequence[Feature[Any]], group: Group, label: str
+    source: ImageSource,
+    count: int,
+    features: Sequence[Feature[Any]],
+    group: Group,
+    label: str,
+    classes: Tensor | None = None,
 ) -> dict[str, Any]:
     """Compute every feature of the images 0..count-1 in one pass. Collective.
 
@@ -35,6 +47,7 @@ def compute_statistics(
         features: the features to compute.
         group: the processes that share the work.
         label: text before the progress bar.
+        classes: the class of each image, int64 [count]; only used by features of one class.
 
     Returns:
         On rank 0, the statistics of each feature by the feature's name; on other ranks, empty statistics.
@@ -49,7 +62,9 @@ def compute_statistics(
         for start in range(0, count, round_size):
             first = start + group.process_index * segment
             numbers = range(min(first, count), min(first + segment, count))
-            local = on_all_ranks(group, functools.partial(_segment_statistics, source, numbers, features, group.device))
+            local = on_all_ranks(
+                group, functools.partial(_segment_statistics, source, numbers, features, group.device, classes)
+            )
             for of_rank in gather_to_main(group, local):
                 for name, statistics in of_rank.items():
                     totals[name].merge(statistics)
@@ -59,13 +74,29 @@ def compute_statistics(
 
 @torch.inference_mode()
 def _segment_statistics(
-    source: ImageSource, numbers: range, features: Sequence[Feature[Any]], device: torch.device
+    source: ImageSource,
+    numbers: range,
+    features: Sequence[Feature[Any]],
+    device: torch.device,
+    classes: Tensor | None,
 ) -> dict[str, Statistics]:
-    statistics = _empty(features)
-    for images in source(numbers):
-        for feature in features:
-            statistics[feature.name].update(feature.extract(images.to(device)))
+    statistics, first = _empty(features), numbers.start
+    for batch in source(numbers):
+        for images in batch.split(batch_size(batch.shape[-1])):
+            labels = None if classes is None else classes[first : first + len(images)]
+            for feature in features:
+                _update(statistics[feature.name], feature, images.to(device), labels)
+            first += len(images)
     return statistics
+
+
+def _update(statistics: Statistics, feature: Feature[Any], images: Tensor, labels: Tensor | None) -> None:
+    """Add the features of a part of a batch, or of its images of one class."""
+    if feature.label is not None:
+        assert labels is not None
+        images = images[(labels == feature.label).to(images.device)]
+    if len(images):
+        statistics.update(feature.extract(images))
 
 
 def _empty(features: Sequence[Feature[Any]]) -> dict[str, Statistics]:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import wavegan_dist
 
-# Evaluation imports the packages wavelet, model and data (tests/test_rooms.py). Of the top-level modules, only two affect the
-# numbers: counted.py draws latents and subsets, images.py rounds pixels. The others read, write and report.
+# Evaluation imports the packages wavelet, model and data (tests/test_rooms.py). Of the top-level modules, only three affect the
+# numbers: counted.py draws latents and subsets, classes.py draws classes, images.py rounds pixels. The others read, write and
+# report.
 SOURCES = (
+    "classes.py",
     "counted.py",
     "images.py",
     "evaluate/*.py",

@@ -10,11 +10,12 @@ from torch import Tensor
 from wavegan_dist import __version__
 from wavegan_dist.data import Index
 from wavegan_dist.errors import UsageError
-from wavegan_dist.evaluate.accumulate import BATCH, ImageSource, compute_statistics
+from wavegan_dist.evaluate.accumulate import BATCH, ImageSource, batch_size, compute_statistics
 from wavegan_dist.evaluate.code_digest import code_digest
-from wavegan_dist.evaluate.generate import batch_that_fills_a_gpu, generated_images, uses_exact_mode
+from wavegan_dist.evaluate.generate import batch_that_fills_a_gpu, labels_of_images, snapshot_images, uses_exact_mode
 from wavegan_dist.evaluate.metric import Metric, MetricResult
-from wavegan_dist.evaluate.real_images import compute_floors, real_statistics
+from wavegan_dist.evaluate.per_class import ClassMetrics, class_metrics
+from wavegan_dist.evaluate.real_images import compute_floors, draw_subsets, real_labels, real_statistics
 from wavegan_dist.evaluate.registry import (
     DEFAULT_METRICS,
     PACKAGED_WEIGHTS,
@@ -24,7 +25,7 @@ from wavegan_dist.evaluate.registry import (
     check_names,
     metrics_for_count,
 )
-from wavegan_dist.evaluate.result import EvaluationProtocol, EvaluationResult
+from wavegan_dist.evaluate.result import ClassResult, EvaluationProtocol, EvaluationResult
 from wavegan_dist.model.snapshot import Snapshot, load_snapshot
 from wavegan_dist.processes import Group, join, on_all_ranks, report_lost_ranks
 from wavegan_dist.provenance import git_commit
@@ -41,10 +42,12 @@ def evaluate_snapshot(
     weights: ExtractorWeights = PACKAGED_WEIGHTS,
     *,
     exact: bool = False,
+    per_class: int | None = None,
 ) -> EvaluationResult | None:
     """Compare images of a snapshot's EMA generator with real images. Collective: every process of the launch must call it.
 
-    Runs on GPUs if there are any. The result does not depend on the number of processes.
+    Classes of generated images are drawn with the frequencies of the training data. Runs on GPUs if there are any. The result
+    does not depend on the number of processes.
 
     Args:
         snapshot_dir: the snapshot folder.
@@ -54,12 +57,15 @@ def evaluate_snapshot(
         seed: seed of the latents, of the choice of real images, of KID's subsets and of the bootstrap.
         weights: the extractor of fd, kid and prc, and weight files.
         exact: generate images in exact mode (`evaluate.generate`), which CPUs always use.
+        per_class: also compute the metrics without a trained network for each class that has at least this number of images
+            in both sets; None: no.
 
     Returns:
         The result on rank 0, None on other ranks.
 
     Raises:
-        UsageError: before any work: an unknown metric, image sizes that differ, too few images, missing weights.
+        UsageError: before any work: an unknown metric, image sizes that differ, too few images, missing weights, metrics of
+            classes for a snapshot or data without classes.
         WaveganError: the snapshot or a shard is damaged.
     """
     names = None if metrics is None else check_names(metrics)
@@ -67,38 +73,64 @@ def evaluate_snapshot(
     snapshot, index = on_all_ranks(group, lambda: (load_snapshot(snapshot_dir), Index.load(data_index_path)))
     count = _check_images(snapshot, index, data_index_path, count)
     selected = on_all_ranks(group, lambda: _select_metrics(names, index, count, seed, weights, group))
-    features = list({metric.feature.name: metric.feature for metric in selected}.values())
+    labels = labels_of_images(snapshot, seed)
+    classes = None if labels is None else labels(range(count))
+    by_class = on_all_ranks(group, lambda: _class_metrics(snapshot, index, count, seed, selected, classes, per_class))
+    features = list({metric.feature.name: metric.feature for metric in selected.values()}.values())
+    class_features = [feature for metrics_of_class in by_class for feature in metrics_of_class.features]
     exact = uses_exact_mode(group.device, exact)
     with report_lost_ranks(group):
-        subsets = real_statistics(index, count, seed, features, group)
+        subsets = real_statistics(index, count, seed, features, group, class_features)
         source = _generated_source(snapshot, seed, group.device, exact)
-        generated = compute_statistics(source, count, features, group, "generated images")
+        generated = compute_statistics(source, count, [*features, *class_features], group, "generated images", classes)
     if not group.is_main_process:
         return None
-    results = [metric.compare(subsets[0][metric.feature.name], generated[metric.feature.name]) for metric in selected]
-    protocols = {name: metric.protocol for metric, result in zip(selected, results, strict=True) for name in result.metrics}
-    floors = compute_floors(selected, subsets, index, count, seed, group)
-    return _combine(results, floors, _protocol(snapshot, index, count, seed, group, exact, protocols))
+    compared = list(selected.values())
+    results = [metric.compare(subsets[0][metric.feature.name], generated[metric.feature.name]) for metric in compared]
+    protocols = {name: metric.protocol for metric, result in zip(compared, results, strict=True) for name in result.metrics}
+    floors = compute_floors(compared, subsets, index, count, seed, group)
+    class_results = [metrics_of_class.result(subsets[0], generated) for metrics_of_class in by_class]
+    return _combine(results, floors, class_results, _protocol(snapshot, index, count, seed, group, exact, protocols))
+
+
+def _class_metrics(
+    snapshot: Snapshot,
+    index: Index,
+    count: int,
+    seed: int,
+    metrics: dict[str, Metric[Any]],
+    generated: Tensor | None,
+    minimum: int | None,
+) -> list[ClassMetrics]:
+    """Select what is measured of each class; `generated` are the classes of the generated images."""
+    if minimum is None:
+        return []
+    if snapshot.classes is None or generated is None:
+        raise UsageError(f"--per-class: {snapshot.path} was trained without classes (model.num_classes = 0); leave it out")
+    return class_metrics(metrics, snapshot.classes, real_labels(index, draw_subsets(index, count, seed)[0]), generated, minimum)
 
 
 def _select_metrics(
     names: Sequence[str] | None, index: Index, count: int, seed: int, weights: ExtractorWeights, group: Group
-) -> list[Metric[Any]]:
+) -> dict[str, Metric[Any]]:
     """Build the named metrics, or those of DEFAULT_METRICS for which `count` is enough."""
     metrics = build_metrics(names or DEFAULT_METRICS, index.size, count, seed, weights, group.device)
     if names is None:
         metrics = metrics_for_count(metrics, count, warn=group.is_main_process)
     check_counts(metrics, count, index.count)
-    return list(metrics.values())
+    return metrics
 
 
-def _combine(results: Sequence[MetricResult], floors: dict[str, float], protocol: EvaluationProtocol) -> EvaluationResult:
+def _combine(
+    results: Sequence[MetricResult], floors: dict[str, float], classes: list[ClassResult], protocol: EvaluationProtocol
+) -> EvaluationResult:
     return EvaluationResult(
         metrics={name: value for result in results for name, value in result.metrics.items()},
         floors=floors,
         intervals={name: interval for result in results for name, interval in result.intervals.items()},
         tables={name: table for result in results for name, table in result.tables.items()},
         protocol=protocol,
+        classes=classes,
     )
 
 
@@ -114,6 +146,7 @@ def _protocol(
         image_size=index.size,
         seed=seed,
         ema=True,
+        ema_half_life_kimg=snapshot.half_life_kimg,
         index_digest=index.digest,
         wavegan_dist=__version__,
         git_commit=git_commit(),
@@ -122,6 +155,7 @@ def _protocol(
         device=group.device.type,
         exact=exact,
         metrics=metrics,
+        class_counts=[] if snapshot.classes is None else list(snapshot.classes.counts),
     )
 
 
@@ -140,12 +174,13 @@ def _check_images(snapshot: Snapshot, index: Index, index_path: Path, count: int
 
 
 def _generated_source(snapshot: Snapshot, seed: int, device: torch.device, exact: bool) -> ImageSource:
-    generator, model = snapshot.generator.to(device), snapshot.config.model
-    size = BATCH if exact else max(batch_that_fills_a_gpu(model.resolution, model.width), BATCH)
+    model = snapshot.config.model
+    smallest = batch_size(model.resolution)
+    size = smallest if exact else max(batch_that_fills_a_gpu(model.resolution, model.width), smallest)
 
     def source(numbers: range) -> Iterator[Tensor]:
         # Outside exact mode one forward computes up to a whole segment, whatever the number of processes.
-        for images in generated_images(generator, numbers, seed, size, generator.z_dim, device, exact=exact):
+        for images in snapshot_images(snapshot, numbers, seed, size, device, exact=exact):
             yield from images.split(BATCH)
 
     return source

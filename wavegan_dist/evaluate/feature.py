@@ -18,9 +18,11 @@ class Feature(Generic[StatisticsT]):
         extract: uint8 [B, 3, S, S] to the features that `statistics.update` takes.
         protocol: everything that the features depend on, except the images.
         statistics: `FeatureRows` or `Moments`.
+        label: the class whose images are used; None: all images.
     """
 
     name: str
     extract: Callable[[Tensor], Tensor]
     protocol: dict[str, Any]
     statistics: type[StatisticsT]
+    label: int | None = None

@@ -31,10 +31,22 @@ def draw_subsets(index: Index, count: int, seed: int) -> list[RowIndices]:
     return [first, np.sort(rng_at(seed, "real/floor", 0).choice(others, count, replace=False))]
 
 
+def real_labels(index: Index, rows: RowIndices) -> Tensor:
+    """Return the class of the images at `rows` of the index, int64 [len(rows)]; -1 for an image without a label."""
+    return torch.from_numpy(np.array(index.members[rows, 2]))
+
+
 def real_statistics(
-    index: Index, count: int, seed: int, features: Sequence[Feature[Any]], group: Group
+    index: Index,
+    count: int,
+    seed: int,
+    features: Sequence[Feature[Any]],
+    group: Group,
+    class_features: Sequence[Feature[Any]] = (),
 ) -> list[dict[str, Any]]:
     """Statistics of each subset that `draw_subsets` returns, from the cache where possible. Collective.
+
+    `class_features`, features of single classes, are computed of the first subset only: they have no floors.
 
     Returns:
         On rank 0, for each subset, the statistics of each feature by its name; on other ranks, unspecified statistics.
@@ -43,7 +55,13 @@ def real_statistics(
         WaveganError: on all ranks, if any rank cannot read an image.
     """
     return [
-        _subset_statistics(index, rows, {"count": count, "seed": seed, "half": number}, features, group)
+        _subset_statistics(
+            index,
+            rows,
+            {"count": count, "seed": seed, "half": number},
+            features if number else [*features, *class_features],
+            group,
+        )
         for number, rows in enumerate(draw_subsets(index, count, seed))
     ]
 
@@ -89,7 +107,8 @@ def _subset_statistics(
     missing = [feature for feature in features if feature.name not in cached]
     if missing:
         source = functools.partial(_images, index, rows)
-        computed = compute_statistics(source, len(rows), missing, group, "real images")
+        classes = real_labels(index, rows)
+        computed = compute_statistics(source, len(rows), missing, group, "real images", classes)
         statistics |= computed
         if group.is_main_process:
             for name in computed:

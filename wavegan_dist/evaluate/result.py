@@ -12,10 +12,13 @@ from pydantic import BaseModel, ConfigDict
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.evaluate.spectrum_plot import plot_spectrum
 from wavegan_dist.files import atomic_file
-from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.run_folder import RunFolder, ema_of
 from wavegan_dist.tracking import log_metrics
 
-SUBJECT = {"nimg", "snapshot", "snapshot_sha256"}  # these fields identify the snapshot, all others the measurement
+# These fields identify the snapshot, all others the measurement.
+SUBJECT = {"nimg", "snapshot", "snapshot_sha256", "ema_half_life_kimg", "class_counts"}
+CLASSES_SHOWN = 10  # largest number of classes in a line
+CLASS_COLUMNS = ("fwd", "spectrum_db", "bands_db")  # of the table of classes
 
 
 def optimum(metric: str) -> float:
@@ -34,6 +37,7 @@ class EvaluationProtocol(BaseModel):
         image_size: side of the images in pixels.
         seed: seed of the latents, of the choice of real images, of KID's subsets and of the bootstrap.
         ema: whether the weights are the moving average; always true.
+        ema_half_life_kimg: its half-life; None in results of older versions.
         index_digest: digest of the real data set.
         wavegan_dist: version of this package.
         git_commit: commit of the checkout, with "+" after it if files were changed; shown but not compared.
@@ -42,6 +46,8 @@ class EvaluationProtocol(BaseModel):
         device: type of the device, `cpu` or `cuda`.
         exact: whether the images were generated in exact mode (`evaluate.generate`), as on CPUs and in all older versions.
         metrics: for each metric, everything that only this metric depends on.
+        class_counts: number of training images of each class: the frequencies with which classes were drawn; empty for a
+            snapshot without classes.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")  # fields of later versions are conditions, too
@@ -54,6 +60,7 @@ class EvaluationProtocol(BaseModel):
     image_size: int
     seed: int
     ema: bool
+    ema_half_life_kimg: float | None = None
     index_digest: str
     wavegan_dist: str
     git_commit: str
@@ -62,6 +69,30 @@ class EvaluationProtocol(BaseModel):
     device: str
     exact: bool = True
     metrics: dict[str, dict[str, Any]]
+    class_counts: list[int] = []
+
+
+class ClassResult(BaseModel):
+    """Metrics of the images of one class.
+
+    Args:
+        label: number of the class.
+        name: name of the class, its number if the name is unknown.
+        images_real, images_generated: number of images in each set.
+        metrics: name to value.
+        intervals: 95% bootstrap intervals [low, high] of those metrics that have one.
+        left_out: metric to the reason why it was not computed for this class.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    label: int
+    name: str
+    images_real: int
+    images_generated: int
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    left_out: dict[str, str]
 
 
 class EvaluationResult(BaseModel):
@@ -73,6 +104,7 @@ class EvaluationResult(BaseModel):
         intervals: 95% bootstrap intervals [low, high] of those metrics that have one.
         tables: per-packet, per-band and per-frequency values that the metrics summarize.
         protocol: what was measured, and everything that the metrics depend on.
+        classes: metrics of each class, if they were requested.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -82,6 +114,7 @@ class EvaluationResult(BaseModel):
     intervals: dict[str, tuple[float, float]]
     tables: dict[str, Any]
     protocol: EvaluationProtocol
+    classes: list[ClassResult] = []
 
     @property
     def kimg(self) -> float:
@@ -111,6 +144,7 @@ class EvaluationResult(BaseModel):
     def publish(self, run: RunFolder, snapshot: str) -> None:
         """Log the metrics to the MLflow run of `run` at the snapshot's image number, with the result's file and its plot.
 
+        They are called eval/METRIC, those of other EMAs than the first eval/EMA/METRIC, for example eval/ema-0500/fwd.
         The files are logged if `write` put them at `run.evaluation(snapshot)`. Events that MLflow does not accept now stay in
         the run folder for `wavegan track sync`. Never raises.
 
@@ -120,13 +154,15 @@ class EvaluationResult(BaseModel):
         """
         file = run.evaluation(snapshot)
         plot = file.with_suffix(".png")
+        ema = ema_of(snapshot)
+        prefix = f"eval/{ema}/" if ema else "eval/"
         log_metrics(
             run.path,
-            {f"eval/{name.replace('@', '_at_')}": value for name, value in self.metrics.items()},
+            {f"{prefix}{name.replace('@', '_at_')}": value for name, value in self.metrics.items()},
             self.protocol.nimg,
             spool=snapshot,
             files={file: "evaluations"} if file.is_file() else {},
-            images={plot: "spectrum"} if plot.is_file() else {},
+            images={plot: f"spectrum-{ema}" if ema else "spectrum"} if plot.is_file() else {},
         )
 
     def conditions(self, metric: str) -> dict[str, Any]:
@@ -140,14 +176,14 @@ class EvaluationResult(BaseModel):
         return {**shared, **self.protocol.metrics.get(metric, {})}
 
     def table(self) -> str:
-        """Format the result as text: one line per metric with floor and interval, then the protocol; no trailing newline."""
+        """Format the result as text: a line for each metric and class, then the protocol; no trailing newline."""
         width = max(map(len, self.metrics))
         lines = [f"{'':<{width}}  {'value':>10}  {'floor':>10}  95% interval"]
         for name, value in self.metrics.items():
             floor = f"{self.floors[name]:>10.4g}" if name in self.floors else f"{'-':>10}"
             interval = "  {:.4g} .. {:.4g}".format(*self.intervals[name]) if name in self.intervals else ""
             lines.append(f"{name:<{width}}  {value:>10.4g}  {floor}{interval}")
-        return "\n".join([*lines, self._protocol_line(), self._floor_line()])
+        return "\n".join([*lines, *_class_lines(self.classes), self._protocol_line(), self._floor_line()])
 
     def _protocol_line(self) -> str:
         protocol = self.protocol
@@ -161,3 +197,29 @@ class EvaluationResult(BaseModel):
         if self.floors:
             return f"floor: the same metric between two disjoint sets of {count} real images"
         return f"no floors: they take {2 * count} real images, more than the data set holds; lower --count"
+
+
+def _class_lines(classes: list[ClassResult]) -> list[str]:
+    """Format the headline metrics of each class as a table, then which metrics are left out for which classes, and why."""
+    names = [name for name in CLASS_COLUMNS if any(name in result.metrics for result in classes)]
+    measured = [result for result in classes if result.metrics]
+    width = max(5, *(len(result.name) for result in measured)) if measured else 5
+    heads = "".join(f"  {name:>11}" for name in names)
+    lines = [f"{'class':<{width}}  {'real':>6}  {'generated':>9}{heads}"] if names else []
+    for result in measured:
+        cells = [f"{result.metrics[name]:.4g}" if name in result.metrics else "-" for name in names]
+        values = "".join(f"  {cell:>11}" for cell in cells)
+        lines.append(f"{result.name:<{width}}  {result.images_real:>6}  {result.images_generated:>9}{values}")
+    return lines + _left_out_lines(classes)
+
+
+def _left_out_lines(classes: list[ClassResult]) -> list[str]:
+    left_out: dict[str, list[str]] = {}
+    for result in classes:
+        for metric, reason in result.left_out.items():
+            left_out.setdefault(f"{metric} ({reason})", []).append(result.name)
+    return [
+        f"left out: {metric} of {len(names)} classes: {', '.join(names[:CLASSES_SHOWN])}"
+        + (", ..." if len(names) > CLASSES_SHOWN else "")
+        for metric, names in left_out.items()
+    ]

@@ -8,6 +8,10 @@ No trained network is involved, so the distance is not biased towards ImageNet. 
 `fwd` is the distance of the paper in the basis in which the model learns. `fwd_db2` uses Daubechies' wavelet with two
 vanishing moments, reflected at the borders as in the paper's code: an independent check, because no loss uses that basis.
 
+Images above 256 px are cut into tiles of 256 px, whose statistics are pooled. With Haar, these are the packets of the whole
+image, with the covariances of coefficients up to 256 px apart at equal positions in each tile. Undivided, the covariances of
+1024 px would take 4.5 GiB of memory and the distance 16,384 packets. Larger structures show in `spectrum`, `bands` and `fd`.
+
 Like every Fréchet distance, both are too large by about 1/count: `benchmarks/evaluation.py --floors` prints by how much.
 """
 
@@ -28,14 +32,15 @@ from wavegan_dist.wavelet import dwt
 
 CHANNELS = 3
 PACKET_SIDE = 8
+TILE = 256  # side of the largest image that is not cut into tiles
 BANDS = {"a": "LL", "h": "LH", "v": "HL", "d": "HH"}  # PyWavelets' letters, in its natural order
 
 
 def packet_level(size: int) -> int:
     """Number of levels for images of `size` pixels: Haar packets have 8x8 pixels x 3 channels = 192 variables at every size.
 
-    32 px: 2, 64 px: 3, 128 px: 4, 256 px: 5. The paper uses 4 for 256 px, where a packet has 768 variables; fewer variables
-    need fewer images.
+    32 px: 2, 64 px: 3, 128 px: 4, 256 px: 5; larger images are cut into tiles. The paper uses 4 for 256 px, where a packet has
+    768 variables; fewer variables need fewer images.
 
     Raises:
         UsageError: `size` is not 16, 32, 64, ...
@@ -44,6 +49,14 @@ def packet_level(size: int) -> int:
     if level < 1 or PACKET_SIDE << level != size:
         raise UsageError(f"fwd: images of {size} px do not split into packets of {PACKET_SIDE} px; use 16, 32, 64, 128, ...")
     return level
+
+
+def tiles(images: Tensor, side: int) -> Tensor:
+    """Cut images [B, C, H, W] into tiles of at most `side` x `side` pixels: [B * tiles of an image, C, h, w]."""
+    height, width = images.shape[-2:]
+    rows, columns = max(height // side, 1), max(width // side, 1)
+    cut = images.unflatten(3, (columns, -1)).unflatten(2, (rows, -1))  # [B, C, rows, h, columns, w]
+    return cut.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
 
 
 def packet_names(level: int) -> list[str]:
@@ -94,10 +107,13 @@ class WaveletDistance:
 
     def __init__(self, size: int, basis: str = "haar") -> None:
         self.name = "fwd" if basis == "haar" else f"fwd_{basis}"
-        self.level, self.packets = packet_level(size), PACKETS[basis]
-        variables = self.packets(torch.zeros(1, CHANNELS, size, size), self.level)[0, 0].numel()
-        self.minimum = variables + 1  # the covariance of fewer images than variables is singular
+        self.side, self.packets = min(size, TILE), PACKETS[basis]
+        self.level, tiles_of_image = packet_level(self.side), (size // self.side) ** 2
+        variables = self.packets(torch.zeros(1, CHANNELS, self.side, self.side), self.level)[0, 0].numel()
+        self.minimum = -(-(variables + 1) // tiles_of_image)  # the covariance of fewer tiles than variables is singular
         self.protocol: dict[str, Any] = {"basis": basis, "level": self.level, "variables": variables, "range": [0, 1]}
+        if tiles_of_image > 1:
+            self.protocol["tile"] = self.side
         if basis != "haar":
             self.protocol |= {"borders": "reflect", "ptwt": version("ptwt")}
         self.feature = Feature(self.name, self._coefficients, self.protocol, Moments)
@@ -113,5 +129,5 @@ class WaveletDistance:
         )
 
     def _coefficients(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, S, S] to packet coefficients, float64 [packets, B, variables]."""
-        return self.packets(images.double() / 255, self.level).flatten(2).transpose(0, 1)
+        """uint8 [B, 3, S, S] to packet coefficients, float64 [packets, B * tiles of an image, variables]."""
+        return self.packets(tiles(images, self.side).double() / 255, self.level).flatten(2).transpose(0, 1)

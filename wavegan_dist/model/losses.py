@@ -73,6 +73,15 @@ def saturation(real: Tensor, fake: Tensor) -> Tensor:
     return ((real.detach() > 1).float().mean() + (fake.detach() < -1).float().mean()) / 2
 
 
+def overfitting(real: Tensor) -> Tensor:
+    """Return the mean sign of the logits of real images, r_t of ADA (Karras et al. 2020): near 1 for an overfit discriminator.
+
+    Returns:
+        A float32 scalar in [-1, 1] without gradient.
+    """
+    return real.detach().float().sign().mean()
+
+
 def pair_accuracy(real: Tensor, fake: Tensor) -> Tensor:
     """Share of the pairs in which the logit of the real image is the larger one.
 

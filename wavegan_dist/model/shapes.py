@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from wavegan_dist.config import RESOLUTIONS, SMALLEST_BAND
+from wavegan_dist.config import RESOLUTIONS, deepest_level
 from wavegan_dist.errors import UsageError
 
 IMAGE_CHANNELS = 3  # RGB
@@ -25,7 +25,7 @@ def check_levels(levels: int, resolution: int) -> None:
     Raises:
         UsageError: there is no level, or the bands of the last level are smaller than 8 x 8 pixels.
     """
-    most = (resolution // SMALLEST_BAND).bit_length() - 1
+    most = deepest_level(resolution)
     if not 1 <= levels <= most:
         raise UsageError(f"levels = {levels}: images of {resolution} px have 1 to {most} levels with bands of at least 8 px")
 

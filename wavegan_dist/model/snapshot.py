@@ -2,7 +2,8 @@
 
 model.safetensors   parameters and buffers
 config.yaml         the experiment, with all defaults filled in
-snapshot.json       nimg, sha256 of the weights, digest of the data index, versions of the software
+snapshot.json       nimg, half-life of the EMA, sha256 of the weights, digest of the data index, classes of the data,
+                    versions of the software
 """
 
 import json
@@ -15,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from wavegan_dist.classes import Classes
 from wavegan_dist.config import Experiment, load
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import atomic_dir, save_tensors, sha256
@@ -36,6 +38,8 @@ class Snapshot:
         nimg: real images shown to the discriminators before the snapshot was taken.
         weights_sha256: sha256 of model.safetensors, in hex.
         index_digest: digest of the index of the training data.
+        half_life_kimg: half-life of the EMA, in thousands of images.
+        classes: names and frequencies of the classes in the training data; None for a model without classes.
     """
 
     path: Path
@@ -44,6 +48,8 @@ class Snapshot:
     nimg: int
     weights_sha256: str
     index_digest: str
+    half_life_kimg: float
+    classes: Classes | None = None
 
 
 def save_snapshot(
@@ -53,6 +59,8 @@ def save_snapshot(
     experiment: Experiment,
     nimg: int,
     index_digest: str,
+    half_life_kimg: float | None = None,
+    classes: Classes | None = None,
 ) -> None:
     """Write a snapshot folder atomically: after a failure, `path` does not exist.
 
@@ -63,11 +71,16 @@ def save_snapshot(
         experiment: the settings, with all defaults filled in.
         nimg: real images shown to the discriminators so far.
         index_digest: digest of the index of the training data.
+        half_life_kimg: half-life of the EMA; None: the first of the experiment.
+        classes: names and frequencies of the classes in the training data; None for a model without classes.
     """
+    half_life_kimg = half_life_kimg or experiment.ema.half_lives_kimg[0]
     with atomic_dir(path) as folder:
         save_tensors(layout, weights, folder / WEIGHTS)
         (folder / CONFIG).write_text(experiment.to_yaml())
-        meta = {"nimg": nimg, "weights_sha256": sha256(folder / WEIGHTS), "index_digest": index_digest, **provenance()}
+        meta = {"nimg": nimg, "ema_half_life_kimg": half_life_kimg, "weights_sha256": sha256(folder / WEIGHTS)}
+        meta |= {"index_digest": index_digest, **provenance()}
+        meta |= {} if classes is None else {"classes": classes._asdict()}
         (folder / META).write_text(json.dumps(meta, indent=2))
 
 
@@ -93,8 +106,27 @@ def load_snapshot(path: Path) -> Snapshot:
     except (SafetensorError, RuntimeError) as error:
         raise WaveganError(f"{path / WEIGHTS} does not fit {CONFIG}: {str(error).splitlines()[0]}") from error
     return Snapshot(
-        path, generator.eval().requires_grad_(False), config, meta["nimg"], meta["weights_sha256"], meta["index_digest"]
+        path=path,
+        generator=generator.eval().requires_grad_(False),
+        config=config,
+        nimg=meta["nimg"],
+        weights_sha256=meta["weights_sha256"],
+        index_digest=meta["index_digest"],
+        half_life_kimg=meta.get("ema_half_life_kimg", config.ema.half_lives_kimg[0]),  # older snapshots lack it
+        classes=_classes(path / META, meta, config.model.num_classes),
     )
+
+
+def _classes(path: Path, meta: dict[str, Any], num_classes: int) -> Classes | None:
+    if not num_classes:
+        return None
+    try:
+        classes = Classes(**meta["classes"])
+    except (KeyError, TypeError):
+        classes = Classes([], [])
+    if len(classes.counts) != num_classes:
+        raise WaveganError(f"{path} is damaged: it lacks the counts of {num_classes} classes; use another snapshot")
+    return classes
 
 
 def _meta(path: Path) -> dict[str, Any]:

@@ -88,7 +88,7 @@ class ModelSizes:
 
     generator: int  # parameters
     discriminator: int  # parameters
-    ema: int  # floating-point elements of the EMA: the generator's parameters and running statistics
+    ema: int  # floating-point elements of all EMAs, each of the generator's parameters and running statistics
     norm_channels: tuple[tuple[int, ...], ...]  # channels of each batch norm, for each network of the generator
 
     @property
@@ -135,15 +135,17 @@ def count_step(experiment: Experiment, batch: int) -> tuple[ModelSizes, StepCoun
         discriminator = build_discriminator(experiment, [dict.fromkeys(BANDS, 1.0)] * experiment.model.levels)
         d_phase = DiscriminatorPhase(discriminator, generator, loss, precision)
         g_phase = GeneratorPhase(generator, discriminator, loss, precision)
-        plain = MicroBatch(torch.zeros(image_shape), torch.zeros(batch, experiment.model.z_dim))
+        labels = torch.zeros(batch, dtype=torch.int64) if experiment.model.num_classes else None
+        plain = MicroBatch(torch.zeros(image_shape), torch.zeros(batch, experiment.model.z_dim), labels)
         d, g = _count_phase(d_phase, plain), _count_phase(g_phase, plain)
+        sizes = _model_sizes(generator, discriminator, len(experiment.ema.half_lives_kimg))
         if not loss.has_penalties:
-            return _model_sizes(generator, discriminator), StepCounts(d, g)
+            return sizes, StepCounts(d, g)
         exact = loss.penalty == "exact"
         noise = None if exact else torch.zeros(image_shape)
         penalized = plain._replace(noise=noise, penalty_factor=torch.ones((), requires_grad=exact))
         d_penalized = _count_phase(d_phase, penalized)
-        return _model_sizes(generator, discriminator), StepCounts(d, g, d_penalized, 1 / loss.penalty_interval)
+        return sizes, StepCounts(d, g, d_penalized, 1 / loss.penalty_interval)
 
 
 def _count_phase(phase: Phase, micro_batch: MicroBatch) -> PhaseCounts:
@@ -203,9 +205,9 @@ def _storage_id(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
-def _model_sizes(generator: nn.Module, discriminator: nn.Module) -> ModelSizes:
+def _model_sizes(generator: nn.Module, discriminator: nn.Module, emas: int) -> ModelSizes:
     g, d = (sum(parameter.numel() for parameter in module.parameters()) for module in (generator, discriminator))
-    ema = sum(value.numel() for value in generator.state_dict().values() if value.is_floating_point())
+    ema = emas * sum(value.numel() for value in generator.state_dict().values() if value.is_floating_point())
     norm_channels = tuple(
         tuple(layer.num_features for layer in network.children() if isinstance(layer, nn.BatchNorm2d))
         for network in generator.children()

@@ -123,7 +123,8 @@ def _predict_one(
         workers_per_gpu=math.ceil(speed / devices / images_per_core),
         fed=unbounded_speed <= loader_speed,
         checkpoint_share=_checkpoint_share(checkpoint_bytes(counter.sizes), hardware, checkpoint_interval),
-        evaluation_share=IMAGES_PER_EVALUATION
+        evaluation_share=len(experiment.ema.half_lives_kimg)
+        * IMAGES_PER_EVALUATION
         / hardware.evaluate_images_per_s
         / (devices * train.snapshot_kimg * 1000 / speed),
         cost_per_million_images=devices * hardware.cost_per_gpu_hour / 3600 * 1e6 / speed,

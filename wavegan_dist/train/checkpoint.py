@@ -1,7 +1,8 @@
 """Checkpoints: folders with all the state that a run needs to resume, written in the background while training continues.
 
-shard-*.safetensors   weights, buffers, moments and EMA; each rank writes a part (torch.distributed.checkpoint)
-state.json            nimg, rollbacks, sums since the last report, loss scales, config, digest of the data index, versions
+shard-*.safetensors   weights, buffers, moments and EMAs; each rank writes a part (torch.distributed.checkpoint)
+state.json            nimg, rollbacks, sums since the last report, probability of augmentation, loss scales, config, digest of
+                      the data index, versions
 manifest.json         bytes and sha256 of the files above
 
 A checkpoint holds no RNG state, because all randomness is a function of seed and position (counted.py). It can be loaded
@@ -30,6 +31,8 @@ from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import replace_dir, sha256
 
 if TYPE_CHECKING:
+    from wavegan_dist.train.ema_state import EmaState
+    from wavegan_dist.train.engine import Engine
     from wavegan_dist.train.trainer import Trainer
 
 STATE, MANIFEST = "state.json", "manifest.json"
@@ -66,6 +69,7 @@ class Checkpointer:
             "nimg": self.trainer.nimg,
             "rollbacks": self.trainer.rollbacks,
             "sums": self.trainer.metrics.state(),
+            "augment": self.trainer.augmentation.state(),
             "loss_scales": {engine.name: engine.loss_scale.state() for engine in self.trainer.engines},
         }
         self._copy_to_cpu()
@@ -165,7 +169,7 @@ def load_checkpoint(path: Path, trainer: "Trainer") -> None:
         WaveganError: the checkpoint is of another model, or cannot be read.
     """
     try:
-        for part in (*trainer.engines, trainer.ema):
+        for part in _parts(trainer):
             part.load(lambda tensors: load(tensors, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True))
         state = read_state(path)
     except (CheckpointException, OSError, RuntimeError, ValueError, KeyError) as error:
@@ -173,11 +177,17 @@ def load_checkpoint(path: Path, trainer: "Trainer") -> None:
         raise WaveganError(f"cannot resume from {path}: {reason}; give an older checkpoint with --resume PATH") from error
     trainer.nimg, trainer.rollbacks = state["nimg"], state["rollbacks"]
     trainer.metrics.restore(state["sums"])
+    if "augment" in state:
+        trainer.augmentation.restore(state["augment"])
     for engine in trainer.engines:
         engine.loss_scale.restore(state["loss_scales"][engine.name])
 
 
 def checkpoint_tensors(trainer: "Trainer") -> Iterator[tuple[str, Tensor]]:
     """Yield (name, full tensor) of each tensor that this rank writes, one at a time: a collective call."""
-    for part in (*trainer.engines, trainer.ema):
+    for part in _parts(trainer):
         yield from part.checkpoint_tensors()
+
+
+def _parts(trainer: "Trainer") -> "list[Engine | EmaState]":
+    return [*trainer.engines, *trainer.emas]

@@ -18,9 +18,11 @@ class EmaState(ABC):
 
     Args:
         ema: the EMA's initial value, half-life and ramp-up.
+        name: the prefix of the EMA's tensors in a checkpoint.
     """
 
-    def __init__(self, ema: Ema[WaveletGenerator]) -> None:
+    def __init__(self, ema: Ema[WaveletGenerator], name: str) -> None:
+        self.name = name
         self.layout: Mapping[str, Tensor] = {name: value.to("meta") for name, value in ema.module.state_dict().items()}
 
     @abstractmethod
@@ -55,11 +57,12 @@ class ReplicatedEma(EmaState):
 
     Args:
         ema: the EMA.
+        name: as for `EmaState`.
         module: the generator being trained.
     """
 
-    def __init__(self, ema: Ema[WaveletGenerator], module: WaveletGenerator) -> None:
-        super().__init__(ema)
+    def __init__(self, ema: Ema[WaveletGenerator], name: str, module: WaveletGenerator) -> None:
+        super().__init__(ema, name)
         self.ema, self.module = ema, module
 
     @override
@@ -78,7 +81,7 @@ class ReplicatedEma(EmaState):
 
     @override
     def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        yield from ((f"ema.{key}", value) for key, value in self.iter_full_tensors())
+        yield from ((f"{self.name}.{key}", value) for key, value in self.iter_full_tensors())
 
     @override
     def load(self, read: Callable[[dict[str, Tensor]], None]) -> None:

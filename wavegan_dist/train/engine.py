@@ -71,6 +71,10 @@ class Engine(ABC):
         """
 
     @abstractmethod
+    def set_lr(self, lr: float) -> None:
+        """Set Adam's learning rate for the steps from now on."""
+
+    @abstractmethod
     def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
         """Yield (name in the module, full tensor) of each parameter, one at a time: a collective call."""
 
@@ -90,14 +94,15 @@ class Engine(ABC):
         """Context in which the module's direct parameters (not those of its children) are gathered: a collective call."""
         return nullcontext()
 
-    def make_ema(self, ema: Ema[WaveletGenerator]) -> EmaState:
+    def make_ema(self, ema: Ema[WaveletGenerator], name: str) -> EmaState:
         """Return the EMA of this engine's module in the form that fits the strategy.
 
         Args:
             ema: an EMA of the module, made before this engine.
+            name: the prefix of the EMA's tensors in a checkpoint.
         """
         assert isinstance(self.module, WaveletGenerator)
-        return ReplicatedEma(ema, self.module)
+        return ReplicatedEma(ema, name, self.module)
 
 
 class DdpEngine(Engine):
@@ -141,6 +146,10 @@ class DdpEngine(Engine):
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
+
+    @override
+    def set_lr(self, lr: float) -> None:
+        self.optimizer.param_groups[0]["lr"] = lr
 
     @override
     def full_parameters(self) -> Iterator[tuple[str, Tensor]]:

@@ -9,10 +9,19 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
-from wavegan_dist.config import Experiment
-from wavegan_dist.data import DataErrorLog, Index, batch_keys, check_present, training_batches
+from wavegan_dist.classes import Classes
+from wavegan_dist.config import Experiment, check_passwords
+from wavegan_dist.data import (
+    DataErrorLog,
+    ImageBatch,
+    Index,
+    batch_keys,
+    check_present,
+    classes_for_training,
+    training_batches,
+    warn_of_unused_classes,
+)
 from wavegan_dist.errors import UsageError
 from wavegan_dist.processes import on_main, report_lost_ranks
 from wavegan_dist.provenance import provenance
@@ -46,6 +55,9 @@ def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_trac
     """
     accelerator = launch.init_accelerator(experiment.train)
     index = load_index(experiment)
+    classes = load_classes(experiment, index)
+    if classes is not None and accelerator.is_main_process:
+        warn_of_unused_classes(classes)
     folder = RunFolder(run_dir)
     with report_lost_ranks(accelerator), launch.open_run_folder(accelerator, folder):
         checkpoint = on_main(accelerator, lambda: checkpoint_to_resume(folder, experiment, index.digest, resume))
@@ -53,7 +65,7 @@ def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_trac
         trainer = Trainer(experiment, index, accelerator)
         if checkpoint is not None:
             load_checkpoint(checkpoint, trainer)
-        environment = describe_environment(accelerator, index)
+        environment = describe_environment(accelerator, index, classes)
         checkpointer = Checkpointer(trainer, lambda: {"config": experiment.model_dump(mode="json"), **environment})
         with Signals() as signals, RunWriter(folder, trainer, checkpointer, environment, make_tracker) as writer:
             step_sync = StepSync(trainer, checkpointer, signals)
@@ -133,8 +145,8 @@ def roll_back(run: TrainingRun, error: NonFiniteError) -> None:
     run.writer.rolled_back(error)
 
 
-def local_batches(trainer: Trainer, index: Index, error_log: DataErrorLog) -> Generator[Tensor, None, None]:
-    """Return this rank's batches of real images, uint8 [b, 3, R, R], from image `trainer.nimg` on."""
+def local_batches(trainer: Trainer, index: Index, error_log: DataErrorLog) -> Generator[ImageBatch, None, None]:
+    """Return this rank's batches of real images, with labels if the model has classes, from image `trainer.nimg` on."""
     accelerator, settings = trainer.accelerator, trainer.experiment
     return training_batches(
         index,
@@ -144,6 +156,7 @@ def local_batches(trainer: Trainer, index: Index, error_log: DataErrorLog) -> Ge
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
         workers=settings.data.workers,
+        labels=settings.model.num_classes > 0,
         max_bad_fraction=settings.data.max_bad_fraction,
         on_errors=error_log.record,
     )
@@ -168,8 +181,10 @@ def load_index(experiment: Experiment) -> Index:
     """Load the index of the experiment's data set.
 
     Raises:
-        UsageError: the images do not have the model's resolution, or too many shards are missing.
+        UsageError: `data.index` holds a password, the images have another resolution than the model, shards are missing, or
+            `model.band_scale` needs standard deviations of deeper levels than the index has.
     """
+    check_passwords(experiment)
     data = experiment.data
     index = Index.load(data.index, data.cache, int(data.cache_gib * 2**30))
     if index.size != experiment.model.resolution:
@@ -177,12 +192,28 @@ def load_index(experiment: Experiment) -> Index:
             f"model.resolution = {experiment.model.resolution} but {data.index} holds {index.size} px images; "
             f"set model.resolution={index.size} or write the shards with --size {experiment.model.resolution}"
         )
+    levels, measured = experiment.model.levels, len(index.band_std_by_level())
+    if experiment.model.band_scale == "data" and levels > measured:
+        raise UsageError(
+            f"model.band_scale = data needs the standard deviations of {levels} levels, but {data.index} has those of "
+            f"{measured}; measure them with `wavegan shards index {index.storage.base}` or set model.band_scale=none"
+        )
     check_present(index, data.max_bad_fraction)
     return index
 
 
-def describe_environment(accelerator: Accelerator, index: Index) -> dict[str, Any]:
-    """Return the content of environment.json: versions, commit, command, world size, device, host, digest of the index."""
+def load_classes(experiment: Experiment, index: Index) -> Classes | None:
+    """Return the classes of the data set; None for a model without classes.
+
+    Raises:
+        UsageError: the labels of the data set do not fit the model.
+    """
+    num_classes = experiment.model.num_classes
+    return classes_for_training(index, num_classes) if num_classes else None
+
+
+def describe_environment(accelerator: Accelerator, index: Index, classes: Classes | None) -> dict[str, Any]:
+    """Return the content of environment.json: versions, commit, command, world size, device, host, data set and its classes."""
     device = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type
     return {
         **provenance(),
@@ -190,4 +221,5 @@ def describe_environment(accelerator: Accelerator, index: Index) -> dict[str, An
         "device": device,
         "host": platform.node(),
         "index_digest": index.digest,
+        **({} if classes is None else {"classes": classes._asdict()}),
     }

@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from wavegan_dist.config import LossConfig
+from wavegan_dist.model.augment import augment
 from wavegan_dist.model.discriminator import NETWORKS, Inputs, WaveletDiscriminator
-from wavegan_dist.model.losses import OBJECTIVES
+from wavegan_dist.model.losses import OBJECTIVES, overfitting
 from wavegan_dist.model.penalties import HALVES, Logits, Squares, approximate_squares, exact_squares
 from wavegan_dist.train.precision import autocast, compute_dtype
+
+OVERFITTING = "augment/overfitting"  # name of the value that `model.losses.overfitting` returns
 
 
 class MicroBatch(NamedTuple):
@@ -26,6 +29,8 @@ class MicroBatch(NamedTuple):
         real: real images, float32 [b, 3, R, R] in [-1, 1].
         z: latents, float32 [b, z_dim].
         labels: the class of each real image, and of the generated image beside it, int64 [b]; None for a model without classes.
+        augment: the parameters of `model.augment.augment` for each real image, and for the generated image beside it, float32
+            [b, parameters]; None without augmentation.
         noise: standard normal noise for approximate penalties, float32 [b, 3, R, R]; None for a phase without them.
         penalty_factor: factor of the gradient penalties, float32 scalar; None for a phase without penalties. Must require
             gradients if the penalties are exact.
@@ -34,6 +39,7 @@ class MicroBatch(NamedTuple):
     real: Tensor
     z: Tensor
     labels: Tensor | None = None
+    augment: Tensor | None = None
     noise: Tensor | None = None
     penalty_factor: Tensor | None = None
 
@@ -90,6 +96,13 @@ class Phase(nn.Module, ABC):
             penalized: whether the micro-batch has a penalty factor.
         """
 
+    def _images(self, images: Tensor, parameters: Tensor | None) -> Tensor:
+        """Augment images, unless `parameters` is None, and round them to the dtype in which the networks compute.
+
+        Real images are rounded, too: otherwise they would have finer wavelet bands than generated ones.
+        """
+        return (images if parameters is None else augment(images, parameters)).to(self.dtype)
+
     def _weighted_sum(self, losses: dict[str, Tensor]) -> Tensor:
         return torch.stack([self.weights[name] * losses[name] for name in self.networks]).sum()
 
@@ -98,16 +111,28 @@ class Phase(nn.Module, ABC):
 
 
 class DiscriminatorPhase(Phase):
-    """Trains the discriminator. Computes all logits in one call, of real images, then of generated ones."""
+    """Trains the discriminator. Computes all logits in one call, of real images, then of generated ones.
+
+    Args:
+        trained, frozen, loss, precision: as for `Phase`.
+        measures_overfitting: whether `OVERFITTING` is among the values, measured by the network `image`.
+    """
 
     name = "d"
     trained: WaveletDiscriminator
 
+    def __init__(
+        self, trained: nn.Module, frozen: nn.Module, loss: LossConfig, precision: str, measures_overfitting: bool = False
+    ) -> None:
+        super().__init__(trained, frozen, loss, precision)
+        self.measures_overfitting = measures_overfitting
+
     @override
     def value_names(self, penalized: bool) -> tuple[str, ...]:
         kinds = [f"loss/{self.name}", f"watch/{self.objective.share_name}"]
-        kinds += [f"penalty/{penalty}" for penalty in self.gammas] if penalized else []
-        return tuple(f"{kind}_{name}" for kind in kinds for name in self.networks)
+        penalties = [f"penalty/{penalty}" for penalty in self.gammas] if penalized else []
+        names = [f"{kind}_{name}" for kind in (*kinds, *penalties) for name in self.networks]
+        return (*names, OVERFITTING) if self.measures_overfitting else tuple(names)
 
     @override
     def forward(
@@ -115,13 +140,13 @@ class DiscriminatorPhase(Phase):
         real: Tensor,
         z: Tensor,
         labels: Tensor | None = None,
+        augment: Tensor | None = None,
         noise: Tensor | None = None,
         penalty_factor: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         with torch.no_grad(), self._autocast(z):
             fake = self.frozen(z.to(self.dtype), labels)
-        # Rounds real images, too: otherwise they would have finer wavelet bands than generated ones.
-        inputs = self.trained.inputs(torch.cat((real, fake)).to(self.dtype))
+        inputs = self.trained.inputs(self._images(torch.cat((real, fake)), augment))
         both_labels = None if labels is None else torch.cat((labels, labels))
         squares: Squares = {}
         if penalty_factor is None:
@@ -136,6 +161,8 @@ class DiscriminatorPhase(Phase):
             penalties = {name: squares[name][number].mean() for name in self.networks}
             total = total + penalty_factor * (gamma / 2) * self._weighted_sum(penalties)
             values += penalties.values()
+        if self.measures_overfitting:
+            values.append(overfitting(pairs["image"][0]))
         return total, torch.stack(values).detach()
 
     def _logits(self, inputs: Inputs, labels: Tensor | None) -> Logits:
@@ -168,6 +195,7 @@ class GeneratorPhase(Phase):
         real: Tensor,
         z: Tensor,
         labels: Tensor | None = None,
+        augment: Tensor | None = None,
         noise: Tensor | None = None,
         penalty_factor: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -175,8 +203,9 @@ class GeneratorPhase(Phase):
         with self._autocast(z):
             if self.objective.g_needs_real:
                 with torch.no_grad():
-                    real_logits = self.frozen(real.to(self.dtype), labels)
-            fake_logits = self.frozen(self.trained(z.to(self.dtype), labels).to(self.dtype), labels)
+                    real_logits = self.frozen(self._images(real, augment), labels)
+            fake = self.trained(z.to(self.dtype), labels)
+            fake_logits = self.frozen(self._images(fake, augment), labels)
         losses = {name: self.objective.g_loss(real_logits.get(name), fake_logits[name]) for name in self.networks}
         return self._weighted_sum(losses), torch.stack(list(losses.values())).detach()
 

@@ -4,16 +4,18 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from wavegan_dist.model import WaveletGenerator
 from wavegan_dist.train.collapse import diversity
-from wavegan_dist.wavelet import dwt, waverec
+from wavegan_dist.wavelet import wavedec, waverec
 
 LOSSES = ("image", "low", "high")
 TERMS = {"D": "loss/d", "G": "loss/g", "R1": "penalty/r1", "R2": "penalty/r2"}  # in the status line, if the run has them
+Batch = TypeVar("Batch")
 
 
 class ThroughputTimer:
@@ -29,7 +31,7 @@ class ThroughputTimer:
     def _restart(self, nimg: int) -> None:
         self.start, self.start_nimg, self.waited = time.perf_counter(), nimg, 0.0
 
-    def time_batches(self, batches: Iterator[Tensor]) -> Iterator[Tensor]:
+    def time_batches(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Yield the batches unchanged and accumulate the time spent waiting for them."""
         while True:
             requested = time.perf_counter()
@@ -60,29 +62,47 @@ def peak_memory() -> int:
 
 
 @torch.no_grad()
-def image_metrics(generator: WaveletGenerator, z: Tensor, real: Tensor) -> dict[str, float]:
+def image_metrics(
+    generator: WaveletGenerator, z: Tensor, real: Tensor, labels: Tensor | None = None, levels: int = 1
+) -> dict[str, float]:
     """Compare generated images with real ones.
 
     Args:
         generator: a generator in eval mode.
         z: latents [N, z_dim].
         real: real images, float [B, 3, R, R] in [-1, 1].
+        labels: classes of the generated images, int64 [N]; None for a model without classes.
+        levels: `model.levels`.
 
     Returns:
-        `std_low/*` and `std_high/*`: standard deviation of the Haar bands of each term of the output (`base`, `branches` =
-        idwt of the low and high generators, `fused`), because the fused image can lose detail that each of its terms has;
+        Standard deviation of the Haar bands of each term of the output (`base`, `branches` = waverec of the low and high
+        generators, `fused`), because the fused image can lose detail that each of its terms has: see `band_stds`.
         `watch/diversity`: diversity of the generated images divided by that of the real ones.
     """
-    base, low, highs = generator.components(z)
+    base, low, highs = generator.components(z, labels)
     terms = {"base": base}
     if low is not None:
         terms |= {"branches": waverec(low, highs), "fused": generator.blend(base, low, highs)}
     metrics: dict[str, float] = {}
-    for name, image in terms.items():
-        low_band, high_bands = dwt(image)
-        metrics |= {f"std_low/{name}": low_band.std().item(), f"std_high/{name}": high_bands.std().item()}
+    for term, image in terms.items():
+        metrics |= {f"{name}/{term}": std for name, std in band_stds(image, levels).items()}
     images = list(terms.values())[-1]
     return {**metrics, "watch/diversity": diversity(images) / diversity(real)}
+
+
+def band_stds(images: Tensor, levels: int) -> dict[str, float]:
+    """Return the standard deviation of the Haar bands of images [B, 3, R, R] by name.
+
+    `std_low` is that of the low band of the deepest level, `std_high` that of the three high bands of level 1 together. With
+    several levels, `std_lh1`, `std_hl1`, `std_hh1`, `std_lh2`, ... are those of each high band of each level.
+    """
+    low, highs = wavedec(images, levels)
+    stds = {"std_low": low.std().item(), "std_high": highs[-1].std().item()}
+    if levels > 1:
+        for level, high in enumerate(reversed(highs), start=1):
+            bands = zip(("lh", "hl", "hh"), high.chunk(3, dim=1), strict=True)
+            stds |= {f"std_{name}{level}": band.std().item() for name, band in bands}
+    return stds
 
 
 def status_line(metrics: dict[str, float], total_kimg: float) -> str:

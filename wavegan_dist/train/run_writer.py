@@ -1,33 +1,40 @@
 """Everything that a run writes: status lines, metrics, sample grids, snapshots, checkpoints, exit.json."""
 
+import math
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeAlias
 
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from wavegan_dist import counted
+from wavegan_dist.classes import Classes
 from wavegan_dist.config import Experiment
 from wavegan_dist.errors import describe
-from wavegan_dist.images import save_grid, to_uint8
+from wavegan_dist.images import images_in_grid, save_grid, to_uint8
 from wavegan_dist.log import log
+from wavegan_dist.model import WaveletGenerator
 from wavegan_dist.model.snapshot import save_snapshot
-from wavegan_dist.run_folder import RunFolder, label
+from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.tracking import Tracker
 from wavegan_dist.train.checkpoint import Checkpointer
 from wavegan_dist.train.collapse import CollapseWarnings
 from wavegan_dist.train.diagnosis import NonFiniteError
+from wavegan_dist.train.ema_state import EmaState
 from wavegan_dist.train.progress import image_metrics, status_line
 from wavegan_dist.train.signals import InterruptedRunError
 from wavegan_dist.train.trainer import Trainer
 
 TrackerFactory: TypeAlias = Callable[[Path, Experiment], Tracker]  # of the run folder and the settings
-GRID_SIZE = 64  # images in a sample grid
+GRID_SIZE = 64  # images in a sample grid, fewer above 512 px
+FORWARD_PIXELS = 2**22  # pixels of the images of one forward: 64 images of 256 px, 16 of 512 px, 4 of 1024 px
+MIN_REPORTED = 8  # smallest number of images in the statistics of a report
 
 
 class RunWriter:
@@ -57,36 +64,55 @@ class RunWriter:
         self.is_main: bool = trainer.accelerator.is_main_process
         self.settings = trainer.experiment.train
         self.collapse_warnings = CollapseWarnings(self.settings.total_kimg)
-        z = counted.normal(trainer.experiment.seed, "latent/grid", range(GRID_SIZE), trainer.experiment.model.z_dim)
-        self.grid_z = z.to(trainer.accelerator.device)
+        self.classes = Classes(**environment["classes"]) if "classes" in environment else None
+        model, device = trainer.experiment.model, trainer.accelerator.device
+        numbers = range(images_in_grid(GRID_SIZE, model.resolution))
+        self.grid_z = counted.normal(trainer.experiment.seed, "latent/grid", numbers, model.z_dim).to(device)
+        self.grid_columns = math.isqrt(len(numbers))
+        self.grid_labels: Tensor | None = None  # a row for each class; later rows begin again if there are fewer classes
+        self.report_labels: Tensor | None = None
+        if self.classes is not None:
+            rows = torch.arange(len(numbers), device=device) // self.grid_columns
+            self.grid_labels = rows % model.num_classes
+            self.report_labels = self.classes.draw(trainer.experiment.seed, "class/report", numbers).to(device)
 
     def __enter__(self) -> Self:
         if self.is_main:
-            self.folder.begin(self.trainer.experiment, self.environment, self.trainer.nimg)
-            self.tracker = self.make_tracker(self.folder.path, self.trainer.experiment)
-            self.tracker.log_file(self.folder.config)
-            self.tracker.log_file(self.folder.environment)
-            self.progress_bar = self._make_progress_bar()
-            log.info("%s: %s at kimg %s", self.folder.path, "resuming" if self.trainer.nimg else "starting", self._kimg)
+            try:
+                self._begin()
+            except BaseException as error:
+                self._write_exit(error)
+                raise
         return self
 
+    def _begin(self) -> None:
+        self.folder.begin(self.trainer.experiment, self.environment, self.trainer.nimg)
+        self.tracker = self.make_tracker(self.folder.path, self.trainer.experiment)
+        self.tracker.log_file(self.folder.config)
+        self.tracker.log_file(self.folder.environment)
+        self.progress_bar = self._make_progress_bar()
+        log.info("%s: %s at kimg %s", self.folder.path, "resuming" if self.trainer.nimg else "starting", self._kimg)
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if not self.is_main:
-            return
-        self.progress_bar.close()
+        if self.is_main:
+            self.progress_bar.close()
+            self._write_exit(error)
+            self.tracker.close(_mlflow_status(error))
+
+    def _write_exit(self, error: BaseException | None) -> None:
+        """Write how this start of the run ended, and delete the checkpoints that are no longer needed."""
         with self._handling_disk_errors("exit.json", stop=error is None):  # a raised error would hide `error`
             self.folder.prune(self.settings.keep_checkpoints, self.settings.keep_checkpoint_kimg)
-            state = "finished" if error is None else "interrupted" if kind is InterruptedRunError else "failed"
-            self.folder.write_exit(
-                state, self.trainer.nimg, describe(error) if isinstance(error, OSError) else str(error or "")
-            )
-        self.tracker.close(_mlflow_status(error))
+            state = "finished" if error is None else "interrupted" if isinstance(error, InterruptedRunError) else "failed"
+            reason = describe(error) if isinstance(error, OSError) else str(error or "")
+            self.folder.write_exit(state, self.trainer.nimg, reason)
 
     def report(self, metrics: dict[str, float]) -> None:
-        """Write `metrics`, lam and statistics of sampled images to log, metrics.jsonl and MLflow: a collective call."""
-        metrics |= {"lam": self.trainer.lam()}
+        """Write `metrics`, lam, learning rates, statistics of samples to log, metrics.jsonl and MLflow: a collective call."""
+        lr_g, lr_d = self.trainer.learning_rates(self.trainer.nimg)
+        metrics |= {"lam": self.trainer.lam(), "lr/g": lr_g, "lr/d": lr_d}
         with self.trainer.ema.sampling() as generator:
-            metrics |= image_metrics(generator, self.grid_z, self.trainer.last_real)
+            metrics |= self._image_metrics(generator)
         if not self.is_main:
             return
         nimg = self.trainer.nimg
@@ -100,24 +126,44 @@ class RunWriter:
             log.warning("kimg %s: %s", self._kimg, warning)
 
     def snapshot(self) -> None:
-        """Write a snapshot of the EMA generator and a grid of its samples from fixed latents: a collective call."""
+        """Write a snapshot of each EMA, and a grid of the first one's samples from fixed latents: a collective call."""
         with self.trainer.ema.sampling() as generator:
-            images = generator(self.grid_z)
-        weights = self.trainer.ema.iter_full_tensors()
-        try:
-            if self.is_main:
-                self._write_snapshot(images, weights)
-        finally:
-            deque(weights, maxlen=0)  # the iteration is a collective call: complete it even if rank 0 could not write
+            images = self._grid_images(generator)
+        for ema, half_life_kimg in zip(self.trainer.emas, self.trainer.experiment.ema.half_lives_kimg, strict=True):
+            weights = ema.iter_full_tensors()
+            try:
+                if self.is_main:
+                    self._write_snapshot(ema, half_life_kimg, weights)
+            finally:
+                deque(weights, maxlen=0)  # the iteration is a collective call: complete it even if rank 0 could not write
+        if self.is_main:
+            self._write_grid(images)
 
-    def _write_snapshot(self, images: Tensor, weights: Iterator[tuple[str, Tensor]]) -> None:
-        nimg, layout = self.trainer.nimg, self.trainer.ema.layout
-        path = self.folder.snapshot(nimg)
+    def _grid_images(self, generator: WaveletGenerator) -> Tensor:
+        """Generate the images of the sample grid: float [N, 3, R, R] on the device."""
+        size = max(FORWARD_PIXELS // self.trainer.experiment.model.resolution**2, 1)
+        parts = zip(self.grid_z.split(size), _split(self.grid_labels, size, len(self.grid_z)), strict=True)
+        return torch.cat([generator(z, labels) for z, labels in parts])
+
+    def _image_metrics(self, generator: WaveletGenerator) -> dict[str, float]:
+        """Compute the statistics of generated images for a report."""
+        model = self.trainer.experiment.model
+        count = max(FORWARD_PIXELS // model.resolution**2, MIN_REPORTED)
+        labels = None if self.report_labels is None else self.report_labels[:count]
+        return image_metrics(generator, self.grid_z[:count], self.trainer.last_real, labels, model.levels)
+
+    def _write_snapshot(self, ema: EmaState, half_life_kimg: float, weights: Iterator[tuple[str, Tensor]]) -> None:
+        nimg, index_digest = self.trainer.nimg, self.environment["index_digest"]
+        path = self.folder.snapshot(nimg, "" if ema is self.trainer.ema else ema.name)
         with self._handling_disk_errors("a snapshot"):
-            save_snapshot(path, layout, weights, self.trainer.experiment, nimg, self.environment["index_digest"])
-            save_grid(to_uint8(images), self.folder.samples(nimg))
+            save_snapshot(path, ema.layout, weights, self.trainer.experiment, nimg, index_digest, half_life_kimg, self.classes)
+            self.tracker.log_file(path, f"snapshots/{path.name}")
+
+    def _write_grid(self, images: Tensor) -> None:
+        nimg = self.trainer.nimg
+        with self._handling_disk_errors("a sample grid"):
+            save_grid(to_uint8(images), self.folder.samples(nimg), self.grid_columns)
             self.tracker.log_image(self.folder.samples(nimg), "samples", nimg)
-            self.tracker.log_file(path, f"snapshots/{label(nimg)}")
 
     def checkpoint(self) -> None:
         """Wait for the last checkpoint, delete those no longer needed, and begin to save a new one: a collective call.
@@ -180,6 +226,11 @@ class RunWriter:
             disable=None,  # no bar unless stderr is a terminal
             bar_format="{percentage:3.0f}%|{bar}| {n:.1f}/{total:g} kimg [{elapsed}<{remaining}]",
         )
+
+
+def _split(labels: Tensor | None, size: int, count: int) -> Sequence[Tensor | None]:
+    """Split the labels of `count` images like a tensor, or return as many times None."""
+    return [None] * -(-count // size) if labels is None else labels.split(size)
 
 
 def _mlflow_status(error: BaseException | None) -> str:

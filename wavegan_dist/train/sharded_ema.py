@@ -18,6 +18,7 @@ class ShardedEma(EmaState):
 
     Args:
         ema: supplies the half-life and ramp-up; no reference to its module is held.
+        name: as for `EmaState`.
         module: the generator being trained, whose parameters ZeRO-3 has sharded.
         partition: the map between the generator's parameters and the flat partitions.
         gathered_params: returns a context in which the generator's direct parameters are gathered.
@@ -26,11 +27,12 @@ class ShardedEma(EmaState):
     def __init__(
         self,
         ema: Ema[WaveletGenerator],
+        name: str,
         module: WaveletGenerator,
         partition: Partition,
         gathered_params: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        super().__init__(ema)
+        super().__init__(ema, name)
         self.decay: Callable[[int, int], float] = Ema(nn.Identity(), ema.half_life, ema.rampup).decay
         self.module, self.partition, self.gathered_params = module, partition, gathered_params
         self.flats = [flat.detach().clone() for flat in partition.flats]
@@ -65,18 +67,18 @@ class ShardedEma(EmaState):
 
     @override
     def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        yield from ((f"ema.{key}", value) for key, value in self.buffers.items())
+        yield from ((f"{self.name}.{key}", value) for key, value in self.buffers.items())
         for name, rank in self.partition.assigned_ranks():
             full = self.partition.full_tensor(name, self.flats, rank)
             if rank == dist.get_rank():
-                yield f"ema.{name}", full
+                yield f"{self.name}.{name}", full
 
     @override
     def load(self, read: Callable[[dict[str, Tensor]], None]) -> None:
-        read({f"ema.{key}": value for key, value in self.buffers.items()})
+        read({f"{self.name}.{key}": value for key, value in self.buffers.items()})
         for name, shape in self.partition.shapes.items():
             full = torch.empty(shape, device=self.partition.device)
-            read({f"ema.{name}": full})
+            read({f"{self.name}.{name}": full})
             self.partition.write_local_shard(name, self.flats, full)
 
     @contextmanager

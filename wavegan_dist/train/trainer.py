@@ -9,18 +9,22 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from wavegan_dist.config import Experiment
-from wavegan_dist.data import Index, flip
+from wavegan_dist.data import ImageBatch, Index, flip
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.images import from_uint8
 from wavegan_dist.log import log
 from wavegan_dist.model import Ema, WaveletGenerator
 from wavegan_dist.model.build import build_discriminator, build_generator
 from wavegan_dist.model.lockstep import convert_to_lockstep
+from wavegan_dist.run_folder import ema_label
+from wavegan_dist.train.augment_probability import AugmentProbability
 from wavegan_dist.train.draws import DrawAhead
+from wavegan_dist.train.ema_state import EmaState
 from wavegan_dist.train.engine import Engine
 from wavegan_dist.train.metric_accumulator import MetricAccumulator
 from wavegan_dist.train.penalty_schedule import PenaltySchedule
-from wavegan_dist.train.phase import DiscriminatorPhase, GeneratorPhase, MicroBatch
+from wavegan_dist.train.phase import OVERFITTING, DiscriminatorPhase, GeneratorPhase, MicroBatch
+from wavegan_dist.train.schedule import lr_factor
 from wavegan_dist.train.strategy import engine_class
 
 
@@ -44,7 +48,7 @@ class PhaseResult:
 
 
 class Trainer:
-    """Generator and discriminator, each in an engine, the generator's EMA, and `nimg`, the number of real images shown.
+    """Generator and discriminator, each in an engine, the generator's EMAs, and `nimg`, the number of real images shown.
 
     Args:
         experiment: the settings.
@@ -58,47 +62,63 @@ class Trainer:
         self.rollbacks = 0
         with torch.random.fork_rng():
             torch.manual_seed(experiment.seed)
-            generator, discriminator = (
-                build_generator(experiment),
-                build_discriminator(experiment, [index.band_std.model_dump()]),
-            )
+            band_std = [std.model_dump() for std in index.band_std_by_level()]
+            generator, discriminator = build_generator(experiment), build_discriminator(experiment, band_std)
         if accelerator.num_processes > 1:
             convert_to_lockstep(generator)
         engine, optim = engine_class(experiment.train), experiment.optim
         generator.to(accelerator.device).to(memory_format=torch.channels_last)
-        ema = Ema(generator, experiment.ema.half_life_kimg * 1000, experiment.ema.rampup)
-        g_phase = GeneratorPhase(generator, discriminator, experiment.loss, experiment.train.precision)
-        d_phase = DiscriminatorPhase(discriminator, generator, experiment.loss, experiment.train.precision)
+        half_life_kimg, *others = experiment.ema.half_lives_kimg
+        ema = Ema(generator, half_life_kimg * 1000, experiment.ema.rampup)
+        loss, precision = experiment.loss, experiment.train.precision
+        g_phase = GeneratorPhase(generator, discriminator, loss, precision)
+        measures_overfitting = bool(experiment.augment.probability and loss.weights.image)
+        d_phase = DiscriminatorPhase(discriminator, generator, loss, precision, measures_overfitting)
         self.generator = engine(generator, g_phase, "generator", optim.lr_g, experiment, accelerator)
         self.discriminator = engine(discriminator, d_phase, "discriminator", optim.lr_d, experiment, accelerator)
-        self.ema = self.generator.make_ema(ema)
+        self.emas = [self.generator.make_ema(ema, "ema")]
+        for half_life_kimg in others:  # copies of the first one's module: the engine's may be sharded by now
+            other = Ema(ema.module, half_life_kimg * 1000, experiment.ema.rampup)
+            self.emas.append(self.generator.make_ema(other, ema_label(half_life_kimg)))
         self.phase_results: list[PhaseResult] = []
         self.metrics = MetricAccumulator(accelerator)
+        self.augmentation = AugmentProbability(experiment.augment, accelerator)
         self.draws = DrawAhead(experiment, accelerator)
         self.penalties = PenaltySchedule(experiment, accelerator)
         self._compiled: set[tuple[str, bool]] = set()  # (name of the phase, whether with penalties)
 
-    def step(self, batches: Iterator[Tensor]) -> None:
-        """Run `train.d_steps` discriminator phases and one generator phase, then update the EMA: a collective call.
+    def step(self, batches: Iterator[ImageBatch]) -> None:
+        """Run `train.d_steps` discriminator phases and one generator phase, then update the EMAs: a collective call.
 
         Under DDP, the host does not wait for the device. Once a loss or gradient is not finite, no weight changes in the rest
         of the step, and `nonfinite` is 1.
 
         Args:
-            batches: this rank's batches of real images, uint8 [b, 3, R, R]; one is taken for each discriminator phase.
+            batches: this rank's batches of real images; one is taken for each discriminator phase. Images of the generator
+                phase have the labels of the last batch.
         """
         batch_size = self.experiment.train.batch_size
         self.phase_results = []
-        draws = self.draws.take(self.nimg, self.rollbacks)
+        nimg = self.nimg
+        end = nimg + batch_size * self.experiment.train.d_steps
+        for engine, lr in zip(self.engines, self.learning_rates(end), strict=True):
+            engine.set_lr(lr)
+        draws = self.draws.take(nimg, self.rollbacks)
+        augment_d = self.augmentation.choose(draws.augment_d, nimg)
+        augment_g = self.augmentation.choose(draws.augment_g, nimg)
         if self.experiment.train.compile == "graphs":
             torch.compiler.cudagraph_mark_step_begin()
-        for flips, latents in zip(draws.flips, draws.latents_d, strict=True):
-            real = self._prepare_real(next(batches), flips)
-            batch = self.penalties.extend(MicroBatch(real, latents), self.nimg, self.rollbacks)
-            self._run_phase(self.discriminator, batch)
+        for phase, (flips, latents) in enumerate(zip(draws.flips, draws.latents_d, strict=True)):
+            images, labels = next(batches)
+            real, labels = self._prepare_real(images, flips), self._prepare_labels(labels)
+            batch = MicroBatch(real, latents, labels, None if augment_d is None else augment_d[phase])
+            self._run_phase(self.discriminator, self.penalties.extend(batch, self.nimg, self.rollbacks))
             self.nimg += batch_size
-        self._run_phase(self.generator, MicroBatch(real, draws.latents_g))
-        self.ema.update(self.nimg, batch_size * self.experiment.train.d_steps)
+        self._run_phase(self.generator, MicroBatch(real, draws.latents_g, labels, augment_g))
+        shares = [result.values.pop(OVERFITTING) for result in self.phase_results if OVERFITTING in result.values]
+        self.augmentation.end_step(shares, batch_size // self.accelerator.num_processes, nimg, self.nimg)
+        for ema in self.emas:
+            ema.update(self.nimg, self.nimg - nimg)
         self._add_to_metrics()
         self.draws.prepare(self.nimg, self.rollbacks)
 
@@ -112,6 +132,17 @@ class Trainer:
         """This rank's last batch of real images: float32 [b, 3, R, R] in [-1, 1]."""
         result = next(result for result in reversed(self.phase_results) if result.engine is self.discriminator)
         return torch.cat([micro_batch.real for micro_batch in result.micro_batches])
+
+    @property
+    def ema(self) -> EmaState:
+        """The first EMA, of which samples and grids are made during training."""
+        return self.emas[0]
+
+    def learning_rates(self, nimg: int) -> tuple[float, float]:
+        """Return the learning rates of the generator and the discriminator in the step that ends at image number `nimg`."""
+        optim = self.experiment.optim
+        factor = lr_factor(optim, nimg)
+        return optim.lr_g * factor, optim.lr_d * factor
 
     def lam(self) -> float:
         """Return the generator's effective lam: a collective call."""
@@ -152,6 +183,10 @@ class Trainer:
         images = images_uint8.to(self.accelerator.device, memory_format=torch.channels_last, non_blocking=True)
         return from_uint8(flip(images, flips) if self.experiment.data.horizontal_flip else images)
 
+    def _prepare_labels(self, labels: Tensor | None) -> Tensor | None:
+        """Copy the labels of a batch to the device: the loader reuses the memory of the batch."""
+        return None if labels is None else labels.to(self.accelerator.device, non_blocking=True, copy=True)
+
     def _run_phase(self, engine: Engine, batch: MicroBatch) -> None:
         """Accumulate gradients over micro-batches, then step the optimizer; the other module is frozen."""
         for other in self.engines:
@@ -179,7 +214,7 @@ class Trainer:
             for name, value in result.values.items():
                 is_term = name in values and not name.startswith("penalty/")
                 values[name] = values[name] + value if is_term else value
-        self.metrics.add_step(values)
+        self.metrics.add_step(values | self.augmentation.values())
 
     def _one_or_nan(self) -> Tensor | float:
         """Return the factor of the loss: NaN after a non-finite phase, so that the optimizer skips the phases after it, else 1.

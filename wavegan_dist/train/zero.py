@@ -80,6 +80,11 @@ class ZeroEngine(Engine):
         return torch.as_tensor(self.engine.get_global_grad_norm(), dtype=torch.float32, device=self.accelerator.device)
 
     @override
+    def set_lr(self, lr: float) -> None:
+        for group in self.adam.param_groups:
+            group["lr"] = lr
+
+    @override
     def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
         yield from ((name, self.partition.full_tensor(name, self.partition.flats)) for name in self.partition.shapes)
 
@@ -117,7 +122,7 @@ class ZeroEngine(Engine):
             yield
 
     @override
-    def make_ema(self, ema: Ema[WaveletGenerator]) -> EmaState:
+    def make_ema(self, ema: Ema[WaveletGenerator], name: str) -> EmaState:
         """Return a sharded EMA under stage 3, where no rank holds the full generator, else a replicated one.
 
         The sharded EMA starts from the weights of the engine; of `ema` it uses the half-life, the ramp-up and the names and
@@ -125,8 +130,8 @@ class ZeroEngine(Engine):
         """
         assert isinstance(self.module, WaveletGenerator)
         if self.is_stage3:
-            return ShardedEma(ema, self.module, self.partition, self.gathered_params)
-        return super().make_ema(ema)
+            return ShardedEma(ema, name, self.module, self.partition, self.gathered_params)
+        return super().make_ema(ema, name)
 
     def _load_weight(self, name: str, parameter: nn.Parameter, read: ReadTensors) -> None:
         weight = torch.empty(self.partition.shapes[name], device=self.accelerator.device)

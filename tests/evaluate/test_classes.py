@@ -1,0 +1,207 @@
+"""Classes of generated images: how they are drawn and chosen, and metrics under the data's frequencies and per class."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from tests.helpers import fresh_cache
+from wavegan_dist.classes import Classes
+from wavegan_dist.config import Experiment
+from wavegan_dist.data import Index, images_at, write_shards
+from wavegan_dist.errors import UsageError, WaveganError
+from wavegan_dist.evaluate import evaluate
+from wavegan_dist.evaluate.evaluate import evaluate_snapshot
+from wavegan_dist.evaluate.generate import labels_of_images, snapshot_images
+from wavegan_dist.evaluate.sample import sample
+from wavegan_dist.evaluate.spectrum import SpectrumError
+from wavegan_dist.model.build import build_generator
+from wavegan_dist.model.snapshot import Snapshot, load_snapshot, save_snapshot
+
+CLASSES = Classes([500, 300, 200, 0], ["ant", "bee", "cat, or dog", "7"])
+
+
+class Flat(nn.Module):
+    """Makes images of one color: class c has gray level 40 + 20 * c in all images, with the first latent as a texture."""
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        texture = torch.randn(3, 32, 32) * z[:, :1, None, None]
+        return (40 + 20 * labels[:, None, None, None] + 4 * texture) / 127.5 - 1
+
+
+def make(path: Path, num_classes: int, classes: Classes | None) -> Path:
+    """Write a snapshot of an untrained generator."""
+    model = {"width": 4, "z_dim": 8, "num_classes": num_classes}
+    config = Experiment.model_validate({"data": {"index": "x"}, "model": model})
+    weights = build_generator(config).state_dict()
+    save_snapshot(path, weights, weights.items(), config, 2000, "1" * 64, classes)
+    return path
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    """A snapshot with four classes whose images show their class."""
+    path = make(tmp_path_factory.mktemp("run") / "kimg-000002", 4, CLASSES)
+    return replace(load_snapshot(path), generator=Flat())  # type: ignore[arg-type]
+
+
+def classes_of(images: Tensor) -> list[int]:
+    """The classes that images of `Flat` show."""
+    return ((images.float().mean(dim=(1, 2, 3)) - 40) / 20).round().int().tolist()
+
+
+def test_a_snapshot_stores_counts_and_names_and_one_without_them_is_damaged(conditional: Snapshot, tmp_path: Path) -> None:
+    assert load_snapshot(conditional.path).classes == CLASSES
+    assert load_snapshot(make(tmp_path / "none", 0, None)).classes is None
+    path = make(tmp_path / "broken", 4, Classes([1, 2], []))
+    with pytest.raises(WaveganError, match=r"snapshot\.json is damaged: it lacks the counts of 4 classes"):
+        load_snapshot(path)
+
+
+def test_drawn_classes_have_the_frequencies_of_the_data_and_depend_on_seed_and_number_only(conditional: Snapshot) -> None:
+    labels = labels_of_images(conditional, 3)
+    drawn = labels(range(4000)).numpy()
+    shares = np.bincount(drawn, minlength=4) / 4000
+    assert shares == pytest.approx([0.5, 0.3, 0.2, 0], abs=0.03)
+    assert shares[3] == 0
+    assert (labels(range(1000, 1100)).numpy() == drawn[1000:1100]).all()
+    assert (labels_of_images(conditional, 4)(range(4000)).numpy() != drawn).mean() > 0.3
+
+
+@pytest.mark.parametrize("batch_size", [16, 48])
+def test_an_image_shows_its_class_with_any_batch_size_and_first_image(conditional: Snapshot, batch_size: int) -> None:
+    for classes in ((), (2, 0, 1)):
+        wanted = labels_of_images(conditional, 5, classes)(range(60)).tolist()
+        images = torch.cat(list(snapshot_images(conditional, range(7, 60), 5, batch_size, classes=classes)))
+        assert classes_of(images) == wanted[7:]
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [("2", [2]), ("bee", [1]), ("2,ant, 1", [2, 0, 1]), ("cat, or dog", [2]), ("7", [3]), ("3,3", [3, 3])],
+)
+def test_classes_are_numbers_or_names(text: str, labels: list[int]) -> None:
+    assert CLASSES.parse(text) == labels
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("4", r"there is no class '4'; the classes are 0 to 3 \(ant, bee, cat, or dog, 7\)"),
+        ("-1", "there is no class '-1'; the classes are 0 to 3"),
+        ("bees", "there is no class 'bees'; did you mean 'bee'\\?"),
+        ("1,,2", "there is no class ''"),
+    ],
+)
+def test_an_unknown_class_is_one_line(conditional: Snapshot, tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=f"^--class {text}: {message}") as error:
+        sample(conditional, 4, 0, tmp_path / "out", classes=text)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_class_of_a_snapshot_without_classes_is_one_line(tmp_path: Path) -> None:
+    snapshot = load_snapshot(make(tmp_path / "none", 0, None))
+    with pytest.raises(
+        UsageError, match=r"--class 1: .*none was trained without classes \(model\.num_classes = 0\); leave it out"
+    ):
+        sample(snapshot, 4, 0, tmp_path / "out", classes="1")
+
+
+def test_a_grid_of_several_classes_has_a_row_for_each(conditional: Snapshot, tmp_path: Path) -> None:
+    sample(conditional, 8, 0, tmp_path / "grid.png", classes="2,ant,1")
+    with Image.open(tmp_path / "grid.png") as picture:
+        grid = torch.from_numpy(np.array(picture))
+    cells = grid.unfold(0, 32, 32).unfold(1, 32, 32).flatten(0, 1)  # [cells, 3, 32, 32], row by row
+    assert grid.shape == (3 * 32, 3 * 32, 3)
+    assert not cells[8].any()  # class 1 has two images
+    assert classes_of(cells[:8]) == [2, 2, 2, 0, 0, 0, 1, 1]
+
+
+def test_a_folder_lists_the_class_of_each_file(conditional: Snapshot, tmp_path: Path) -> None:
+    sample(conditional, 20, 1, tmp_path / "out")
+    listed = json.loads((tmp_path / "out" / "labels.json").read_text())
+    files = sorted(tmp_path.glob("out/*.png"))
+    shown = [torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1) for path in files]
+    assert listed == dict(zip((path.name for path in files), classes_of(torch.stack(shown)), strict=True))
+
+
+def test_a_grid_too_large_for_a_picture_is_refused(conditional: Snapshot, tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"--count 65537: a grid of 65537 images of 32 px .* at most --count 65536, or a folder"
+    ):
+        sample(conditional, 65537, 0, tmp_path / "grid.png")
+
+
+@pytest.fixture(scope="module")
+def labeled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Index of 500 pictures of `Flat`: 250 ants, 150 bees and 100 of class 2."""
+    folder = tmp_path_factory.mktemp("labeled")
+    draws = torch.Generator().manual_seed(9)
+    names = ["0-ant"] * 250 + ["1-bee"] * 150 + ["2-cat"] * 100
+    images = Flat()(torch.randn(500, 8, generator=draws), torch.tensor([int(name[0]) for name in names]))
+    for number, (name, image) in enumerate(zip(names, ((images + 1) * 127.5).byte(), strict=True)):
+        (folder / "pictures" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "pictures" / name / f"{number}.png")
+    write_shards(folder / "pictures", folder / "set", 32, labels=True, progress=False)
+    return folder / "set"
+
+
+@pytest.fixture
+def _conditional_snapshots(conditional: Snapshot, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Evaluation loads `conditional`, and has a cache of its own."""
+    monkeypatch.setattr(evaluate, "load_snapshot", lambda _: conditional)
+    monkeypatch.setenv("XDG_CACHE_HOME", fresh_cache(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("_conditional_snapshots")
+def test_metrics_of_each_class_are_those_of_its_images_alone(conditional: Snapshot, labeled: Path) -> None:
+    result = evaluate_snapshot(conditional.path, labeled, ("fwd", "spectrum"), count=400, seed=1, per_class=90)
+    index = Index.load(labeled)
+    assert result.protocol.class_counts == [500, 300, 200, 0]
+    chosen = np.sort(evaluate.draw_subsets(index, 400, 1)[0])
+    real_labels = index.members[chosen, 2]
+    drawn = labels_of_images(conditional, 1)(range(400)).numpy()
+    assert [(c.images_real, c.images_generated) for c in result.classes] == [
+        (int((real_labels == label).sum()), int((drawn == label).sum())) for label in range(4)
+    ]
+    ant, bee, cat, none = result.classes
+    assert (ant.name, cat.name) == ("ant", "cat, or dog")
+    assert "fwd" in ant.metrics or min(ant.images_real, ant.images_generated) < 193
+    assert bee.left_out == {"fwd": "fewer than 193 images"}
+    assert none.left_out == {"fwd": "fewer than 193 images", "spectrum": "fewer than 90 images"}
+    assert (none.metrics, none.images_generated) == ({}, 0)
+
+    generated = torch.cat(list(snapshot_images(conditional, range(400), 1, 64)))
+    real = torch.cat(list(images_at(index, chosen, 64)))
+    metric = SpectrumError(32, 1)
+    sets = [metric.feature.statistics(metric.feature.extract(part)) for part in (real[real_labels == 1], generated[drawn == 1])]
+    assert bee.metrics == pytest.approx(metric.compare(*sets).metrics, rel=1e-9)
+    table = result.table()
+    assert "left out: fwd (fewer than 193 images) of " in table
+
+
+@pytest.mark.usefixtures("_conditional_snapshots")
+def test_classes_are_drawn_with_the_frequencies_of_the_data_for_all_metrics(conditional: Snapshot, labeled: Path) -> None:
+    result = evaluate_snapshot(conditional.path, labeled, ("spectrum", "bands"), count=250)
+    assert result.classes == []
+    assert set(result.floors) == set(result.metrics)
+
+
+@pytest.mark.usefixtures("_conditional_snapshots")
+def test_classes_that_cannot_be_measured_are_one_line(conditional: Snapshot, labeled: Path, data: Path) -> None:
+    with pytest.raises(UsageError, match="--per-class needs one of fwd, spectrum, bands among --metrics"):
+        evaluate_snapshot(conditional.path, labeled, ("kid",), count=100, per_class=50)
+    with pytest.raises(UsageError, match="--per-class: the real images have no labels"):
+        evaluate_snapshot(conditional.path, data, ("spectrum",), count=100, per_class=50)
+
+
+def test_metrics_per_class_of_a_snapshot_without_classes_are_one_line(snapshot: Path, labeled: Path) -> None:
+    with pytest.raises(UsageError, match=r"--per-class: .* was trained without classes"):
+        evaluate_snapshot(snapshot, labeled, ("spectrum",), count=100, per_class=50)

@@ -1,0 +1,44 @@
+"""The labels of a dataset: the class of each image, how often each class occurs, and whether they fit a model."""
+
+import numpy as np
+
+from wavegan_dist.classes import Classes
+from wavegan_dist.data.index import Index
+from wavegan_dist.errors import UsageError
+from wavegan_dist.log import log
+
+
+def count_classes(index: Index) -> list[int]:
+    """Return the number of images of each class 0, 1, ..., up to the largest label or the last class that has a name."""
+    labels = index.members[:, 2]
+    counts: list[int] = np.bincount(labels[labels >= 0], minlength=len(index.classes)).tolist()
+    return counts
+
+
+def classes_for_training(index: Index, num_classes: int) -> Classes:
+    """Return the classes of a dataset for a model with `num_classes` classes, in the length of `num_classes`.
+
+    Raises:
+        UsageError: an image has no label, or the dataset has more classes than the model.
+    """
+    labels = index.members[:, 2]
+    where = f"model.num_classes = {num_classes}, but {index.storage.base}"
+    if without := int((labels < 0).sum()):
+        found = "has no labels" if without == len(labels) else f"has no label for {without:,} of {len(labels):,} images"
+        raise UsageError(
+            f"{where} {found}; write the shards with --labels, give each image of the tars a .cls member and index them, or "
+            "set model.num_classes=0"
+        )
+    needed = max(int(labels.max()) + 1, len(index.classes))
+    if needed > num_classes:
+        found = f"names {needed} classes" if needed > labels.max() + 1 else f"has labels up to {needed - 1}"
+        raise UsageError(f"{where} {found}; set model.num_classes={needed}")
+    return Classes(np.bincount(labels, minlength=num_classes).tolist(), index.classes)
+
+
+def warn_of_unused_classes(classes: Classes) -> None:
+    """Log a warning that names the classes without an image: what the model generates for these will mean nothing."""
+    unused = [classes.name(label) for label, count in enumerate(classes.counts) if not count]
+    if unused:
+        shown = ", ".join(unused[:5]) + (", ..." if len(unused) > 5 else "")
+        log.warning("%d of %d classes have no image: %s", len(unused), len(classes.counts), shown)

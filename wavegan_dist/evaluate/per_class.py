@@ -1,0 +1,119 @@
+"""Metrics of each class of a conditional snapshot: the images of an evaluation, real and generated, divided by class.
+
+Only metrics without a trained network: they are defined for the few hundred images that a class has in an evaluation.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from wavegan_dist.classes import Classes
+from wavegan_dist.errors import UsageError
+from wavegan_dist.evaluate.feature import Feature
+from wavegan_dist.evaluate.metric import Metric
+from wavegan_dist.evaluate.result import ClassResult
+from wavegan_dist.evaluate.wavelet_distance import WaveletDistance
+
+CLASS_METRICS = ("fwd", "spectrum", "bands")
+MAX_STATISTICS_BYTES = 2**31  # of all classes and one set of images
+
+
+@dataclass(frozen=True)
+class ClassMetrics:
+    """What is measured of one class.
+
+    Attributes:
+        label: number of the class.
+        name: name of the class.
+        images_real, images_generated: number of images in each set.
+        metrics: the metrics, whose features are those of the images of this class only.
+        left_out: the reason for each metric that is not measured.
+    """
+
+    label: int
+    name: str
+    images_real: int
+    images_generated: int
+    metrics: Sequence[Metric[Any]]
+    left_out: Mapping[str, str]
+
+    @property
+    def features(self) -> list[Feature[Any]]:
+        """The features of all metrics."""
+        return [metric.feature for metric in self.metrics]
+
+    def result(self, real: Mapping[str, Any], generated: Mapping[str, Any]) -> ClassResult:
+        """Compare the statistics of real and of generated images, by the features' names."""
+        results = [metric.compare(real[metric.feature.name], generated[metric.feature.name]) for metric in self.metrics]
+        return ClassResult(
+            label=self.label,
+            name=self.name,
+            images_real=self.images_real,
+            images_generated=self.images_generated,
+            metrics={name: value for result in results for name, value in result.metrics.items()},
+            intervals={name: interval for result in results for name, interval in result.intervals.items()},
+            left_out=dict(self.left_out),
+        )
+
+
+def class_metrics(
+    metrics: Mapping[str, Metric[Any]], classes: Classes, real: Tensor, generated: Tensor, minimum: int
+) -> list[ClassMetrics]:
+    """Select the metrics of each class.
+
+    Args:
+        metrics: the metrics of the evaluation, by name.
+        classes: the classes of the snapshot.
+        real, generated: the class of each image of both sets, int64 [N].
+        minimum: smallest number of images of a class in each set.
+
+    Raises:
+        UsageError: no metric can be measured per class, or the real images have no labels.
+    """
+    chosen = {name: metric for name, metric in metrics.items() if name in CLASS_METRICS}
+    if not chosen:
+        raise UsageError(
+            f"--per-class needs one of {', '.join(CLASS_METRICS)} among --metrics; other metrics need too many images"
+        )
+    if not (real >= 0).any():
+        raise UsageError("--per-class: the real images have no labels; give the shards that the snapshot was trained on")
+    counts = [torch.bincount(labels[labels >= 0], minlength=len(classes.counts)).tolist() for labels in (real, generated)]
+    return [
+        _of_class(chosen, label, classes, (counts[0][label], counts[1][label]), minimum) for label in range(len(classes.counts))
+    ]
+
+
+def _of_class(
+    metrics: Mapping[str, Metric[Any]], label: int, classes: Classes, counts: tuple[int, int], minimum: int
+) -> ClassMetrics:
+    measured, left_out = [], {}
+    for name, metric in metrics.items():
+        needed, size = max(minimum, metric.minimum), _statistics_bytes(metric) * len(classes.counts)
+        if min(counts) < needed:
+            left_out[name] = f"fewer than {needed} images"
+        elif size > MAX_STATISTICS_BYTES:
+            left_out[name] = f"statistics of all classes would take {size / 2**30:.1f} GiB"
+        else:
+            measured.append(_restricted(metric, label))
+    return ClassMetrics(label, classes.name(label), *counts, measured, left_out)
+
+
+def _restricted(metric: Metric[Any], label: int) -> Metric[Any]:
+    """Return a copy of a metric that sees the images of one class only."""
+    restricted = copy.copy(metric)
+    feature = metric.feature
+    restricted.feature = replace(
+        feature, name=f"{feature.name} of class {label}", protocol={**feature.protocol, "class": label}, label=label
+    )
+    return restricted
+
+
+def _statistics_bytes(metric: Metric[Any]) -> int:
+    """Return the bytes of a metric's statistics that do not depend on the number of images."""
+    if not isinstance(metric, WaveletDistance):
+        return 0
+    return 8 * 4**metric.level * int(metric.protocol["variables"]) ** 2

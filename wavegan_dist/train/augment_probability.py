@@ -1,0 +1,96 @@
+"""The probability of augmentation over a run: constant, rising, or held by the share of overfitting (ADA)."""
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from wavegan_dist.config import AugmentConfig
+from wavegan_dist.model.augment import gate
+
+INTERVAL = 256  # images between two adjustments of an adapted probability; as in ADA, 4 batches of 64
+
+
+class AugmentProbability:
+    """Returns the probability p at any image number; with `augment.target`, adapts it to the share of overfitting.
+
+    The share is E[sign(D(real))] of the discriminator of images, over the images of all ranks since the last adjustment: a sum
+    of integers, which does not depend on how many processes share them. An adapted p is on the device: the host never waits for
+    it.
+
+    Args:
+        settings: the section `augment`.
+        accelerator: the process group.
+    """
+
+    def __init__(self, settings: AugmentConfig, accelerator: Accelerator) -> None:
+        self.settings, self.accelerator = settings, accelerator
+        self._adapted = self._zero()  # p, if it is adapted
+        self._signs, self._images = self._zero(), 0  # sum over this rank, number over all ranks, since the last adjustment
+        self._values: dict[str, Tensor] = {}
+
+    def _zero(self) -> Tensor:
+        return torch.zeros((), device=self.accelerator.device)
+
+    def at(self, nimg: int) -> Tensor:
+        """Return p of the step that begins at image number `nimg`: float32 scalar on the device."""
+        settings = self.settings
+        if settings.target is not None:
+            return self._adapted
+        risen = min(nimg / (settings.ramp_kimg * 1000), 1) if settings.ramp_kimg else 1.0
+        return torch.full((), settings.probability * risen, device=self.accelerator.device)
+
+    def choose(self, drawn: Tensor | None, nimg: int) -> Tensor | None:
+        """Return the parameters of the augmentations that happen in the step that begins at `nimg`, from those drawn.
+
+        Args:
+            drawn: from `model.augment.draw_parameters`, or None without augmentation.
+            nimg: image number at which the step begins.
+        """
+        return None if drawn is None else gate(drawn, self.at(nimg))
+
+    def end_step(self, shares: list[Tensor], local_batch: int, nimg_before: int, nimg: int) -> None:
+        """Add the share of overfitting of each discriminator phase of a step, and adapt p at multiples of `INTERVAL` images.
+
+        A collective call if `augment.target` is set.
+
+        Args:
+            shares: means over this rank's images, one for each discriminator phase; empty if it is not measured.
+            local_batch: images of this rank in each phase.
+            nimg_before, nimg: image numbers at which the step begins and ends.
+        """
+        if self.settings.probability:
+            self._values = {"augment/p": self.at(nimg_before)}
+        if not shares:
+            return
+        self._values["augment/overfitting"] = torch.stack(shares).mean()
+        if self.settings.target is None:
+            return
+        for share in shares:
+            self._signs = self._signs + (share * local_batch).round()  # exact, although the mean was rounded
+        self._images += nimg - nimg_before
+        if nimg // INTERVAL > nimg_before // INTERVAL:
+            self._adapt(self.settings.target)
+
+    def values(self) -> dict[str, Tensor]:
+        """Return p and the share of overfitting of the last step by name, scalars on the device; empty without augmentation."""
+        return self._values
+
+    def state(self) -> dict[str, Any]:
+        """Return the adapted p and the sums since its last adjustment, for a checkpoint: a collective call."""
+        signs = self.accelerator.reduce(self._signs, reduction="sum")
+        return {"p": self._adapted.item(), "signs": signs.item(), "images": self._images}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Restore what `state` returned, on any number of ranks."""
+        self._adapted = torch.full_like(self._adapted, state["p"])
+        signs = state["signs"] if self.accelerator.is_main_process else 0.0
+        self._signs, self._images = torch.full_like(self._signs, signs), state["images"]
+
+    def _adapt(self, target: float) -> None:
+        settings = self.settings
+        share = self.accelerator.reduce(self._signs, reduction="sum") / self._images
+        step = settings.probability * self._images / (settings.ramp_kimg * 1000)
+        self._adapted = (self._adapted + (share - target).sign() * step).clamp(0, settings.probability)
+        self._signs, self._images = self._zero(), 0
