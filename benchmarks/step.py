@@ -7,8 +7,8 @@ alike. Reports medians and writes benchmarks/results/step.json.
 
     python benchmarks/step.py --sizes 32 64 128 256 512 1024 --width 8 --batch 4
 
-trains the full model at each image size instead, each in a process of its own, and writes seconds of a step, peak memory and the
-estimate of `wavegan plan` to benchmarks/results/step-sizes.json.
+trains the full model at each image size instead, each in a process of its own, and writes seconds of a step, peak memory and
+the estimate of the check before training to benchmarks/results/step-sizes.json.
 """
 
 import argparse
@@ -97,7 +97,9 @@ def compare_sizes(options: argparse.Namespace) -> None:
         command = [sys.executable, __file__, *sys.argv[1:], "--one-size", str(size)]
         lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
         row = json.loads(lines[-1])
-        print("{size:>6} {seconds_per_step:>9.3f} {seconds_per_image:>9.4f} {peak_gib:>9.2f} {estimate_gib:>13.2f}".format(**row))
+        print(
+            "{size:>6} {seconds_per_step:>9.3f} {seconds_per_image:>9.4f} {peak_gib:>9.2f} {estimate_gib:>13.2f}".format(**row)
+        )
         rows.append(row)
     settings = {"config": str(options.config), "steps": options.steps, "width": options.width, "batch": options.batch}
     write_result("step-sizes", settings | {"threads": 1, "rows": rows} | provenance())
