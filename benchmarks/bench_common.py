@@ -27,8 +27,8 @@ def write_result(name: str, content: dict[str, Any]) -> None:
 
 
 def write_smooth_noise(folder: Path) -> None:
-    """Write 8 RGB PNGs of 288 px into the new folder `folder`: random colors on a 16 x 16 grid, interpolated."""
-    folder.mkdir()
+    """Write 8 RGB PNGs of 288 px into `folder`, which may exist: random colors on a 16 x 16 grid, interpolated."""
+    folder.mkdir(exist_ok=True)
     draws = np.random.default_rng(0)
     for number in range(8):
         coarse = Image.fromarray(draws.integers(0, 256, (16, 16, 3), dtype=np.uint8))

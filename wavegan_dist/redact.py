@@ -1,9 +1,15 @@
-"""Removes passwords from text that others may read: logs, messages, command lines, settings in files and in MLflow."""
+"""Passwords in text that others may read: removed from logs, messages and settings, refused in shell commands."""
 
 import re
 
 _USERINFO = re.compile(r"\b(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<user>[^\s/:@\"']*)(?::[^\s/\"]*)?@", re.IGNORECASE)
 _PARAMETER = re.compile(r"(?<=[?&])(?:password|passwd|sslpassword|token|access_token)=[^&\s\"']*&?", re.IGNORECASE)
+# A password among the words of a shell command, unless a variable of the environment stands for it.
+_IN_COMMAND = re.compile(
+    r"((^|\s)(-u|--user|--proxy-user)[=\s]*[\"']?(?!\d+:\d+\b)[^\s:\"'$]+:"  # curl -u NAME:PASSWORD, not docker -u 1:1
+    r"|\bAuthorization:\s*\w+\s+|\w*(password|passwd|secret|token|api_?key)\w*=)[\"']?[^\s\"'$]",
+    re.IGNORECASE,
+)
 _EMPTY_QUERY = re.compile(r"(?<=\w)[?&](?=[\s\"']|$)")
 
 
@@ -14,6 +20,11 @@ def redacted(text: str) -> str:
     """
     without = _PARAMETER.sub("", _USERINFO.sub(_without_password, text))
     return text if without == text else _EMPTY_QUERY.sub("", without)
+
+
+def holds_password(text: str) -> bool:
+    """Return whether a URL or a shell command holds a password in clear text; `curl -u name:$PASSWORD` does not."""
+    return redacted(text) != text or _IN_COMMAND.search(text) is not None
 
 
 def _without_password(found: re.Match[str]) -> str:

@@ -19,6 +19,7 @@ from PIL import Image
 from tests.helpers import Command, refused
 from wavegan_dist.data import Index, index_shards, write_shards
 from wavegan_dist.data.folders import files_in
+from wavegan_dist.data.left_out import NOT_REGULAR
 from wavegan_dist.errors import WaveganError
 
 
@@ -92,7 +93,7 @@ def test_every_format_of_pillow_is_taken_under_any_name(wavegan: Command, tmp_pa
         tmp_path / "in",
         {"notes.txt": b"BM is a bitmap", "x/.DS_Store": b"", "a.heic": b"\0\0\0\x18ftypheic", "__MACOSX/b.png": b""},
     )
-    put(tmp_path / "in", {"sub/old.tar": b"", "b.zip": b""})
+    put(tmp_path / "in", {"sub/old.tar": b"", "b.zip": b"", "raw.NEF": encoded(1, "TIFF"), "raw.dng": encoded(1, "TIFF")})
     printed, reasons = result(wavegan, "shards", "write", tmp_path / "in", tmp_path / "set", "--size", 32)
     assert printed["images"] == len(NAMES)
     assert np.abs(np.array(reds(tmp_path / "set")) - [10 * number for number in range(len(NAMES))]).max() <= 3
@@ -101,8 +102,10 @@ def test_every_format_of_pillow_is_taken_under_any_name(wavegan: Command, tmp_pa
         "an archive inside the folder; unpack it, or write it as a SOURCE": 2,
         "no picture that Pillow reads (.txt)": 1,
         "no picture that Pillow reads (.heic)": 1,
+        "no picture that Pillow reads (.nef)": 1,
+        "no picture that Pillow reads (.dng)": 1,
     }
-    assert sum(entry["files"] for entry in listed(tmp_path / "set")) == 6
+    assert sum(entry["files"] for entry in listed(tmp_path / "set")) == 8
     plain = wavegan("shards", "info", tmp_path / "set").stdout
     assert "left out: 2 hidden, or of macOS (__MACOSX), such as " in plain
 
@@ -113,15 +116,26 @@ def test_linked_folders_are_followed_and_loops_named(wavegan: Command, tmp_path:
     (tmp_path / "in" / "b").symlink_to(tmp_path / "real")
     (tmp_path / "real" / "again").symlink_to(tmp_path / "in")
     (tmp_path / "in" / "gone").symlink_to("nowhere")
+    (tmp_path / "in" / "gone.png").symlink_to("nowhere.png")
+    (tmp_path / "in" / "in_a_file.png").symlink_to("a/0.png/1.png")
+    (tmp_path / "in" / "self.png").symlink_to("self.png")
     os.mkfifo(tmp_path / "in" / "pipe.png")  # opening it would wait forever
     _, reasons = result(wavegan, "shards", "write", tmp_path / "in", tmp_path / "set", "--size", 32)
     assert reds(tmp_path / "set") == list(range(10))
     assert sorted((entry["file"], entry["reason"]) for entry in listed(tmp_path / "set")) == [
         (f"{tmp_path}/in/b/again", "a link to a folder that contains the link"),
-        (f"{tmp_path}/in/gone", "neither by its name nor by its first bytes a picture"),
-        (f"{tmp_path}/in/pipe.png", "a link to nothing, a pipe, a socket or a device"),
+        *((f"{tmp_path}/in/{name}", NOT_REGULAR) for name in ("gone", "gone.png", "in_a_file.png", "pipe.png", "self.png")),
     ]
-    assert sum(reasons.values()) == 3
+    assert sum(reasons.values()) == 6
+
+
+@pytest.mark.parametrize("command", ["write", "index"])
+def test_a_tar_that_is_a_link_to_nothing_is_listed(wavegan: Command, tmp_path: Path, command: str) -> None:
+    pack(tmp_path / "in" / "0.tar", {"1.png": encoded(1)})
+    (tmp_path / "in" / "1.tar").symlink_to("nowhere.tar")
+    out = tmp_path / ("set" if command == "write" else "in")
+    arguments = (tmp_path / "in", out, "--size", 32) if command == "write" else (out,)
+    assert result(wavegan, "shards", command, *arguments)[1] == {NOT_REGULAR: 1}
 
 
 def test_a_folder_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +162,13 @@ def members(count: int) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("command", ["write", "index"])
 def test_members_that_webdataset_does_not_read_are_counted(wavegan: Command, tmp_path: Path, command: str) -> None:
-    extra = {"no_extension": encoded(1), "set/._1.jpg": b"\0\5", "7.cls": b"1", "shot2.seg.png": encoded(1)}
+    extra = {
+        "no_extension": encoded(1),
+        "set/._1.jpg": b"\0\5",
+        "7.cls": b"1",
+        "shot2.seg.png": encoded(1),
+        "8..png": encoded(1),
+    }
     pack(tmp_path / "in" / "0.tar", {**members(24), **extra, "g.gif": encoded(9, "GIF")})
     put(tmp_path / "in", {"lone.png": encoded(3), "1.tar.gz": b"", ".2.tar": b""})
     out = tmp_path / ("set" if command == "write" else "in")
@@ -160,7 +180,7 @@ def test_members_that_webdataset_does_not_read_are_counted(wavegan: Command, tmp
     gif = {"of a format that training does not read (.gif); convert with `wavegan shards write`": 1}
     dotted = "with a dot before the extension of a picture: WebDataset ends the key at the first dot; rename them in the tar"
     assert reasons == {
-        dotted: 13,
+        dotted: 14,
         "beside an image of the same key (.json)": 12,
         "without an image of the same key (.json)": 12,
         "without an extension, which WebDataset does not read": 1,
@@ -273,6 +293,8 @@ def test_each_wrong_source_has_a_message_of_its_own(wavegan: Command, tmp_path: 
         "gz": "holds no .tar; decompress the tars first, such as 0.tar.gz",
     }
     out = tmp_path / "set"
+    with pytest.raises(WaveganError, match="the source is empty; give a folder"):  # Path("") is the working folder
+        write_shards("", out, 32, progress=False)
     for name, words in {**both, **write_only}.items():
         with pytest.raises(WaveganError, match=re.escape(words)):
             write_shards(tmp_path / name, out, 32, progress=False)
@@ -293,7 +315,7 @@ def test_an_image_of_another_format_under_a_known_name_is_not_indexed(wavegan: C
     assert Index.load(tmp_path / "in").encoding == "mixed"
 
 
-def test_every_one_of_200_odd_files_is_in_the_set_or_on_the_list(wavegan: Command, tmp_path: Path) -> None:
+def test_every_one_of_200_odd_names_is_in_the_set_or_on_the_list(wavegan: Command, tmp_path: Path) -> None:
     draws = np.random.default_rng(0)
     endings = (".png", ".JPG", ".jfif", ".gif", "", ".v2.png", ".bmp", ".tiff", ".webp", ".txt", ".json", ".heic", ".tar.gz")
     folders = ("", "a/", "b.png/", ".thumbs/", "a/é \n/", "__MACOSX/")

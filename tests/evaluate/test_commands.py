@@ -55,6 +55,15 @@ def test_a_sheet_of_another_type_of_image_is_refused(wavegan: Command, shards: P
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["x.png", "x.PNG"])
+def test_a_result_file_with_the_name_of_the_plot_is_refused(
+    wavegan: Command, snapshot: Path, tmp_path: Path, name: str
+) -> None:
+    evaluate = ("evaluate", "--snapshot", snapshot, "--data", "nowhere", "--json", name)
+    refused(wavegan(*evaluate, cwd=tmp_path), name, "the name of the spectrum's plot", ".json")
+    assert not list(tmp_path.iterdir())
+
+
 def test_sample_shows_its_progress_on_a_terminal(snapshot: Path, tmp_path: Path) -> None:
     shown, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 80))  # tqdm shows nothing in a width of 0

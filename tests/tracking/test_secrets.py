@@ -8,9 +8,11 @@ import pytest
 from tests.helpers import environment, refused
 from wavegan_dist import config as configuration
 from wavegan_dist.config import Experiment
-from wavegan_dist.redact import redacted
+from wavegan_dist.errors import UsageError
+from wavegan_dist.redact import holds_password, redacted
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.tracking.tracking_info import TrackingInfo, save_password
+from wavegan_dist.train.loop import train
 
 SECRET = "pa55-w0rd"
 NOWHERE = f"http://alice:{SECRET}@127.0.0.1:9"
@@ -95,6 +97,72 @@ def test_a_new_password_replaces_the_old_one(tmp_path, tracked_config):
     info.save(folder)
     changed: Experiment = configuration.load(tracked_config, ["tracking.uri=http://alice:new@127.0.0.1:9"])
     assert TrackingInfo.for_start(folder, changed).uri == "http://alice:new@127.0.0.1:9"
+
+
+IN_INDEX = [
+    f"http://alice:{SECRET}@host/set",
+    f"https://{SECRET}@host/set/index.json",
+    f"ftp://alice:{SECRET}@host/set",
+    f"https://host/set?token={SECRET}",
+    f"pipe:curl -sf -u alice:{SECRET} http://host/{{file}}",
+    f"pipe:curl -sf --user 'alice:{SECRET}' http://host/{{file}}",
+    f"pipe:curl -sf -H 'Authorization: Bearer {SECRET}' http://host/{{file}}",
+    f"pipe:wget -qO- --http-password={SECRET} http://host/{{file}}",
+    f"pipe:AWS_SECRET_ACCESS_KEY={SECRET} aws s3 cp s3://bucket/{{file}} -",
+]
+
+
+@pytest.mark.parametrize("index", IN_INDEX)
+def test_a_password_in_data_index_is_refused_before_any_file_is_written(tmp_path, config, index):
+    experiment = configuration.load(config, [f"data.index={index!r}"])
+    with pytest.raises(UsageError, match=r"data\.index holds a password") as refusal:
+        train(experiment, tmp_path / "run")
+    assert SECRET not in str(refusal.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_and_submit_refuse_a_password_in_data_index(tmp_path, config, wavegan):
+    settings = ("--config", config, "--run-dir", tmp_path / "run", f"data.index={IN_INDEX[0]}", f"data.cache={tmp_path}")
+    for command in (("train",), ("submit", "train", "--profile", "local", "--dry-run")):
+        outcome = wavegan(*command, *settings)
+        refused(outcome, "data.index holds a password")
+        assert SECRET not in outcome.stdout + outcome.stderr
+
+
+def test_a_password_in_the_setup_of_a_profile_is_refused(tmp_path, config, wavegan):
+    profile = tmp_path / "mine.yaml"
+    profile.write_text(f"time: 60\nsetup: ['export MLFLOW_TRACKING_PASSWORD={SECRET}']\n")
+    submit = ("submit", "train", "--config", config, "--run-dir", tmp_path / "run", "--profile", profile, "--dry-run")
+    outcome = wavegan(*submit)
+    refused(outcome, "setup holds a password")
+    assert SECRET not in outcome.stderr
+    profile.write_text("time: 60\nsetup: ['export MLFLOW_TRACKING_PASSWORD=$(cat ~/.mlflow)']\n")
+    assert wavegan(*submit).returncode == 0
+
+
+def test_a_dry_run_prints_no_password(tmp_path, tracked_config, wavegan):
+    submit = ("submit", "train", "--config", tracked_config, "--run-dir", tmp_path / "run", "--profile", "local", "--dry-run")
+    outcome = wavegan(*submit, f"tracking.uri={NOWHERE}")
+    assert outcome.returncode == 0, outcome.stderr
+    assert SECRET not in outcome.stdout + outcome.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://host/set",
+        "pipe:curl -sf -u $NAME:$PASSWORD http://host/{file}",
+        "pipe:curl -sf -u alice:$PASSWORD http://host/{file}",
+        'pipe:curl -sf -H "Authorization: Bearer $TOKEN" http://host/{file}',
+        "pipe:docker run -u 1000:1000 image cat /set/{file}",
+        "pipe:wget -qO- --http-password=$PASSWORD http://host/{file}",
+        "export NCCL_SOCKET_IFNAME=ib0",
+        "s3://bucket/set",
+    ],
+)
+def test_what_holds_no_password_is_accepted(text):
+    assert not holds_password(text)
 
 
 @pytest.mark.parametrize(

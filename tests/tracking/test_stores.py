@@ -24,6 +24,7 @@ IMPOSSIBLE = [
     ("http://", "names no server"),
     ("http://:5000", "names no server"),
     ("http://host:port", "names no server"),
+    (" http://host:5000", "holds a quote, a space or a line break"),
     ("mysql://host/db", "needs the Python module MySQLdb"),
     ("postgresql+nosuchdriver://host/db", "needs the Python module nosuchdriver"),
     ("sqlite:////tmp", "/tmp is a folder"),
@@ -45,6 +46,15 @@ def test_a_variable_that_names_no_store_is_refused_when_a_run_is_submitted_or_co
     refused(wavegan_with(wrong, "compare", "mlflow:123", "--out", tmp_path / "page"), "file:./mlruns", "not an MLflow store")
     submit = ("submit", "train", "--config", config, "--run-dir", tmp_path / "run", "--profile", "local1", "--dry-run")
     refused(wavegan_with(wrong, *submit, "tracking.enabled=true"), "file:./mlruns", "not an MLflow store")
+
+
+def test_another_experiment_in_the_environment_is_refused(tmp_path, config, wavegan_with):
+    other = {"MLFLOW_EXPERIMENT_NAME": "birds"}
+    submit = ("submit", "train", "--config", config, "--run-dir", tmp_path / "run", "--profile", "local1", "--dry-run")
+    tracked = (*submit, "tracking.enabled=true")
+    refused(wavegan_with(other, *tracked), "MLFLOW_EXPERIMENT_NAME=birds", "tracking.experiment = wavegan")
+    assert wavegan_with(other, *tracked, "tracking.experiment=birds").returncode == 0
+    assert wavegan_with(other, *submit).returncode == 0
 
 
 def test_a_variable_that_names_no_store_does_not_matter_without_tracking(tmp_path, config, wavegan_with):

@@ -158,6 +158,17 @@ def test_a_run_folder_in_use_is_refused_until_its_run_ends(tmp_path, config, wav
     assert outcome.returncode == 0, outcome.stderr
 
 
+def test_a_start_that_fails_before_its_first_step_says_so_in_exit_json(tmp_path, config, wavegan):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "tracking").write_text("")  # in place of the folder of the tracker
+    words = ("train", "--config", config, "--run-dir", run, "tracking.enabled=true")
+    refused(wavegan(*words), str(run / "tracking"), exit_code=1)
+    left = json.loads((run / "exit.json").read_text())
+    assert (left["state"], left["nimg"]) == ("failed", 0)
+    assert str(run / "tracking") in left["reason"]
+
+
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Path]:
     """Return the mount point of a file system of 3 MiB."""

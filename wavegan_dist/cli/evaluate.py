@@ -91,6 +91,12 @@ def run(options: argparse.Namespace) -> None:
         print(out)
 
 
+def _result_file(text: str) -> Path:
+    if text.lower().endswith(".png"):
+        raise argparse.ArgumentTypeError(f"{text} is the name of the spectrum's plot; give a name that ends in .json")
+    return Path(text)
+
+
 EVALUATE = Command(
     name="evaluate",
     help="compute metrics between images of a snapshot and real images",
@@ -102,7 +108,7 @@ EVALUATE = Command(
         argument("--snapshot", type=Path, required=True, metavar="DIR", help="snapshot folder"),
         argument("--data", type=Path, required=True, metavar="INDEX", help="index.json of the real images"),
         *METRIC_ARGUMENTS,
-        argument("--json", type=Path, metavar="FILE", help="result file (default: RUN/evaluations/SNAPSHOT.json)"),
+        argument("--json", type=_result_file, metavar="FILE", help="result file (default: RUN/evaluations/SNAPSHOT.json)"),
     ),
     run=run,
 )

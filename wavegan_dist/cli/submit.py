@@ -47,6 +47,7 @@ def train(options: argparse.Namespace) -> None:
 
     profile = load_profile(options.profile, nodes=options.nodes, **resources(options))
     experiment = config.load(options.config, options.overrides)
+    config.check_passwords(experiment)
     run_dir = run_dir_of(options).absolute()
     evaluation = evaluation_job(options, run_dir, options.evaluate_profile, {}) if options.evaluate_profile else None
     arguments = ["--config", str(config_file(experiment, RunFolder(run_dir).cluster)), "--run-dir", str(run_dir)]

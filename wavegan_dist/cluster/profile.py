@@ -7,7 +7,9 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, model_validator
 
 from wavegan_dist.config import FileKind, Section, yaml_text
+from wavegan_dist.errors import UsageError
 from wavegan_dist.launcher_files import find_launcher_file
+from wavegan_dist.redact import holds_password
 
 PROFILE = FileKind("profile", "docs/cluster.md lists the keys, launchers/slurm has examples", yaml_text)
 
@@ -80,8 +82,14 @@ def load_profile(name: str, **changes: Any) -> Profile:
         changes: settings that replace those of the file, except where they are None.
 
     Raises:
-        UsageError: there is no such profile, it has unknown settings or a value is impossible.
+        UsageError: there is no such profile, it has unknown settings, a value is impossible, or `setup` holds a password.
     """
     path = find_launcher_file("slurm", "profile", name)
     tree = PROFILE.read(path) | {key: value for key, value in changes.items() if value is not None}
-    return PROFILE.validate(Profile, tree, f"profile {path}")
+    profile = PROFILE.validate(Profile, tree, f"profile {path}")
+    if any(map(holds_password, profile.setup)):
+        raise UsageError(
+            f"profile {path}: setup holds a password, which the run folder would show; export it before `wavegan submit`, or "
+            "let setup read it from a file that only you can read"
+        )
+    return profile

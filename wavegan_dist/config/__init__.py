@@ -2,6 +2,7 @@
 
 from wavegan_dist.config.explain import FileKind, yaml_text
 from wavegan_dist.config.loading import differences, load, parse
+from wavegan_dist.config.passwords import check_passwords
 from wavegan_dist.config.schema import (
     RESOLUTIONS,
     SMALLEST_BAND,
@@ -34,6 +35,7 @@ __all__ = [
     "Section",
     "TrackingConfig",
     "TrainConfig",
+    "check_passwords",
     "check_store",
     "deepest_level",
     "differences",

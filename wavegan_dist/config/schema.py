@@ -25,6 +25,7 @@ from wavegan_dist.redact import redacted
 
 RESOLUTIONS = (32, 64, 128, 256, 512, 1024)
 SMALLEST_BAND = 8  # height and width in pixels of the smallest Haar band that the networks can have
+PENALTY_NOISE = 0.01  # default of loss.penalty_noise
 
 # Marks a setting that may change when a run is resumed: the setting affects neither the model nor its training images.
 # (train.accumulation is marked although it changes batch statistics, which are those of a micro-batch.)
@@ -100,6 +101,14 @@ class ModelConfig(Section):
     band_scale: Literal["none", "data"] = Field(
         "none", description="data: divide each band by its standard deviation over the dataset before it enters a discriminator"
     )
+    spectral_norm: bool | None = Field(
+        None,
+        validate_default=True,
+        description="spectral norm in dcgan discriminators, which excludes gradient penalties; null: true, or false for residual",
+    )
+    logit_gain: PositiveFloat = Field(
+        1.0, description="factor of the logits of discriminators with spectral norm, whose logits otherwise hardly leave 0"
+    )
     base_only: bool = Field(False, description="ablation: train only the base generator, without the low and high generators")
 
     @field_validator("resample")
@@ -117,6 +126,21 @@ class ModelConfig(Section):
         if value == "batch" and is_residual:
             raise ValueError("residual networks have no batch norm; set this key to none, or model.backbone to dcgan")
         return value or ("none" if is_residual else "batch")
+
+    @field_validator("spectral_norm")
+    @classmethod
+    def _check_spectral_norm(cls, value: bool | None, info: ValidationInfo) -> bool:
+        is_residual = info.data.get("backbone") == "residual"
+        if value and is_residual:
+            raise ValueError("residual networks have no spectral norm; set this key to false, or model.backbone to dcgan")
+        return not is_residual if value is None else value
+
+    @field_validator("logit_gain")
+    @classmethod
+    def _check_logit_gain(cls, value: float, info: ValidationInfo) -> float:
+        if value != 1 and info.data.get("spectral_norm") is False:
+            raise ValueError("without model.spectral_norm, the discriminators scale their logits themselves; set this key to 1")
+        return value
 
     @field_validator("levels")
     @classmethod
@@ -169,7 +193,7 @@ class ModelConfig(Section):
 
 
 class LossWeights(Section):
-    """Weight of each discriminator's hinge loss. A discriminator with weight 0 is not built."""
+    """Weight of each discriminator's loss and gradient penalties. A discriminator with weight 0 is not built."""
 
     image: NonNegativeFloat = Field(1.0, description="discriminator of images")
     low: NonNegativeFloat = Field(1.0, description="discriminator of low bands")
@@ -183,9 +207,65 @@ class LossWeights(Section):
 
 
 class LossConfig(Section):
-    """Training objective."""
+    """Training objective. Gradient penalties need `model.spectral_norm=false`."""
 
+    objective: Literal["hinge", "relativistic"] = Field(
+        "hinge", description="relativistic: softplus of the difference between the logits of a real and a generated image"
+    )
     weights: LossWeights = Field(default_factory=LossWeights, description="weights of the discriminators' losses")
+    r1: NonNegativeFloat = Field(0.0, description="gamma of the gradient penalty on real images; 0: no penalty")
+    r2: NonNegativeFloat = Field(0.0, description="gamma of the gradient penalty on generated images; 0: no penalty")
+    penalty: Literal["exact", "approximate"] = Field(
+        "exact",
+        description="exact: differentiates twice; approximate: difference of logits under noise, for every strategy and precision",
+    )
+    penalty_interval: PositiveInt = Field(
+        1, description="discriminator steps from one with penalties to the next; gamma is multiplied by this number"
+    )
+    penalty_noise: PositiveFloat | None = Field(
+        None,
+        validate_default=True,
+        description=f"standard deviation of the noise of approximate penalties; null: {PENALTY_NOISE}",
+    )
+    gamma_final: NonNegativeFloat | None = Field(
+        None, description="factor of r1 and r2 that is reached at gamma_decay_kimg, along a cosine; null: gamma is constant"
+    )
+    gamma_decay_kimg: PositiveFloat | None = Field(
+        None,
+        validate_default=True,
+        description="length of the decay of gamma, in thousands of real images; null: gamma is constant",
+    )
+
+    @property
+    def has_penalties(self) -> bool:
+        """Whether r1 or r2 is above 0."""
+        return self.r1 > 0 or self.r2 > 0
+
+    @field_validator("penalty", "penalty_interval", "penalty_noise", "gamma_final")
+    @classmethod
+    def _check_penalized(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse settings of penalties that do not exist."""
+        default = cls.model_fields[str(info.field_name)].default
+        if value != default and info.data.get("r1") == info.data.get("r2") == 0:
+            raise ValueError(
+                "a setting of gradient penalties, but loss.r1 and loss.r2 are 0; set one of them or unset this key"
+            )
+        return value
+
+    @field_validator("penalty_noise")
+    @classmethod
+    def _check_penalty_noise(cls, value: float | None, info: ValidationInfo) -> float | None:
+        approximate = info.data.get("penalty") == "approximate"
+        if value is not None and not approximate:
+            raise ValueError("only approximate penalties add noise; set loss.penalty=approximate or unset this key")
+        return PENALTY_NOISE if value is None and approximate else value
+
+    @field_validator("gamma_decay_kimg")
+    @classmethod
+    def _check_gamma_decay(cls, value: float | None, info: ValidationInfo) -> float | None:
+        if (value is None) != (info.data.get("gamma_final") is None):
+            raise ValueError("gamma decays only if both loss.gamma_final and loss.gamma_decay_kimg are set; set or unset both")
+        return value
 
 
 class OptimConfig(Section):
@@ -332,6 +412,28 @@ class Experiment(Section):
     train: TrainConfig = Field(default_factory=TrainConfig, description="training loop")
     ema: EmaConfig = Field(default_factory=EmaConfig, description="moving average of the generator's weights")
     tracking: TrackingConfig = Field(default_factory=TrackingConfig, description="MLflow")
+
+    @model_validator(mode="after")
+    def _check_penalties(self) -> Self:
+        if not self.loss.has_penalties:
+            return self
+        if self.model.spectral_norm:
+            raise ValueError(
+                "loss.r1 and loss.r2 penalize gradients that spectral norm already bounds; "
+                "set model.spectral_norm=false, or both penalties to 0"
+            )
+        if self.loss.penalty == "exact":
+            if self.train.strategy == "zero3":
+                raise ValueError(
+                    "loss.penalty = exact does not work with train.strategy = zero3, which releases a layer's weights before "
+                    "they are differentiated a second time; set loss.penalty=approximate or another strategy"
+                )
+            if self.train.precision == "fp16":
+                raise ValueError(
+                    "loss.penalty = exact does not work with train.precision = fp16, in which the gradients of a single logit "
+                    "underflow; set loss.penalty=approximate or train.precision=bf16"
+                )
+        return self
 
     def to_yaml(self) -> str:
         """Return YAML that `load` reads back to an equal experiment, without the password of `tracking.uri`."""

@@ -30,8 +30,10 @@ def check_store(uri: str) -> str:
 
 def _check_password(uri: str, rest: str) -> None:
     """Raise ValueError if the URI is ambiguous, so that its password could not be told from the rest."""
-    if "@" in "".join(re.split(r"[/?#]", rest, maxsplit=1)[1:]) or re.search(r"[\s\"]", uri):
-        raise ValueError('the password holds one of / ? # " or a space; write it as %2F, %3F, %23, %22 or %20')
+    if re.search(r"[\s\"]", uri):
+        raise ValueError("the URI holds a quote, a space or a line break; remove it, or write it as %22, %20 or %0A")
+    if "@" in "".join(re.split(r"[/?#]", rest, maxsplit=1)[1:]):
+        raise ValueError("the password holds one of / ? #; write it as %2F, %3F or %23")
 
 
 def _check_address(uri: str) -> None:

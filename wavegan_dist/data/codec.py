@@ -7,6 +7,7 @@ converted by `to_rgb`. `shards write` reads its pictures by `read_picture`, whic
 transparency.
 """
 
+import logging
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
@@ -30,6 +31,9 @@ ENCODINGS: dict[str, dict[str, Any]] = {
 }
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
+
+# imagecodecs warns of every interlaced PNG that it decodes. Without a handler, Python prints warnings to stderr itself.
+logging.getLogger("imagecodecs").addHandler(logging.NullHandler())
 
 
 class DecodeError(WaveganError):
@@ -105,9 +109,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """
     image.load()
     orientation = _orientation(image)
-    if image.mode in ("I", "F"):
+    has_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")  # Pillow scales PGM to 16 bits
+    if image.mode in ("I", "F") and not has_16_bits:
         raise ValueError(f"pixels of mode {image.mode} have no fixed range; convert them to 8 or 16 bits")
-    if image.mode.startswith("I;16"):
+    if has_16_bits:
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -1,10 +1,11 @@
 """Find the files in a folder and its subfolders, and decide which of them are pictures."""
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from wavegan_dist.data.formats import HEAD_BYTES, is_picture, picture_extensions
+from wavegan_dist.data.formats import HEAD_BYTES, is_picture, is_raw, picture_extensions
 from wavegan_dist.data.index import INDEX_FILE, MEMBERS_FILE
 from wavegan_dist.data.left_out import HIDDEN, LEFT_OUT_FILE, NOT_REGULAR, LeftOut
 
@@ -21,7 +22,8 @@ _ARCHIVES = (".tar", ".zip", ".7z", ".rar")
 def files_in(folder: Path, left_out: list[LeftOut]) -> list[str]:
     """List the files of a folder and its subfolders by their relative names, sorted by folder and name.
 
-    Follows links. Appends what is skipped to `left_out`: hidden files and folders, links into a loop, and whatever is no file.
+    Follows links. Appends what is skipped to `left_out`: hidden files and folders, links to nothing or into a
+    loop, and whatever is no file.
 
     Raises:
         OSError: a folder cannot be read.
@@ -37,8 +39,10 @@ def _files(folder: Path, prefix: str, above: frozenset[tuple[int, int]], left_ou
             name, path = prefix + entry.name, str(folder / entry.name)
             if is_hidden(entry.name):
                 left_out += [LeftOut(path, HIDDEN, files)] if (files := _count(entry)) else []
+            elif _leads_nowhere(entry):
+                left_out.append(LeftOut(path, NOT_REGULAR))
             elif not entry.is_dir():
-                if entry.is_file() or entry.is_symlink():
+                if entry.is_file():
                     yield name
                 else:
                     left_out.append(LeftOut(path, NOT_REGULAR))
@@ -46,6 +50,21 @@ def _files(folder: Path, prefix: str, above: frozenset[tuple[int, int]], left_ou
                 left_out.append(LeftOut(path, LOOP))
             else:
                 yield from _files(folder / entry.name, f"{name}/", above, left_out)
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a link to a path that does not exist, or to itself."""
+    if not entry.is_symlink():
+        return False
+    try:
+        entry.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return True
+        raise
+    return False
 
 
 def is_hidden(name: str) -> bool:
@@ -58,6 +77,8 @@ def select_pictures(
 ) -> Iterator[str]:
     """Yield the names with an extension of `picture_extensions`, and those of other files that begin as pictures do.
 
+    Raw photographs (`is_raw`) are left out.
+
     Args:
         names: relative names of files.
         source: their folder or zip, for the entries of `left_out`.
@@ -66,7 +87,8 @@ def select_pictures(
     """
     extensions = picture_extensions()
     for name in names:
-        if _extension(name) in extensions or is_picture(read_head(name)):
+        extension = _extension(name)
+        if extension in extensions or (not is_raw(extension) and is_picture(read_head(name))):
             yield name
         else:
             left_out.append(LeftOut(f"{source}/{name}", reason_without_picture(name)))

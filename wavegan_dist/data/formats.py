@@ -14,6 +14,8 @@ _PICTURE = re.compile(
     rb"BM....\0\0\0\0....[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
     re.DOTALL,
 )
+# Raw photographs, which are TIFF files: Pillow would read their thumbnail.
+_RAW = re.compile("3fr|arw|cr2|dcr|dng|erf|fff|iiq|k25|kdc|mef|mos|nef|nrw|pef|sr2|srf|srw")
 _OTHER_KINDS = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bzip2"),
@@ -43,6 +45,11 @@ def picture_extensions() -> frozenset[str]:
 def is_picture(head: bytes) -> bool:
     """Return whether the first HEAD_BYTES of a file are those of a picture."""
     return _PICTURE.match(head) is not None
+
+
+def is_raw(extension: str) -> bool:
+    """Return whether files of this extension, in lower case and without the dot, are raw photographs of a camera."""
+    return _RAW.fullmatch(extension) is not None
 
 
 def compression(head: bytes) -> str | None:

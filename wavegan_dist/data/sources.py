@@ -22,6 +22,7 @@ from wavegan_dist.errors import UsageError, WaveganError
 
 EMBEDDED = "embedded"
 TORCHVISION = "torchvision:"
+_SOURCES = f"give a folder, a zip, torchvision:CLASS:FOLDER or '{EMBEDDED}'"
 MAX_FILE_BYTES = 2**30  # a larger file is not a picture
 
 
@@ -51,6 +52,8 @@ def list_pictures(source: str, size: int, *, cut_patches: bool, labels: bool) ->
     """
     stride = size // 2 if cut_patches else 0
     path = Path(source)
+    if not source:  # as from "$UNSET_VARIABLE"; the path would be the working folder
+        raise UsageError(f"the source is empty; {_SOURCES}")
     if source == EMBEDDED:
         listing = _embedded(size, labels)
     elif source.startswith(TORCHVISION):
@@ -71,11 +74,10 @@ def list_pictures(source: str, size: int, *, cut_patches: bool, labels: bool) ->
 
 def _not_a_source(path: Path) -> str:
     """Say why a path that is neither a folder nor a whole zip cannot be read, and what to give instead."""
-    sources = f"give a folder, a zip, torchvision:CLASS:FOLDER or '{EMBEDDED}'"
     if not path.exists():
         if set(path.name) & set("{}*?[]"):
             return f"is a pattern, and no file has this name; give the folder of the tars, {path.parent}"
-        return f"does not exist; {sources}"
+        return f"does not exist; {_SOURCES}"
     kind = compression(head_of(path))
     if kind == "zip":
         return "is a damaged or incomplete zip; copy it again"
@@ -83,7 +85,7 @@ def _not_a_source(path: Path) -> str:
         return f"is a single tar; give a folder that holds it, such as {path.parent}"
     if kind:
         return f"is a {kind} file; unpack it and give the folder"
-    return f"is a single file, and not a zip; {sources}"
+    return f"is a single file, and not a zip; {_SOURCES}"
 
 
 def _embedded(size: int, labels: bool) -> Listing:

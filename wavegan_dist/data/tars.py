@@ -183,9 +183,9 @@ def _unread_image(member: Member) -> str | None:
         return HIDDEN
     if not member.key:
         return NO_EXTENSION
-    dotted, _, last = member.extension.rpartition(".")
+    _, dot, last = member.extension.rpartition(".")
     if last in picture_extensions():
-        return DOTTED if dotted else f"of a format that training does not read (.{last}); convert with `wavegan shards write`"
+        return DOTTED if dot else f"of a format that training does not read (.{last}); convert with `wavegan shards write`"
     return None
 
 

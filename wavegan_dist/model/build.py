@@ -6,10 +6,12 @@ from wavegan_dist.config import Experiment
 from wavegan_dist.model.discriminator import NETWORKS, WaveletDiscriminator
 from wavegan_dist.model.generator import WaveletGenerator
 
+DISCRIMINATOR_ONLY = {"band_scale", "spectral_norm", "logit_gain"}  # fields of `model` that the generator does not use
+
 
 def build_generator(experiment: Experiment) -> WaveletGenerator:
     """Build the generator on the CPU; its weights are drawn from PyTorch's global random number generator."""
-    return WaveletGenerator(**experiment.model.model_dump(exclude={"band_scale"}))
+    return WaveletGenerator(**experiment.model.model_dump(exclude=DISCRIMINATOR_ONLY))
 
 
 def build_discriminator(experiment: Experiment, band_std: Sequence[Mapping[str, float]]) -> WaveletDiscriminator:
@@ -30,4 +32,6 @@ def build_discriminator(experiment: Experiment, band_std: Sequence[Mapping[str, 
         model.backbone,
         model.resample,
         band_std if model.band_scale == "data" else None,
+        bool(model.spectral_norm),
+        model.logit_gain,
     )

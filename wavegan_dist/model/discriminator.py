@@ -13,6 +13,7 @@ from wavegan_dist.model.backbones.residual import ResidualDiscriminator
 from wavegan_dist.model.shapes import IMAGE_CHANNELS, band_sizes, check_labels, check_levels, check_resolution
 from wavegan_dist.wavelet import wavedec
 
+Inputs = dict[str, list[Tensor]]  # of each network, by name: one tensor for `image` and `low`, one for each level for `high`
 NETWORKS = ("image", "low", "high")
 BANDS = ("low", "lh", "hl", "hh")
 
@@ -34,6 +35,8 @@ class WaveletDiscriminator(nn.Module):
         resample: how `residual` networks halve the size of feature maps: `bilinear` or `haar`; unused in `dcgan` networks.
         band_std: for each level, the standard deviation of each Haar band (`low`, `lh`, `hl`, `hh`) over real data, by which
             the bands are divided. None (the patent's choice): bands are not scaled.
+        spectral_norm: divide the weights of `dcgan` networks by their spectral norm; unused in `residual` networks.
+        logit_gain: factor of the logits.
 
     Raises:
         UsageError: `resolution` is not supported, there are too many levels for it, `networks` is empty or has an unknown name,
@@ -50,6 +53,8 @@ class WaveletDiscriminator(nn.Module):
         backbone: Literal["dcgan", "residual"] = "dcgan",
         resample: Literal["bilinear", "haar"] | None = None,
         band_std: Sequence[Mapping[str, float]] | None = None,
+        spectral_norm: bool = True,
+        logit_gain: float = 1.0,
     ) -> None:
         super().__init__()
         check_resolution(resolution)
@@ -65,7 +70,7 @@ class WaveletDiscriminator(nn.Module):
             if backbone == "residual":
                 options: dict[str, Any] = {"levels": levels, "num_classes": num_classes, "resample": resample or "bilinear"}
                 return ResidualDiscriminator(resolution, channels, width, **options)
-            return DCGANDiscriminator(resolution, channels, width, levels, num_classes)
+            return DCGANDiscriminator(resolution, channels, width, levels, num_classes, spectral_norm, logit_gain)
 
         sizes = band_sizes(resolution, levels)
         self.image = network("image", resolution, IMAGE_CHANNELS)
@@ -85,17 +90,21 @@ class WaveletDiscriminator(nn.Module):
         """
         return self.logits(self.inputs(image_bchw), labels)
 
-    def inputs(self, image_bchw: Tensor) -> dict[str, list[Tensor]]:
+    def inputs(self, image_bchw: Tensor, scaled: bool = True) -> Inputs:
         """Return the inputs of each network for images [B, 3, R, R].
 
         `image` and `low` have one input. `high` has one for each level: [B, 9, R/2, R/2], [B, 9, R/4, R/4], ...
+
+        Args:
+            image_bchw: the images.
+            scaled: False: bands are not scaled, so that the inputs for white noise are white noise.
         """
-        inputs = {} if self.image is None else {"image": [image_bchw]}
+        inputs: Inputs = {} if self.image is None else {"image": [image_bchw]}
         if self.low is None and self.high is None:
             return inputs
         low, highs = wavedec(image_bchw, self.levels)
         highs.reverse()
-        if self.scales_bands:
+        if scaled and self.scales_bands:
             low = low / self.get_buffer("low_std")
             highs = [high / self.get_buffer(_high_std(level)) for level, high in enumerate(highs, start=1)]
         return inputs | ({} if self.low is None else {"low": [low]}) | ({} if self.high is None else {"high": highs})

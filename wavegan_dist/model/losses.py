@@ -1,52 +1,31 @@
-"""Hinge losses of the two training phases (Lim and Ye 2017; Miyato et al. 2018)."""
+"""The two objectives: hinge losses (Lim and Ye 2017; Miyato et al. 2018) and relativistic pairing (Jolicoeur-Martineau 2018)."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Labels = Tensor | None  # classes, int64 [B]; None for a model without classes
-Generator = Callable[[Tensor, Labels], Tensor]  # latents [B, z_dim] -> images [B, 3, R, R]
-Discriminator = Callable[[Tensor, Labels], dict[str, Tensor]]  # images [B, 3, R, R] -> logits [B] by network
-Losses = dict[str, Tensor]  # float32 scalar by discriminator network
-RealFakeLogits = dict[str, tuple[Tensor, ...]]  # (logits of real images [B], logits of generated images [B]) by network
 
+@dataclass(frozen=True)
+class Objective:
+    """How the logits of one discriminator network become losses.
 
-def discriminator_losses(
-    generator: Generator, discriminator: Discriminator, real: Tensor, z: Tensor, labels: Labels = None
-) -> tuple[Losses, RealFakeLogits]:
-    """Compute the losses of the discriminators' phase; no gradient reaches the generator.
+    All functions take logits of any floating dtype, real and generated images in pairs, and return a float32 scalar.
 
-    The discriminator is called once, on real and generated images in one batch of 2B.
-
-    Args:
-        generator: called without gradients.
-        discriminator: called with gradients.
-        real: real images, float [B, 3, R, R] in [-1, 1].
-        z: latents [B, z_dim].
-        labels: classes of the real images and of the generated images, int64 [B].
-
-    Returns:
-        The loss of each discriminator network, and the logits behind it.
+    Attributes:
+        d_loss: the loss of the discriminator from (logits of real images [B], logits of generated images [B]).
+        g_loss: the loss of the generator from the same; the logits of real images are None unless `g_needs_real`.
+        g_needs_real: whether the loss of the generator depends on the logits of real images.
+        share: a share of the batch, in [0, 1] and without gradient, that is near 1 if the discriminator has won.
+        share_name: name of this share.
     """
-    with torch.no_grad():
-        fake = generator(z, labels)
-    both_labels = None if labels is None else torch.cat((labels, labels))
-    logits = {name: both.chunk(2) for name, both in discriminator(torch.cat((real, fake)), both_labels).items()}
-    return {name: hinge_d(*pair) for name, pair in logits.items()}, logits
 
-
-def generator_losses(generator: Generator, discriminator: Discriminator, z: Tensor, labels: Labels = None) -> Losses:
-    """Compute the losses of the generator's phase: one from each discriminator network.
-
-    Args:
-        generator: called with gradients.
-        discriminator: called with gradients.
-        z: latents [B, z_dim].
-        labels: classes of the generated images, int64 [B].
-    """
-    return {name: hinge_g(fake) for name, fake in discriminator(generator(z, labels), labels).items()}
+    d_loss: Callable[[Tensor, Tensor], Tensor]
+    g_loss: Callable[[Tensor | None, Tensor], Tensor]
+    g_needs_real: bool
+    share: Callable[[Tensor, Tensor], Tensor]
+    share_name: str
 
 
 def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
@@ -67,6 +46,24 @@ def hinge_g(fake: Tensor) -> Tensor:
     return -fake.float().mean()
 
 
+def relativistic_d(real: Tensor, fake: Tensor) -> Tensor:
+    """Relativistic pairing loss of a discriminator, `mean(softplus(-(real - fake)))`.
+
+    Args:
+        real: logits of real images, any shape and floating dtype.
+        fake: logits of the generated images that are paired with them, of the same shape.
+
+    Returns:
+        A float32 scalar; log 2 if all logits are equal.
+    """
+    return F.softplus(fake.float() - real.float()).mean()
+
+
+def relativistic_g(real: Tensor, fake: Tensor) -> Tensor:
+    """Relativistic pairing loss of the generator, `mean(softplus(-(fake - real)))`: `relativistic_d` with the roles swapped."""
+    return relativistic_d(fake, real)
+
+
 def saturation(real: Tensor, fake: Tensor) -> Tensor:
     """Share of the logits beyond the hinge's margin (real > 1, fake < -1), where the discriminator's gradient is zero.
 
@@ -74,3 +71,28 @@ def saturation(real: Tensor, fake: Tensor) -> Tensor:
         A float32 scalar in [0, 1] without gradient.
     """
     return ((real.detach() > 1).float().mean() + (fake.detach() < -1).float().mean()) / 2
+
+
+def pair_accuracy(real: Tensor, fake: Tensor) -> Tensor:
+    """Share of the pairs in which the logit of the real image is the larger one.
+
+    Returns:
+        A float32 scalar in [0, 1] without gradient.
+    """
+    return (real.detach() > fake.detach()).float().mean()
+
+
+def _hinge_g_of_pair(_real: Tensor | None, fake: Tensor) -> Tensor:
+    return hinge_g(fake)
+
+
+def _relativistic_g_of_pair(real: Tensor | None, fake: Tensor) -> Tensor:
+    assert real is not None
+    return relativistic_g(real, fake)
+
+
+# By `loss.objective`.
+OBJECTIVES = {
+    "hinge": Objective(hinge_d, _hinge_g_of_pair, False, saturation, "saturation"),
+    "relativistic": Objective(relativistic_d, _relativistic_g_of_pair, True, pair_accuracy, "pair_accuracy"),
+}

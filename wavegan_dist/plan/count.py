@@ -1,7 +1,7 @@
-"""Count the operators of a training step: runs the real modules and losses on fake tensors, which have shapes but no data."""
+"""Count the operators of a training step: runs the real phases on fake tensors, which have shapes but no data."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,9 @@ from typing_extensions import override
 from wavegan_dist.config import Experiment
 from wavegan_dist.model.build import build_discriminator, build_generator
 from wavegan_dist.model.discriminator import BANDS
-from wavegan_dist.model.losses import Losses, discriminator_losses, generator_losses
 from wavegan_dist.model.shapes import IMAGE_CHANNELS
+from wavegan_dist.train.phase import DiscriminatorPhase, GeneratorPhase, MicroBatch, Phase
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 # Operators that start no kernel, in addition to views: allocations, and PyTorch's queries about a tensor.
 NO_KERNEL = {"aten::empty", "aten::_unsafe_view", "aten::empty_like", "prim::device", "aten::sym_size", "aten::is_same_size"}
@@ -46,23 +45,41 @@ class PhaseCounts:
     backward: list[Operator] = field(default_factory=list)
     saved_bytes: float = 0.0
 
+    @property
+    def operators(self) -> list[Operator]:
+        """All operators, forward and backward."""
+        return self.forward + self.backward
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of the phase."""
+        return sum(operator.flops for operator in self.operators)
+
 
 @dataclass(frozen=True)
 class StepCounts:
     """Counts of one discriminator phase and one generator phase on a device's local batch."""
 
-    d: PhaseCounts
+    d: PhaseCounts  # without gradient penalties
     g: PhaseCounts
+    d_penalized: PhaseCounts | None = None  # with gradient penalties; None if there are none
+    penalized_share: float = 0.0  # share of the discriminator phases that have penalties
+
+    @property
+    def d_variants(self) -> list[tuple[float, PhaseCounts]]:
+        """The kinds of discriminator phases, each with its share of them."""
+        plain = [(1 - self.penalized_share, self.d)]
+        return plain if self.d_penalized is None else [*plain, (self.penalized_share, self.d_penalized)]
+
+    @property
+    def phases(self) -> list[PhaseCounts]:
+        """All kinds of phases."""
+        return [*(phase for _, phase in self.d_variants), self.g]
 
     @property
     def flops(self) -> float:
-        """FLOPs of both phases."""
-        return sum(
-            operator.flops
-            for phase in (self.d, self.g)
-            for operators in (phase.forward, phase.backward)
-            for operator in operators
-        )
+        """FLOPs of both phases, mean over steps with and without penalties."""
+        return sum(share * phase.flops for share, phase in self.d_variants) + self.g.flops
 
 
 @dataclass(frozen=True)
@@ -96,9 +113,9 @@ class StepCounter:
 
     def counts(self, batch: int) -> StepCounts:
         """Return the counts for a local batch of `batch` images."""
-        return StepCounts(
-            _interpolate_phase(batch, self._small.d, self._large.d), _interpolate_phase(batch, self._small.g, self._large.g)
-        )
+        phases = zip(self._small.phases, self._large.phases, strict=True)
+        d, *penalized, g = (_interpolate_phase(batch, small, large) for small, large in phases)
+        return StepCounts(d, g, *penalized, penalized_share=self._small.penalized_share)
 
 
 def count_step(experiment: Experiment, batch: int) -> tuple[ModelSizes, StepCounts]:
@@ -109,36 +126,34 @@ def count_step(experiment: Experiment, batch: int) -> tuple[ModelSizes, StepCoun
         batch: local batch size in images.
 
     Returns:
-        The sizes of the modules, and the counts of the two phases.
+        The sizes of the modules, and the counts of the phases.
     """
-    z_dim, resolution = experiment.model.z_dim, experiment.model.resolution
+    loss, precision = experiment.loss, experiment.train.precision
+    image_shape = (batch, IMAGE_CHANNELS, experiment.model.resolution, experiment.model.resolution)
     with FakeTensorMode():
         generator = build_generator(experiment)
         discriminator = build_discriminator(experiment, [dict.fromkeys(BANDS, 1.0)] * experiment.model.levels)
-
-        def labels() -> Tensor | None:
-            return torch.zeros(batch, dtype=torch.int64) if experiment.model.num_classes else None
-
-        def d_losses() -> Losses:
-            z, real = torch.randn(batch, z_dim), torch.zeros(batch, IMAGE_CHANNELS, resolution, resolution)
-            return discriminator_losses(generator, discriminator, real, z, labels())[0]
-
-        def g_losses() -> Losses:
-            return generator_losses(generator, discriminator, torch.randn(batch, z_dim), labels())
-
-        with _autocast(experiment.train.precision):
-            d = _count_phase(discriminator, generator, d_losses)
-            g = _count_phase(generator, discriminator, g_losses)
-        return _model_sizes(generator, discriminator), StepCounts(d, g)
+        d_phase = DiscriminatorPhase(discriminator, generator, loss, precision)
+        g_phase = GeneratorPhase(generator, discriminator, loss, precision)
+        labels = torch.zeros(batch, dtype=torch.int64) if experiment.model.num_classes else None
+        plain = MicroBatch(torch.zeros(image_shape), torch.zeros(batch, experiment.model.z_dim), labels)
+        d, g = _count_phase(d_phase, plain), _count_phase(g_phase, plain)
+        if not loss.has_penalties:
+            return _model_sizes(generator, discriminator), StepCounts(d, g)
+        exact = loss.penalty == "exact"
+        noise = None if exact else torch.zeros(image_shape)
+        penalized = plain._replace(noise=noise, penalty_factor=torch.ones((), requires_grad=exact))
+        d_penalized = _count_phase(d_phase, penalized)
+        return _model_sizes(generator, discriminator), StepCounts(d, g, d_penalized, 1 / loss.penalty_interval)
 
 
-def _count_phase(trainable: nn.Module, frozen: nn.Module, losses: Callable[[], Losses]) -> PhaseCounts:
-    trainable.requires_grad_(True)
-    frozen.requires_grad_(False)
-    weights = {_storage_id(value) for value in (*trainable.parameters(), *frozen.parameters())}
+def _count_phase(phase: Phase, micro_batch: MicroBatch) -> PhaseCounts:
+    phase.trained.requires_grad_(True)
+    phase.frozen.requires_grad_(False)
+    weights = {_storage_id(value) for value in (*phase.trained.parameters(), *phase.frozen.parameters())}
     counts = PhaseCounts()
     with _saved_tensor_bytes(exclude=weights) as saved, _OperatorRecorder(counts.forward):
-        loss = torch.stack(list(losses().values())).sum()
+        loss, _ = phase(*micro_batch)
     with _OperatorRecorder(counts.backward):
         loss.backward()
     counts.saved_bytes = float(sum(saved.values()))
@@ -187,10 +202,6 @@ def _saved_tensor_bytes(exclude: set[int]) -> Iterator[dict[int, int]]:
 
 def _storage_id(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
-
-
-def _autocast(precision: str) -> AbstractContextManager[Any]:
-    return torch.autocast("cpu", AUTOCAST[precision]) if precision in AUTOCAST else nullcontext()
 
 
 def _model_sizes(generator: nn.Module, discriminator: nn.Module) -> ModelSizes:

@@ -52,7 +52,8 @@ def predict(experiment: Experiment, hardware: Hardware, gpus: Sequence[int]) -> 
         gpus: numbers of devices.
 
     Returns:
-        One prediction for each number of devices and strategy, in this order; a single device has only `ddp`.
+        One prediction for each number of devices and strategy, in this order; a single device has only `ddp`, and exact
+        gradient penalties do not have `zero3`.
 
     Raises:
         UsageError: the global batch is not a multiple of a number of devices, or the devices do not fill their nodes.
@@ -61,10 +62,12 @@ def predict(experiment: Experiment, hardware: Hardware, gpus: Sequence[int]) -> 
         _check_devices(devices, experiment, hardware)
     counter = StepCounter(experiment)
     bytes_per_image = image_bytes(experiment)
+    exact = experiment.loss.has_penalties and experiment.loss.penalty == "exact"
+    strategies = [strategy for strategy in STRATEGIES if not (exact and strategy == "zero3")]
     return [
         _predict_one(experiment, counter, Network(hardware, devices), strategy, bytes_per_image)
         for devices in gpus
-        for strategy in (STRATEGIES if devices > 1 else ("ddp",))
+        for strategy in (strategies if devices > 1 else ("ddp",))
     ]
 
 
@@ -87,13 +90,8 @@ def device_bytes(counts: StepCounts, sizes: ModelSizes, strategy: str, devices: 
     The sum of the device's training state, the saved activations and the largest operator of the larger phase, and a local
     batch of real and of generated images.
     """
-    largest_operator = max(
-        operator.bytes
-        for phase in (counts.d, counts.g)
-        for operators in (phase.forward, phase.backward)
-        for operator in operators
-    )
-    activations = max(counts.d.saved_bytes, counts.g.saved_bytes)
+    largest_operator = max(operator.bytes for phase in counts.phases for operator in phase.operators)
+    activations = max(phase.saved_bytes for phase in counts.phases)
     images = 2 * batch * IMAGE_CHANNELS * resolution**2 * FLOAT
     return device_state(sizes, strategy, devices).total + activations + largest_operator + images
 

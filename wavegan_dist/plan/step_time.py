@@ -36,7 +36,7 @@ class StepTime:
 
 
 def step_time(counts: StepCounts, sizes: ModelSizes, strategy: str, network: Network, d_steps: int) -> StepTime:
-    """Predict the seconds of a step of `d_steps` discriminator phases and one generator phase.
+    """Predict the mean seconds of a step of `d_steps` discriminator phases and one generator phase.
 
     Args:
         counts: counts of a device's share of the batch.
@@ -47,12 +47,15 @@ def step_time(counts: StepCounts, sizes: ModelSizes, strategy: str, network: Net
     """
     hardware = network.hardware
     slowdown = 1 + (hardware.sharing - 1) * (network.devices_per_node - 1) / max(hardware.gpus_per_node - 1, 1)
-    phases = [(counts.d, sizes.discriminator)] * d_steps + [(counts.g, sizes.generator)]
-    compute = sum(operator_seconds(phase.forward, hardware) + operator_seconds(phase.backward, hardware) for phase, _ in phases)
+    phases = [(d_steps * share, phase, sizes.discriminator) for share, phase in counts.d_variants]
+    phases += [(1, counts.g, sizes.generator)]
+    compute = sum(count * operator_seconds(phase.operators, hardware) for count, phase, _ in phases)
     optimizer = optimizer_seconds(sizes, strategy, network.devices, hardware, d_steps)
     if network.devices == 1:
         return StepTime(compute * slowdown, optimizer * slowdown, 0, 0, 0)
-    gradients = sum(exposed_gradient_seconds(phase, trainable, sizes, strategy, network) for phase, trainable in phases)
+    gradients = sum(
+        count * exposed_gradient_seconds(phase, trainable, sizes, strategy, network) for count, phase, trainable in phases
+    )
     norms = norm_seconds(sizes, network, d_steps)
     return StepTime(compute * slowdown, optimizer * slowdown, norms, gradients, network.all_reduce(FLOAT * STATUS_FLAGS))
 

@@ -92,9 +92,16 @@ class TrackingInfo:
 
 
 def check_tracking(folder: RunFolder, experiment: Experiment) -> None:
-    """Raise UsageError if a start of the run cannot be tracked as the settings and MLFLOW_TRACKING_URI request."""
-    if experiment.tracking.enabled:
-        TrackingInfo.for_start(folder, experiment)
+    """Raise UsageError if a start of the run cannot be tracked as the settings and MLflow's environment variables request."""
+    if not experiment.tracking.enabled:
+        return
+    TrackingInfo.for_start(folder, experiment)
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if name and name != experiment.tracking.experiment:
+        raise UsageError(
+            f"MLFLOW_EXPERIMENT_NAME={name} is set, but tracking.experiment = {experiment.tracking.experiment}; "
+            f"set tracking.experiment={name}, or unset the variable"
+        )
 
 
 def save_password(folder: RunFolder, experiment: Experiment) -> None:

@@ -4,7 +4,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 MIN_DIVERSITY = 0.1
-MAX_SATURATION = 0.99
+MAX_SHARE = 0.99  # of saturated logits, or of pairs whose real image has the larger logit
+# What it means that a share of `losses.OBJECTIVES` is near 1, by name of the share.
+WON = {
+    "saturation": "classifies {:.1%} of the images beyond its hinge margin",
+    "pair_accuracy": "gives the real image the larger logit in {:.1%} of the pairs",
+}
 WARMUP_FRACTION = 0.05  # fraction of the run without warnings: untrained networks look collapsed, too
 
 
@@ -37,7 +42,7 @@ class CollapseWarnings:
 
         Args:
             metrics: reported metrics, including `kimg`, `watch/diversity` (diversity of samples divided by that of real images)
-                and `watch/saturation_*`.
+                and `watch/saturation_*` or `watch/pair_accuracy_*`.
         """
         if metrics["kimg"] < self.warmup_kimg:
             return []
@@ -45,11 +50,10 @@ class CollapseWarnings:
         if (ratio := metrics["watch/diversity"]) < MIN_DIVERSITY:
             active["diversity"] = f"samples differ only {ratio:.1%} as much as real images do: mode collapse"
         for name, value in metrics.items():
-            if name.startswith("watch/saturation_") and value > MAX_SATURATION:
-                network = name.removeprefix("watch/saturation_")
-                active[name] = (
-                    f"discriminator.{network} classifies {value:.1%} of the images beyond its hinge margin: it has won"
-                )
+            for share, verdict in WON.items():
+                if name.startswith(f"watch/{share}_") and value > MAX_SHARE:
+                    network = name.removeprefix(f"watch/{share}_")
+                    active[name] = f"discriminator.{network} {verdict.format(value)}: it has won"
         new = [text for name, text in active.items() if name not in self._active]
         self._active = set(active)
         return new

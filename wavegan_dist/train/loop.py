@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from wavegan_dist.classes import Classes
-from wavegan_dist.config import Experiment
+from wavegan_dist.config import Experiment, check_passwords
 from wavegan_dist.data import (
     DataErrorLog,
     ImageBatch,
@@ -181,9 +181,10 @@ def load_index(experiment: Experiment) -> Index:
     """Load the index of the experiment's data set.
 
     Raises:
-        UsageError: the images do not have the model's resolution, too many shards are missing, or `model.band_scale` needs
-            standard deviations of deeper levels than the index has.
+        UsageError: `data.index` holds a password, the images have another resolution than the model, shards are missing, or
+            `model.band_scale` needs standard deviations of deeper levels than the index has.
     """
+    check_passwords(experiment)
     data = experiment.data
     index = Index.load(data.index, data.cache, int(data.cache_gib * 2**30))
     if index.size != experiment.model.resolution:

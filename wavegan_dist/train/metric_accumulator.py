@@ -16,42 +16,59 @@ class MetricAccumulator:
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
+        self._last: dict[str, Tensor] = {}
         self._clear()
 
     def _clear(self) -> None:
-        self._names: list[str] = []
-        self._sums = torch.zeros((), device=self.accelerator.device)  # [values] after the first step
+        self._sums = torch.zeros(len(self._last), device=self.accelerator.device)  # in the order of sorted(_last)
         self._steps = 0
 
     def add_step(self, values: dict[str, Tensor]) -> None:
-        """Add the values of one step, scalars by name, without waiting for the device. Every step must have the same names."""
-        self._names = sorted(values)
-        self._sums = self._sums + torch.stack([values[name].detach() for name in self._names])
+        """Add the values of one step, scalars by name, without waiting for the device.
+
+        A value that this step lacks, such as that of a lazy penalty, counts with its last known value. The first step of a run
+        must have all values.
+        """
+        is_first = not self._last
+        self._last |= {name: value.detach() for name, value in values.items()}
+        if is_first:
+            self._clear()
+        self._sums = self._sums + self._stacked_last()
         self._steps += 1
 
     def drain(self) -> dict[str, float]:
         """Return each value's mean over all ranks and all steps since the last call, and reset: a collective call."""
         means = self.accelerator.reduce(self._sums / self._steps, reduction="mean")
-        named_means = dict(zip(self._names, means.tolist(), strict=True))
+        named_means = dict(zip(sorted(self._last), means.tolist(), strict=True))
         self._clear()
         return named_means
 
     def state(self) -> dict[str, Any]:
-        """Return the sums of every rank, for a checkpoint between two reports: a collective call."""
-        if not self._names:
-            return {"steps": 0, "names": [], "sums": []}
-        sums = self.accelerator.gather(self._sums)
-        return {"steps": self._steps, "names": self._names, "sums": sums.view(-1, len(self._names)).tolist()}
+        """Return the sums and the last values of every rank, for a checkpoint between two reports: a collective call."""
+        if not self._last:
+            return {"steps": 0, "names": [], "sums": [], "last": []}
+        both = self.accelerator.gather(torch.stack((self._sums, self._stacked_last())))
+        sums, last = both.view(-1, 2, len(self._last)).unbind(1)
+        return {"steps": self._steps, "names": sorted(self._last), "sums": sums.tolist(), "last": last.tolist()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Restore the sums that `state` returned.
+        """Restore what `state` returned.
 
         Each rank restores its own sums, or the mean over the ranks if the number of ranks has changed since.
         """
+        last = state.get("last", state["sums"])  # checkpoints of runs without lazy penalties may lack the last values
+        self._last = dict(zip(state["names"], self._own(last).unbind(), strict=True))
         self._clear()
-        if not state["names"]:
-            return
-        sums = torch.tensor(state["sums"], device=self.accelerator.device)
-        same_world_size = len(sums) == self.accelerator.num_processes
-        self._sums = sums[self.accelerator.process_index] if same_world_size else sums.mean(dim=0)
-        self._steps, self._names = state["steps"], state["names"]
+        if state["steps"]:
+            self._sums, self._steps = self._own(state["sums"]), state["steps"]
+
+    def _stacked_last(self) -> Tensor:
+        return torch.stack([self._last[name] for name in sorted(self._last)])
+
+    def _own(self, values: list[list[float]]) -> Tensor:
+        """Return this rank's row of [ranks, values], or the mean over the ranks if there is another number of them now."""
+        rows = torch.tensor(values, device=self.accelerator.device)
+        if not len(rows):
+            return rows
+        same_world_size = len(rows) == self.accelerator.num_processes
+        return rows[self.accelerator.process_index] if same_world_size else rows.mean(dim=0)

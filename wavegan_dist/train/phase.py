@@ -5,15 +5,18 @@ synchronizes the gradients.
 """
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from wavegan_dist.config import LossWeights
-from wavegan_dist.model.discriminator import NETWORKS
-from wavegan_dist.model.losses import Losses, discriminator_losses, generator_losses, saturation
+from wavegan_dist.config import LossConfig
+from wavegan_dist.model.discriminator import NETWORKS, Inputs, WaveletDiscriminator
+from wavegan_dist.model.losses import OBJECTIVES
+from wavegan_dist.model.penalties import HALVES, Logits, Squares, approximate_squares, exact_squares
+from wavegan_dist.train.precision import autocast, compute_dtype
 
 
 class MicroBatch(NamedTuple):
@@ -23,15 +26,23 @@ class MicroBatch(NamedTuple):
         real: real images, float32 [b, 3, R, R] in [-1, 1].
         z: latents, float32 [b, z_dim].
         labels: the class of each real image, and of the generated image beside it, int64 [b]; None for a model without classes.
+        noise: standard normal noise for approximate penalties, float32 [b, 3, R, R]; None for a phase without them.
+        penalty_factor: factor of the gradient penalties, float32 scalar; None for a phase without penalties. Must require
+            gradients if the penalties are exact.
     """
 
     real: Tensor
     z: Tensor
     labels: Tensor | None = None
+    noise: Tensor | None = None
+    penalty_factor: Tensor | None = None
 
     def split(self, count: int) -> list["MicroBatch"]:
         """Split along the batch into `count` micro-batches of equal size."""
-        columns = [[None] * count if tensor is None else tensor.chunk(count) for tensor in self]
+        columns = [
+            [tensor] * count if tensor is None or tensor.dim() == 0 else tensor.chunk(count)  # a scalar is not split
+            for tensor in self
+        ]
         return [MicroBatch(*tensors) for tensors in zip(*columns, strict=True)]
 
 
@@ -39,25 +50,31 @@ class Phase(nn.Module, ABC):
     """Computes the loss of the module that trains, while the other module is frozen.
 
     `forward` takes the fields of a `MicroBatch`. It returns the weighted sum of the losses, a float32 scalar to differentiate,
-    and detached values, float32 [n], whose names are `value_names`.
+    and detached values, float32 [n], whose names `value_names` returns. The networks compute under autocast.
 
     Attributes:
         name: "d" or "g".
         networks: names of the discriminator networks; each has one loss.
+        gammas: gamma of each gradient penalty (`r1`, `r2`) that is not 0.
 
     Args:
         trained: the module that trains. It is the only submodule, so that DDP and DeepSpeed handle its parameters only.
         frozen: the other module.
-        weights: the weight of each discriminator network's loss.
+        loss: the training objective.
+        precision: `train.precision`.
     """
 
     name: ClassVar[str]
 
-    def __init__(self, trained: nn.Module, frozen: nn.Module, weights: LossWeights) -> None:
+    def __init__(self, trained: nn.Module, frozen: nn.Module, loss: LossConfig, precision: str) -> None:
         super().__init__()
         self.trained = trained
         self._frozen = (frozen,)  # an attribute that is a module would become a submodule
-        self.weights = {name: weight for name in NETWORKS if (weight := getattr(weights, name)) > 0}
+        self.objective = OBJECTIVES[loss.objective]
+        self.gammas = {name: gamma for name in HALVES if (gamma := getattr(loss, name)) > 0}
+        self.noise_size = loss.penalty_noise
+        self.dtype = compute_dtype(precision)
+        self.weights = {name: weight for name in NETWORKS if (weight := getattr(loss.weights, name)) > 0}
         self.networks = tuple(self.weights)
 
     @property
@@ -65,30 +82,74 @@ class Phase(nn.Module, ABC):
         """The module that does not train."""
         return self._frozen[0]
 
-    @property
     @abstractmethod
-    def value_names(self) -> tuple[str, ...]:
-        """Names of the values that `forward` returns. The losses come first, in the order of `networks`."""
+    def value_names(self, penalized: bool) -> tuple[str, ...]:
+        """Return the names of the values that `forward` returns. The losses come first, in the order of `networks`.
 
-    def _weighted_sum(self, losses: Losses) -> Tensor:
+        Args:
+            penalized: whether the micro-batch has a penalty factor.
+        """
+
+    def _weighted_sum(self, losses: dict[str, Tensor]) -> Tensor:
         return torch.stack([self.weights[name] * losses[name] for name in self.networks]).sum()
+
+    def _autocast(self, tensor: Tensor) -> AbstractContextManager[None]:
+        return autocast(self.dtype, tensor.device.type)
 
 
 class DiscriminatorPhase(Phase):
-    """Trains the discriminator."""
+    """Trains the discriminator. Computes all logits in one call, of real images, then of generated ones."""
 
     name = "d"
-
-    @property
-    @override
-    def value_names(self) -> tuple[str, ...]:
-        return (*(f"loss/d_{name}" for name in self.networks), *(f"watch/saturation_{name}" for name in self.networks))
+    trained: WaveletDiscriminator
 
     @override
-    def forward(self, real: Tensor, z: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        losses, logits = discriminator_losses(self.frozen, self.trained, real, z, labels)
-        saturations = [saturation(*logits[name]) for name in self.networks]
-        return self._weighted_sum(losses), torch.stack([*(losses[name].detach() for name in self.networks), *saturations])
+    def value_names(self, penalized: bool) -> tuple[str, ...]:
+        kinds = [f"loss/{self.name}", f"watch/{self.objective.share_name}"]
+        kinds += [f"penalty/{penalty}" for penalty in self.gammas] if penalized else []
+        return tuple(f"{kind}_{name}" for kind in kinds for name in self.networks)
+
+    @override
+    def forward(
+        self,
+        real: Tensor,
+        z: Tensor,
+        labels: Tensor | None = None,
+        noise: Tensor | None = None,
+        penalty_factor: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        with torch.no_grad(), self._autocast(z):
+            fake = self.frozen(z.to(self.dtype), labels)
+        # Rounds real images, too: otherwise they would have finer wavelet bands than generated ones.
+        inputs = self.trained.inputs(torch.cat((real, fake)).to(self.dtype))
+        both_labels = None if labels is None else torch.cat((labels, labels))
+        if penalty_factor is None:
+            logits, squares = self._logits(inputs, both_labels), {}
+        else:
+            logits, squares = self._logits_and_squares(inputs, both_labels, noise, penalty_factor)
+        pairs = {name: logits[name].chunk(2) for name in self.networks}
+        losses = {name: self.objective.d_loss(*pairs[name]) for name in self.networks}
+        total = self._weighted_sum(losses)
+        values = [*losses.values(), *(self.objective.share(*pairs[name]) for name in self.networks)]
+        for number, gamma in enumerate(self.gammas.values() if penalty_factor is not None else ()):
+            penalties = {name: squares[name][number].mean() for name in self.networks}
+            total = total + penalty_factor * (gamma / 2) * self._weighted_sum(penalties)
+            values += penalties.values()
+        return total, torch.stack(values).detach()
+
+    def _logits(self, inputs: Inputs, labels: Tensor | None) -> Logits:
+        with self._autocast(next(iter(inputs.values()))[0]):
+            return self.trained.logits(inputs, labels)
+
+    def _logits_and_squares(
+        self, inputs: Inputs, labels: Tensor | None, noise: Tensor | None, penalty_factor: Tensor
+    ) -> tuple[Logits, Squares]:
+        halves = [HALVES[name] for name in self.gammas]
+        if noise is None:
+            return exact_squares(self._logits, inputs, labels, halves, penalty_factor)
+        assert self.noise_size is not None
+        noises = self.trained.inputs(noise, scaled=False)
+        return approximate_squares(self._logits, inputs, labels, halves, noises, self.noise_size)
 
 
 class GeneratorPhase(Phase):
@@ -96,15 +157,27 @@ class GeneratorPhase(Phase):
 
     name = "g"
 
-    @property
     @override
-    def value_names(self) -> tuple[str, ...]:
-        return tuple(f"loss/g_{name}" for name in self.networks)
+    def value_names(self, penalized: bool) -> tuple[str, ...]:
+        return tuple(f"loss/{self.name}_{name}" for name in self.networks)
 
     @override
-    def forward(self, real: Tensor, z: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        losses = generator_losses(self.trained, self.frozen, z, labels)
-        return self._weighted_sum(losses), torch.stack([losses[name].detach() for name in self.networks])
+    def forward(
+        self,
+        real: Tensor,
+        z: Tensor,
+        labels: Tensor | None = None,
+        noise: Tensor | None = None,
+        penalty_factor: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        real_logits: Logits = {}
+        with self._autocast(z):
+            if self.objective.g_needs_real:
+                with torch.no_grad():
+                    real_logits = self.frozen(real.to(self.dtype), labels)
+            fake_logits = self.frozen(self.trained(z.to(self.dtype), labels).to(self.dtype), labels)
+        losses = {name: self.objective.g_loss(real_logits.get(name), fake_logits[name]) for name in self.networks}
+        return self._weighted_sum(losses), torch.stack(list(losses.values())).detach()
 
 
 def compile_phase(phase: Phase, mode: str) -> None:
@@ -116,6 +189,8 @@ def compile_phase(phase: Phase, mode: str) -> None:
     """
     if mode == "off":
         return
+    if phase.gammas and phase.noise_size is None:
+        torch._dynamo.config.trace_autograd_ops = True  # exact penalties call autograd.grad
     # Otherwise DDP would split the graph at the boundaries of its buckets.
     torch._dynamo.config.optimize_ddp = False
     options: dict[str, Any] = {"mode": "reduce-overhead"} if mode == "graphs" else {}

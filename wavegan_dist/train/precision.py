@@ -5,11 +5,10 @@ input. Everything else is float32: weights, losses, `lam`, spectral norm's power
 their all-reduce, clipping, Adam and its moments, the EMA and all samples drawn from the EMA.
 """
 
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor, nn
-from typing_extensions import override
+from torch import Tensor
 
 from wavegan_dist.config import TrainConfig
 
@@ -23,34 +22,17 @@ def set_matmul_precision(train: TrainConfig) -> None:
     torch.backends.fp32_precision = "tf32" if train.tf32 else "ieee"  # type: ignore[attr-defined]
 
 
-def with_autocast(module: nn.Module, precision: str, device: torch.device) -> nn.Module:
-    """Wrap `module` in `Autocast` for `train.precision` = bf16 or fp16; returns `module` itself for fp32."""
-    return Autocast(module, COMPUTE_DTYPES[precision], device.type) if precision in COMPUTE_DTYPES else module
+def compute_dtype(precision: str) -> torch.dtype:
+    """Return the dtype in which networks compute under `train.precision`."""
+    return COMPUTE_DTYPES.get(precision, torch.float32)
 
 
-class Autocast(nn.Module):
-    """Runs the forward of a module under `torch.autocast` while the module is in training mode, in float32 in eval mode.
+def autocast(dtype: torch.dtype, device_type: str) -> AbstractContextManager[None]:
+    """Return the context in which networks compute in `dtype`: `torch.autocast`, or no context for float32.
 
-    DDP and DeepSpeed wrap this module rather than the bare one: DeepSpeed disables an autocast that is entered around its own
-    forward.
-
-    Args:
-        module: the wrapped module; holds all parameters and buffers.
-        dtype: torch.bfloat16 or torch.float16.
-        device_type: "cpu" or "cuda".
+    DeepSpeed disables an autocast that is entered around its own forward, so the context belongs inside a phase.
     """
-
-    def __init__(self, module: nn.Module, dtype: torch.dtype, device_type: str) -> None:
-        super().__init__()
-        self.module, self.dtype, self.device_type = module, dtype, device_type
-
-    @override
-    def forward(self, x: Tensor, labels: Tensor | None = None) -> Any:
-        if not self.module.training:
-            return self.module(x, labels)
-        with torch.autocast(self.device_type, self.dtype):
-            # Rounds the input, too: otherwise real images would have finer wavelet bands than generated ones.
-            return self.module(x.to(self.dtype), labels)
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device_type, dtype)
 
 
 class LossScale:

@@ -14,6 +14,7 @@ from wavegan_dist.train.collapse import diversity
 from wavegan_dist.wavelet import wavedec, waverec
 
 LOSSES = ("image", "low", "high")
+TERMS = {"D": "loss/d", "G": "loss/g", "R1": "penalty/r1", "R2": "penalty/r2"}  # in the status line, if the run has them
 Batch = TypeVar("Batch")
 
 
@@ -107,8 +108,9 @@ def band_stds(images: Tensor, levels: int) -> dict[str, float]:
 def status_line(metrics: dict[str, float], total_kimg: float) -> str:
     """Format the reported metrics as one line for people."""
     losses = "  ".join(
-        f"{phase.upper()} " + " ".join(_format_loss(metrics.get(f"loss/{phase}_{name}")) for name in LOSSES)
-        for phase in ("d", "g")
+        f"{title} " + " ".join(_format_loss(metrics.get(f"{term}_{name}")) for name in LOSSES)
+        for title, term in TERMS.items()
+        if any(f"{term}_{name}" in metrics for name in LOSSES)
     )
     images, shards = (int(metrics[f"data/bad_{kind}"]) for kind in ("images", "shards"))
     bad = f"  bad {images} images {shards} shards" if images or shards else ""

@@ -77,25 +77,34 @@ class RunWriter:
 
     def __enter__(self) -> Self:
         if self.is_main:
-            self.folder.begin(self.trainer.experiment, self.environment, self.trainer.nimg)
-            self.tracker = self.make_tracker(self.folder.path, self.trainer.experiment)
-            self.tracker.log_file(self.folder.config)
-            self.tracker.log_file(self.folder.environment)
-            self.progress_bar = self._make_progress_bar()
-            log.info("%s: %s at kimg %s", self.folder.path, "resuming" if self.trainer.nimg else "starting", self._kimg)
+            try:
+                self._begin()
+            except BaseException as error:
+                self._write_exit(error)
+                raise
         return self
 
+    def _begin(self) -> None:
+        self.folder.begin(self.trainer.experiment, self.environment, self.trainer.nimg)
+        self.tracker = self.make_tracker(self.folder.path, self.trainer.experiment)
+        self.tracker.log_file(self.folder.config)
+        self.tracker.log_file(self.folder.environment)
+        self.progress_bar = self._make_progress_bar()
+        log.info("%s: %s at kimg %s", self.folder.path, "resuming" if self.trainer.nimg else "starting", self._kimg)
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if not self.is_main:
-            return
-        self.progress_bar.close()
+        if self.is_main:
+            self.progress_bar.close()
+            self._write_exit(error)
+            self.tracker.close(_mlflow_status(error))
+
+    def _write_exit(self, error: BaseException | None) -> None:
+        """Write how this start of the run ended, and delete the checkpoints that are no longer needed."""
         with self._handling_disk_errors("exit.json", stop=error is None):  # a raised error would hide `error`
             self.folder.prune(self.settings.keep_checkpoints, self.settings.keep_checkpoint_kimg)
-            state = "finished" if error is None else "interrupted" if kind is InterruptedRunError else "failed"
-            self.folder.write_exit(
-                state, self.trainer.nimg, describe(error) if isinstance(error, OSError) else str(error or "")
-            )
-        self.tracker.close(_mlflow_status(error))
+            state = "finished" if error is None else "interrupted" if isinstance(error, InterruptedRunError) else "failed"
+            reason = describe(error) if isinstance(error, OSError) else str(error or "")
+            self.folder.write_exit(state, self.trainer.nimg, reason)
 
     def report(self, metrics: dict[str, float]) -> None:
         """Write `metrics`, lam and statistics of sampled images to log, metrics.jsonl and MLflow: a collective call."""

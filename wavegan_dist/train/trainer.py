@@ -19,8 +19,8 @@ from wavegan_dist.model.lockstep import convert_to_lockstep
 from wavegan_dist.train.draws import DrawAhead
 from wavegan_dist.train.engine import Engine
 from wavegan_dist.train.metric_accumulator import MetricAccumulator
+from wavegan_dist.train.penalty_schedule import PenaltySchedule
 from wavegan_dist.train.phase import DiscriminatorPhase, GeneratorPhase, MicroBatch
-from wavegan_dist.train.precision import with_autocast
 from wavegan_dist.train.strategy import engine_class
 
 
@@ -65,16 +65,16 @@ class Trainer:
         engine, optim = engine_class(experiment.train), experiment.optim
         generator.to(accelerator.device).to(memory_format=torch.channels_last)
         ema = Ema(generator, experiment.ema.half_life_kimg * 1000, experiment.ema.rampup)
-        networks = [with_autocast(net, experiment.train.precision, accelerator.device) for net in (generator, discriminator)]
-        g_phase = GeneratorPhase(networks[0], networks[1], experiment.loss.weights)
-        d_phase = DiscriminatorPhase(networks[1], networks[0], experiment.loss.weights)
+        g_phase = GeneratorPhase(generator, discriminator, experiment.loss, experiment.train.precision)
+        d_phase = DiscriminatorPhase(discriminator, generator, experiment.loss, experiment.train.precision)
         self.generator = engine(generator, g_phase, "generator", optim.lr_g, experiment, accelerator)
         self.discriminator = engine(discriminator, d_phase, "discriminator", optim.lr_d, experiment, accelerator)
         self.ema = self.generator.make_ema(ema)
         self.phase_results: list[PhaseResult] = []
         self.metrics = MetricAccumulator(accelerator)
         self.draws = DrawAhead(experiment, accelerator)
-        self._compiled = False
+        self.penalties = PenaltySchedule(experiment, accelerator)
+        self._compiled: set[tuple[str, bool]] = set()  # (name of the phase, whether with penalties)
 
     def step(self, batches: Iterator[ImageBatch]) -> None:
         """Run `train.d_steps` discriminator phases and one generator phase, then update the EMA: a collective call.
@@ -89,13 +89,15 @@ class Trainer:
         batch_size = self.experiment.train.batch_size
         self.phase_results = []
         draws = self.draws.take(self.nimg, self.rollbacks)
-        with self._compiled_once():
-            for flips, latents in zip(draws.flips, draws.latents_d, strict=True):
-                batch = next(batches)
-                real, labels = self._prepare_real(batch.images, flips), self._prepare_labels(batch.labels)
-                self._run_phase(self.discriminator, MicroBatch(real, latents, labels))
-                self.nimg += batch_size
-            self._run_phase(self.generator, MicroBatch(real, draws.latents_g, labels))
+        if self.experiment.train.compile == "graphs":
+            torch.compiler.cudagraph_mark_step_begin()
+        for flips, latents in zip(draws.flips, draws.latents_d, strict=True):
+            batch = next(batches)
+            real, labels = self._prepare_real(batch.images, flips), self._prepare_labels(batch.labels)
+            micro_batch = MicroBatch(real, latents, labels)
+            self._run_phase(self.discriminator, self.penalties.extend(micro_batch, self.nimg, self.rollbacks))
+            self.nimg += batch_size
+        self._run_phase(self.generator, MicroBatch(real, draws.latents_g, labels))
         self.ema.update(self.nimg, batch_size * self.experiment.train.d_steps)
         self._add_to_metrics()
         self.draws.prepare(self.nimg, self.rollbacks)
@@ -123,20 +125,20 @@ class Trainer:
         return self.generator, self.discriminator
 
     @contextmanager
-    def _compiled_once(self) -> Iterator[None]:
-        """Context around a step's phases: the first step compiles them; a recompilation in a later step raises RuntimeError.
+    def _compiled_once(self, engine: Engine, batch: MicroBatch) -> Iterator[None]:
+        """Context around a phase: its first run compiles it; if a later run compiles it again, that raises RuntimeError.
+
+        The discriminator phase is compiled once with penalties and once without.
 
         Raises:
-            WaveganError: a phase cannot be compiled.
+            WaveganError: the phase cannot be compiled.
         """
-        mode = self.experiment.train.compile
-        if mode == "graphs":
-            torch.compiler.cudagraph_mark_step_begin()
-        if mode == "off" or self._compiled:
-            with torch.compiler.set_stance("fail_on_recompile") if self._compiled else nullcontext():
+        mode, variant = self.experiment.train.compile, (engine.phase.name, batch.penalty_factor is not None)
+        if mode == "off" or variant in self._compiled:
+            with nullcontext() if mode == "off" else torch.compiler.set_stance("fail_on_recompile"):
                 yield
             return
-        if self.accelerator.is_main_process:
+        if self.accelerator.is_main_process and not self._compiled:
             log.info("compiling the training step; without cached code this takes minutes")
         try:
             yield
@@ -144,7 +146,7 @@ class Trainer:
             cause = getattr(error, "inner_exception", error)
             reason = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
             raise WaveganError(f"train.compile = {mode} failed: {reason}; mend this or set train.compile=off") from error
-        self._compiled = True
+        self._compiled.add(variant)
 
     def _prepare_real(self, images_uint8: Tensor, flips: Tensor) -> Tensor:
         images = images_uint8.to(self.accelerator.device, memory_format=torch.channels_last, non_blocking=True)
@@ -162,23 +164,25 @@ class Trainer:
         micro_batches = batch.split(count)
         mean_loss = mean_values = torch.zeros((), device=self.accelerator.device)
         for number, micro_batch in enumerate(micro_batches, start=1):
-            with engine.micro_batch(last=number == count):
+            with self._compiled_once(engine, micro_batch), engine.micro_batch(last=number == count):
                 loss, values = engine.forward(micro_batch)
                 engine.backward(loss / count * self._one_or_nan())
             mean_loss, mean_values = mean_loss + loss.detach() / count, mean_values + values / count
         grad_norm = engine.step()
-        named_values = dict(zip(engine.phase.value_names, mean_values.unbind(), strict=True))
+        names = engine.phase.value_names(penalized=batch.penalty_factor is not None)
+        named_values = dict(zip(names, mean_values.unbind(), strict=True))
         # The norm is 0 for a step that was skipped in float16.
         named_values[f"grad_norm/{engine.phase.name}"] = grad_norm.nan_to_num(0, 0, 0)
         nonfinite = self._any_nonfinite(engine, mean_loss, grad_norm)
         self.phase_results.append(PhaseResult(engine, self.nimg, micro_batches, named_values, nonfinite))
 
     def _add_to_metrics(self) -> None:
-        """Add the values of all phases, summed over the discriminator phases."""
+        """Add the values of all phases, summed over the discriminator phases; of penalties only the last value."""
         values: dict[str, Tensor] = {}
         for result in self.phase_results:
             for name, value in result.values.items():
-                values[name] = values[name] + value if name in values else value
+                is_term = name in values and not name.startswith("penalty/")
+                values[name] = values[name] + value if is_term else value
         self.metrics.add_step(values)
 
     def _one_or_nan(self) -> Tensor | float:

@@ -1,7 +1,7 @@
 """DCGAN networks (Radford et al. 2016): batch norm in the generators, spectral norm in the discriminators."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from wavegan_dist.model.attention import make_attention
 from wavegan_dist.model.shapes import feature_map_channels, feature_map_sizes
-from wavegan_dist.model.spectral_norm import spectral_norm
+from wavegan_dist.model.spectral_norm import spectral_norm as normalize_spectrum
 
 INIT_STD = 0.02
 
@@ -126,7 +126,7 @@ def apply_layer(layer: nn.Module, activation: Tensor, labels: Tensor | None, out
 
 
 class DCGANDiscriminator(nn.Sequential):
-    """A DCGAN discriminator with spectral norm (Miyato et al. 2018), from [B, C, R, R] to one logit per image, [B].
+    """A DCGAN discriminator, from [B, C, R, R] to one logit per image, [B].
 
     Strided convolutions halve the size down to 4x4; a last 4x4 convolution gives the logit.
 
@@ -136,17 +136,35 @@ class DCGANDiscriminator(nn.Sequential):
         width: number of channels of the largest feature map (`feature_map_channels`).
         levels: number of inputs. Input i, of R / 2**i pixels, is joined by channel with the feature map of its size.
         num_classes: number of classes, for a projection head. 0: the network takes no labels.
+        spectral_norm: divide each layer's weight by its largest singular value (Miyato et al. 2018).
+        logit_gain: factor of the logits. With spectral norm, random convolutions shrink their input so much that logits hardly
+            leave 0.
     """
 
-    def __init__(self, resolution: int, in_channels: int, width: int, levels: int = 1, num_classes: int = 0) -> None:
+    def __init__(
+        self,
+        resolution: int,
+        in_channels: int,
+        width: int,
+        levels: int = 1,
+        num_classes: int = 0,
+        spectral_norm: bool = True,
+        logit_gain: float = 1.0,
+    ) -> None:
+        normalized: Callable[[Any], Any] = normalize_spectrum if spectral_norm else nn.Identity()
         layers: list[nn.Module] = []
         channels = 0
         for depth, size in enumerate(reversed(feature_map_sizes(resolution))):
             joined_channels = channels + (in_channels if depth < levels else 0)
             channels = feature_map_channels(size, resolution, width)
-            layers += [spectral_norm(nn.Conv2d(joined_channels, channels, 4, 2, 1)), nn.LeakyReLU(0.1, inplace=True)]
-        layers += [ProjectionHead(channels, num_classes)] if num_classes else [_logit_layer(channels), nn.Flatten(0)]
+            layers += [normalized(nn.Conv2d(joined_channels, channels, 4, 2, 1)), nn.LeakyReLU(0.1, inplace=True)]
+        logit_layer = normalized(nn.Conv2d(channels, 1, 4))
+        if num_classes:
+            layers.append(ProjectionHead(logit_layer, normalized(nn.Embedding(num_classes, channels))))
+        else:
+            layers += [logit_layer, nn.Flatten(0)]
         super().__init__(*layers)
+        self.logit_gain = logit_gain
 
     @override
     def forward(self, inputs: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
@@ -161,24 +179,23 @@ class DCGANDiscriminator(nn.Sequential):
             if number and deeper and isinstance(layer, nn.Conv2d):
                 activation = torch.cat((activation, deeper.pop(0)), dim=1)
             activation = layer(activation, labels) if isinstance(layer, ProjectionHead) else layer(activation)
-        return activation
+        return self.logit_gain * activation
 
 
 class ProjectionHead(nn.Module):
-    """Logit of a conditional discriminator: a linear term and a projection (Miyato and Koyama 2018), both with spectral norm.
+    """Logit of a conditional discriminator: a linear term and a projection (Miyato and Koyama 2018).
 
     The logit of a feature map x is `conv(x) + <embedding(label), sum(x over the 4x4 positions) / 4>`. The norm of this scaled
-    sum is at most the norm of x, so both terms have the same Lipschitz bound.
+    sum is at most the norm of x, so with spectral norm both terms have the same Lipschitz bound.
 
     Args:
-        channels: number of channels C of the feature map.
-        num_classes: number of classes.
+        linear: the convolution, from C channels to one.
+        embedding: the embedding, of C numbers.
     """
 
-    def __init__(self, channels: int, num_classes: int) -> None:
+    def __init__(self, linear: nn.Conv2d, embedding: nn.Embedding) -> None:
         super().__init__()
-        self.linear = _logit_layer(channels)
-        self.embedding = spectral_norm(nn.Embedding(num_classes, channels))
+        self.linear, self.embedding = linear, embedding
 
     @override
     def forward(self, x_bchw: Tensor, labels: Tensor) -> Tensor:
@@ -186,10 +203,6 @@ class ProjectionHead(nn.Module):
         projection = (self.embedding(labels) * (x_bchw.sum(dim=(2, 3)) / 4)).sum(dim=1)
         logits: Tensor = self.linear(x_bchw).flatten() + projection
         return logits
-
-
-def _logit_layer(channels: int) -> nn.Conv2d:
-    return spectral_norm(nn.Conv2d(channels, 1, 4))
 
 
 def _conv_transpose(in_channels: int, out_channels: int, *, project: bool, bias: bool) -> nn.ConvTranspose2d:

@@ -1,0 +1,14 @@
+"""Refuses experiments that hold a password which the run folder, its snapshots and MLflow would show."""
+
+from wavegan_dist.config.schema import Experiment
+from wavegan_dist.errors import UsageError
+from wavegan_dist.redact import holds_password
+
+
+def check_passwords(experiment: Experiment) -> None:
+    """Raise UsageError if `data.index` holds a password. Only `tracking.uri`, which is written without it, may hold one."""
+    if holds_password(experiment.data.index):
+        raise UsageError(
+            "data.index holds a password, which the run folder, its snapshots and MLflow would show; put it into ~/.netrc "
+            "(pipe:curl -sf --netrc URL/{file}) or into the environment (pipe:curl -sf -u NAME:$PASSWORD URL/{file})"
+        )
