@@ -8,8 +8,8 @@ alike. Reports medians and writes benchmarks/results/step.json.
 
     python benchmarks/step.py --sizes 32 64 128 256 512 1024 --width 8 --batch 4
 
-trains the full model at each image size instead, each in a process of its own, and writes seconds of a step, peak memory and the
-estimate of `wavegan plan` to benchmarks/results/step-sizes.json.
+trains the full model at each image size instead, each in a process of its own, and writes seconds of a step, peak memory and
+the estimate of the check before training to benchmarks/results/step-sizes.json.
 """
 
 import argparse

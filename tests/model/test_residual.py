@@ -322,17 +322,3 @@ def test_inputs_of_another_shape_are_one_line():
     for sizes in ([16], [16, 16], [16, 8, 4]):
         with pytest.raises(UsageError, match=r"^the discriminator expects inputs [^\n]*$"):
             discriminator(inputs_like(sizes))
-
-
-def test_labels_that_do_not_fit_the_network_are_one_line():
-    z, x = torch.randn(2, 8), [torch.randn(2, 3, 16, 16)]
-    one = torch.zeros(1, dtype=torch.int64)
-    for network, argument in ((ResidualGenerator(8, [16], 3, 4), z), (ResidualDiscriminator(16, 3, 4), x)):
-        with pytest.raises(UsageError, match=r"^an unconditional network takes no labels[^\n]*$"):
-            network(argument, one.expand(2))
-    conditional = ((ResidualGenerator(8, [16], 3, 4, num_classes=3), z), (ResidualDiscriminator(16, 3, 4, num_classes=3), x))
-    for network, argument in conditional:
-        with pytest.raises(UsageError, match=r"^a network with 3 classes needs a label[^\n]*$"):
-            network(argument)
-        with pytest.raises(UsageError, match=r"^labels are \[1\]; 2 examples need \[2\]$"):
-            network(argument, one)

@@ -26,8 +26,8 @@ from wavegan_dist.redact import redacted
 
 RESOLUTIONS = (32, 64, 128, 256, 512, 1024)
 SMALLEST_BAND = 8  # height and width in pixels of the smallest Haar band that the networks can have
-# Default of loss.penalty_noise by train.precision. Larger noise estimates the gradient less well; in bf16, rounding errors exceed
-# the differences that smaller noise makes (docs/LOG.md).
+# Default of loss.penalty_noise by train.precision. Larger noise estimates the gradient less well; in bf16, the differences that
+# smaller noise makes are less than rounding errors (docs/LOG.md).
 PENALTY_NOISE = {"fp32": 0.01, "fp16": 0.01, "bf16": 0.03}
 
 # Marks a setting that may change when a run is resumed: the setting affects neither the model nor its training images.

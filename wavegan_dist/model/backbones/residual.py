@@ -22,7 +22,7 @@ from typing_extensions import override
 
 from wavegan_dist.errors import UsageError
 from wavegan_dist.model.attention import DotAttention, MaxAttention
-from wavegan_dist.model.shapes import feature_map_channels, feature_map_sizes
+from wavegan_dist.model.shapes import check_labels, feature_map_channels, feature_map_sizes
 from wavegan_dist.wavelet import dwt, idwt
 
 Attention = Literal["max", "dot", "none"]
@@ -110,7 +110,7 @@ class ResidualGenerator(nn.Module):
         """
         if z.dim() != 2 or z.shape[1] != self.z_dim:
             raise UsageError(f"the generator expects latents [B, {self.z_dim}], got {list(z.shape)}")
-        _check_labels(labels, self.num_classes, z.shape[0])
+        check_labels(labels, self.num_classes, z.shape[0])
         if self.embedding is not None and labels is not None:
             z = torch.cat((z, self.embedding(labels)), dim=1)
         x_bchw = self.basis(z)
@@ -200,7 +200,7 @@ class ResidualDiscriminator(nn.Module):
             raise UsageError(
                 f"the discriminator expects inputs [B, ...] with {expected}, got {[list(x.shape) for x in inputs]}"
             )
-        _check_labels(labels, self.num_classes, inputs[0].shape[0])
+        check_labels(labels, self.num_classes, inputs[0].shape[0])
         x_bchw = self.band_stem(inputs[0])
         further = iter(inputs[1:])
         for size, stage in self.stages.items():
@@ -447,13 +447,3 @@ def _check_sizes(sizes: Sequence[int], attention_at: Sequence[int]) -> None:
     maps = feature_map_sizes(sizes[0])
     if missing := sorted(set(attention_at) - set(maps)):
         raise UsageError(f"attention_at: a network for {sizes[0]} px has no feature map of {missing[0]} px, only of {maps}")
-
-
-def _check_labels(labels: Tensor | None, num_classes: int, batch: int) -> None:
-    if labels is None:
-        if num_classes:
-            raise UsageError(f"a network with {num_classes} classes needs a label for each of {batch} examples, and got none")
-    elif not num_classes:
-        raise UsageError("an unconditional network takes no labels; set num_classes to the number of classes")
-    elif labels.shape != (batch,):
-        raise UsageError(f"labels are {list(labels.shape)}; {batch} examples need [{batch}]")
