@@ -67,12 +67,17 @@ def test_both_phases_see_augmented_pairs(objective, accumulation):
     trainer = make_trainer({}, {"accumulation": accumulation}, augment=ON, loss={"objective": objective})
     network: Any = trainer.discriminator.module
     inputs = network.inputs
-    network.inputs = lambda images, **options: seen.append(images.detach()) or inputs(images, **options)
+
+    def recording(images: Tensor, **options: bool) -> Any:
+        seen.append(images.detach())
+        return inputs(images, **options)
+
+    network.inputs = recording
     generated: list[Tensor] = []
     trainer.generator.module.register_forward_hook(lambda _module, _inputs, images: generated.append(images.detach()))
     trainer.step(random_batches())
     pairs = [micro for result in trainer.phase_results for micro in result.micro_batches]
-    expected = []
+    expected: list[Tensor] = []
     for fake, micro in zip(generated, pairs, strict=True):
         assert micro.augment is not None
         real, fake = augment(micro.real, micro.augment), augment(fake, micro.augment)

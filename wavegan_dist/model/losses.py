@@ -19,7 +19,7 @@ class Objective:
         g_needs_real: whether the loss of the generator depends on the logits of real images.
         share: a share of the batch, in [0, 1] and without gradient, that is near 1 if the discriminator has won.
         share_name: name of this share.
-        overfitting: how surely the discriminator calls training images real, in [-1, 1] and without gradient (r_t of ADA, Karras
+        overfitting: how surely the discriminator calls training images real, in [-1, 1], without gradient: r_t of ADA (Karras
             et al. 2020). Relativistic logits mean something only in pairs.
     """
 
