@@ -1,4 +1,5 @@
 """The cost of the two band generators and the two band discriminators: a step of the full model, compared with its base alone.
+Also the cost of gradient penalties, compared with the same model without them.
 
     make bench            or: python benchmarks/step.py --config configs/demo.yaml --steps 20
 
@@ -7,8 +8,8 @@ alike. Reports medians and writes benchmarks/results/step.json.
 
     python benchmarks/step.py --sizes 32 64 128 256 512 1024 --width 8 --batch 4
 
-trains the full model at each image size instead, each in a process of its own, and writes seconds of a step, peak memory and the
-estimate of `wavegan plan` to benchmarks/results/step-sizes.json.
+trains the full model at each image size instead, each in a process of its own, and writes seconds of a step, peak memory and
+the estimate of the check before training to benchmarks/results/step-sizes.json.
 """
 
 import argparse
@@ -42,6 +43,13 @@ VARIANTS = {
     "full, bf16": ["train.precision=bf16"],
     "full, compiled": ["train.compile=default"],
 }
+NO_PENALTY = ["model.spectral_norm=false", "loss.objective=relativistic"]
+PENALTIES = {
+    "no penalty": NO_PENALTY,
+    "exact": [*NO_PENALTY, "loss.r1=1", "loss.r2=1"],
+    "approximate": [*NO_PENALTY, "loss.r1=1", "loss.r2=1", "loss.penalty=approximate"],
+}
+INTERVALS = (4, 8, 16)  # of lazy penalties
 WARM_UP = 3
 
 
@@ -55,19 +63,38 @@ def main() -> None:
     if options.sizes:
         compare_sizes(options)
         return
-    experiments = {name: config.load(options.config, overrides) for name, overrides in VARIANTS.items()}
+    variants = PENALTIES if options.penalties else VARIANTS | PENALTIES
+    experiments = {name: config.load(options.config, overrides) for name, overrides in variants.items()}
     times = measure(experiments, options.steps)
-    batch = experiments["full"].train.batch_size
-    baseline = times["base only"]
+    batch = experiments["no penalty"].train.batch_size
+    groups = [with_lazy_penalties({name: times[name] for name in PENALTIES})]
+    if not options.penalties:
+        groups.insert(0, {name: times[name] for name in VARIANTS})
     rows: list[dict[str, Any]] = [
-        {"model": name, "seconds_per_step": seconds, "images_per_second": batch / seconds, "ratio": seconds / baseline}
-        for name, seconds in times.items()
+        {"model": name, "seconds_per_step": seconds, "images_per_second": batch / seconds, "ratio": seconds / group[baseline]}
+        for group in groups
+        for baseline in [next(iter(group))]
+        for name, seconds in group.items()
     ]
-    print(f"{'model':<20} {'s/step':>8} {'img/s':>8} {'ratio to base only':>20}")
+    print(f"{'model':<28} {'s/step':>8} {'img/s':>8} {'ratio to base only or no penalty':>34}")
     for row in rows:
-        print("{model:<20} {seconds_per_step:>8.4f} {images_per_second:>8.1f} {ratio:>20.2f}".format(**row))
+        print("{model:<28} {seconds_per_step:>8.4f} {images_per_second:>8.1f} {ratio:>34.2f}".format(**row))
     settings = {"config": str(options.config), "steps": options.steps, "threads": 1, "cores": os.cpu_count()}
-    write_result("step", settings | {"rows": rows} | provenance())
+    write_result("penalties" if options.penalties else "step", settings | {"rows": rows} | provenance())
+
+
+def with_lazy_penalties(times: dict[str, float]) -> dict[str, float]:
+    """Add the mean seconds of a step with lazy penalties: of n steps, one has them.
+
+    Computed from the medians of steps with and without penalties, because the median of lazy steps is that of the more
+    frequent kind.
+    """
+    lazy = {
+        f"{kind}, every {n}th step": ((n - 1) * times["no penalty"] + times[kind]) / n
+        for kind in ("exact", "approximate")
+        for n in INTERVALS
+    }
+    return times | lazy
 
 
 def measure(experiments: dict[str, Experiment], steps: int) -> dict[str, float]:
@@ -134,6 +161,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argument_parser(__doc__)
     parser.add_argument("--config", type=Path, default=Path("configs/demo.yaml"), metavar="FILE")
     parser.add_argument("--steps", type=int, default=20, metavar="N", help="timed steps of each model (default: 20)")
+    parser.add_argument("--penalties", action="store_true", help="measure only gradient penalties: results/penalties.json")
     parser.add_argument("--sizes", nargs="+", type=int, metavar="PX", help="compare these image sizes instead")
     parser.add_argument("--width", type=int, default=8, metavar="N", help="model.width with --sizes (default: 8)")
     parser.add_argument("--batch", type=int, default=4, metavar="N", help="train.batch_size with --sizes (default: 4)")

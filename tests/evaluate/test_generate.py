@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from wavegan_dist import counted
 from wavegan_dist.config import Experiment
 from wavegan_dist.errors import WaveganError
-from wavegan_dist.evaluate.generate import batch_that_fills_a_gpu, generated_images, uses_exact_mode
+from wavegan_dist.evaluate.generate import batch_that_fills_a_gpu, chunk_size, generated_images, uses_exact_mode
 from wavegan_dist.model.build import build_generator
 from wavegan_dist.model.snapshot import Snapshot
 
@@ -112,12 +112,25 @@ def test_the_network_runs_in_full_float32_and_the_settings_are_restored() -> Non
         (256, 64, 64),
         (256, 256, 16),
         (256, 1024, 16),
+        (512, 64, 16),
+        (1024, 64, 4),
+        (1024, 1024, 1),
     ],
 )
-def test_a_batch_on_a_gpu_has_four_million_pixels_at_width_64_and_at_least_sixteen_images(
+def test_a_batch_on_a_gpu_has_four_million_pixels_at_width_64_and_at_least_a_chunk(
     resolution: int, width: int, batch: int
 ) -> None:
     assert batch_that_fills_a_gpu(resolution, width) == batch
+
+
+@pytest.mark.parametrize(("resolution", "latents"), [(32, 16), (256, 16), (512, 4), (1024, 1)])
+def test_exact_mode_never_computes_more_pixels_at_once_than_sixteen_images_of_256_px(resolution: int, latents: int) -> None:
+    assert chunk_size(resolution) == latents
+    recorder = Recorder()
+    assert sum(map(len, generated_images(recorder, range(3, 20), 0, 32, 16, chunk=latents))) == 17
+    assert {len(z) for z in recorder.latents} == {latents}
+    first = 3 - 3 % latents
+    assert torch.equal(torch.cat(recorder.latents)[3 - first], counted.normal(0, "latent/evaluate", range(3, 4), 16)[0])
 
 
 def test_a_cpu_is_always_exact_and_a_gpu_on_request() -> None:

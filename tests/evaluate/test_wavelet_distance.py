@@ -23,6 +23,23 @@ def tree(images: np.ndarray, basis: str, level: int) -> pywt.WaveletPacket2D:
     return pywt.WaveletPacket2D(images, basis, mode, maxlevel=level, axes=(-2, -1))
 
 
+@pytest.mark.parametrize("size", [512, 1024])
+def test_large_images_are_compared_by_tiles_whose_packets_are_those_of_pywavelets_over_the_whole_image(size: int) -> None:
+    metric = WaveletDistance(size)
+    rows = size // 256
+    assert metric.minimum == -(-193 // rows**2)
+    image = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    features = metric.feature.extract(image)
+    assert features.shape == (4**5, rows**2, 192)
+    whole = tree(image[0].numpy() / 255, "haar", 5)
+    for number, name in list(enumerate(packet_names(5)))[::341]:
+        packet = whole["".join(PYWAVELETS[band] for band in name.split("."))].data
+        for tile in range(rows**2):
+            top, left = 8 * (tile // rows), 8 * (tile % rows)
+            wanted = packet[:, top : top + 8, left : left + 8].ravel()
+            np.testing.assert_allclose(features[number, tile].numpy(), wanted, atol=1e-9)
+
+
 @pytest.mark.parametrize("basis", ["haar", "db2"])
 @pytest.mark.parametrize("level", [1, 2, 3])
 def test_every_packet_equals_pywavelets_in_sign_and_order(level: int, basis: str) -> None:

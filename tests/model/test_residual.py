@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wavegan_dist.errors import UsageError
+from wavegan_dist.model.attention import DotAttention
 from wavegan_dist.model.backbones import residual
 from wavegan_dist.model.backbones.residual import ResidualBlock, ResidualDiscriminator, ResidualGenerator
 
@@ -60,7 +61,7 @@ def test_shapes(sizes, channels, num_classes, resample):
 
 
 @RESAMPLE
-@pytest.mark.parametrize("resolution", [8, 128, 256, 512, 1024])
+@pytest.mark.parametrize("resolution", [8, 128, 1024])
 def test_sizes_up_to_1024(resolution, resample):
     with torch.device("meta"):
         sizes = [resolution, resolution // 2] if resolution > 8 else [resolution]
@@ -85,13 +86,11 @@ def test_every_output_has_unit_variance_at_initialization(sizes, attention, resa
 
 
 @RESAMPLE
-@pytest.mark.parametrize("attention", ["max", "dot", "none"])
-def test_the_class_embedding_does_not_change_the_variance(attention, resample):
-    settings = {"attention": attention, "attention_at": [8], "resample": resample}
-    generator = ResidualGenerator(32, [32], 3, 32, num_classes=10, **settings)
+def test_with_classes_the_output_has_unit_variance_at_initialization(resample):
+    generators = [ResidualGenerator(32, [32], 3, 32, num_classes=10, resample=resample) for _ in range(4)]
     with torch.no_grad():
-        (output,) = generator(torch.randn(64, 32), torch.arange(64) % 10)
-    assert output.var().item() == pytest.approx(1, abs=0.25)
+        variances = [generator(torch.randn(32, 32), torch.arange(32) % 10)[0].var().item() for generator in generators]
+    assert np.mean(variances) == pytest.approx(1, abs=0.25)
 
 
 @RESAMPLE
@@ -135,7 +134,7 @@ def test_bilinear_resampling_agrees_with_interpolate(size):
 @pytest.mark.parametrize("size", [8, 16, 64])
 def test_haar_resampling_agrees_with_pywavelets(size):
     x = torch.randn(2, 3, size, size)
-    down, up = residual.HaarDownsample(3, 12), residual.HaarUpsample(12, 3)
+    down, up = residual.HaarDownsample(3, 12), residual.HaarUpsample(12, 3, 2 * size)
     for weight, offset in ((down.low.weight, 0), (down.high.weight, 3)):  # the output channels are the bands
         weight.data.zero_()
         weight.data[offset : offset + weight.shape[1], :, 0, 0] = torch.eye(weight.shape[1])
@@ -163,6 +162,14 @@ def test_the_largest_output_ends_in_the_inverse_haar_transform():
     (output,) = generator(torch.randn(2, 8))
     low, *high = maps[0].detach().numpy().reshape(2, 4, 3, 8, 8).swapaxes(0, 1)
     torch.testing.assert_close(output.detach(), torch.from_numpy(pywt.idwt2((low, tuple(high)), "haar")))
+
+
+def test_with_haar_the_highest_octave_has_its_share_of_the_variance_at_initialization():
+    with torch.no_grad():
+        outputs = torch.cat([ResidualGenerator(32, [64], 12, 16, resample="haar")(torch.randn(8, 32))[0] for _ in range(4)])
+    _, high = pywt.dwt2(outputs.numpy(), "haar")
+    share = sum(np.square(band).sum() for band in high) / outputs.square().sum().item()
+    assert share == pytest.approx(1 / 6, rel=0.25)  # 3/4 if the bands had equal variances
 
 
 @RESAMPLE
@@ -201,7 +208,7 @@ def test_every_parameter_gets_a_gradient(attention, resample):
     generator = wake(ResidualGenerator(8, [32, 16], 3, 4, **settings))
     discriminator = wake(ResidualDiscriminator(32, 3, 4, levels=2, **settings))
     for module in [*generator.modules(), *discriminator.modules()]:
-        if hasattr(module, "gamma"):
+        if isinstance(module, DotAttention):
             nn.init.ones_(module.gamma)
     labels = torch.tensor([0, 1])
     discriminator(generator(torch.randn(2, 8), labels), labels).sum().backward()
@@ -315,17 +322,3 @@ def test_inputs_of_another_shape_are_one_line():
     for sizes in ([16], [16, 16], [16, 8, 4]):
         with pytest.raises(UsageError, match=r"^the discriminator expects inputs [^\n]*$"):
             discriminator(inputs_like(sizes))
-
-
-def test_labels_that_do_not_fit_the_network_are_one_line():
-    z, x = torch.randn(2, 8), [torch.randn(2, 3, 16, 16)]
-    one = torch.zeros(1, dtype=torch.int64)
-    for network, argument in ((ResidualGenerator(8, [16], 3, 4), z), (ResidualDiscriminator(16, 3, 4), x)):
-        with pytest.raises(UsageError, match=r"^an unconditional network takes no labels[^\n]*$"):
-            network(argument, one.expand(2))
-    conditional = ((ResidualGenerator(8, [16], 3, 4, num_classes=3), z), (ResidualDiscriminator(16, 3, 4, num_classes=3), x))
-    for network, argument in conditional:
-        with pytest.raises(UsageError, match=r"^a network with 3 classes needs a label[^\n]*$"):
-            network(argument)
-        with pytest.raises(UsageError, match=r"^labels are \[1\]; 2 examples need \[2\]$"):
-            network(argument, one)

@@ -109,3 +109,4 @@ def test_collapse_is_warned_of_once_until_it_has_ceased():
     assert collapse.warnings(collapsed) == []
     assert collapse.warnings(healthy) == []
     assert collapse.warnings(collapsed) == first
+    assert "larger logit in 99.5% of the pairs" in collapse.warnings({**healthy, "watch/pair_accuracy_low": 0.995})[0]

@@ -26,7 +26,9 @@ from wavegan_dist.redact import redacted
 
 RESOLUTIONS = (32, 64, 128, 256, 512, 1024)
 SMALLEST_BAND = 8  # height and width in pixels of the smallest Haar band that the networks can have
-PENALTY_NOISE = 0.01  # default of loss.penalty_noise
+# Default of loss.penalty_noise by train.precision. Larger noise estimates the gradient less well; in bf16, the differences that
+# smaller noise makes are less than rounding errors (docs/LOG.md).
+PENALTY_NOISE = {"fp32": 0.01, "fp16": 0.01, "bf16": 0.03}
 
 # Marks a setting that may change when a run is resumed: the setting affects neither the model nor its training images.
 # (train.accumulation is marked although it changes batch statistics, which are those of a micro-batch.)
@@ -105,7 +107,7 @@ class ModelConfig(Section):
     spectral_norm: bool | None = Field(
         None,
         validate_default=True,
-        description="spectral norm in dcgan discriminators, which excludes gradient penalties; null: true, or false for residual",
+        description="spectral norm in dcgan discriminators; excludes gradient penalties; null: true, or false for residual",
     )
     logit_gain: PositiveFloat = Field(
         1.0, description="factor of the logits of discriminators with spectral norm, whose logits otherwise hardly leave 0"
@@ -218,15 +220,13 @@ class LossConfig(Section):
     r2: NonNegativeFloat = Field(0.0, description="gamma of the gradient penalty on generated images; 0: no penalty")
     penalty: Literal["exact", "approximate"] = Field(
         "exact",
-        description="exact: differentiates twice; approximate: difference of logits under noise, for every strategy and precision",
+        description="exact: differentiates twice; approximate: difference of logits under noise, works under every strategy",
     )
     penalty_interval: PositiveInt = Field(
         1, description="discriminator steps from one with penalties to the next; gamma is multiplied by this number"
     )
     penalty_noise: PositiveFloat | None = Field(
-        None,
-        validate_default=True,
-        description=f"standard deviation of the noise of approximate penalties; null: {PENALTY_NOISE}",
+        None, description="standard deviation of the noise of approximate penalties; null: 0.01, or 0.03 in bf16"
     )
     gamma_final: NonNegativeFloat | None = Field(
         None, description="factor of r1 and r2 that is reached at gamma_decay_kimg, along a cosine; null: gamma is constant"
@@ -256,10 +256,9 @@ class LossConfig(Section):
     @field_validator("penalty_noise")
     @classmethod
     def _check_penalty_noise(cls, value: float | None, info: ValidationInfo) -> float | None:
-        approximate = info.data.get("penalty") == "approximate"
-        if value is not None and not approximate:
+        if value is not None and info.data.get("penalty") == "exact":
             raise ValueError("only approximate penalties add noise; set loss.penalty=approximate or unset this key")
-        return PENALTY_NOISE if value is None and approximate else value
+        return value
 
     @field_validator("gamma_decay_kimg")
     @classmethod
@@ -515,6 +514,8 @@ class Experiment(Section):
                 "loss.r1 and loss.r2 penalize gradients that spectral norm already bounds; "
                 "set model.spectral_norm=false, or both penalties to 0"
             )
+        if self.loss.penalty == "approximate" and self.loss.penalty_noise is None:
+            self.loss.penalty_noise = PENALTY_NOISE[self.train.precision]
         if self.loss.penalty == "exact":
             if self.train.strategy == "zero3":
                 raise ValueError(

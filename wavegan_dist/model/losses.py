@@ -1,4 +1,4 @@
-"""The two objectives: hinge losses (Lim and Ye 2017; Miyato et al. 2018) and relativistic pairing (Jolicoeur-Martineau 2018)."""
+"""Objectives: hinge losses (Lim and Ye 2017; Miyato et al. 2018) and relativistic pairing (Jolicoeur-Martineau 2018)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

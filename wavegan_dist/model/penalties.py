@@ -5,8 +5,8 @@ logit is differentiated with respect to the network's own input, which is the im
 scaled bands (`model.band_scale`) do not change the meaning of gamma.
 
 Exact penalties differentiate twice. The approximation needs no second derivative: for small s, the mean of
-`(logit(x + s * eps) - logit(x))^2 / s^2` over standard normal eps is `|d logit / d x|^2` (Lin et al. 2025, Diffusion Adversarial
-Post-Training).
+`(logit(x + s * eps) - logit(x))^2 / s^2` over standard normal eps is `|d logit / d x|^2` (Lin et al. 2025, Diffusion
+Adversarial Post-Training).
 """
 
 from collections.abc import Callable, Sequence

@@ -36,11 +36,12 @@ def check_labels(labels: Tensor | None, num_classes: int, batch: int) -> None:
     Raises:
         UsageError: labels are missing, not expected, or not int64 [batch].
     """
-    if labels is None and not num_classes:
-        return
-    if labels is None or not num_classes:
-        raise UsageError(f"the model has {num_classes} classes, but labels {'are missing' if labels is None else 'are given'}")
-    if labels.shape != (batch,) or labels.dtype != torch.int64:
+    if not num_classes:
+        if labels is not None:
+            raise UsageError("an unconditional model takes no labels; pass None, or build the model with num_classes")
+    elif labels is None:
+        raise UsageError(f"a model with {num_classes} classes needs a label for each of {batch} samples, got None")
+    elif labels.shape != (batch,) or labels.dtype != torch.int64:
         raise UsageError(f"labels must be int64 [{batch}], got {labels.dtype} {list(labels.shape)}")
 
 

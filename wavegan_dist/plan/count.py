@@ -116,7 +116,7 @@ class StepCounter:
         """Return the counts for a local batch of `batch` images."""
         phases = zip(self._small.phases, self._large.phases, strict=True)
         d, *penalized, g = (_interpolate_phase(batch, small, large) for small, large in phases)
-        return StepCounts(d, g, *penalized, penalized_share=self._small.penalized_share)
+        return StepCounts(d, g, penalized[0] if penalized else None, self._small.penalized_share)
 
 
 def count_step(experiment: Experiment, batch: int) -> tuple[ModelSizes, StepCounts]:

@@ -53,7 +53,7 @@ def step_bytes(experiment: Experiment, micro_batch: int, processes: int) -> floa
     """Return the bytes of state, saved activations and images of one of `processes` processes in a step."""
     sizes, counts = count_step(experiment, micro_batch)
     images = 2 * micro_batch * IMAGE_CHANNELS * experiment.model.resolution**2 * FLOAT
-    activations = max(counts.d.saved_bytes, counts.g.saved_bytes)
+    activations = max(phase.saved_bytes for phase in counts.phases)
     return device_state(sizes, experiment.train.strategy, processes).total + activations + images
 
 

@@ -148,8 +148,9 @@ class DiscriminatorPhase(Phase):
             fake = self.frozen(z.to(self.dtype), labels)
         inputs = self.trained.inputs(self._images(torch.cat((real, fake)), augment))
         both_labels = None if labels is None else torch.cat((labels, labels))
+        squares: Squares = {}
         if penalty_factor is None:
-            logits, squares = self._logits(inputs, both_labels), {}
+            logits = self._logits(inputs, both_labels)
         else:
             logits, squares = self._logits_and_squares(inputs, both_labels, noise, penalty_factor)
         pairs = {name: logits[name].chunk(2) for name in self.networks}

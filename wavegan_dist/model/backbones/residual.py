@@ -5,7 +5,8 @@ doubles in the generator and halves in the discriminator. Pixels and the largest
 the generator's last convolution computes four bands, the discriminator's first one reads four bands.
 
 At initialization the last convolution of every block is zero, so a block is the identity, and the other weights are scaled to
-preserve variance.
+preserve variance. Where bands are joined or removed, the scales assume the spectrum of natural images: their power falls as
+1 / f**2 (Field 1987), so each octave has the same share of the variance.
 """
 
 import functools
@@ -21,7 +22,7 @@ from typing_extensions import override
 
 from wavegan_dist.errors import UsageError
 from wavegan_dist.model.attention import DotAttention, MaxAttention
-from wavegan_dist.model.shapes import feature_map_channels, feature_map_sizes
+from wavegan_dist.model.shapes import check_labels, feature_map_channels, feature_map_sizes
 from wavegan_dist.wavelet import dwt, idwt
 
 Attention = Literal["max", "dot", "none"]
@@ -31,7 +32,7 @@ SMALLEST_RESOLUTION = 8
 BASE_SIZE = 4  # height and width of the smallest feature map in pixels
 BLOCKS_PER_STAGE = 1
 EXPANSION = 2
-GROUP_SIZE = 1  # depthwise
+GROUP_SIZE = 1  # channels per group: depthwise, because groups of 16 cost twice as much on a CPU (docs/LOG.md)
 SLOPE = 0.2  # of the leaky ReLU for negative inputs
 ACTIVATION_GAIN = math.sqrt(2 / (1 + SLOPE**2))  # keeps the second moment of a normal input (He et al. 2015)
 
@@ -109,7 +110,7 @@ class ResidualGenerator(nn.Module):
         """
         if z.dim() != 2 or z.shape[1] != self.z_dim:
             raise UsageError(f"the generator expects latents [B, {self.z_dim}], got {list(z.shape)}")
-        _check_labels(labels, self.num_classes, z.shape[0])
+        check_labels(labels, self.num_classes, z.shape[0])
         if self.embedding is not None and labels is not None:
             z = torch.cat((z, self.embedding(labels)), dim=1)
         x_bchw = self.basis(z)
@@ -199,7 +200,7 @@ class ResidualDiscriminator(nn.Module):
             raise UsageError(
                 f"the discriminator expects inputs [B, ...] with {expected}, got {[list(x.shape) for x in inputs]}"
             )
-        _check_labels(labels, self.num_classes, inputs[0].shape[0])
+        check_labels(labels, self.num_classes, inputs[0].shape[0])
         x_bchw = self.band_stem(inputs[0])
         further = iter(inputs[1:])
         for size, stage in self.stages.items():
@@ -228,7 +229,7 @@ class ResidualBlock(nn.Module):
         inner = EXPANSION * channels
         gain = ACTIVATION_GAIN * blocks**-0.25
         self.expand = _scaled(nn.Conv2d(channels, inner, 1), gain)
-        groups = max(inner // GROUP_SIZE, 1)
+        groups = inner // math.gcd(inner, GROUP_SIZE)
         self.grouped = _scaled(nn.Conv2d(inner, inner, 3, padding=1, groups=groups), gain)
         self.project = _scaled(nn.Conv2d(inner, channels, 1, bias=False), 0.0)
 
@@ -236,7 +237,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x_bchw: Tensor) -> Tensor:
         y = F.leaky_relu(self.expand(x_bchw), SLOPE, inplace=True)
         y = F.leaky_relu(self.grouped(y), SLOPE, inplace=True)
-        return x_bchw + self.project(y)
+        out: Tensor = x_bchw + self.project(y)
+        return out
 
 
 class GenerativeBasis(nn.Module):
@@ -251,7 +253,8 @@ class GenerativeBasis(nn.Module):
     @override
     def forward(self, z: Tensor) -> Tensor:
         scale: Tensor = self.linear(z)
-        return self.basis.to(scale.dtype) * scale[:, :, None, None]
+        out: Tensor = self.basis.to(scale.dtype) * scale[:, :, None, None]
+        return out
 
 
 class BilinearUpsample(nn.Module):
@@ -274,10 +277,11 @@ class BilinearUpsample(nn.Module):
 class HaarUpsample(nn.Module):
     """Doubles the size by 1x1 convolutions to four bands and `idwt`: [B, C, s/2, s/2] -> [B, C', s, s]."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, size: int) -> None:
         super().__init__()
-        self.low = _scaled(nn.Conv2d(in_channels, out_channels, 1, bias=False))
-        self.high = _scaled(nn.Conv2d(in_channels, 3 * out_channels, 1, bias=False))
+        low, high = _band_std(size)
+        self.low = _scaled(nn.Conv2d(in_channels, out_channels, 1, bias=False), low)
+        self.high = _scaled(nn.Conv2d(in_channels, 3 * out_channels, 1, bias=False), high)
 
     @override
     def forward(self, x_bchw: Tensor) -> Tensor:
@@ -288,8 +292,7 @@ class BilinearDownsample(nn.Module):
     """Halves the size by the filter [1, 3, 3, 1] and a 1x1 convolution: [B, C, s, s] -> [B, C', s/2, s/2].
 
     Away from the border, the filter is the transpose of bilinear upsampling, divided by 4. Beyond the border, it reads zeros.
-    The convolution compensates for the variance that the filter removes from natural images: their power falls as 1 / f**2, so
-    all log2(s) octaves have the same variance (Field 1987), and the filter removes one.
+    The convolution compensates for the variance that the filter removes from natural images, one of log2(s) octaves.
     """
 
     kernel: Tensor
@@ -332,6 +335,10 @@ class BandHead(nn.Module):
         super().__init__()
         self.bands = (out_channels, 3 * out_channels)
         self.conv = _conv3x3(in_channels, 4 * out_channels, size)
+        low, high = _band_std(2 * size)
+        with torch.no_grad():
+            self.conv.weight[:out_channels] *= low
+            self.conv.weight[out_channels:] *= high
 
     @override
     def forward(self, x_bchw: Tensor) -> Tensor:
@@ -378,7 +385,7 @@ def _conv3x3(in_channels: int, out_channels: int, size: int | None = None) -> nn
 
 def _upsample(in_channels: int, out_channels: int, size: int, resample: Resample) -> nn.Module:
     if resample == "haar":
-        return HaarUpsample(in_channels, out_channels)
+        return HaarUpsample(in_channels, out_channels, size)
     return BilinearUpsample(in_channels, out_channels, size)
 
 
@@ -399,6 +406,16 @@ def _attention(channels: int, kind: Literal["max", "dot"]) -> nn.Module:
         assert conv.bias is not None
         nn.init.zeros_(conv.bias)
     return layer
+
+
+def _band_std(size: int) -> tuple[float, float]:
+    """Standard deviations of the low and of each high Haar band of a natural image of `size` x `size` and variance 1.
+
+    The high bands together are one of log2(size) octaves. As the transform is orthonormal, the mean variance of the four bands
+    is 1.
+    """
+    share = 1 / math.log2(size)
+    return (4 * (1 - share)) ** 0.5, (4 * share / 3) ** 0.5
 
 
 @functools.cache
@@ -430,13 +447,3 @@ def _check_sizes(sizes: Sequence[int], attention_at: Sequence[int]) -> None:
     maps = feature_map_sizes(sizes[0])
     if missing := sorted(set(attention_at) - set(maps)):
         raise UsageError(f"attention_at: a network for {sizes[0]} px has no feature map of {missing[0]} px, only of {maps}")
-
-
-def _check_labels(labels: Tensor | None, num_classes: int, batch: int) -> None:
-    if labels is None:
-        if num_classes:
-            raise UsageError(f"a network with {num_classes} classes needs a label for each of {batch} examples, and got none")
-    elif not num_classes:
-        raise UsageError("an unconditional network takes no labels; set num_classes to the number of classes")
-    elif labels.shape != (batch,):
-        raise UsageError(f"labels are {list(labels.shape)}; {batch} examples need [{batch}]")
