@@ -40,7 +40,7 @@ def make(path: Path, num_classes: int, classes: Classes | None) -> Path:
     model = {"width": 4, "z_dim": 8, "num_classes": num_classes}
     config = Experiment.model_validate({"data": {"index": "x"}, "model": model})
     weights = build_generator(config).state_dict()
-    save_snapshot(path, weights, weights.items(), config, 2000, "1" * 64, classes)
+    save_snapshot(path, weights, weights.items(), config, 2000, "1" * 64, classes=classes)
     return path
 
 

@@ -36,6 +36,14 @@ def test_ddp_state_is_the_bytes_of_the_real_modules_and_their_optimizer(experime
     assert checkpoint_bytes(StepCounter(experiment).sizes) == state.weights + state.moments + state.ema
 
 
+def test_augmentation_is_counted_and_a_small_part_of_a_step(experiment):
+    tree = experiment.model_dump() | {"model": {"resolution": 32, "width": 64}}
+    experiments = [parse({**tree, "augment": {"probability": probability}}, "tests") for probability in (0, 0.8)]
+    plain, augmented = (StepCounter(each).counts(16) for each in experiments)
+    moved = [sum(operator.bytes for phase in counts.phases for operator in phase.operators) for counts in (plain, augmented)]
+    assert 1.01 < moved[1] / moved[0] < 1.1
+
+
 def test_every_ema_takes_memory_and_evaluations(experiment, rates):
     several = parse({**experiment.model_dump(), "ema": {"half_life_kimg": [10, 100, 500]}}, "tests")
     one, three = (device_state(StepCounter(each).sizes, "ddp", 8).ema for each in (experiment, several))

@@ -11,6 +11,7 @@ from torch import Tensor
 from tests.train.tiny import make_trainer, random_batches
 from wavegan_dist.config import AugmentConfig, parse
 from wavegan_dist.model.augment import augment
+from wavegan_dist.model.losses import OBJECTIVES
 from wavegan_dist.train.augment_probability import INTERVAL, AugmentProbability
 from wavegan_dist.train.checkpoint import Checkpointer, load_checkpoint
 from wavegan_dist.train.draws import DrawAhead, StepDraws
@@ -59,21 +60,39 @@ def test_probability_0_changes_no_bit():
     assert losses(make_trainer({}, {}, augment=ON), 3) != off
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_both_phases_see_augmented_pairs(accumulation):
-    """The discriminator's input in each phase is that without augmentation, augmented; real and generated images by pairs."""
-    seen: list[list[Tensor]] = []
-    for settings in ({}, ON):
-        trainer = make_trainer({}, {"accumulation": accumulation}, augment=settings)
-        inputs: list[Tensor] = []
-        trainer.discriminator.module.register_forward_pre_hook(lambda _, inputs_, to=inputs: to.append(inputs_[0].detach()))
-        trainer.step(random_batches())
-        seen.append(inputs)
-    parameters = [micro.augment for result in trainer.phase_results for micro in result.micro_batches]
-    assert len(parameters) == len(seen[0]) == 2 * accumulation
-    for plain, augmented, rows in list(zip(*seen, parameters, strict=True))[:accumulation]:  # then the weights differ
-        torch.testing.assert_close(augmented, augment(plain, rows))
-        assert len(plain) == 2 * len(rows)
+@pytest.mark.parametrize(("objective", "accumulation"), [("hinge", 1), ("hinge", 2), ("relativistic", 1)])
+def test_both_phases_see_augmented_pairs(objective, accumulation):
+    """Before its bands are taken, every image is augmented: real and generated ones by pairs, with the draw of their phase."""
+    seen: list[Tensor] = []
+    trainer = make_trainer({}, {"accumulation": accumulation}, augment=ON, loss={"objective": objective})
+    network: Any = trainer.discriminator.module
+    inputs = network.inputs
+
+    def recording(images: Tensor, **options: bool) -> Any:
+        seen.append(images.detach())
+        return inputs(images, **options)
+
+    network.inputs = recording
+    generated: list[Tensor] = []
+    trainer.generator.module.register_forward_hook(lambda _module, _inputs, images: generated.append(images.detach()))
+    trainer.step(random_batches())
+    pairs = [micro for result in trainer.phase_results for micro in result.micro_batches]
+    expected: list[Tensor] = []
+    for fake, micro in zip(generated, pairs, strict=True):
+        assert micro.augment is not None
+        real, fake = augment(micro.real, micro.augment), augment(fake, micro.augment)
+        is_generator_phase = len(expected) >= accumulation
+        together = [torch.cat((real, fake))] if not is_generator_phase else [real, fake] if objective != "hinge" else [fake]
+        expected += together
+    assert len(seen) == len(expected)
+    for one, other in zip(seen, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_relativistic_discriminator_is_measured_by_pairs():
+    real, fake = torch.tensor([5.0, 5.0, 5.0, 5.0]), torch.tensor([4.0, 6.0, 7.0, 8.0])
+    assert OBJECTIVES["hinge"].overfitting(real, fake) == 1
+    assert OBJECTIVES["relativistic"].overfitting(real, fake) == -0.5
 
 
 def test_the_probability_rises_linearly_and_then_stays(monkeypatch):

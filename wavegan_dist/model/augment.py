@@ -16,13 +16,15 @@ PARAMETERS = {
     "down": 1,  # translation in pixels
     "right": 1,
     "brightness": 2,  # added to all values
-    "saturation": 2,  # relative change of the distance to the pixel's mean over the channels
-    "contrast": 2,  # relative change of the distance to the image's mean
-    "top": 3,  # first row and first column of the cutout; they may be negative
+    "gain": 2,  # (1 + contrast) (1 + saturation) - 1
+    "gray": 2,  # (1 + contrast) saturation
+    "contrast": 2,  # relative change of the distance to the mean of the image; saturation: to the mean of the pixel
+    "top": 3,  # the cutout has the rows from top to bottom - 1 and the columns from left to end - 1; it may exceed the image
     "left": 3,
-    "side": 3,  # side of the cutout in pixels; 0: no cutout
+    "bottom": 3,
+    "end": 3,
 }
-UNIFORMS = GATES + len(PARAMETERS) - 1  # numbers to draw for each image; the side of a cutout is not random
+UNIFORMS = GATES + 8  # numbers to draw for each image
 
 
 def draw_parameters(uniforms: Tensor, settings: AugmentConfig, resolution: int) -> Tensor:
@@ -39,16 +41,20 @@ def draw_parameters(uniforms: Tensor, settings: AugmentConfig, resolution: int) 
     gates = uniforms[:, list(PARAMETERS.values())]
     mirror, down, right, brightness, saturation, contrast, top, left = uniforms[:, GATES:].unbind(1)
     shift, side = int(settings.translation * resolution), round(settings.cutout * resolution)
+    saturation, contrast = (2 * saturation - 1) * settings.colour, (contrast - 0.5) * settings.colour
+    top, left = (_integer(corner, 0, resolution - 1) - side // 2 for corner in (top, left))
     parameters = (
         (mirror < 0.5).float() * settings.mirror,
         _integer(down, -shift, shift),
         _integer(right, -shift, shift),
         (brightness - 0.5) * settings.colour,
-        (2 * saturation - 1) * settings.colour,
-        (contrast - 0.5) * settings.colour,
-        _integer(top, 0, resolution - 1) - side // 2,
-        _integer(left, 0, resolution - 1) - side // 2,
-        torch.full_like(mirror, side),
+        (1 + contrast) * (1 + saturation) - 1,
+        (1 + contrast) * saturation,
+        contrast,
+        top,
+        left,
+        top + side,
+        left + side,
     )
     return torch.cat((gates, torch.stack(parameters, dim=1)), dim=1)
 
@@ -82,22 +88,24 @@ def augment(images: Tensor, parameters: Tensor) -> Tensor:
         A tensor of the shape, dtype and memory format of `images`.
     """
     is_channels_last = images.is_contiguous(memory_format=torch.channels_last)
-    x = _mirrored_and_translated(images, parameters.repeat(len(images) // len(parameters), 1))
+    parameters = parameters.repeat(len(images) // len(parameters), 1)
+    positions = torch.arange(images.shape[-1], device=images.device)
+    x = _mirrored_and_translated(images, positions, parameters[:, 0], parameters[:, 1:3])
     x = x.to(torch.promote_types(images.dtype, torch.float32))  # a mean over an image in bfloat16 would be too coarse
-    columns = parameters.to(x.dtype).repeat(len(images) // len(parameters), 1)[:, :, None, None, None].unbind(1)
-    *_, brightness, saturation, contrast, top, left, side = columns  # each [n b, 1, 1, 1]
 
     # Brightness, saturation and contrast in one pass, with the mean g of a pixel and the mean m of the image:
     # y = x + brightness; y += saturation (y - (g + brightness)); y += contrast (y - (m + brightness))
-    gray = x.mean(dim=1, keepdim=True)
-    mean = gray.mean(dim=(2, 3), keepdim=True)
-    factor = (1 + contrast) * (1 + saturation)
-    rest = brightness - contrast * mean - (1 + contrast) * saturation * gray
-    kept = 1 - _between(images.shape[2], top, side)[..., :, None] * _between(images.shape[3], left, side)[..., None, :]
-    augmented = torch.addcmul(rest * kept, x, factor * kept)
+    brightness, gain, gray, contrast = parameters[:, 3:7, None, None, None].to(x.dtype).unbind(1)
+    means = x.mean(dim=1, keepdim=True)
+    rest = torch.addcmul(brightness, contrast, means.mean(dim=(2, 3), keepdim=True), value=-1)
+    x = torch.addcmul(torch.addcmul(rest, gray, means, value=-1), x, 1 + gain)
+
+    corners = parameters[:, 7:].unsqueeze(-1)  # top, left, bottom, end: [n b, 4, 1]
+    cut_rows, cut_columns = ((positions >= corners[:, :2]) & (positions < corners[:, 2:])).unbind(1)
+    x = x.masked_fill((cut_rows[:, :, None] & cut_columns[:, None, :])[:, None], 0)
 
     memory_format = torch.channels_last if is_channels_last else torch.contiguous_format
-    return augmented.to(images.dtype).contiguous(memory_format=memory_format)
+    return x.to(images.dtype).contiguous(memory_format=memory_format)
 
 
 def _integer(uniform: Tensor, low: int, high: int) -> Tensor:
@@ -105,30 +113,26 @@ def _integer(uniform: Tensor, low: int, high: int) -> Tensor:
     return (low + (uniform * (high - low + 1)).floor()).clamp(max=high)
 
 
-def _mirrored_and_translated(images: Tensor, parameters: Tensor) -> Tensor:
-    """Return [B, C, H, W] in channels-last memory; image b has `parameters[b]`.
+def _mirrored_and_translated(images: Tensor, positions: Tensor, mirror: Tensor, shifts: Tensor) -> Tensor:
+    """Pick the pixels of images that are mirrored, then translated with reflection at the borders.
 
     Picks rows, then columns: with both in one step, up to four gradients would be added to one pixel, on a GPU in any order.
+
+    Args:
+        images: [B, C, R, R].
+        positions: 0 to R - 1.
+        mirror: 1 for an image to be mirrored, else 0, [B].
+        shifts: down and right, in pixels, [B, 2].
+
+    Returns:
+        [B, C, R, R] in channels-last memory.
     """
-    batch, channels, height, width = images.shape
-    mirror, down, right = parameters[:, :3].unsqueeze(-1).unbind(1)  # each [B, 1]
-    rows = _reflected(torch.arange(height, device=images.device) - down, height)
-    columns = _reflected(torch.arange(width, device=images.device) - right, width)
-    columns = torch.where(mirror > 0, width - 1 - columns, columns)
-    of_rows = torch.arange(batch, device=images.device)[:, None] * height + rows.long()
-    of_pixels = torch.arange(batch * height, device=images.device).view(batch, height, 1) * width + columns.long()[:, None, :]
-    pixels = images.permute(0, 2, 3, 1).reshape(batch * height, width * channels)
-    pixels = pixels.index_select(0, of_rows.flatten()).view(batch * height * width, channels)
-    pixels = pixels.index_select(0, of_pixels.flatten())
-    return pixels.view(batch, height, width, channels).permute(0, 3, 1, 2)
-
-
-def _reflected(positions: Tensor, size: int) -> Tensor:
-    """Reflect positions at 0 and at size - 1; they must be from 1 - size to 2 size - 2."""
-    return size - 1 - (size - 1 - positions.abs()).abs()
-
-
-def _between(size: int, first: Tensor, count: Tensor) -> Tensor:
-    """Return 1 at the `count` positions from `first` on, else 0: [B, 1, size] for `first` and `count` [B, 1, 1, 1]."""
-    positions = torch.arange(size, device=first.device)
-    return ((positions >= first[:, 0]) & (positions < (first + count)[:, 0])).to(first.dtype)
+    batch, channels, side, _ = images.shape
+    from_end = (side - 1 - (positions - shifts.unsqueeze(-1)).abs()).abs()  # [B, 2, R]: distance to the last row or column
+    rows, columns = (side - 1 - from_end).unbind(1)
+    columns = torch.where(mirror[:, None] > 0, from_end[:, 1], columns)
+    of_rows = torch.arange(0, batch * side, side, device=images.device)[:, None] + rows.long()
+    of_pixels = torch.arange(0, batch * side**2, side, device=images.device).view(batch, side, 1) + columns.long()[:, None]
+    pixels = images.permute(0, 2, 3, 1).reshape(batch * side, side * channels)
+    pixels = pixels.index_select(0, of_rows.flatten()).view(batch * side**2, channels)
+    return pixels.index_select(0, of_pixels.flatten()).view(batch, side, side, channels).permute(0, 3, 1, 2)

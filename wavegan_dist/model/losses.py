@@ -19,6 +19,8 @@ class Objective:
         g_needs_real: whether the loss of the generator depends on the logits of real images.
         share: a share of the batch, in [0, 1] and without gradient, that is near 1 if the discriminator has won.
         share_name: name of this share.
+        overfitting: how surely the discriminator calls training images real, in [-1, 1], without gradient: r_t of ADA (Karras
+            et al. 2020). Relativistic logits mean something only in pairs.
     """
 
     d_loss: Callable[[Tensor, Tensor], Tensor]
@@ -26,6 +28,7 @@ class Objective:
     g_needs_real: bool
     share: Callable[[Tensor, Tensor], Tensor]
     share_name: str
+    overfitting: Callable[[Tensor, Tensor], Tensor]
 
 
 def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
@@ -73,15 +76,6 @@ def saturation(real: Tensor, fake: Tensor) -> Tensor:
     return ((real.detach() > 1).float().mean() + (fake.detach() < -1).float().mean()) / 2
 
 
-def overfitting(real: Tensor) -> Tensor:
-    """Return the mean sign of the logits of real images, r_t of ADA (Karras et al. 2020): near 1 for an overfit discriminator.
-
-    Returns:
-        A float32 scalar in [-1, 1] without gradient.
-    """
-    return real.detach().float().sign().mean()
-
-
 def pair_accuracy(real: Tensor, fake: Tensor) -> Tensor:
     """Share of the pairs in which the logit of the real image is the larger one.
 
@@ -89,6 +83,19 @@ def pair_accuracy(real: Tensor, fake: Tensor) -> Tensor:
         A float32 scalar in [0, 1] without gradient.
     """
     return (real.detach() > fake.detach()).float().mean()
+
+
+def mean_sign(logits: Tensor) -> Tensor:
+    """Return the mean sign of logits: a float32 scalar in [-1, 1] without gradient."""
+    return logits.detach().sign().float().mean()
+
+
+def _sign_of_real(real: Tensor, _fake: Tensor) -> Tensor:
+    return mean_sign(real)
+
+
+def _sign_of_difference(real: Tensor, fake: Tensor) -> Tensor:
+    return mean_sign(real.float() - fake.float())
 
 
 def _hinge_g_of_pair(_real: Tensor | None, fake: Tensor) -> Tensor:
@@ -102,6 +109,8 @@ def _relativistic_g_of_pair(real: Tensor | None, fake: Tensor) -> Tensor:
 
 # By `loss.objective`.
 OBJECTIVES = {
-    "hinge": Objective(hinge_d, _hinge_g_of_pair, False, saturation, "saturation"),
-    "relativistic": Objective(relativistic_d, _relativistic_g_of_pair, True, pair_accuracy, "pair_accuracy"),
+    "hinge": Objective(hinge_d, _hinge_g_of_pair, False, saturation, "saturation", _sign_of_real),
+    "relativistic": Objective(
+        relativistic_d, _relativistic_g_of_pair, True, pair_accuracy, "pair_accuracy", _sign_of_difference
+    ),
 }

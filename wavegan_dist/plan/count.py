@@ -15,6 +15,7 @@ from torch.utils.flop_counter import flop_registry
 from typing_extensions import override
 
 from wavegan_dist.config import Experiment
+from wavegan_dist.model.augment import PARAMETERS
 from wavegan_dist.model.build import build_discriminator, build_generator
 from wavegan_dist.model.discriminator import BANDS
 from wavegan_dist.model.shapes import IMAGE_CHANNELS
@@ -136,7 +137,8 @@ def count_step(experiment: Experiment, batch: int) -> tuple[ModelSizes, StepCoun
         d_phase = DiscriminatorPhase(discriminator, generator, loss, precision)
         g_phase = GeneratorPhase(generator, discriminator, loss, precision)
         labels = torch.zeros(batch, dtype=torch.int64) if experiment.model.num_classes else None
-        plain = MicroBatch(torch.zeros(image_shape), torch.zeros(batch, experiment.model.z_dim), labels)
+        augment = torch.zeros(batch, len(PARAMETERS)) if experiment.augment.probability else None
+        plain = MicroBatch(torch.zeros(image_shape), torch.zeros(batch, experiment.model.z_dim), labels, augment)
         d, g = _count_phase(d_phase, plain), _count_phase(g_phase, plain)
         sizes = _model_sizes(generator, discriminator, len(experiment.ema.half_lives_kimg))
         if not loss.has_penalties:

@@ -15,11 +15,11 @@ from typing_extensions import override
 from wavegan_dist.config import LossConfig
 from wavegan_dist.model.augment import augment
 from wavegan_dist.model.discriminator import NETWORKS, Inputs, WaveletDiscriminator
-from wavegan_dist.model.losses import OBJECTIVES, overfitting
+from wavegan_dist.model.losses import OBJECTIVES
 from wavegan_dist.model.penalties import HALVES, Logits, Squares, approximate_squares, exact_squares
 from wavegan_dist.train.precision import autocast, compute_dtype
 
-OVERFITTING = "augment/overfitting"  # name of the value that `model.losses.overfitting` returns
+OVERFITTING = "augment/overfitting"  # name of the value of `Objective.overfitting`
 
 
 class MicroBatch(NamedTuple):
@@ -162,7 +162,7 @@ class DiscriminatorPhase(Phase):
             total = total + penalty_factor * (gamma / 2) * self._weighted_sum(penalties)
             values += penalties.values()
         if self.measures_overfitting:
-            values.append(overfitting(pairs["image"][0]))
+            values.append(self.objective.overfitting(*pairs["image"]))
         return total, torch.stack(values).detach()
 
     def _logits(self, inputs: Inputs, labels: Tensor | None) -> Logits:
