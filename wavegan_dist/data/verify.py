@@ -1,5 +1,6 @@
 """`wavegan shards verify` and `wavegan shards info`: check a dataset against its index, and describe it."""
 
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -99,8 +100,9 @@ def info_table(index: Index) -> str:
 
 def save_sheet(index: Index, path: Path) -> None:
     """Write a PNG grid of SHEET_IMAGES images, fewer above 512 px, always the same ones. Raises the errors of `real_images`."""
-    count = min(images_in_grid(SHEET_IMAGES, index.size), index.count)
-    save_grid(next(real_images(index, count, 0, count)), path)
+    cells = images_in_grid(SHEET_IMAGES, index.size)
+    count = min(cells, index.count)
+    save_grid(next(real_images(index, count, 0, count)), path, columns=math.isqrt(cells))
 
 
 class _ShardCheck(NamedTuple):
