@@ -77,9 +77,9 @@ class Moments:
         if other.count:
             self._add(other.count, other.mean, other.scatter)
 
-    def covariance(self) -> Tensor:
-        """The unbiased covariance (divided by count - 1), float64 [..., D, D]."""
-        return self.scatter / (self.count - 1)
+    def covariance(self, part: slice = slice(None)) -> Tensor:
+        """The unbiased covariance (divided by count - 1), float64 [..., D, D]; `part` selects along the first axis."""
+        return self.scatter[part] / (self.count - 1)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return the state as named CPU tensors."""

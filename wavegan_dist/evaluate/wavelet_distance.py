@@ -32,6 +32,7 @@ from wavegan_dist.wavelet import dwt
 
 CHANNELS = 3
 PACKET_SIDE = 8
+PART = 64  # packets whose distances are computed at once
 TILE = 256  # side of the largest image that is not cut into tiles
 BANDS = {"a": "LL", "h": "LH", "v": "HL", "d": "HH"}  # PyWavelets' letters, in its natural order
 
@@ -56,7 +57,8 @@ def tiles(images: Tensor, side: int) -> Tensor:
     height, width = images.shape[-2:]
     rows, columns = max(height // side, 1), max(width // side, 1)
     cut = images.unflatten(3, (columns, -1)).unflatten(2, (rows, -1))  # [B, C, rows, h, columns, w]
-    return cut.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+    joined: Tensor = cut.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+    return joined
 
 
 def packet_names(level: int) -> list[str]:
@@ -120,14 +122,25 @@ class WaveletDistance:
 
     def compare(self, real: Moments, generated: Moments) -> MetricResult:
         """Compute the three values, and the table `fwd_packets`: packet name to distance."""
-        distances = gaussian_frechet_distance(real.mean, real.covariance(), generated.mean, generated.covariance()).tolist()
-        low, *high = distances
+        low, *high = distances = [distance for part in self._parts() for distance in _distances(real, generated, part)]
         parts = {"": sum(distances) / len(distances), "_low": low, "_high": sum(high) / len(high)}
         return MetricResult(
             metrics={f"{self.name}{part}": value for part, value in parts.items()},
             tables={f"{self.name}_packets": dict(zip(packet_names(self.level), distances, strict=True))},
         )
 
+    def _parts(self) -> list[slice]:
+        """Split the packets into parts: covariances and their roots of all packets would take gigabytes."""
+        return [slice(first, first + PART) for first in range(0, 4**self.level, PART)]
+
     def _coefficients(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, S, S] to packet coefficients, float64 [packets, B * tiles of an image, variables]."""
         return self.packets(tiles(images, self.side).double() / 255, self.level).flatten(2).transpose(0, 1)
+
+
+def _distances(real: Moments, generated: Moments, part: slice) -> list[float]:
+    covariances = real.covariance(part), generated.covariance(part)
+    distances: list[float] = gaussian_frechet_distance(
+        real.mean[part], covariances[0], generated.mean[part], covariances[1]
+    ).tolist()
+    return distances
