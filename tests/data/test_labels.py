@@ -4,6 +4,7 @@ import io
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,9 +57,18 @@ def pairs(batches: list[ImageBatch], numbers: Read) -> list[tuple[int, int]]:
     return [pair for batch in batches for pair in zip(numbers(batch.images), batch.labels.tolist(), strict=True)]
 
 
-def stream(index: Index, count: int, **settings: object) -> list[ImageBatch]:
+def stream(index: Index, count: int, **settings: Any) -> list[ImageBatch]:
     """Copies of `count` batches: the loader reuses their memory."""
-    chosen = {"batch_size": 4, "seed": 0, "start_nimg": 0, "rank": 0, "world_size": 1, "workers": 0, "labels": True, **settings}
+    chosen: dict[str, Any] = {
+        "batch_size": 4,
+        "seed": 0,
+        "start_nimg": 0,
+        "rank": 0,
+        "world_size": 1,
+        "workers": 0,
+        "labels": True,
+        **settings,
+    }
     batches = training_batches(index, **chosen)
     return [
         ImageBatch(images.clone(), labels if labels is None else labels.clone()) for images, labels in islice(batches, count)
