@@ -57,7 +57,7 @@ def pairs(batches: list[ImageBatch], numbers: Read) -> list[tuple[int, int]]:
     return [pair for batch in batches for pair in zip(numbers(batch.images), batch.labels.tolist(), strict=True)]
 
 
-def stream(index: Index, count: int, **settings: object) -> list[ImageBatch]:
+def stream(index: Index, count: int, **settings: Any) -> list[ImageBatch]:
     """Copies of `count` batches: the loader reuses their memory."""
     chosen: dict[str, Any] = {
         "batch_size": 4,

@@ -96,6 +96,7 @@ def test_values_are_comparable_unless_something_but_the_snapshot_and_the_commit_
         "git_commit": "def",
         "metrics": {"fwd": {"basis": "haar"}},
         "class_counts": [3, 4],
+        "ema_half_life_kimg": 5.0,
     }
     assert conditions(**same) == conditions()
     for name, value in result.protocol.model_dump(exclude=set(same)).items():

@@ -116,5 +116,5 @@ def _statistics_bytes(metric: Metric[Any]) -> int:
     """Return the bytes of a metric's statistics that do not depend on the number of images."""
     if not isinstance(metric, WaveletDistance):
         return 0
-    packets, variables = 1 << 2 * metric.level, int(metric.protocol["variables"])
-    return 8 * packets * variables**2
+    variables: int = metric.protocol["variables"]
+    return int(8 * 4**metric.level * variables**2)

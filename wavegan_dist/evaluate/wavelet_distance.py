@@ -56,9 +56,8 @@ def tiles(images: Tensor, side: int) -> Tensor:
     """Cut images [B, C, H, W] into tiles of at most `side` x `side` pixels: [B * tiles of an image, C, h, w]."""
     height, width = images.shape[-2:]
     rows, columns = max(height // side, 1), max(width // side, 1)
-    cut = images.unflatten(3, (columns, -1)).unflatten(2, (rows, -1))  # [B, C, rows, h, columns, w]
-    joined: Tensor = cut.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
-    return joined
+    cut: Tensor = images.unflatten(3, (columns, -1)).unflatten(2, (rows, -1))  # [B, C, rows, h, columns, w]
+    return cut.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
 
 
 def packet_names(level: int) -> list[str]:
