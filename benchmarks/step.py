@@ -1,10 +1,11 @@
 """The cost of the two band generators and the two band discriminators: a step of the full model, compared with its base alone.
-Also the cost of gradient penalties, compared with the same model without them.
+Also the cost of levels, of precision and of compilation, and of gradient penalties, compared with the same model without them.
+`plain` is a plain version of the full model (`gpu/plain.py`).
 
     make bench            or: python benchmarks/step.py --config configs/demo.yaml --steps 20
 
 All models train in one process on one thread. Their steps are interleaved, so that other load on the machine slows all of them
-alike. Reports medians and writes benchmarks/results/step.json.
+alike. Reports medians and writes benchmarks/results/step-RESOLUTION.json.
 
     python benchmarks/step.py --sizes 32 64 128 256 512 1024 --width 8 --batch 4
 
@@ -26,22 +27,36 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from bench_common import argument_parser, fake_index, write_result
+from gpu.plain import PlainTrainer
 
 from wavegan_dist import config
 from wavegan_dist.config import Experiment
 from wavegan_dist.data import ImageBatch
 from wavegan_dist.plan.fits import step_bytes
 from wavegan_dist.provenance import provenance
+from wavegan_dist.train.launch import keep_freed_memory
 from wavegan_dist.train.progress import peak_memory
 from wavegan_dist.train.trainer import Trainer
 
 BASE_ONLY = ["model.base_only=true", "loss.weights.low=0", "loss.weights.high=0"]
-VARIANTS = {
-    "base only": BASE_ONLY,
-    "full, no attention": ["model.attention=none"],
-    "full": [],
-    "full, bf16": ["train.precision=bf16"],
-    "full, compiled": ["train.compile=default"],
+RESIDUAL = ["model.backbone=residual"]
+HAAR = [*RESIDUAL, "model.resample=haar"]
+PLAIN = "plain"
+# The first of each group is the baseline of its ratios.
+DCGAN_MODELS = {
+    "dcgan, base only": BASE_ONLY,
+    "dcgan, full": [],
+    "dcgan, full, no attention": ["model.attention=none"],
+    "dcgan, full, 2 levels": ["model.levels=2"],
+    "dcgan, full, bf16": ["train.precision=bf16"],
+    "dcgan, full, compiled": ["train.compile=default"],
+    PLAIN: [],
+}
+RESIDUAL_MODELS = {
+    "residual haar, base only": [*HAAR, *BASE_ONLY],
+    "residual haar, full": HAAR,
+    "residual haar, full, 2 levels": [*HAAR, "model.levels=2"],
+    "residual bilinear, full": RESIDUAL,
 }
 NO_PENALTY = ["model.spectral_norm=false", "loss.objective=relativistic"]
 PENALTIES = {
@@ -57,30 +72,39 @@ def main() -> None:
     """Measure all variants, print a table and write the result."""
     options = parse_arguments()
     torch.set_num_threads(1)
+    keep_freed_memory()
     if options.one_size:
         print(json.dumps(measure_size(options, options.one_size)))
         return
     if options.sizes:
         compare_sizes(options)
         return
-    variants = PENALTIES if options.penalties else VARIANTS | PENALTIES
+    parts = [PENALTIES] if options.penalties else [DCGAN_MODELS, RESIDUAL_MODELS, PENALTIES]
+    size = [f"model.resolution={options.resolution}"] if options.resolution else []
+    variants = {name: [*size, *overrides] for part in parts for name, overrides in part.items()}
     experiments = {name: config.load(options.config, overrides) for name, overrides in variants.items()}
     times = measure(experiments, options.steps)
     batch = experiments["no penalty"].train.batch_size
-    groups = [with_lazy_penalties({name: times[name] for name in PENALTIES})]
-    if not options.penalties:
-        groups.insert(0, {name: times[name] for name in VARIANTS})
+    groups = [{name: times[name] for name in part} for part in parts]
+    groups[-1] = with_lazy_penalties(groups[-1])
     rows: list[dict[str, Any]] = [
         {"model": name, "seconds_per_step": seconds, "images_per_second": batch / seconds, "ratio": seconds / group[baseline]}
         for group in groups
         for baseline in [next(iter(group))]
         for name, seconds in group.items()
     ]
-    print(f"{'model':<28} {'s/step':>8} {'img/s':>8} {'ratio to base only or no penalty':>34}")
+    print(f"{'model':<30} {'s/step':>8} {'img/s':>8} {'ratio to base only or no penalty':>34}")
     for row in rows:
-        print("{model:<28} {seconds_per_step:>8.4f} {images_per_second:>8.1f} {ratio:>34.2f}".format(**row))
-    settings = {"config": str(options.config), "steps": options.steps, "threads": 1, "cores": os.cpu_count()}
-    write_result("penalties" if options.penalties else "step", settings | {"rows": rows} | provenance())
+        print("{model:<30} {seconds_per_step:>8.4f} {images_per_second:>8.1f} {ratio:>34.2f}".format(**row))
+    resolution = experiments["no penalty"].model.resolution
+    settings = {
+        "config": str(options.config),
+        "resolution": resolution,
+        "steps": options.steps,
+        "threads": 1,
+        "cores": os.cpu_count(),
+    }
+    write_result("penalties" if options.penalties else f"step-{resolution}", settings | {"rows": rows} | provenance())
 
 
 def with_lazy_penalties(times: dict[str, float]) -> dict[str, float]:
@@ -101,7 +125,9 @@ def measure(experiments: dict[str, Experiment], steps: int) -> dict[str, float]:
     """Return the median seconds of a step of each experiment, on one random batch: the loader is not measured."""
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     trainers = {
-        name: Trainer(experiment, fake_index(experiment.model.resolution, 0.1), accelerator)
+        name: PlainTrainer(experiment, accelerator.device)
+        if name == PLAIN
+        else Trainer(experiment, fake_index(experiment.model.resolution, 0.1), accelerator)
         for name, experiment in experiments.items()
     }
     batches = {name: random_batches(experiment) for name, experiment in experiments.items()}
@@ -161,6 +187,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argument_parser(__doc__)
     parser.add_argument("--config", type=Path, default=Path("configs/demo.yaml"), metavar="FILE")
     parser.add_argument("--steps", type=int, default=20, metavar="N", help="timed steps of each model (default: 20)")
+    parser.add_argument("--resolution", type=int, metavar="PX", help="model.resolution (default: that of the config)")
     parser.add_argument("--penalties", action="store_true", help="measure only gradient penalties: results/penalties.json")
     parser.add_argument("--sizes", nargs="+", type=int, metavar="PX", help="compare these image sizes instead")
     parser.add_argument("--width", type=int, default=8, metavar="N", help="model.width with --sizes (default: 8)")

@@ -50,10 +50,11 @@ def measure_run(section: Section, side: int, batch_size: int, workers: int, seco
 
 
 def fastest_step(section: Section, side: int) -> tuple[str, str]:
-    """Return precision and mode of the fastest row of step.json at a resolution."""
+    """Return precision and mode of the fastest row of step.json at a resolution, for a `dcgan` model."""
     path = section.out / "step.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    ours = [row for row in rows if row["side"] == side and row["mode"] != "plain" and "error" not in row]
+    dcgan = [row for row in rows if row["model"] == "dcgan" and "error" not in row]
+    ours = [row for row in dcgan if row["side"] == side and row["mode"] != "plain"]
     best = max(ours, key=lambda row: float(row["images_per_second"]), default={"precision": "bf16", "mode": "off"})
     return best["precision"], best["mode"]
 

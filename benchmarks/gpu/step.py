@@ -34,6 +34,13 @@ from wavegan_dist.train.trainer import Trainer
 CONFIG = ROOT / "configs" / "photos64.yaml"
 BATCHES = {32: 256, 64: 256, 128: 128, 256: 64}
 PRECISIONS = {"fp32": [], "tf32": ["train.tf32=true"], "bf16": ["train.precision=bf16"]}
+MODELS = {
+    "dcgan": [],
+    "residual": [
+        *("model.backbone=residual", "model.resample=haar", "model.levels=2", "loss.objective=relativistic"),
+        *("loss.r1=0.2", "loss.r2=0.2", "loss.penalty_interval=8", "augment.probability=0.3"),
+    ],
+}
 SECONDS = 1.0  # of a measurement
 PROFILED_STEPS = 3
 COMPILE_SECONDS = 30  # assumed before the first compilation has been measured
@@ -43,17 +50,19 @@ LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaun
 
 @dataclass(frozen=True)
 class Case:
-    """A row of the table. `mode` is "plain" or a value of `train.compile`."""
+    """A row of the table. `mode` is "plain" or a value of `train.compile`; `model` is a key of `MODELS`."""
 
     side: int
     precision: str
     mode: str
+    model: str = "dcgan"
 
     def experiment(self, tiny: bool) -> Experiment:
         """Return the settings: those of photos64.yaml at this resolution, or a model of width 4."""
         size = ["train.batch_size=8", "model.width=4", "model.z_dim=8"] if tiny else [f"train.batch_size={BATCHES[self.side]}"]
         overrides = [f"model.resolution={self.side}", "model.attention_at=[16]", "train.precision=fp32"]
-        return config.load(CONFIG, [*overrides, *size, *PRECISIONS[self.precision], *compile_override(self.mode)])
+        overrides += [*size, *PRECISIONS[self.precision], *MODELS[self.model], *compile_override(self.mode)]
+        return config.load(CONFIG, overrides)
 
 
 def compile_override(mode: str) -> list[str]:
@@ -64,18 +73,25 @@ def compile_override(mode: str) -> list[str]:
 def cases(tiny: bool) -> list[Case]:
     """Return all rows in the order of measurement: a failed CUDA graph may break the process, so these come last."""
     if tiny:
-        return [Case(32, "bf16", "plain"), Case(32, "bf16", "off"), Case(32, "fp32", "off")]
+        return [
+            Case(32, "bf16", "plain"),
+            Case(32, "bf16", "off"),
+            Case(32, "fp32", "off"),
+            Case(32, "fp32", "off", "residual"),
+        ]
     plain = [Case(side, "bf16", "plain") for side in BATCHES] + [Case(64, precision, "plain") for precision in ("tf32", "fp32")]
     eager = [Case(side, precision, "off") for side, precision in itertools.product(BATCHES, ("bf16", "tf32", "fp32"))]
     graphs = [Case(side, "bf16", "graphs") for side in (64, 32, 128, 256)]
     others = [Case(64, "bf16", "default"), Case(64, "tf32", "graphs"), Case(64, "fp32", "graphs"), Case(32, "bf16", "default")]
-    return [*plain, *eager, graphs[0], others[0], *graphs[1:], *others[1:]]
+    residual = [Case(side, "bf16", "off", "residual") for side in (64, 128)]
+    residual_graphs = [Case(64, "bf16", "graphs", "residual")]
+    return [*plain, *eager, *residual, graphs[0], others[0], *graphs[1:], *residual_graphs, *others[1:]]
 
 
 def main() -> None:
     """Measure all rows that fit into the time, print a line for each; fail if one failed."""
     section = Section("step", __doc__)
-    print(" px batch  dtype mode    images/s  ms/step in kernels  kernels launches   GiB first x plain")
+    print(" px batch  dtype mode    model    images/s  ms/step in kernels  kernels launches   GiB first x plain")
     for case in cases(section.tiny):
         if section.remaining() < estimate(section, case):
             section.write(left_out=[*section.about.get("left_out", []), vars(case)])
@@ -180,7 +196,9 @@ def profiled(section: Section, step: Callable[[], object], seconds: float) -> di
 
 
 def baseline(section: Section, case: Case) -> float | None:
-    """Return the images per second of the plain version at the same resolution and precision, if measured."""
+    """Return the images per second of the plain version, a `dcgan` model, at the same resolution and precision, if measured."""
+    if case.model != "dcgan":
+        return None
     rows = [row for row in section.rows if (row["side"], row["precision"], row["mode"]) == (case.side, case.precision, "plain")]
     return rows[0].get("images_per_second") if rows else None
 
@@ -189,7 +207,8 @@ def format_row(row: dict[str, Any], plain: float | None) -> str:
     """Format one row of the table."""
     ratio = f"{row['images_per_second'] / plain:.2f}" if plain else "-"
     return (
-        f"{row['side']:>3} {row['batch']:>5} {row['precision']:>6} {row['mode']:<7} {row['images_per_second']:>8,.0f} "
+        f"{row['side']:>3} {row['batch']:>5} {row['precision']:>6} {row['mode']:<7} {row['model']:<8} "
+        f"{row['images_per_second']:>8,.0f} "
         f"{1000 * row['seconds_per_step']:>8.2f} {row['kernel_share']:>10.0%} {row['kernels']:>8.0f} {row['launches']:>8.0f} "
         f"{row['peak_gib']:>5.1f} {row['first_step_seconds']:>5.1f} {ratio:>7}"
     )

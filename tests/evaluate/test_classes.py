@@ -107,6 +107,11 @@ def test_an_unknown_class_is_one_line(conditional: Snapshot, tmp_path: Path, tex
     assert not list(tmp_path.iterdir())
 
 
+def test_fewer_images_than_classes_are_refused(conditional: Snapshot, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--count 2: --class 0,1,2 names 3 classes; give at least --count 3"):
+        sample(conditional, 2, 0, tmp_path / "grid.png", classes="0,1,2")
+
+
 def test_a_class_of_a_snapshot_without_classes_is_one_line(tmp_path: Path) -> None:
     snapshot = load_snapshot(make(tmp_path / "none", 0, None))
     with pytest.raises(

@@ -66,6 +66,17 @@ def test_the_rough_bound_is_above_the_estimate_of_the_plan_which_is_above_that_o
     assert fits.step_bytes(experiment, 16, 1) < planned < fits.rough_bound(experiment, 16)
 
 
+@pytest.mark.parametrize(
+    "model",
+    [{"z_dim": 50_000}, {"num_classes": 20_000}, {"num_classes": 20_000, "backbone": "residual", "z_dim": 512}],
+    ids=str,
+)
+def test_the_rough_bound_counts_latents_classes_and_emas(model: dict[str, object]) -> None:
+    experiment = settings(**model)
+    experiment.ema.half_life_kimg = [1.0 + index for index in range(40)]
+    assert fits.step_bytes(experiment, 16, 1) < fits.rough_bound(experiment, 16)
+
+
 def test_the_memory_of_this_machine_is_shared_by_its_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fits, "trains_on_cpu", lambda: True)
     whole, name = fits._memory()

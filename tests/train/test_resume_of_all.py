@@ -43,7 +43,7 @@ def features(tmp_path_factory, config) -> Path:
 def one(tmp_path_factory, features) -> Path:
     """Train twenty steps in one process, straight and in two halves, and once without a schedule."""
     out = tmp_path_factory.mktemp("one")
-    constant = "optim.lr_warmup_kimg=0,optim.lr_decay=constant,optim.lr_decay_kimg=null"
+    constant = "optim.lr_warmup_kimg=0,optim.lr_decay=constant,optim.lr_decay_kimg=null,optim.lr_final=0"
     legs = [f"straight:{STRAIGHT}", f"half:{HALF}", f"rest<half:{STRAIGHT}", f"constant:{STRAIGHT},{constant}"]
     run_ranks(1, SCRIPT, out, features, *legs)
     return out

@@ -25,6 +25,10 @@ from wavegan_dist.config.store import check_store
 from wavegan_dist.redact import redacted
 
 RESOLUTIONS = (32, 64, 128, 256, 512, 1024)
+# Half-lives of EMAs are part of the names of their snapshots, with six decimals: closer ones would share a name.
+HALF_LIFE_STEP, LONGEST_HALF_LIFE = 1e-6, 1e9  # kimg
+# Largest sizes of a model and a batch: far beyond any that fits a memory, and small enough that no byte count overflows int64.
+LARGEST_WIDTH, LARGEST_COUNT = 2**16, 2**20
 SMALLEST_BAND = 8  # height and width in pixels of the smallest Haar band that the networks can have
 # Default of loss.penalty_noise by train.precision. Larger noise estimates the gradient less well; in bf16, the differences that
 # smaller noise makes are less than rounding errors (docs/LOG.md).
@@ -82,17 +86,21 @@ class ModelConfig(Section):
         "null: bilinear (dcgan networks have no choice)",
     )
     resolution: int = Field(32, description="image side in pixels, a power of two from 32 to 1024")
-    z_dim: int = Field(128, ge=2, description="size n of the latent vector")
+    z_dim: int = Field(128, ge=2, le=LARGEST_COUNT, description="size n of the latent vector")
     z_low: int | None = Field(
         None,
         validate_default=True,
         description="size k of the part of the latent vector that is the input of the low generator, 1 to n - 1; null: n/2",
     )
     width: PositiveInt = Field(
-        64, description="channels of the largest feature map; they double with each halving of its side, up to 8 times"
+        64,
+        le=LARGEST_WIDTH,
+        description="channels of the largest feature map; they double with each halving of its side, up to 8 times",
     )
     levels: PositiveInt = Field(1, description="levels of the wavelet transform; resolution / 2**levels must be at least 8")
-    num_classes: int = Field(0, ge=0, description="classes of a conditional model, from the images' labels; 0: unconditional")
+    num_classes: int = Field(
+        0, ge=0, le=LARGEST_COUNT, description="classes of a conditional model, from the images' labels; 0: unconditional"
+    )
     attention: Literal["max", "dot", "none"] = Field("max", description="attention in the base generator")
     attention_at: list[int] = Field([16], description="sides of the feature maps that get attention, in pixels")
     norm: Literal["batch", "none"] | None = Field(
@@ -192,6 +200,8 @@ class ModelConfig(Section):
         available = [2**n for n in range(2, resolution.bit_length() - 1)]
         if resolution and (unknown := set(sides) - set(available)):
             raise ValueError(f"no feature map of a {resolution} px generator is {min(unknown)} px; choose from {available}")
+        if len(set(sides)) < len(sides):
+            raise ValueError(f"{sides} names a side twice; give each once")
         return sides
 
 
@@ -304,6 +314,13 @@ class AugmentConfig(Section):
                 raise ValueError(f"{value} needs augment.{key} above 0, {meaning}")
         return value
 
+    @field_validator("ramp_kimg")
+    @classmethod
+    def _check_ramp(cls, value: float, info: ValidationInfo) -> float:
+        if value and info.data.get("probability") == 0:
+            raise ValueError(f"{value:g} has no effect while augment.probability = 0; set that above 0, or this key to 0")
+        return value
+
     @model_validator(mode="after")
     def _check_any(self) -> Self:
         if self.probability and not (self.mirror or self.translation or self.colour or self.cutout):
@@ -342,13 +359,23 @@ class OptimConfig(Section):
             raise ValueError("optim.lr_decay = cosine needs its length; set this key, for example to train.total_kimg")
         if decay == "constant" and value is not None:
             raise ValueError(f"{value:g} has no effect on constant rates; set optim.lr_decay=cosine or this key to null")
+        warmup = info.data.get("lr_warmup_kimg")
+        if value is not None and warmup is not None and warmup > value:
+            raise ValueError(f"the cosine ends at {value:g} kimg, before optim.lr_warmup_kimg = {warmup:g}; make it longer")
+        return value
+
+    @field_validator("lr_final")
+    @classmethod
+    def _check_lr_final(cls, value: float, info: ValidationInfo) -> float:
+        if value and info.data.get("lr_decay") == "constant":
+            raise ValueError(f"{value:g} has no effect on constant rates; set optim.lr_decay=cosine or this key to 0")
         return value
 
 
 class TrainConfig(Section):
     """Training loop. Lengths are in kimg: thousands of real images shown to the discriminators."""
 
-    batch_size: PositiveInt = Field(64, description="images per optimizer step, over all processes")
+    batch_size: PositiveInt = Field(64, le=LARGEST_COUNT, description="images per optimizer step, over all processes")
     d_steps: PositiveInt = Field(1, description="discriminator steps per generator step")
     total_kimg: PositiveFloat = Field(1000.0, description="length of the run", json_schema_extra=MAY_CHANGE)
     snapshot_kimg: PositiveFloat = Field(
@@ -446,7 +473,9 @@ class EmaConfig(Section):
         half_lives = [_positive(each) for each in (value if isinstance(value, list) else [value])]
         if not half_lives:
             raise ValueError("the list is empty; give at least one half-life")
-        if len(set(half_lives)) < len(half_lives):
+        if not HALF_LIFE_STEP <= min(half_lives) <= max(half_lives) <= LONGEST_HALF_LIFE:
+            raise ValueError(f"{value} is not within {HALF_LIFE_STEP:g} to {LONGEST_HALF_LIFE:g}")
+        if len({round(each / HALF_LIFE_STEP) for each in half_lives}) < len(half_lives):
             raise ValueError(f"{value} names a half-life twice; give each once")
         return half_lives if len(half_lives) > 1 else half_lives[0]
 
@@ -559,8 +588,8 @@ def may_change_on_resume() -> frozenset[str]:
 def _positive(value: Any) -> float:
     """Return a value as a number above 0. The error is for a key with alternatives, of which pydantic would explain each."""
     try:
-        number = float(value)
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not 0 < number < math.inf:
         raise ValueError(f"{value!r} is not a number above 0")

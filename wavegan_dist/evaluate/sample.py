@@ -56,8 +56,8 @@ def sample(
             with the frequencies of the training data.
 
     Raises:
-        UsageError: count < 1, there is no such class, the grid is too large, or `out` cannot be written: another type of
-            image, a folder with files, a file where a folder must be written, or the reverse.
+        UsageError: count is less than 1 or than the number of classes, there is no such class, the grid is too large, or `out`
+            cannot be written: another type of image, a folder with files, a file where a folder must be written, or reversed.
         WaveganError: an image is not finite.
     """
     if count < 1:
@@ -66,6 +66,8 @@ def sample(
     if not parent.is_dir():
         raise UsageError(f"--out {out}: {parent} is not a folder")
     chosen = _parse_classes(snapshot, classes)
+    if count < len(chosen):
+        raise UsageError(f"--count {count}: --class {classes} names {len(chosen)} classes; give at least --count {len(chosen)}")
     is_grid = out.suffix.lower() == ".png"
     if is_grid:
         _check_grid(out, count, snapshot.config.model.resolution)

@@ -15,8 +15,9 @@ from wavegan_dist.plan.strategy import FLOAT, device_state
 
 CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of the container or Slurm job, in bytes, or "max"
 # Several times what the networks of this package need: bytes for each pixel of a batch and channel of `model.width`, and bytes
-# of weights, gradients and moments for each squared channel. Counting a step takes seconds, and most runs are far below.
-ACTIVATION_BOUND, STATE_BOUND = 200, 800_000
+# of weights, gradients and moments for each squared channel, for each channel and entry of the latent or class, and for each
+# number of a class embedding as long as the latent. Counting a step takes seconds, and most runs are far below.
+ACTIVATION_BOUND, STATE_BOUND, ENTRY_BOUND, EMBEDDING_BOUND = 200, 800_000, 20_000, 200
 
 
 def check_memory(experiment: Experiment) -> None:
@@ -45,8 +46,10 @@ def check_memory(experiment: Experiment) -> None:
 
 def rough_bound(experiment: Experiment, micro_batch: int) -> float:
     """Return bytes that a process certainly does not exceed, without counting its operators."""
-    model = experiment.model
-    return ACTIVATION_BOUND * micro_batch * model.resolution**2 * model.width + STATE_BOUND * model.width**2
+    model, emas = experiment.model, len(experiment.ema.half_lives_kimg)
+    state = STATE_BOUND * model.width**2 + ENTRY_BOUND * model.width * (model.z_dim + model.num_classes)
+    state += EMBEDDING_BOUND * model.z_dim * model.num_classes
+    return ACTIVATION_BOUND * micro_batch * model.resolution**2 * model.width + state * (4 + emas) / 5
 
 
 def step_bytes(experiment: Experiment, micro_batch: int, processes: int) -> float:

@@ -173,8 +173,11 @@ def load_checkpoint(path: Path, trainer: "Trainer") -> None:
             part.load(lambda tensors: load(tensors, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True))
         state = read_state(path)
     except (CheckpointException, OSError, RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise WaveganError(f"cannot resume from {path}: {reason}; give an older checkpoint with --resume PATH") from error
+        reason = str(error).strip().splitlines()[-1].rstrip(".")
+        raise WaveganError(
+            f"cannot resume from {path}: {reason}; give with --resume PATH an older checkpoint, of a run with the same "
+            "settings of model and ema"
+        ) from error
     trainer.nimg, trainer.rollbacks = state["nimg"], state["rollbacks"]
     trainer.metrics.restore(state["sums"])
     if "augment" in state:
