@@ -106,7 +106,7 @@ def straight(
     later.write_text("nonsense")
     before = received()
     slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
-    until("end of the training", lambda: ended(job), 180)
+    until("end of the training", lambda: ended(job), 400)
     return SimpleNamespace(run=run, job=job, crossed=received() - before, contained=(folder / "contained").read_text())
 
 
@@ -153,6 +153,6 @@ def walked(house: Path, typed: Callable[..., str]) -> SimpleNamespace:
     assert (install, look[:9], down) == ("slurm/local/install.sh", "mlflow ui", "make slurm-down")
     run, after = house / "runs" / "demo", commands.index("squeue")
     job = first_match(r"job (\d+): ", typed(*commands[:after]))
-    until("end of the training", lambda: ended(job), 180)  # the training job submits all evaluations before `wavegan watch` can
+    until("end of the training", lambda: ended(job), 400)  # the training job submits all evaluations before `wavegan watch` can
     output = typed(*commands[after:])
     return SimpleNamespace(run=run, job=job, output=output, store=f"sqlite:///{house}/runs/mlflow.db")

@@ -90,7 +90,7 @@ def interrupted(tmp_path_factory, submit, training, profile, straight):
     subprocess.run([LOCAL / "node.sh", "start", "2"], check=True)
     until("connection from node1 to node2", node1_reaches_node2, 60)
     slurm("scontrol", "release", job)
-    until("end of the training", lambda: ended(job), 180)
+    until("end of the training", lambda: ended(job), 400)
     seen.states = states(job)
     return seen
 
