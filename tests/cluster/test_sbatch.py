@@ -22,7 +22,7 @@ def submitted(output: str) -> str:
 def trained(house, typed):
     """The runs of the documented sbatch commands: two processes on one node, and one process on each of two nodes."""
     jobs = {house / "runs" / "photos64": submitted(typed(ALONE)), house / "runs" / "wide": submitted(typed(WIDE))}
-    until("end of both", lambda: all(map(ended, jobs.values())), 180)
+    until("end of both", lambda: all(map(ended, jobs.values())), 400)
     for job in jobs.values():
         assert states(job) == ["COMPLETED"], (house / f"wavegan-{job}.log").read_text()
     return list(jobs)
