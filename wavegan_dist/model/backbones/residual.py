@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from wavegan_dist.config import SMALLEST_BAND
 from wavegan_dist.errors import UsageError
-from wavegan_dist.model.attention import DotAttention, MaxAttention
+from wavegan_dist.model.attention import MaxAttention, make_attention
 from wavegan_dist.model.shapes import check_labels, feature_map_channels, feature_map_sizes
 from wavegan_dist.wavelet import dwt, idwt
 
 Attention = Literal["max", "dot", "none"]
 Resample = Literal["bilinear", "haar"]
 
-SMALLEST_RESOLUTION = 8
 BASE_SIZE = 4  # height and width of the smallest feature map in pixels
 BLOCKS_PER_STAGE = 1
 EXPANSION = 2
@@ -397,9 +397,9 @@ def _downsample(in_channels: int, out_channels: int, size: int, resample: Resamp
 
 def _attention(channels: int, kind: Literal["max", "dot"]) -> nn.Module:
     """An attention layer that is the identity at initialization: `MaxAttention` with h = 1 and expand = 0."""
-    if kind == "dot":
-        return DotAttention(channels)
-    layer = MaxAttention(channels)
+    layer = make_attention(kind, channels)
+    if not isinstance(layer, MaxAttention):
+        return layer
     nn.init.dirac_(layer.h.weight)
     nn.init.zeros_(layer.expand.weight)
     for conv in (layer.h, layer.expand):
@@ -439,11 +439,9 @@ def _double(row: list[float]) -> list[float]:
 
 def _check_sizes(sizes: Sequence[int], attention_at: Sequence[int]) -> None:
     """Raise UsageError unless the sizes halve down to 8 px or more and feature maps of all sizes in `attention_at` exist."""
-    powers = [2**n for n in range(SMALLEST_RESOLUTION.bit_length() - 1, 31)]
-    if not sizes or sizes[0] not in powers or any(2 * b != a for a, b in pairwise(sizes)) or sizes[-1] < SMALLEST_RESOLUTION:
-        raise UsageError(
-            f"sizes {list(sizes)}: each must be half of the one before, powers of two, at least {SMALLEST_RESOLUTION}"
-        )
+    powers = [2**n for n in range(SMALLEST_BAND.bit_length() - 1, 31)]
+    if not sizes or sizes[0] not in powers or any(2 * b != a for a, b in pairwise(sizes)) or sizes[-1] < SMALLEST_BAND:
+        raise UsageError(f"sizes {list(sizes)}: each must be half of the one before, powers of two, at least {SMALLEST_BAND}")
     maps = feature_map_sizes(sizes[0])
     if missing := sorted(set(attention_at) - set(maps)):
         raise UsageError(f"attention_at: a network for {sizes[0]} px has no feature map of {missing[0]} px, only of {maps}")
