@@ -1,9 +1,10 @@
 import re
+from typing import Any
 
 import pytest
 import torch
 
-from wavegan_dist.devices import find_device
+from wavegan_dist.devices import find_device, full_float32, set_float32_precision
 from wavegan_dist.errors import UsageError
 
 
@@ -34,3 +35,31 @@ def test_a_device_that_is_not_there_is_one_line_with_those_that_are(
     pretend_gpus(gpus, monkeypatch)
     with pytest.raises(UsageError, match=rf"^--device {re.escape(name)}: there is no such device; choose from {choice}$"):
         find_device(name)
+
+
+def tf32_settings() -> list[str]:
+    backends: Any = torch.backends
+    operations = (backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn)
+    return [operation.fp32_precision for operation in operations]
+
+
+def test_tf32_is_allowed_and_forbidden_for_every_operation_even_after_one_was_set_by_itself() -> None:
+    with full_float32():
+        torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2))  # sets the precision of torch.backends.cuda.matmul
+        for precision in ("tf32", "ieee", "tf32"):
+            set_float32_precision(precision)
+            assert set(tf32_settings()) == {precision}
+
+
+@pytest.mark.parametrize("precision", ["tf32", "ieee"])
+def test_full_float32_forbids_tf32_and_restores_each_setting(precision: str) -> None:
+    backends: Any = torch.backends
+    with full_float32():
+        set_float32_precision("tf32")
+        backends.cuda.matmul.fp32_precision = precision
+        before = tf32_settings()
+        assert before == [precision, "tf32", "tf32"]
+        with full_float32():
+            assert set(tf32_settings()) == {"ieee"}
+            assert torch.backends.cudnn.deterministic
+        assert tf32_settings() == before

@@ -1,8 +1,14 @@
-"""The device on which a command that runs in one process computes."""
+"""The device on which a command that runs in one process computes, and the precision of float32 products on it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 
 from wavegan_dist.errors import UsageError
+
+Float32Precision = Literal["ieee", "tf32"]
 
 
 def find_device(name: str | None = None) -> torch.device:
@@ -20,6 +26,40 @@ def find_device(name: str | None = None) -> torch.device:
     if device is None or (device.index or 0) >= _device_count(device.type):
         raise UsageError(f"--device {name}: there is no such device; choose from {', '.join(_device_names())}")
     return device
+
+
+def set_float32_precision(precision: Float32Precision) -> None:
+    """Allow TF32 in all float32 convolutions and matrix products of this process ("tf32"), or forbid it ("ieee").
+
+    Setting `torch.backends.fp32_precision` alone is not enough: the setting of a backend or an operation takes precedence once
+    it has been set, and each compilation of `torch.compile` sets the one of `torch.backends.cuda.matmul`.
+    """
+    for backend in _float32_backends():
+        backend.fp32_precision = precision
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Compute float32 convolutions and products without TF32, and with cuDNN kernels that give equal results in each call.
+
+    By default PyTorch allows TF32 in convolutions on GPUs, whose rounding errors are 8,000 times those of float32.
+    """
+    precisions = [backend.fp32_precision for backend in _float32_backends()]
+    deterministic = torch.backends.cudnn.deterministic
+    set_float32_precision("ieee")
+    torch.backends.cudnn.deterministic = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.deterministic = deterministic
+        for backend, precision in zip(_float32_backends(), precisions, strict=True):
+            backend.fp32_precision = precision
+
+
+def _float32_backends() -> list[Any]:
+    """Return every object with a `fp32_precision`, the general one first."""
+    cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
+    return [torch.backends, cuda.matmul, cudnn, cudnn.conv, cudnn.rnn, mkldnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
 
 
 def _device_count(kind: str) -> int:

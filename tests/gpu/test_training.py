@@ -13,12 +13,11 @@ from torch import Tensor
 from tests.gpu.device import DEVICE, needs_gpu, no_synchronization, random
 from tests.helpers import Command, points
 from tests.train.tiny import make_trainer, random_batches
-from wavegan_dist.config import TrainConfig
 from wavegan_dist.data import ImageBatch
+from wavegan_dist.devices import full_float32
 from wavegan_dist.model import WaveletDiscriminator, WaveletGenerator
 from wavegan_dist.model.sync_batchnorm import SyncBatchNorm
 from wavegan_dist.run_folder import RunFolder
-from wavegan_dist.train.precision import set_matmul_precision
 from wavegan_dist.train.trainer import Trainer
 
 PRECISIONS = ["fp32", "bf16", "fp16"]
@@ -26,10 +25,8 @@ PRECISIONS = ["fp32", "bf16", "fp16"]
 
 @pytest.fixture(autouse=True)
 def _without_tf32() -> Iterator[None]:
-    before = torch.backends.fp32_precision  # type: ignore[attr-defined]
-    set_matmul_precision(TrainConfig())
-    yield
-    torch.backends.fp32_precision = before  # type: ignore[attr-defined]
+    with full_float32():
+        yield
 
 
 def outputs(weights: torch.dtype, autocast: torch.dtype | None = None) -> list[Tensor]:

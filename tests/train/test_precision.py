@@ -10,11 +10,10 @@ from torch.nn.utils.parametrizations import _SpectralNorm
 
 from tests.train.tiny import make_trainer, random_batches
 from wavegan_dist import wavelet
-from wavegan_dist.config import TrainConfig
 from wavegan_dist.model import discriminator, generator
 from wavegan_dist.model.spectral_norm import Float32SpectralNorm
 from wavegan_dist.train.checkpoint import checkpoint_tensors
-from wavegan_dist.train.precision import GROWTH_INTERVAL, INIT_SCALE, LossScale, set_matmul_precision
+from wavegan_dist.train.precision import GROWTH_INTERVAL, INIT_SCALE, LossScale
 
 ONE = torch.ones(())
 
@@ -131,14 +130,3 @@ def test_the_scale_grows_without_overflow_never_falls_below_1_and_is_saved():
     assert scale.value.item() == 1
     assert scale.update(ONE).item() == 1  # the scale cannot fall further
     assert scale.value.item() == 1
-
-
-def test_tf32_is_off_by_default():
-    before = torch.backends.fp32_precision  # type: ignore[attr-defined]
-    try:
-        for tf32, expected in ((False, "ieee"), (True, "tf32")):
-            set_matmul_precision(TrainConfig(tf32=tf32))
-            assert torch.backends.cuda.matmul.fp32_precision == expected
-            assert torch.backends.cudnn.conv.fp32_precision == expected  # type: ignore[attr-defined]
-    finally:
-        torch.backends.fp32_precision = before  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wavegan_dist.devices import full_float32
 from wavegan_dist.evaluate.feature import Feature
 from wavegan_dist.evaluate.progress import image_progress_bar
 from wavegan_dist.evaluate.statistics import Statistics
@@ -73,6 +74,7 @@ def compute_statistics(
 
 
 @torch.inference_mode()
+@full_float32()
 def _segment_statistics(
     source: ImageSource,
     numbers: range,

@@ -9,13 +9,13 @@ larger batches are faster at few sizes only (docs/LOG.md, 2026-11-27).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from wavegan_dist import counted
+from wavegan_dist.devices import full_float32
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.images import to_uint8
 from wavegan_dist.model.snapshot import Snapshot
@@ -141,18 +141,3 @@ def _forward(
     z = counted.normal(seed, LATENT_STREAM, numbers, z_dim).to(device)
     images: Tensor = generator(z) if labels is None else generator(z, labels(numbers).to(device))
     return images
-
-
-@contextmanager
-def full_float32() -> Iterator[None]:
-    """Compute float32 convolutions and products without TF32, and with cuDNN kernels that give equal results in each call.
-
-    By default PyTorch allows TF32 in convolutions on GPUs, whose rounding errors are 8,000 times those of float32.
-    """
-    backends = torch.backends
-    before = backends.fp32_precision, backends.cudnn.deterministic  # type: ignore[attr-defined]
-    backends.fp32_precision, backends.cudnn.deterministic = "ieee", True  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        backends.fp32_precision, backends.cudnn.deterministic = before  # type: ignore[attr-defined]

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from wavegan_dist.config import TrainConfig
+from wavegan_dist.devices import set_float32_precision
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import user_cache
 from wavegan_dist.launcher import requested_world_size, trains_on_cpu
@@ -21,7 +22,6 @@ from wavegan_dist.log import copied_to
 from wavegan_dist.processes import check_world_size, on_main
 from wavegan_dist.rendezvous import report_missing_ranks
 from wavegan_dist.run_folder import RunFolder
-from wavegan_dist.train.precision import set_matmul_precision
 from wavegan_dist.train.zero_settings import check_strategy
 
 # Longer than anything that one rank does while the others wait in a collective (a sample grid, a read from slow storage);
@@ -64,7 +64,7 @@ def init_accelerator(train: TrainConfig) -> Accelerator:
     check_batch_division(accelerator.num_processes, train)
     check_strategy(train, accelerator.num_processes)
     check_compile(train, accelerator.device)
-    set_matmul_precision(train)
+    set_float32_precision("tf32" if train.tf32 else "ieee")
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     return accelerator

@@ -10,16 +10,9 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from wavegan_dist.config import TrainConfig
-
 COMPUTE_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # The defaults of torch.amp.GradScaler.
 INIT_SCALE, GROWTH_FACTOR, BACKOFF_FACTOR, GROWTH_INTERVAL = 2.0**16, 2.0, 0.5, 2000
-
-
-def set_matmul_precision(train: TrainConfig) -> None:
-    """Allow TF32 in all float32 matrix products and convolutions of this process, or forbid it, according to `train.tf32`."""
-    torch.backends.fp32_precision = "tf32" if train.tf32 else "ieee"  # type: ignore[attr-defined]
 
 
 def compute_dtype(precision: str) -> torch.dtype:
