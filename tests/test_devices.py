@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from wavegan_dist.devices import find_device, full_float32, set_float32_precision
+from wavegan_dist.devices import allow_tf32, find_device, full_float32
 from wavegan_dist.errors import UsageError
 
 
@@ -46,16 +46,16 @@ def tf32_settings() -> list[str]:
 def test_tf32_is_allowed_and_forbidden_for_every_operation_even_after_one_was_set_by_itself() -> None:
     with full_float32():
         torch.compile(lambda x: x + 1, backend="eager")(torch.ones(2))  # sets the precision of torch.backends.cuda.matmul
-        for precision in ("tf32", "ieee", "tf32"):
-            set_float32_precision(precision)
-            assert set(tf32_settings()) == {precision}
+        for allowed in (True, False, True):
+            allow_tf32(allowed)
+            assert set(tf32_settings()) == {"tf32" if allowed else "ieee"}
 
 
 @pytest.mark.parametrize("precision", ["tf32", "ieee"])
 def test_full_float32_forbids_tf32_and_restores_each_setting(precision: str) -> None:
     backends: Any = torch.backends
     with full_float32():
-        set_float32_precision("tf32")
+        allow_tf32(True)
         backends.cuda.matmul.fp32_precision = precision
         before = tf32_settings()
         assert before == [precision, "tf32", "tf32"]

@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from wavegan_dist.errors import UsageError
-
-Float32Precision = Literal["ieee", "tf32"]
 
 
 def find_device(name: str | None = None) -> torch.device:
@@ -28,14 +26,14 @@ def find_device(name: str | None = None) -> torch.device:
     return device
 
 
-def set_float32_precision(precision: Float32Precision) -> None:
-    """Allow TF32 in all float32 convolutions and matrix products of this process ("tf32"), or forbid it ("ieee").
+def allow_tf32(allowed: bool) -> None:
+    """Allow or forbid TF32 in all float32 convolutions and matrix products of this process.
 
     Setting `torch.backends.fp32_precision` alone is not enough: the setting of a backend or an operation takes precedence once
     it has been set, and each compilation of `torch.compile` sets the one of `torch.backends.cuda.matmul`.
     """
     for backend in _float32_backends():
-        backend.fp32_precision = precision
+        backend.fp32_precision = "tf32" if allowed else "ieee"
 
 
 @contextmanager
@@ -46,7 +44,7 @@ def full_float32() -> Iterator[None]:
     """
     precisions = [backend.fp32_precision for backend in _float32_backends()]
     deterministic = torch.backends.cudnn.deterministic
-    set_float32_precision("ieee")
+    allow_tf32(False)
     torch.backends.cudnn.deterministic = True
     try:
         yield
@@ -58,8 +56,9 @@ def full_float32() -> Iterator[None]:
 
 def _float32_backends() -> list[Any]:
     """Return every object with a `fp32_precision`, the general one first."""
-    cuda, cudnn, mkldnn = torch.backends.cuda, torch.backends.cudnn, torch.backends.mkldnn
-    return [torch.backends, cuda.matmul, cudnn, cudnn.conv, cudnn.rnn, mkldnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
+    backends: Any = torch.backends
+    cuda, cudnn, mkldnn = backends.cuda, backends.cudnn, backends.mkldnn
+    return [backends, cuda.matmul, cudnn, cudnn.conv, cudnn.rnn, mkldnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
 
 
 def _device_count(kind: str) -> int:

@@ -23,9 +23,9 @@ from gpu.plain import PlainTrainer
 from wavegan_dist import config
 from wavegan_dist.config import Experiment
 from wavegan_dist.data import ImageBatch
+from wavegan_dist.devices import allow_tf32
 from wavegan_dist.train import launch
 from wavegan_dist.train.checkpoint import Checkpointer
-from wavegan_dist.train.precision import set_matmul_precision
 from wavegan_dist.train.progress import peak_memory
 from wavegan_dist.train.signals import Signals
 from wavegan_dist.train.step_sync import StepSync
@@ -155,7 +155,7 @@ def our_step(section: Section, experiment: Experiment) -> Callable[[], object]:
 
 def plain_step(section: Section, experiment: Experiment) -> Callable[[], object]:
     """Return the plain version's step."""
-    set_matmul_precision(experiment.train)
+    allow_tf32(experiment.train.tf32)
     trainer, batches = PlainTrainer(experiment, section.device), random_batches(experiment, section)
     return lambda: trainer.step(batches)
 

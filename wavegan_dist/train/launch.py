@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from wavegan_dist.config import TrainConfig
-from wavegan_dist.devices import set_float32_precision
+from wavegan_dist.devices import allow_tf32
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import user_cache
 from wavegan_dist.launcher import requested_world_size, trains_on_cpu
@@ -64,7 +64,7 @@ def init_accelerator(train: TrainConfig) -> Accelerator:
     check_batch_division(accelerator.num_processes, train)
     check_strategy(train, accelerator.num_processes)
     check_compile(train, accelerator.device)
-    set_float32_precision("tf32" if train.tf32 else "ieee")
+    allow_tf32(train.tf32)
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     return accelerator
