@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from wavegan_dist.errors import UsageError
 from wavegan_dist.model.attention import DotAttention
-from wavegan_dist.model.backbones import residual
-from wavegan_dist.model.backbones.residual import ResidualBlock, ResidualDiscriminator, ResidualGenerator
+from wavegan_dist.model.backbones import residual_layers
+from wavegan_dist.model.backbones.residual import ResidualDiscriminator, ResidualGenerator
+from wavegan_dist.model.backbones.residual_layers import ResidualBlock
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 RESAMPLE = pytest.mark.parametrize("resample", ["bilinear", "haar"])
@@ -115,14 +116,14 @@ def test_a_block_is_the_identity_at_initialization_and_trains():
 
 def test_inside_a_block_the_first_convolutions_keep_the_scale():
     block, x = ResidualBlock(64, blocks=1), torch.randn(8, 64, 8, 8)
-    y = F.leaky_relu(block.expand(x), residual.SLOPE)
+    y = F.leaky_relu(block.expand(x), residual_layers.SLOPE)
     assert y.square().mean().item() == pytest.approx(1, abs=0.1)
 
 
 @pytest.mark.parametrize("size", [8, 16, 64])
 def test_bilinear_resampling_agrees_with_interpolate(size):
     x = torch.randn(2, 3, size, size)
-    up, down = residual.BilinearUpsample(3, 3, 2 * size), residual.BilinearDownsample(3, 3, size)
+    up, down = residual_layers.BilinearUpsample(3, 3, 2 * size), residual_layers.BilinearDownsample(3, 3, size)
     for module in (up, down):
         nn.init.dirac_(module.conv.weight)
     torch.testing.assert_close(up(x), F.interpolate(x, scale_factor=2, mode="bilinear"))
@@ -134,7 +135,7 @@ def test_bilinear_resampling_agrees_with_interpolate(size):
 @pytest.mark.parametrize("size", [8, 16, 64])
 def test_haar_resampling_agrees_with_pywavelets(size):
     x = torch.randn(2, 3, size, size)
-    down, up = residual.HaarDownsample(3, 12), residual.HaarUpsample(12, 3, 2 * size)
+    down, up = residual_layers.HaarDownsample(3, 12), residual_layers.HaarUpsample(12, 3, 2 * size)
     for weight, offset in ((down.low.weight, 0), (down.high.weight, 3)):  # the output channels are the bands
         weight.data.zero_()
         weight.data[offset : offset + weight.shape[1], :, 0, 0] = torch.eye(weight.shape[1])
@@ -152,7 +153,7 @@ def test_the_compensation_of_bilinear_upsampling_is_exact(size):
     x = torch.eye(4)[:, None]  # the response to each of the four values
     while x.shape[-1] < size:
         x = F.interpolate(x, scale_factor=2, mode="linear")
-    assert residual._bilinear_std(size) == pytest.approx(x.square().sum().item() / size)
+    assert residual_layers._bilinear_std(size) == pytest.approx(x.square().sum().item() / size)
 
 
 def test_the_largest_output_ends_in_the_inverse_haar_transform():

@@ -1,26 +1,14 @@
-"""The experiment: typed settings (schema), read from YAML and overrides (loading), with one-line error messages (explain)."""
+"""The experiment: typed settings, read from YAML and overrides (loading), with one-line error messages (explain)."""
 
 from wavegan_dist.config.explain import FileKind, yaml_text
 from wavegan_dist.config.loading import differences, load, parse
+from wavegan_dist.config.loss import AugmentConfig, LossConfig, LossWeights
+from wavegan_dist.config.model import RESOLUTIONS, SMALLEST_BAND, ModelConfig, deepest_level
 from wavegan_dist.config.passwords import check_passwords
-from wavegan_dist.config.schema import (
-    RESOLUTIONS,
-    SMALLEST_BAND,
-    AugmentConfig,
-    DataConfig,
-    EmaConfig,
-    Experiment,
-    LossConfig,
-    LossWeights,
-    ModelConfig,
-    OptimConfig,
-    Section,
-    TrackingConfig,
-    TrainConfig,
-    deepest_level,
-    may_change_on_resume,
-)
+from wavegan_dist.config.schema import DataConfig, Experiment, TrackingConfig, may_change_on_resume
+from wavegan_dist.config.section import Section
 from wavegan_dist.config.store import check_store
+from wavegan_dist.config.training import EmaConfig, OptimConfig, TrainConfig
 
 __all__ = [
     "RESOLUTIONS",

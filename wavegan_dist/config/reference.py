@@ -13,7 +13,7 @@ from wavegan_dist.config.schema import Experiment, may_change_on_resume, setting
 
 INTRODUCTION = """# Configuration
 
-This page is generated from `wavegan_dist/config/schema.py` by `make docs`. Do not edit it.
+This page is generated from the classes in `wavegan_dist/config/` by `make docs`. Do not edit it.
 
 An experiment is one YAML file. Every key below can also be set on the command line, which overrides the file:
 `wavegan train --config configs/demo.yaml model.width=32 train.batch_size=128`. Unknown keys are errors. Settings whose

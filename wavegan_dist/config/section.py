@@ -1,0 +1,18 @@
+"""What all groups of settings share."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+# Largest sizes of a model and a batch: far beyond any that fits a memory, and small enough that no byte count overflows int64.
+LARGEST_WIDTH, LARGEST_COUNT = 2**16, 2**20
+
+# Marks a setting that may change when a run is resumed: the setting affects neither the model nor its training images.
+# (train.accumulation is marked although it changes batch statistics, which are those of a micro-batch.)
+MAY_CHANGE: dict[str, Any] = {"may_change_on_resume": True}
+
+
+class Section(BaseModel):
+    """A group of settings. Unknown keys and infinite numbers are errors."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
