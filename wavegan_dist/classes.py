@@ -39,6 +39,9 @@ class Classes(NamedTuple):
 
         The name of a class may contain commas. If a number is also the name of another class, the number counts.
 
+        Returns:
+            The labels, in the order of the text.
+
         Raises:
             UsageError: there is no such class.
         """

@@ -1,4 +1,4 @@
-"""The device on which a command that runs in one process computes, and the precision of float32 products on it."""
+"""The device on which a command that runs in one process computes, and whether it may use TF32."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,9 +38,9 @@ def allow_tf32(allowed: bool) -> None:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Compute float32 convolutions and products without TF32, and with cuDNN kernels that give equal results in each call.
+    """Forbid TF32 in float32 convolutions and matrix products, and set `cudnn.deterministic`, within this context.
 
-    By default PyTorch allows TF32 in convolutions on GPUs, whose rounding errors are 8,000 times those of float32.
+    By default PyTorch allows TF32 in convolutions. Its rounding errors are 8,000 times those of float32.
     """
     precisions = [backend.fp32_precision for backend in _float32_backends()]
     deterministic = torch.backends.cudnn.deterministic

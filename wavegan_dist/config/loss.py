@@ -99,8 +99,8 @@ class AugmentConfig(Section):
         None,
         gt=0,
         lt=1,
-        description="p rises while the share of overfitting is above this value and falls while it is below, from 0 to at most "
-        "augment.probability (ADA; 0.6 is usual); null: p is not adapted",
+        description="p rises while r_t, the mean sign of the discriminator's logits of training images, is above this value "
+        "and falls while it is below, from 0 to at most augment.probability (ADA; 0.6 is usual); null: p is not adapted",
     )
     mirror: bool = Field(True, description="mirror left to right, half of the images for which the transformation is chosen")
     translation: float = Field(

@@ -16,7 +16,10 @@ def deepest_level(resolution: int) -> int:
 
 
 class ModelConfig(Section):
-    """Architecture of the generators and discriminators. The constructors of the networks have parameters of the same names."""
+    """Architecture of the generators and discriminators. The constructors have parameters of the same names.
+
+    Only `band_scale` is `band_std` there, the standard deviations themselves.
+    """
 
     backbone: Literal["dcgan", "residual"] = Field(
         "dcgan", description="architecture of all networks; residual: blocks without normalization, after R3GAN"
@@ -41,16 +44,23 @@ class ModelConfig(Section):
     )
     levels: PositiveInt = Field(1, description="levels of the wavelet transform; resolution / 2**levels must be at least 8")
     num_classes: int = Field(
-        0, ge=0, le=LARGEST_COUNT, description="classes of a conditional model, from the images' labels; 0: unconditional"
+        0,
+        ge=0,
+        le=LARGEST_COUNT,
+        description="number of classes of a conditional model, from the images' labels; 0: unconditional",
     )
     attention: Literal["max", "dot", "none"] = Field("max", description="attention in the base generator")
-    attention_at: list[int] = Field([16], description="sides of the feature maps that get attention, in pixels")
+    attention_at: list[int] = Field([16], description="sizes of the feature maps that get attention, in pixels")
     norm: Literal["batch", "none"] | None = Field(
         None,
         validate_default=True,
         description="normalization in dcgan generators; null: batch, or none in residual generators",
     )
-    lam: Literal["free", "clamp", "sigmoid"] = Field("free", description="how the mixing scalar lam is kept within bounds")
+    lam: Literal["free", "clamp", "sigmoid"] = Field(
+        "free",
+        description="parametrization of the mixing scalar lam; free: no bounds; clamp: clamped to [0, 1] after each step; "
+        "sigmoid: the sigmoid of a learned logit",
+    )
     band_scale: Literal["none", "data"] = Field(
         "none", description="data: divide each band by its standard deviation over the dataset before it enters a discriminator"
     )

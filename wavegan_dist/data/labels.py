@@ -9,14 +9,17 @@ from wavegan_dist.log import log
 
 
 def count_classes(index: Index) -> list[int]:
-    """Return the number of images of each class 0, 1, ..., up to the largest label or the last class that has a name."""
+    """Return the number of images of each class 0, 1, ..., up to the largest label or the last class that has a name.
+
+    Images without a label are not counted.
+    """
     labels = index.members[:, 2]
     counts: list[int] = np.bincount(labels[labels >= 0], minlength=len(index.classes)).tolist()
     return counts
 
 
 def classes_for_training(index: Index, num_classes: int) -> Classes:
-    """Return the classes of a dataset for a model with `num_classes` classes, in the length of `num_classes`.
+    """Return the classes of a dataset for a model with `num_classes` classes, whose `counts` has `num_classes` entries.
 
     Raises:
         UsageError: an image has no label, or the dataset has more classes than the model.

@@ -47,7 +47,11 @@ class ClassMetrics:
         return [metric.feature for metric in self.metrics]
 
     def result(self, real: Mapping[str, Any], generated: Mapping[str, Any]) -> ClassResult:
-        """Compare the statistics of real and of generated images, by the features' names."""
+        """Compare real and generated images.
+
+        Args:
+            real, generated: the statistics of each of `features` over one set of images, by the name of the feature.
+        """
         results = [metric.compare(real[metric.feature.name], generated[metric.feature.name]) for metric in self.metrics]
         return ClassResult(
             label=self.label,
@@ -68,8 +72,11 @@ def class_metrics(
     Args:
         metrics: the metrics of the evaluation, by name.
         classes: the classes of the snapshot.
-        real, generated: the class of each image of both sets, int64 [N].
+        real, generated: the class of each image of both sets, int64 [N]; -1 without a label.
         minimum: smallest number of images of a class in each set.
+
+    Returns:
+        One `ClassMetrics` for each class, in the order of the labels.
 
     Raises:
         UsageError: no metric can be measured per class, or the real images have no labels.

@@ -9,10 +9,10 @@ from typing_extensions import override
 
 
 class MaxAttention(nn.Module):
-    """Computes `h(x) + expand(softmax(maximum(f(x), g(x))))` (patent CN 111275640 B); the cost is linear in H*W.
+    """Computes `h(x) + expand(H*W * softmax(maximum(f(x), g(x))))` (patent CN 111275640 B); the cost is linear in H*W.
 
-    The softmax runs over the H*W positions of each channel. Its output is multiplied by H*W, so that the attention map has mean
-    1 at every resolution. f and g are 1x1 convolutions to C/8 channels, at least 4; `expand` is a 1x1 convolution back to C.
+    The softmax runs over the H*W positions of each channel. The factor H*W gives the attention map the mean 1 at every
+    resolution. f and g are 1x1 convolutions to C/8 channels, at least 4; h is one to C, and `expand` one back to C.
 
     Args:
         channels: number of channels C of the input and of the output.
@@ -37,7 +37,8 @@ class MaxAttention(nn.Module):
 class DotAttention(nn.Module):
     """Computes `x + gamma * out(softmax(f(x)^T g(x)) h(x))` (SAGAN, Zhang et al. 2019); the cost is quadratic in H*W.
 
-    gamma is learned and initialized to 0.
+    f and g are 1x1 convolutions to C/8 channels, h is one to C/2 (all at least 4), and `out` one back to C. gamma is learned
+    and initialized to 0.
 
     Args:
         channels: number of channels C of the input and of the output.

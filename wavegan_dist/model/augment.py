@@ -60,7 +60,7 @@ def draw_parameters(uniforms: Tensor, settings: AugmentConfig, resolution: int) 
 
 
 def gate(drawn: Tensor, probability: Tensor) -> Tensor:
-    """Set the parameters of every transformation to zero, except with a probability.
+    """Keep each transformation of each image with this probability; the others' parameters become 0, the identity.
 
     Args:
         drawn: what `draw_parameters` returns, with any number of leading dimensions: float32 [..., b, 2 len(PARAMETERS)].
@@ -74,7 +74,7 @@ def gate(drawn: Tensor, probability: Tensor) -> Tensor:
 
 
 def augment(images: Tensor, parameters: Tensor) -> Tensor:
-    """Mirror and translate images, change their colors and cut a square out of each. Differentiable with respect to `images`.
+    """Mirror and translate images, change their colours and cut a square out of each. Differentiable with respect to `images`.
 
     A translation reflects the image at its borders: a border of zeros would put edges into the high bands, which the
     discriminators would then learn. A cutout is 0, the middle of the range. Values may leave [-1, 1].

@@ -36,7 +36,7 @@ class WaveletDiscriminator(nn.Module):
         band_std: for each level, the standard deviation of each Haar band (`low`, `lh`, `hl`, `hh`) over real data, by which
             the bands are divided. None (the patent's choice): bands are not scaled.
         spectral_norm: divide the weights of `dcgan` networks by their spectral norm; unused in `residual` networks.
-        logit_gain: factor of the logits.
+        logit_gain: factor of the logits of `dcgan` networks; unused in `residual` networks.
 
     Raises:
         UsageError: `resolution` is not supported, there are too many levels for it, `networks` is empty or has an unknown name,
@@ -86,7 +86,7 @@ class WaveletDiscriminator(nn.Module):
             labels: classes, int64 [B] in 0..num_classes-1; None if `num_classes` is 0.
 
         Raises:
-            UsageError: labels are missing or not expected.
+            UsageError: labels are missing, not expected, or not int64 [B].
         """
         return self.logits(self.inputs(image_bchw), labels)
 

@@ -47,7 +47,8 @@ class WaveletGenerator(nn.Module):
         base_only: ablation without `low`, `high` and lam: `image = base(z)`.
 
     Raises:
-        UsageError: `z_low` is outside 1..z_dim-1, `resolution` is not supported, or there are too many levels for it.
+        UsageError: `z_low` is outside 1..z_dim-1, `resolution` is not supported, or there are too many levels for it; or
+            `residual` networks have no feature map of a size in `attention_at`.
     """
 
     def __init__(
@@ -102,7 +103,8 @@ class WaveletGenerator(nn.Module):
             labels: classes, int64 [B] in 0..num_classes-1; None if `num_classes` is 0.
 
         Returns:
-            Images [B, 3, resolution, resolution], nominally in [-1, 1]: a blend with lam outside [0, 1] may exceed this range.
+            Images [B, 3, resolution, resolution] for pixels in [-1, 1], not clamped: the inverse transform of bounded bands may
+            exceed this range, and the outputs of `residual` networks have no bound.
         """
         base, low, highs = self.components(z, labels)
         return base if low is None else self.blend(base, low, highs)
@@ -116,7 +118,7 @@ class WaveletGenerator(nn.Module):
             [B, 9, R/2, R/2]. With `base_only` the low band is None and there are no high bands.
 
         Raises:
-            UsageError: `z` has another shape, or labels are missing or not expected.
+            UsageError: `z` has another shape, or labels are missing, not expected, or not int64 [B].
         """
         if z.dim() != 2 or z.shape[1] != self.z_dim:
             raise UsageError(f"the generator expects latents [B, {self.z_dim}], got {list(z.shape)}")

@@ -19,8 +19,8 @@ class Objective:
         g_needs_real: whether the loss of the generator depends on the logits of real images.
         share: a share of the batch, in [0, 1] and without gradient, that is near 1 if the discriminator has won.
         share_name: name of this share.
-        overfitting: how surely the discriminator calls training images real, in [-1, 1], without gradient: r_t of ADA (Karras
-            et al. 2020). Relativistic logits mean something only in pairs.
+        overfitting: how surely the discriminator calls training images real, a mean in [-1, 1] without gradient, from the same:
+            sign(D(real)), r_t of ADA (Karras et al. 2020), or sign(D(real) - D(fake)) for `relativistic`.
     """
 
     d_loss: Callable[[Tensor, Tensor], Tensor]

@@ -26,13 +26,13 @@ HALVES = {"r1": REAL, "r2": FAKE}  # which half each penalty is about
 def exact_squares(
     logits_of: LogitsOf, inputs: Inputs, labels: Tensor | None, halves: Sequence[int], anchor: Tensor
 ) -> tuple[Logits, Squares]:
-    """Compute logits, and the squared norms of their gradients, by differentiating; the results are differentiable again.
+    """Compute logits, and the squared norms of their gradients, by differentiation with `create_graph=True`.
 
     Args:
         logits_of: each image's logits must depend on the inputs of this image only.
         inputs: inputs [2b, ...] of b real images, then b generated ones.
         labels: classes [2b], or None.
-        halves: halves of the batch whose squared norms to return.
+        halves: halves of the batch whose squared norms to return: [REAL], [FAKE] or [REAL, FAKE].
         anchor: a finite scalar that requires gradients, which makes the inputs require gradients. `torch.compile` does not
             support `requires_grad_()` on a tensor that is computed within the graph.
 
@@ -52,16 +52,18 @@ def exact_squares(
 def approximate_squares(
     logits_of: LogitsOf, inputs: Inputs, labels: Tensor | None, halves: Sequence[int], noise: Inputs, size: float
 ) -> tuple[Logits, Squares]:
-    """Estimate what `exact_squares` returns from the logits of noisy inputs; one call computes all logits.
+    """Compute logits, and estimate the squared norms of their gradients by finite differences, in one call of `logits_of`.
 
     Args:
         logits_of: as in `exact_squares`.
         inputs: inputs [2b, ...] of b real images, then b generated ones.
         labels: classes [2b], or None.
-        halves: halves of the batch whose squared norms to return.
-        noise: standard normal noise [b, ...] for the inputs of each half. The wavelet transform is orthonormal, so the bands of
-            white noise are white noise.
+        halves: halves of the batch whose squared norms to return: [REAL], [FAKE] or [REAL, FAKE].
+        noise: standard normal noise [b, ...] for each input; both halves get the same.
         size: standard deviation of the noise that is added.
+
+    Returns:
+        The logits [2b] of the inputs without noise, and the estimates for the images of each of `halves`, float32 [b].
     """
     count, joined = len(halves), {}
     for name, tensors in inputs.items():
@@ -81,5 +83,5 @@ def approximate_squares(
 
 
 def _pick(batch: Tensor, halves: Sequence[int]) -> Tensor:
-    """Return these halves of a batch [2b, ...], joined."""
+    """Return these halves of a batch [2b, ...], concatenated."""
     return batch if len(halves) == 2 else batch.chunk(2)[halves[0]]

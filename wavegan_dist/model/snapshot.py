@@ -62,7 +62,7 @@ def save_snapshot(
     half_life_kimg: float | None = None,
     classes: Classes | None = None,
 ) -> None:
-    """Write a snapshot folder atomically: after a failure, `path` does not exist.
+    """Write a snapshot folder atomically, in place of an older one: after a failure, `path` is as before.
 
     Args:
         path: the folder to create.

@@ -87,12 +87,12 @@ def sync_batch_norm(tensors: Sequence[Tensor], eps: float) -> list[Tensor]:
         eps: added to each variance.
 
     Returns:
-        The batch norm's output (weight and bias applied), the global mean [C] and the global biased variance [C] of the first
-        layer, then of the second, ...
+        The batch norm's output (weight and bias applied) in the dtype of x, the global mean and the global biased variance,
+        float32 [C], of the first layer, then of the second, ... Only the outputs are differentiable.
     """
     layers = list(zip(tensors[0::3], tensors[1::3], tensors[2::3], strict=True))
     channels = [len(weight) for _, weight, _ in layers]
-    # The channels of all layers are joined; means and variances are [processes, channels of all layers].
+    # The channels of all layers are concatenated; means and variances are [processes, channels of all layers].
     means, variances = _all_gather_pairs([_mean_and_variance(x) for x, _, _ in layers]).unbind(dim=1)
     # Law of total variance: the variance of the means plus the mean of the variances.
     variance, mean = torch.var_mean(means, dim=0, correction=0)

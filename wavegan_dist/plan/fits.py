@@ -21,13 +21,13 @@ ACTIVATION_BOUND, STATE_BOUND, ENTRY_BOUND, EMBEDDING_BOUND = 200, 800_000, 20_0
 
 
 def check_memory(experiment: Experiment) -> None:
-    """Compare a lower estimate of a process's memory with the memory of its device.
+    """Raise UsageError if a lower bound of a process's memory exceeds the memory of its device.
 
     The estimate is the training state, the activations that autograd saves in the larger phase, and a batch of images: what
     libraries, workspaces of convolutions and fragmentation take comes on top, so no run is refused that would fit.
 
     Raises:
-        UsageError: the device has less.
+        UsageError: the device has too little memory.
     """
     processes, _ = requested_world_size()
     micro_batch = max(experiment.train.batch_size // processes // experiment.train.accumulation, 1)
@@ -45,7 +45,7 @@ def check_memory(experiment: Experiment) -> None:
 
 
 def rough_bound(experiment: Experiment, micro_batch: int) -> float:
-    """Return bytes that a process certainly does not exceed, without counting its operators."""
+    """Return an upper bound of `step_bytes`, computed without counting operators."""
     model, emas = experiment.model, len(experiment.ema.half_lives_kimg)
     state = STATE_BOUND * model.width**2 + ENTRY_BOUND * model.width * (model.z_dim + model.num_classes)
     state += EMBEDDING_BOUND * model.z_dim * model.num_classes

@@ -1,4 +1,4 @@
-"""The probability of augmentation over a run: constant, rising, or held by the share of overfitting (ADA)."""
+"""The probability of augmentation over a run: constant, rising, or adapted to overfitting (ADA)."""
 
 from typing import Any
 
@@ -13,15 +13,15 @@ INTERVAL = 256  # images between two adjustments of an adapted probability; as i
 
 
 class AugmentProbability:
-    """Returns the probability p at any image number; with `augment.target`, adapts it to the share of overfitting.
+    """Returns the probability p at any image number; with `augment.target`, adapts it to overfitting.
 
-    The share is E[sign(D(real))] of the discriminator of images, over the images of all ranks since the last adjustment: a sum
-    of integers, which does not depend on how many processes share them. An adapted p is on the device: the host never waits for
-    it.
+    Overfitting is measured by r_t of ADA (Karras et al. 2020), in [-1, 1]: the mean of `Objective.overfitting` of the
+    discriminator of images, over the images of all ranks since the last adjustment. Its sum is one of integers, which does not
+    depend on how many processes share the images. An adapted p is on the device: the host never waits for it.
 
     Args:
         settings: the section `augment`.
-        accelerator: the process group.
+        accelerator: Accelerate's device, rank and collectives.
     """
 
     def __init__(self, settings: AugmentConfig, accelerator: Accelerator) -> None:
@@ -34,7 +34,10 @@ class AugmentProbability:
         return torch.zeros((), device=self.accelerator.device)
 
     def at(self, nimg: int) -> Tensor:
-        """Return p of the step that begins at image number `nimg`: float32 scalar on the device."""
+        """Return p of the step that begins at image number `nimg`: float32 scalar on the device.
+
+        With `augment.target` this is the adapted p of the present, whatever `nimg` is.
+        """
         settings = self.settings
         if settings.target is not None:
             return self._adapted
@@ -42,39 +45,42 @@ class AugmentProbability:
         return torch.full((), settings.probability * risen, device=self.accelerator.device)
 
     def choose(self, drawn: Tensor | None, nimg: int) -> Tensor | None:
-        """Return the parameters of the augmentations that happen in the step that begins at `nimg`, from those drawn.
+        """Apply `model.augment.gate` with the p of the step that begins at `nimg`.
 
         Args:
             drawn: from `model.augment.draw_parameters`, or None without augmentation.
             nimg: image number at which the step begins.
+
+        Returns:
+            float32 [..., b, len(PARAMETERS)], zero for transformations that are not applied; None if `drawn` is None.
         """
         return None if drawn is None else gate(drawn, self.at(nimg))
 
-    def end_step(self, shares: list[Tensor], local_batch: int, nimg_before: int, nimg: int) -> None:
-        """Add the share of overfitting of each discriminator phase of a step, and adapt p at multiples of `INTERVAL` images.
+    def end_step(self, means: list[Tensor], local_batch: int, nimg_before: int, nimg: int) -> None:
+        """Add r_t of each discriminator phase of a step, and adapt p at multiples of `INTERVAL` images.
 
         A collective call if `augment.target` is set.
 
         Args:
-            shares: means over this rank's images, one for each discriminator phase; empty if it is not measured.
+            means: r_t over this rank's images, one for each discriminator phase; empty if it is not measured.
             local_batch: images of this rank in each phase.
             nimg_before, nimg: image numbers at which the step begins and ends.
         """
         if self.settings.probability:
             self._values = {"augment/p": self.at(nimg_before)}
-        if not shares:
+        if not means:
             return
-        self._values["augment/overfitting"] = torch.stack(shares).mean()
+        self._values["augment/overfitting"] = torch.stack(means).mean()
         if self.settings.target is None:
             return
-        for share in shares:
-            self._signs = self._signs + (share * local_batch).round()  # exact, although the mean was rounded
+        for mean in means:
+            self._signs = self._signs + (mean * local_batch).round()  # exact, although the mean was rounded
         self._images += nimg - nimg_before
         if nimg // INTERVAL > nimg_before // INTERVAL:
             self._adapt(self.settings.target)
 
     def values(self) -> dict[str, Tensor]:
-        """Return p and the share of overfitting of the last step by name, scalars on the device; empty without augmentation."""
+        """Return p and r_t of the last step by name, scalars on the device; empty without augmentation."""
         return self._values
 
     def state(self) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Engine(ABC):
             under `optimizer_g` or `optimizer_d`.
         lr: Adam's learning rate.
         experiment: the settings.
-        accelerator: the process group.
+        accelerator: Accelerate's device, rank and collectives.
     """
 
     def __init__(
@@ -46,7 +46,11 @@ class Engine(ABC):
 
     @abstractmethod
     def forward(self, micro_batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Call the wrapped phase, so that `backward` computes the gradients of the module's parameters; see `Phase`."""
+        """Call the wrapped phase, so that `backward` computes the gradients of the module's parameters.
+
+        Returns:
+            The loss, a float32 scalar, and the detached values, float32 [n], as `Phase` describes them.
+        """
 
     @abstractmethod
     def micro_batch(self, last: bool) -> AbstractContextManager[None]:
@@ -134,7 +138,10 @@ class DdpEngine(Engine):
 
     @override
     def step(self) -> Tensor:
-        """Fused Adam reads `found_inf` on the device and skips its update if it is 1, so the host does not wait."""
+        """Take an optimizer step.
+
+        Fused Adam reads `found_inf` on the device and skips its update if it is 1, so the host does not wait.
+        """
         parameters = [parameter for parameter in self.module.parameters() if parameter.grad is not None]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if self.loss_scale.dynamic:
@@ -157,7 +164,10 @@ class DdpEngine(Engine):
 
     @override
     def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every rank yields every tensor: torch.distributed.checkpoint divides the writing among the ranks."""
+        """Yield weights, buffers and Adam's state.
+
+        Every rank yields every tensor: torch.distributed.checkpoint divides the writing among the ranks.
+        """
         yield from ((f"{self.name}.{key}", value) for key, value in self.module.state_dict().items())
         for name, parameter in self.module.named_parameters():
             for key in ADAM_STATE:
@@ -165,7 +175,7 @@ class DdpEngine(Engine):
 
     @override
     def load(self, read: ReadTensors) -> None:
-        """Moments get the memory format of their parameters, which fused Adam relies on."""
+        """Restore weights, buffers and Adam's state; moments get the memory format of their parameters, as fused Adam needs."""
         states = {name: _zero_adam_state(parameter) for name, parameter in self.module.named_parameters()}
         read({f"{self.name}.{key}": value.detach() for key, value in self.module.state_dict().items()})
         read({f"{self.optimizer_name}.{name}.{key}": state[key] for name, state in states.items() for key in ADAM_STATE})

@@ -19,7 +19,7 @@ class PenaltySchedule:
 
     Args:
         experiment: the settings.
-        accelerator: the process group.
+        accelerator: Accelerate's device, rank and collectives.
     """
 
     def __init__(self, experiment: Experiment, accelerator: Accelerator) -> None:
@@ -32,7 +32,10 @@ class PenaltySchedule:
         return self.loss.has_penalties and nimg // self.batch_size % self.loss.penalty_interval == 0
 
     def gamma_factor(self, nimg: int) -> float:
-        """Return the factor of gamma at image number `nimg`: 1 at first, then along a cosine to `loss.gamma_final`."""
+        """Return the factor of gamma at image number `nimg`: half a cosine from 1 to `loss.gamma_final`.
+
+        It ends at `loss.gamma_decay_kimg` and stays constant afterwards. Without these settings the factor is 1.
+        """
         if self.loss.gamma_final is None or self.loss.gamma_decay_kimg is None:
             return 1.0
         progress = min(nimg / (self.loss.gamma_decay_kimg * 1000), 1.0)

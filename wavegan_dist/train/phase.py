@@ -55,8 +55,9 @@ class MicroBatch(NamedTuple):
 class Phase(nn.Module, ABC):
     """Computes the loss of the module that trains, while the other module is frozen.
 
-    `forward` takes the fields of a `MicroBatch`. It returns the weighted sum of the losses, a float32 scalar to differentiate,
-    and detached values, float32 [n], whose names `value_names` returns. The networks compute under autocast.
+    `forward` takes the fields of a `MicroBatch`. It returns the weighted sum of the losses and, if `penalty_factor` is given,
+    of the gradient penalties, a float32 scalar to differentiate, and detached values, float32 [n], whose names `value_names`
+    returns. The networks compute under autocast.
 
     Attributes:
         name: "d" or "g".
@@ -176,12 +177,15 @@ class DiscriminatorPhase(Phase):
         if noise is None:
             return exact_squares(self._logits, inputs, labels, halves, penalty_factor)
         assert self.noise_size is not None
-        noises = self.trained.inputs(noise, scaled=False)
+        noises = self.trained.inputs(noise, scaled=False)  # bands of white noise are white: the transform is orthonormal
         return approximate_squares(self._logits, inputs, labels, halves, noises, self.noise_size)
 
 
 class GeneratorPhase(Phase):
-    """Trains the generator."""
+    """Trains the generator.
+
+    `real` is used only if the objective's `g_needs_real`; `noise` and `penalty_factor` are not used.
+    """
 
     name = "g"
 
@@ -213,9 +217,11 @@ class GeneratorPhase(Phase):
 def compile_phase(phase: Phase, mode: str) -> None:
     """Make the first call of a phase compile it with `torch.compile`: one graph for the forward, one for the backward.
 
+    Changes settings of `torch._dynamo.config` for the whole process.
+
     Args:
         phase: the phase. Calling `phase.forward` directly still runs eagerly.
-        mode: `train.compile`: `off` does nothing; `default`, or `graphs` to also record and replay CUDA graphs.
+        mode: `train.compile`: `off` does nothing; `default`; `graphs` also records and replays CUDA graphs.
     """
     if mode == "off":
         return

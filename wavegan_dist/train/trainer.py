@@ -32,12 +32,15 @@ from wavegan_dist.train.strategy import engine_class
 class PhaseResult:
     """A phase that has run, with all that is needed to run it again.
 
-    Args:
+    Attributes:
         engine: the engine of the module that trained; its `phase` computes the loss.
-        first_nimg: image number at which the phase's global batch begins.
+        first_nimg: `Trainer.nimg` when the phase ran: for a discriminator phase the number of the first image of its global
+            batch, for the generator phase the end of the step.
         micro_batches: this rank's inputs to the phase.
-        values: the phase's values (`Phase.value_names`) and its gradient norm by name, means over micro-batches.
-        nonfinite: float32 scalar, 1 if a loss or gradient of this or an earlier phase of the step was not finite, else 0.
+        values: by name, float32 scalars: the phase's values (`Phase.value_names`), means over micro-batches, and
+            `grad_norm/<phase>`, the norm of the batch's gradient, or 0 if it is not finite.
+        nonfinite: float32 scalar, 1 if a loss or gradient of this or an earlier phase of the step was not finite, else 0. A
+            gradient that overflows in fp16 at a loss scale above 1 does not count.
     """
 
     engine: Engine
@@ -50,10 +53,18 @@ class PhaseResult:
 class Trainer:
     """Generator and discriminator, each in an engine, the generator's EMAs, and `nimg`, the number of real images shown.
 
+    Attributes:
+        generator, discriminator: the engines; `engine.module` is the network.
+        emas: the averages of the generator's weights, one for each half-life.
+        nimg: number of real images shown to the discriminators.
+        rollbacks: how often the run went back to a checkpoint because of a value that was not finite.
+        phase_results: the phases of the last step, in order.
+
     Args:
         experiment: the settings.
         index: the data set's index, for the standard deviation of each wavelet band.
-        accelerator: the process group. Modules are on its device, replicated or sharded according to `train.strategy`.
+        accelerator: Accelerate's device, rank and collectives. Modules are on its device, replicated or sharded according to
+            `train.strategy`.
     """
 
     def __init__(self, experiment: Experiment, index: Index, accelerator: Accelerator) -> None:
@@ -91,7 +102,8 @@ class Trainer:
         """Run `train.d_steps` discriminator phases and one generator phase, then update the EMAs: a collective call.
 
         Under DDP, the host does not wait for the device. Once a loss or gradient is not finite, no weight changes in the rest
-        of the step, and `nonfinite` is 1.
+        of the step, and `nonfinite` is 1. In fp16, a gradient that overflows at a loss scale above 1 is no error: this
+        optimizer step is skipped and the scale is halved.
 
         Args:
             batches: this rank's batches of real images; one is taken for each discriminator phase. Images of the generator
@@ -115,8 +127,8 @@ class Trainer:
             self._run_phase(self.discriminator, self.penalties.extend(batch, self.nimg, self.rollbacks))
             self.nimg += batch_size
         self._run_phase(self.generator, MicroBatch(real, draws.latents_g, labels, augment_g))
-        shares = [result.values.pop(OVERFITTING) for result in self.phase_results if OVERFITTING in result.values]
-        self.augmentation.end_step(shares, batch_size // self.accelerator.num_processes, nimg, self.nimg)
+        overfitting = [result.values.pop(OVERFITTING) for result in self.phase_results if OVERFITTING in result.values]
+        self.augmentation.end_step(overfitting, batch_size // self.accelerator.num_processes, nimg, self.nimg)
         for ema in self.emas:
             ema.update(self.nimg, self.nimg - nimg)
         self._add_to_metrics()
@@ -202,7 +214,7 @@ class Trainer:
         grad_norm = engine.step()
         names = engine.phase.value_names(penalized=batch.penalty_factor is not None)
         named_values = dict(zip(names, mean_values.unbind(), strict=True))
-        # The norm is 0 for a step that was skipped in float16.
+        # A norm that is not finite is reported as 0, for example that of a step that was skipped in fp16.
         named_values[f"grad_norm/{engine.phase.name}"] = grad_norm.nan_to_num(0, 0, 0)
         nonfinite = self._any_nonfinite(engine, mean_loss, grad_norm)
         self.phase_results.append(PhaseResult(engine, self.nimg, micro_batches, named_values, nonfinite))
@@ -226,8 +238,8 @@ class Trainer:
     def _any_nonfinite(self, engine: Engine, loss: Tensor, grad_norm: Tensor) -> Tensor:
         """Return `PhaseResult.nonfinite`; updates the loss scale.
 
-        All ranks get the same result: gradients are all-reduced, so a non-finite loss on one rank makes the norm non-finite
-        on all.
+        In fp32 and bf16 all ranks get the same result: gradients are all-reduced, so a loss that is not finite on one rank
+        makes the norm not finite on all. In fp16 results may differ between ranks until `step_sync` reduces them.
         """
         nonfinite = engine.loss_scale.update(1 - grad_norm.isfinite().float())
         nonfinite = nonfinite.maximum(1 - loss.isfinite().float())

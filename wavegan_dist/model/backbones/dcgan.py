@@ -29,10 +29,10 @@ class DCGANGenerator(nn.Sequential):
         out_channels: number of channels C of each output.
         width: number of channels of the largest feature map (`feature_map_channels`).
         norm: `batch` or `none`.
-        num_classes: number of classes; each class has its own gain and bias after each normalization (conditional batch norm,
-            Dumoulin et al. 2017). 0: the network takes no labels.
+        num_classes: number of classes; each class has a gain and a bias for each channel of every feature map, after the batch
+            norm if there is one (then: conditional batch norm, Dumoulin et al. 2017). 0: the network takes no labels.
         attention: attention layer: `max`, `dot` or `none`.
-        attention_at: sizes of the feature maps that are followed by an attention layer.
+        attention_at: sizes of the feature maps that are followed by an attention layer; others are ignored.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class DCGANDiscriminator(nn.Sequential):
         resolution: height and width R of the first input in pixels.
         in_channels: number of channels C of each input.
         width: number of channels of the largest feature map (`feature_map_channels`).
-        levels: number of inputs. Input i, of R / 2**i pixels, is joined by channel with the feature map of its size.
+        levels: number of inputs. Input i, of R / 2**i pixels, is concatenated with the channels of the feature map of its size.
         num_classes: number of classes, for a projection head. 0: the network takes no labels.
         spectral_norm: divide each layer's weight by its largest singular value (Miyato et al. 2018).
         logit_gain: factor of the logits. With spectral norm, random convolutions shrink their input so much that logits hardly
@@ -190,7 +190,7 @@ class ProjectionHead(nn.Module):
 
     Args:
         linear: the convolution, from C channels to one.
-        embedding: the embedding, of C numbers.
+        embedding: `nn.Embedding(num_classes, C)`.
     """
 
     def __init__(self, linear: nn.Conv2d, embedding: nn.Embedding) -> None:

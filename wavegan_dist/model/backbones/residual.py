@@ -1,11 +1,11 @@
 """The `residual` backbone: residual blocks without normalization, after R3GAN (Huang et al. 2024).
 
 A network is a stack of stages, one for each feature-map size from 4 px to half the resolution. Between stages, the size
-doubles in the generator and halves in the discriminator. Pixels and the largest feature map are joined by the Haar transform:
+doubles in the generator and halves in the discriminator. The Haar transform connects the pixels with the largest feature map:
 the generator's last convolution computes four bands, the discriminator's first one reads four bands.
 
 At initialization the last convolution of every block is zero, so a block is the identity, and the other weights are scaled to
-preserve variance. Where bands are joined or removed, the scales assume the spectrum of natural images: their power falls as
+preserve variance. Where bands are merged or discarded, the scales assume the spectrum of natural images: their power falls as
 1 / f**2 (Field 1987), so each octave has the same share of the variance.
 """
 
@@ -42,11 +42,11 @@ BLOCKS_PER_STAGE = 1
 
 
 class ResidualGenerator(nn.Module):
-    """Generates one tensor of unit variance per output size from a latent and, optionally, a class.
+    """Generates one tensor per output size from a latent and, optionally, a class: unbounded, of unit variance at first.
 
-    The linear map of the latent scales a learned 4x4 basis. Every output is a linear function of a feature map: the largest one
-    is the inverse Haar transform of four bands computed from the largest feature map, which has half its size; every further
-    one is computed from the feature map of its own size.
+    A linear map of the latent scales a learned 4x4 basis. The largest output is the inverse Haar transform of four bands
+    computed from the largest feature map, which has half the output's size; every other output is a 3x3 convolution of the
+    feature map of its own size.
 
     Args:
         z_dim: size of the latent.
@@ -54,7 +54,8 @@ class ResidualGenerator(nn.Module):
             two, at least 8.
         out_channels: number of channels of every output.
         width: number of channels of the largest feature map; each halving of the size doubles it, up to 8 times.
-        num_classes: number of classes; 0 for an unconditional network. An embedding of the class is joined to the latent.
+        num_classes: number of classes; 0 for an unconditional network. An embedding of the class is concatenated with the
+            latent.
         attention: attention layer: the patent's `max`, SAGAN's `dot` or `none`.
         attention_at: sizes of the feature maps that are followed by an attention layer.
         resample: how stages double the size: `bilinear` interpolation, or `haar`, the inverse Haar transform.
@@ -110,7 +111,7 @@ class ResidualGenerator(nn.Module):
             Tensors [B, out_channels, s, s], one for each s of `output_sizes`.
 
         Raises:
-            UsageError: `z` has another shape, or labels are missing or not expected.
+            UsageError: `z` has another shape, or labels are missing, not expected, or not int64 [B].
         """
         if z.dim() != 2 or z.shape[1] != self.z_dim:
             raise UsageError(f"the generator expects latents [B, {self.z_dim}], got {list(z.shape)}")
@@ -127,11 +128,12 @@ class ResidualGenerator(nn.Module):
 
 
 class ResidualDiscriminator(nn.Module):
-    """Computes one logit per example from one tensor per level and, optionally, a class; the mirror of `ResidualGenerator`.
+    """Computes one logit per image from one tensor per level and, optionally, a class; the mirror of `ResidualGenerator`.
 
     The first convolution reads the four Haar bands of the largest input; every further input is added to the feature map of its
-    size. A learned 4x4 basis reduces the smallest feature map to one feature per channel, of which the logit is a linear
-    function. With classes, the inner product of the features and an embedding of the class is added (Miyato and Koyama 2018).
+    size. A depthwise 4x4 convolution reduces the smallest feature map to one feature per channel; the logit is a linear
+    function of these. With classes, the inner product of the features and an embedding of the class is added (Miyato and Koyama
+    2018).
 
     Args:
         resolution: height and width of the largest input in pixels: a power of two, at least 8.
@@ -197,7 +199,7 @@ class ResidualDiscriminator(nn.Module):
             Logits [B].
 
         Raises:
-            UsageError: an input has another shape, or labels are missing or not expected.
+            UsageError: an input has another shape, or labels are missing, not expected, or not int64 [B].
         """
         expected = [[self.in_channels, size, size] for size in self.input_sizes]
         if [list(x.shape[1:]) for x in inputs] != expected:

@@ -182,7 +182,10 @@ def scaled(layer: _Layer, gain: float = 1.0) -> _Layer:
 
 
 def conv3x3(in_channels: int, out_channels: int, size: int | None = None) -> nn.Conv2d:
-    """A 3x3 convolution with zero padding; with `size`, scaled to preserve the mean variance of a map of that size."""
+    """Return a 3x3 convolution with zero padding that preserves the variance of its input.
+
+    Without `size` it does so away from the border; with the size of the map in pixels, in the mean over the map.
+    """
     taps = 3.0 if size is None else 3 - 2 / size  # mean number of taps inside the map, in each dimension
     return scaled(nn.Conv2d(in_channels, out_channels, 3, padding=1), 3 / taps)
 
@@ -201,7 +204,7 @@ def _band_std(size: int) -> tuple[float, float]:
 def _bilinear_std(size: int) -> float:
     """Root mean square of a 4x4 map of independent N(0, 1) values after repeated bilinear doubling to `size` x `size`.
 
-    The filter is separable, so the mean variance is the square of the mean variance in one dimension, which this returns.
+    The filter is separable: if v is the mean variance in one dimension, the mean variance in two is v**2 and its root is v.
     """
     rows = [[float(i == j) for j in range(BASE_SIZE)] for i in range(BASE_SIZE)]  # response to each of the 4 values
     while len(rows[0]) < size:
