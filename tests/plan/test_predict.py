@@ -136,3 +136,14 @@ def test_d_steps_repeat_the_discriminator_phase(experiment, hardware):
     one, two = (predict(with_train(experiment, d_steps=n), hardware, [8])[0] for n in (1, 2))
     assert one.step.total < two.step.total < 2 * one.step.total
     assert two.images_per_second > one.images_per_second
+
+
+def test_micro_batches_save_memory_and_cost_the_collectives_of_batch_norm_again(experiment, hardware):
+    one, two = (predict(with_train(experiment, accumulation=n), hardware, [8])[0] for n in (1, 2))
+    half = predict(with_train(experiment, batch_size=128), hardware, [8])[0]
+    assert half.memory_gib <= two.memory_gib < one.memory_gib
+    assert two.step.compute == pytest.approx(2 * half.step.compute)
+    assert two.step.norms == pytest.approx(2 * half.step.norms)
+    assert two.step.optimizer == one.step.optimizer
+    with pytest.raises(UsageError, match=r"among 8 GPUs and 64 micro-batches on each; .*batch_size=512"):
+        predict(with_train(experiment, accumulation=64), hardware, [8])

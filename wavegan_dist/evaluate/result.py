@@ -134,12 +134,15 @@ class EvaluationResult(BaseModel):
             raise WaveganError(f"{path} is damaged or not an evaluation result; delete it, or evaluate again") from error
 
     def write(self, path: Path) -> None:
-        """Write the result to `path` as JSON and, if the spectrum was measured, its plot beside `path` as `.png`."""
+        """Write the result to `path` as JSON and, if the spectrum was measured, its plot beside `path` as `.png`.
+
+        The JSON file comes last: if it exists, the plot does too.
+        """
+        if "spectrum" in self.tables:
+            plot_spectrum(self.tables["spectrum"], path.with_suffix(".png"))
         with atomic_file(path) as file:
             json.dump(self.model_dump(), file, indent=2, allow_nan=False)
             file.write("\n")
-        if "spectrum" in self.tables:
-            plot_spectrum(self.tables["spectrum"], path.with_suffix(".png"))
 
     def publish(self, run: RunFolder, snapshot: str) -> None:
         """Log the metrics to the MLflow run of `run` at the snapshot's image number, with the result's file and its plot.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wavegan_dist.config import Experiment
+from wavegan_dist.config import Experiment, TrainConfig
 from wavegan_dist.data import Index
 from wavegan_dist.data.order import STREAMS, WINDOW
 from wavegan_dist.errors import UsageError
@@ -101,8 +101,8 @@ def _predict_one(
 ) -> Prediction:
     train, hardware, devices = experiment.train, network.hardware, network.devices
     batch = train.batch_size // devices
-    counts = counter.counts(batch)
-    step = step_time(counts, counter.sizes, strategy, network, train.d_steps)
+    counts = counter.counts(batch // train.accumulation)
+    step = step_time(counts, counter.sizes, strategy, network, train.d_steps, train.accumulation)
     unbounded_speed = train.batch_size * train.d_steps / step.total
     images_per_core = hardware.decode_megapixels_per_s * 1e6 / experiment.model.resolution**2
     loader_speed = min(hardware.cores_per_gpu * images_per_core * devices, hardware.storage_gb_per_s * 1e9 / bytes_per_image)
@@ -116,8 +116,8 @@ def _predict_one(
         batch_per_gpu=batch,
         step=step,
         images_per_second=speed,
-        weak_efficiency=speed / devices / _single_device_speed(counter, hardware, batch, train.d_steps),
-        strong_efficiency=speed / devices / _single_device_speed(counter, hardware, train.batch_size, train.d_steps),
+        weak_efficiency=speed / devices / _single_device_speed(counter, hardware, batch, train),
+        strong_efficiency=speed / devices / _single_device_speed(counter, hardware, train.batch_size, train),
         memory_gib=memory,
         fits=memory <= hardware.memory_gib,
         workers_per_gpu=math.ceil(speed / devices / images_per_core),
@@ -131,10 +131,11 @@ def _predict_one(
     )
 
 
-def _single_device_speed(counter: StepCounter, hardware: Hardware, batch: int, d_steps: int) -> float:
-    """Images per second of one device that trains alone on batches of `batch`."""
-    step = step_time(counter.counts(batch), counter.sizes, "ddp", Network(hardware, 1), d_steps)
-    return batch * d_steps / step.total
+def _single_device_speed(counter: StepCounter, hardware: Hardware, batch: int, train: TrainConfig) -> float:
+    """Images per second of one device that trains alone on batches of `batch`, in as many micro-batches."""
+    counts, alone = counter.counts(batch // train.accumulation), Network(hardware, 1)
+    step = step_time(counts, counter.sizes, "ddp", alone, train.d_steps, train.accumulation)
+    return batch * train.d_steps / step.total
 
 
 def _checkpoint_share(size: float, hardware: Hardware, interval: float) -> float:
@@ -149,11 +150,13 @@ def _checkpoint_share(size: float, hardware: Hardware, interval: float) -> float
 
 
 def _check_devices(devices: int, experiment: Experiment, hardware: Hardware) -> None:
-    batch, per_node = experiment.train.batch_size, hardware.gpus_per_node
-    if batch % devices:
+    train, per_node = experiment.train, hardware.gpus_per_node
+    parts = devices * train.accumulation
+    among = f"{devices} GPUs" if train.accumulation == 1 else f"{devices} GPUs and {train.accumulation} micro-batches on each"
+    if train.batch_size % parts:
         raise UsageError(
-            f"train.batch_size = {batch} does not divide among {devices} GPUs; "
-            f"make it a multiple (train.batch_size={math.ceil(batch / devices) * devices}) or plan for fewer"
+            f"train.batch_size = {train.batch_size} does not divide among {among}; "
+            f"make it a multiple (train.batch_size={math.ceil(train.batch_size / parts) * parts}) or plan for fewer"
         )
     if devices > per_node and devices % per_node:
         raise UsageError(

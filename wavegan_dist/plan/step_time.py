@@ -35,28 +35,31 @@ class StepTime:
         return self.compute + self.optimizer + self.network
 
 
-def step_time(counts: StepCounts, sizes: ModelSizes, strategy: str, network: Network, d_steps: int) -> StepTime:
+def step_time(
+    counts: StepCounts, sizes: ModelSizes, strategy: str, network: Network, d_steps: int, accumulation: int = 1
+) -> StepTime:
     """Predict the mean seconds of a step of `d_steps` discriminator phases and one generator phase.
 
     Args:
-        counts: counts of a device's share of the batch.
+        counts: counts of one micro-batch of a device.
         sizes: sizes of the two modules.
         strategy: one of `STRATEGIES`.
         network: the devices that train together.
         d_steps: discriminator phases of the step.
+        accumulation: micro-batches of each phase. Gradients are communicated once, as under DDP.
     """
     hardware = network.hardware
     slowdown = 1 + (hardware.sharing - 1) * (network.devices_per_node - 1) / max(hardware.gpus_per_node - 1, 1)
     phases = [(d_steps * share, phase, sizes.discriminator) for share, phase in counts.d_variants]
     phases += [(1, counts.g, sizes.generator)]
-    compute = sum(count * operator_seconds(phase.operators, hardware) for count, phase, _ in phases)
+    compute = accumulation * sum(count * operator_seconds(phase.operators, hardware) for count, phase, _ in phases)
     optimizer = optimizer_seconds(sizes, strategy, network.devices, hardware, d_steps)
     if network.devices == 1:
         return StepTime(compute * slowdown, optimizer * slowdown, 0, 0, 0)
     gradients = sum(
         count * exposed_gradient_seconds(phase, trainable, sizes, strategy, network) for count, phase, trainable in phases
     )
-    norms = norm_seconds(sizes, network, d_steps)
+    norms = accumulation * norm_seconds(sizes, network, d_steps)
     return StepTime(compute * slowdown, optimizer * slowdown, norms, gradients, network.all_reduce(FLOAT * STATUS_FLAGS))
 
 
