@@ -1,15 +1,14 @@
 """Fixtures of all tests: a small set of shards, a config of a tiny model, and the `wavegan` command."""
 
 import subprocess
-import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.forked import ForkedProgram
 from tests.helpers import Command, environment
 from wavegan_dist.data import Index, write_shards
 
@@ -66,14 +65,14 @@ def tracked_config(tmp_path_factory, shards, store) -> Path:
 def wavegan_with() -> Command:
     """Run `wavegan ARGUMENTS` in a new process with additional environment variables, the first argument."""
 
-    def run(variables: dict[str, str], *arguments: object, **settings: Any) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "wavegan_dist", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, env=environment(**variables), timeout=120, **settings)
+    def run(variables: dict[str, str], *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        command = ("-m", "wavegan_dist", *arguments)
+        return ForkedProgram(command, environment(**variables), cwd).finish(timeout=120)
 
     return run
 
 
 @pytest.fixture(scope="session")
 def wavegan(wavegan_with: Command) -> Command:
-    """Run `wavegan ARGUMENTS` in a new process; keyword arguments go to `subprocess.run`."""
+    """Run `wavegan ARGUMENTS` in a new process, in the working directory `cwd`."""
     return partial(wavegan_with, {})

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.forked import ForkedProgram
 from wavegan_dist.wavelet.cpu.build import library
 
 ROOT = Path(__file__).parents[1]
@@ -56,23 +57,23 @@ def points(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+def environments(world_size: int, variables: dict[str, str]) -> list[dict[str, str]]:
+    """Return the environment of each rank of a new process group, with `variables` added."""
+    sizes = {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size)}
+    group = {**sizes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), **variables}
+    return [environment(**group, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(world_size)]
+
+
 @contextmanager
 def start_ranks(world_size: int, *arguments: object, **variables: str) -> Iterator[list[subprocess.Popen[str]]]:
     """Start `python ARGUMENTS` once per rank, with the variables from which the ranks form one process group.
 
     stderr of each rank is a pipe. Kills the ranks that still run at the end of the block.
     """
-    sizes = {"WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size)}
-    group = {**sizes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), **variables}
+    command = [sys.executable, *map(str, arguments)]
     ranks = [
-        subprocess.Popen(
-            [sys.executable, *map(str, arguments)],
-            env=environment(**group, RANK=str(rank), LOCAL_RANK=str(rank)),
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        for rank in range(world_size)
+        subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        for env in environments(world_size, variables)
     ]
     try:
         yield ranks
@@ -85,9 +86,11 @@ def start_ranks(world_size: int, *arguments: object, **variables: str) -> Iterat
 
 def run_ranks(world_size: int, *arguments: object, exit_code: int = 0, timeout: float = 400, **variables: str) -> list[str]:
     """Run `python ARGUMENTS` as one process group, assert every rank's exit code and return every rank's stderr."""
-    with start_ranks(world_size, *arguments, **variables) as ranks:
-        errors = [rank.communicate(timeout=timeout)[1] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [exit_code] * world_size, "\n".join(text[-1500:] for text in errors)
+    ranks = [ForkedProgram(arguments, env) for env in environments(world_size, variables)]
+    outcomes = [rank.finish(timeout) for rank in ranks]
+    errors = [outcome.stderr for outcome in outcomes]
+    codes = [outcome.returncode for outcome in outcomes]
+    assert codes == [exit_code] * world_size, "\n".join(text[-1500:] for text in errors)
     return errors
 
 
