@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-reference check bit-equal lock docs bench bench-data bench-haar bench-gpu bench-checkpoint bench-zero bench-resume bench-tracking bench-evaluation bench-scaling bench-precision slurm-up slurm-down clean
+.PHONY: help demo test test-cluster test-reference check bit-equal lock docs bench bench-data bench-haar bench-gpu bench-checkpoint bench-zero bench-resume ablations bench-tracking bench-evaluation bench-scaling bench-precision slurm-up slurm-down clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 18
@@ -84,6 +84,9 @@ bench-haar: $(READY) ## measure the wavelet transform alone, and draw its roofli
 bench-gpu: $(READY) ## run all GPU tests and benchmarks on this machine's GPU, 9 minutes: docs/gpu.md
 	[ -e build/gpu/data/index.json ] || PYTHON=$(BIN)/python benchmarks/gpu/pack.sh
 	PYTHON=$(BIN)/python benchmarks/gpu/run.sh
+
+ablations: $(READY) ## train and evaluate every row of STUDY (default: configs/ablations/cifar10.yaml) that has no result yet
+	$(BIN)/python benchmarks/ablations.py $(or $(STUDY),configs/ablations/cifar10.yaml)
 
 slurm-up: ## start a real Slurm cluster of two nodes on this machine, as root; slurm/local/install.sh installs Slurm
 	@slurm/local/up.sh

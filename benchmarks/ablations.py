@@ -129,7 +129,7 @@ class Ablations:
         row = self.study.rows[name]
         kimg = self.experiment(name).train.total_kimg
         if row.time_of is not None:
-            kimg = round(kimg * costs[row.time_of] / costs[name])
+            kimg = round(kimg * costs[row.time_of] / costs[name], 3)
         length = [f"train.{key}={kimg}" for key in ("total_kimg", "snapshot_kimg")]
         stem = f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}"
         folder = RunFolder(self.runs_folder / stem)
@@ -176,7 +176,7 @@ class Ablations:
     def _line(self, name: str, results: list[dict[str, Any]], costs: dict[str, float]) -> str:
         values = [spread([result["metrics"][metric] for result in results]) for metric in self.study.shown]
         losses = [f"{network} {spread([r['d_loss'][network] for r in results])}" for network in results[0]["d_loss"]]
-        cells = [name, str(len(results)), f"{costs[name]:.2f}", f"{results[0]['kimg']:.0f}", *values, ", ".join(losses)]
+        cells = [name, str(len(results)), f"{costs[name]:.2f}", f"{results[0]['kimg']:g}", *values, ", ".join(losses)]
         return f"| {' | '.join(cells)} |"
 
 

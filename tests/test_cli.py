@@ -16,9 +16,10 @@ from tests.evaluate.helpers import make_snapshot
 from tests.helpers import Command, refused
 
 
-def test_help_is_instant_and_shows_every_command(wavegan: Command) -> None:
+def test_help_is_instant_and_shows_every_command() -> None:
+    help_page = [sys.executable, "-m", "wavegan_dist", "--help"]
     began = time.perf_counter()
-    outcome = wavegan("--help")
+    outcome = subprocess.run(help_page, capture_output=True, text=True, check=False)
     assert time.perf_counter() - began < 1
     assert outcome.returncode == 0
     for command in ("train", "sample", "evaluate", "compare", "shards", "track"):

@@ -1,0 +1,99 @@
+"""benchmarks/ablations.py: one result for each row and seed, nothing trained twice, errors in one line."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import ablations
+import pytest
+import yaml
+
+from wavegan_dist.errors import UsageError
+
+IMAGE_ONLY = ["model.base_only=true", "loss.weights.low=0", "loss.weights.high=0"]
+
+
+@pytest.fixture
+def study(tmp_path, config, monkeypatch) -> Path:
+    """Return a study of two short runs, whose results go to a folder of this test."""
+    monkeypatch.setattr(ablations, "ROOT", tmp_path)
+    monkeypatch.setattr(ablations, "COST_STEPS", 1)
+    content: dict[str, Any] = {
+        **{"config": str(config), "data": "write it", "settings": ["train.total_kimg=0.064"], "gpu": [], "seeds": 1},
+        **{"count": 16, "metrics": "spectrum", "shown": ["spectrum_db"]},
+        "rows": {"full": {}, "image only, equal time": {"time_of": "full", "settings": IMAGE_ONLY}},
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def change(study: Path, **changes: object) -> None:
+    study.write_text(yaml.safe_dump({**yaml.safe_load(study.read_text()), **changes}))
+
+
+def run(study: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["ablations.py", str(study), "--jobs", "1"])
+    return ablations.main()
+
+
+def test_every_row_has_a_result_for_each_seed_and_a_second_call_trains_only_what_is_new(study, tmp_path, monkeypatch, capsys):
+    results = tmp_path / "benchmarks" / "ablations" / "tiny"
+    costs = {"full": 2.0, "image only, equal time": 1.0}
+    results.mkdir(parents=True)
+    (results / "costs.json").write_text(json.dumps(costs))
+    assert run(study, monkeypatch) == 0
+    full, other = (json.loads((results / f"{name}-seed0.json").read_text()) for name in ("full", "image-only-equal-time"))
+    assert (full["kimg"], other["kimg"]) == (0.064, 0.128)
+    assert full["metrics"]["spectrum_db"] > 0
+    assert full["d_loss"].keys() == {"image", "low", "high"}
+    assert other["d_loss"].keys() == {"image"}
+    assert set(IMAGE_ONLY) <= set(other["settings"])
+    assert "2/2  image only, equal time, seed 0: spectrum_db" in capsys.readouterr().out
+    change(study, seeds=2)
+    assert run(study, monkeypatch) == 0
+    assert "1/2  full, seed 1" in capsys.readouterr().out
+    rows = [line.split(" | ") for line in (results / "table.md").read_text().splitlines() if line.startswith("| ")][1:]
+    assert [row[:4] for row in rows] == [["| full", "2", "2.00", "0.064"], ["| image only, equal time", "2", "1.00", "0.128"]]
+    assert all("±" in row[4] for row in rows)
+
+
+def test_costs_are_relative_to_the_first_row_and_measured_once(study):
+    costs = ablations.Ablations(study).costs()
+    assert costs["full"] == 1
+    assert 0.2 < costs["image only, equal time"] < 1
+    assert ablations.Ablations(study).costs() == costs
+
+
+def test_a_run_that_fails_is_one_line_and_the_others_go_on(study, monkeypatch, capsys):
+    rows = {"broken": {"settings": ["train.world_size=3"]}, "full": {}}
+    change(study, rows=rows)
+    assert run(study, monkeypatch) == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if "/2  " in line]
+    assert "broken, seed 0: wavegan train failed with code 2: wavegan: " in lines[0]
+    assert "full, seed 0: spectrum_db" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rows": {"full": {}, "other": {"time_of": "ful"}}}, r"rows\.other\.time_of = ful is not a row"),
+        ({"rows": {"full": {"settings": ["model.widht=8"]}}}, "model.widht"),
+        ({"settings": ["data.index=/nowhere/index.json"]}, "the data set is missing; write it"),
+        ({"sedes": 3}, "sedes"),
+    ],
+)
+def test_a_study_that_is_wrong_is_refused_before_any_run(study, changes, words):
+    change(study, **changes)
+    with pytest.raises(UsageError, match=words):
+        ablations.Ablations(study)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[1] / "configs" / "ablations").glob("*.yaml")), ids=lambda path: path.stem
+)
+@pytest.mark.parametrize("gpu", [False, True])
+def test_the_studies_of_this_project_have_no_wrong_setting(path, gpu, monkeypatch):
+    monkeypatch.setattr(Path, "exists", lambda _: True)  # their data sets are not here
+    assert len(ablations.Ablations(path, gpu).study.rows) > 5
