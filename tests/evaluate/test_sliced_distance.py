@@ -22,11 +22,11 @@ def swd(real: Tensor, generated: Tensor) -> MetricResult:
 @pytest.mark.parametrize(("real", "generated"), [(50, 50), (40, 70), (1, 3)])
 def test_the_distance_of_numbers_equals_scipy_for_sets_of_any_size_and_with_ties(real: int, generated: int) -> None:
     random = torch.Generator().manual_seed(0)
-    sets = [torch.randint(0, 20, (count, 4, 3), generator=random).float() for count in (real, generated)]
+    sets = [torch.randint(0, 20, (4, 3, count), generator=random).float() for count in (real, generated)]
     ours = wasserstein_distance(*sets)
     assert ours.shape == (4, 3)
     for place in np.ndindex(4, 3):
-        columns = [rows[:, *place].numpy() for rows in sets]
+        columns = [rows[place].numpy() for rows in sets]
         assert ours[place].item() == pytest.approx(scipy.stats.wasserstein_distance(*columns), abs=1e-12)
 
 

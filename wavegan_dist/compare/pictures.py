@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 TRAINING = ("lam", "loss/d_image", "loss/d_low", "loss/d_high", "loss/g_image", "std_high/fused", "speed/images_per_second")
 HEADLINES = (
-    "fwd", "fwd_db2", "swd", "spectrum_db", "bands_db", "bands_kurtosis", "glcm_bits", "compression_bpp", "fd_", "kid_", "precision_",
-    "recall_", "fid",
+    "fwd", "fwd_db2", "swd", "spectrum_db", "bands_db", "bands_kurtosis", "glcm_bits", "compression_bpp", "fd_", "kid_",
+    "precision_", "recall_", "fid",
 )  # fmt: skip
 PER_ROW = 3
 

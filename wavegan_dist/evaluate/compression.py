@@ -1,7 +1,7 @@
 """The compression ratio: how many bytes does an image take as a JPEG file? Smooth images take few, noise takes many.
 
 Zhang et al., "Diffusion-4K: Ultra-High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2025, divide the bytes of
-all pixels by the bytes of all JPEG files of quality 95. We leave out the header, which is equal in all files: its 625 bytes are
+all pixels by the bytes of all JPEG files of quality 95. We leave out the header, which is equal in all files: its 623 bytes are
 more than the compressed pixels of a photograph of 32 px, and less than 0.1% of the file of a picture of 4096 px.
 """
 
@@ -43,7 +43,7 @@ def bits_per_pixel(images: Tensor) -> Tensor:
 
 
 def compressed_bytes(image: np.ndarray[Any, np.dtype[np.uint8]]) -> int:
-    """Bytes of the JPEG file of an image [H, W, 3] from its header's end on."""
+    """Bytes of the JPEG file of an image [H, W, 3] that follow its header."""
     file = bytes(imagecodecs.jpeg8_encode(image, level=QUALITY, subsampling=SUBSAMPLING))
     length = file.index(START_OF_SCAN) + len(START_OF_SCAN)  # of the last part of the header, a big-endian 16-bit number
     return len(file) - length - int.from_bytes(file[length : length + 2], "big")

@@ -55,7 +55,11 @@ class PerImageMetric:
         signed, score = self._values(*means).tolist()
         real_score = self.score_of_mean(means[0]).item()
         return MetricResult(
-            {f"{self.name}_{self.unit}": wasserstein_distance(*rows).item(), names[0]: signed, names[1]: score},
+            {
+                f"{self.name}_{self.unit}": wasserstein_distance(*(rows_of_set[:, 0] for rows_of_set in rows)).item(),
+                names[0]: signed,
+                names[1]: score,
+            },
             {self.name: {f"real_{self.score}": real_score, f"generated_{self.score}": score}},
             bootstrap_intervals(names, self._values, *rows, self.seed),
         )

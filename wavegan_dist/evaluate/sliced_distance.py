@@ -11,7 +11,6 @@ therefore count equally, while in `fwd` the packets with the largest coefficient
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from wavegan_dist import counted
@@ -75,6 +74,7 @@ def unit_vectors(packets: int, directions: int, variables: int) -> Tensor:
 
 def _distances(real: Tensor, generated: Tensor) -> Iterator[float]:
     """Yield the distance of each packet between projections [N, packets, directions] and [M, packets, directions]."""
-    for real_part, generated_part in zip(real.split(PART, dim=1), generated.split(PART, dim=1), strict=True):
-        deviation = real_part.double().var(dim=0).mean(dim=-1).clamp(min=ROUNDING_NOISE).sqrt()
+    for parts in zip(real.split(PART, dim=1), generated.split(PART, dim=1), strict=True):
+        real_part, generated_part = (part.movedim(0, -1) for part in parts)  # [packets, directions, N]: sorts fastest
+        deviation = real_part.double().var(dim=-1).mean(dim=-1).clamp(min=ROUNDING_NOISE).sqrt()
         yield from (wasserstein_distance(real_part, generated_part).mean(dim=-1) / deviation).tolist()

@@ -10,12 +10,14 @@ def wasserstein_distance(real: Tensor, generated: Tensor) -> Tensor:
     For sets of equal size, this is the mean absolute difference of the sorted values.
 
     Args:
-        real, generated: floating [N, ...] and [M, ...]: one sample per position of the trailing axes.
+        real, generated: floating [..., N] and [..., M]: one sample along the last axis.
 
     Returns:
         float64 [...].
     """
-    values, order = torch.cat((real, generated)).double().sort(dim=0)
-    steps = torch.where(order < len(real), 1 / len(real), -1 / len(generated)).to(values.dtype)
-    area: Tensor = (steps.cumsum(dim=0)[:-1].abs() * values.diff(dim=0)).sum(dim=0)
-    return area
+    count, others = real.shape[-1], generated.shape[-1]
+    values, order = torch.cat((real, generated), dim=-1).double().sort(dim=-1)
+    # In units of 1 / (N M), the distribution functions and their difference are integers and have no rounding.
+    difference = torch.where(order < count, others, -count).cumsum(dim=-1)[..., :-1]
+    area: Tensor = (difference.abs() * values.diff(dim=-1)).sum(dim=-1)
+    return area / (count * others)
