@@ -154,8 +154,8 @@ def timed(arguments: tuple[object, ...], cache: Path) -> tuple[float, str]:
 def floors() -> dict[str, Any]:
     """Compute the metrics without a trained network between disjoint sets of real 32 px patches: the bias of a finite set."""
     index = demo_index()
-    fwds, others = [WaveletDistance(32), WaveletDistance(32, "db2")], [SpectrumError(32), glcm_metric(32), compression_metric()]
-    metrics: list[Metric[Any]] = [*fwds, SlicedDistance(32), *others]
+    metrics: list[Metric[Any]] = [WaveletDistance(32), WaveletDistance(32, "db2"), SlicedDistance(32), SpectrumError(32)]
+    metrics += [glcm_metric(32), compression_metric()]
     features, group = [metric.feature for metric in metrics], PartialState(cpu=True)
     rows = []
     for count in FLOOR_COUNTS:

@@ -63,8 +63,8 @@ class SlicedDistance:
     def _projections(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, S, S] to the projections of each packet in gray levels: float32 [B * tiles, packets, directions]."""
         packets = haar_packets(cut_into_tiles(images, self.side).double(), self.level).flatten(2)
-        projections: Tensor = packets.transpose(0, 1) @ self.directions.to(images.device)
-        return projections.transpose(0, 1).float()
+        projections: Tensor = (packets.transpose(0, 1) @ self.directions.to(images.device)).transpose(0, 1).float()
+        return projections
 
 
 def unit_vectors(packets: int, directions: int, variables: int) -> Tensor:
