@@ -63,14 +63,14 @@ class SlicedDistance:
     def _projections(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, S, S] to the projections of each packet in gray levels: float32 [B * tiles, packets, directions]."""
         packets = haar_packets(cut_into_tiles(images, self.side).double(), self.level).flatten(2)
-        projections: Tensor = (packets.transpose(0, 1) @ self.directions.to(images.device)).transpose(0, 1).float()
-        return projections
+        return (packets.transpose(0, 1) @ self.directions.to(images.device)).transpose(0, 1).float()
 
 
 def unit_vectors(packets: int, directions: int, variables: int) -> Tensor:
     """Draw the directions of each packet, the same in every evaluation: float64 [packets, directions, variables]."""
     vectors = counted.normal(0, DIRECTIONS_STREAM, range(packets * directions), variables).double()
-    return (vectors / vectors.norm(dim=1, keepdim=True)).view(packets, directions, variables)
+    units: Tensor = vectors / vectors.norm(dim=1, keepdim=True)
+    return units.view(packets, directions, variables)
 
 
 def _distances(real: Tensor, generated: Tensor) -> Iterator[float]:
