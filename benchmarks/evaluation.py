@@ -30,8 +30,11 @@ from bench_common import argument_parser, write_result
 from wavegan_dist import config
 from wavegan_dist.data import Index, images_at, real_images, write_shards
 from wavegan_dist.evaluate.accumulate import BATCH, compute_statistics
+from wavegan_dist.evaluate.compression import compression_metric
+from wavegan_dist.evaluate.glcm import glcm_metric
 from wavegan_dist.evaluate.metric import Metric
 from wavegan_dist.evaluate.real_images import draw_subsets
+from wavegan_dist.evaluate.sliced_distance import SlicedDistance
 from wavegan_dist.evaluate.spectrum import SpectrumError
 from wavegan_dist.evaluate.wavelet_distance import WaveletDistance
 from wavegan_dist.images import save_png
@@ -44,6 +47,7 @@ DATA = Path("data/demo")
 FIDELITY = "import wavegan_dist.evaluate.efflite0; from torch_fidelity.fidelity import main; main()"
 LAUNCH = ("-m", "accelerate.commands.launch", "--config_file", "launchers/accelerate/cpu2.yaml", "--main_process_port", "0")
 FLOOR_COUNTS = (300, 1000, 2000, 5000)
+FLOORS_SHOWN = ("fwd", "fwd_db2", "swd", "swd_high", "spectrum_db", "glcm_bits", "compression_bpp")
 MEMORY_COUNTS = (2_000, 50_000)
 MEMORY_SIZE = 64
 
@@ -148,9 +152,10 @@ def timed(arguments: tuple[object, ...], cache: Path) -> tuple[float, str]:
 
 
 def floors() -> dict[str, Any]:
-    """Compute FWD and the spectrum error between disjoint sets of real 32 px patches: the bias of a finite set."""
+    """Compute the metrics without a trained network between disjoint sets of real 32 px patches: the bias of a finite set."""
     index = demo_index()
-    metrics: list[Metric[Any]] = [WaveletDistance(32), WaveletDistance(32, "db2"), SpectrumError(32)]
+    metrics: list[Metric[Any]] = [WaveletDistance(32), WaveletDistance(32, "db2"), SlicedDistance(32), SpectrumError(32)]
+    metrics += [glcm_metric(32), compression_metric()]
     features, group = [metric.feature for metric in metrics], PartialState(cpu=True)
     rows = []
     for count in FLOOR_COUNTS:
@@ -165,7 +170,7 @@ def floors() -> dict[str, Any]:
             for name, value in metric.compare(real[metric.feature.name], other[metric.feature.name]).metrics.items()
         }
         rows.append({"count": count, **values})
-        shown = "  ".join(f"{name} {values[name]:.3g}" for name in ("fwd", "fwd_db2", "spectrum_db") if name in values)
+        shown = "  ".join(f"{name} {values[name]:.3g}" for name in FLOORS_SHOWN if name in values)
         print(f"{count:>6} images: {shown}")
     return {"rows": rows}
 

@@ -41,3 +41,11 @@ def test_the_best_snapshot_is_nearest_to_the_optimum_of_the_metric(
         run.evaluation(snapshot).write_text(json.dumps(result))
     tag_best(tmp_path, metric)
     assert json.loads(run.best.read_text()) == {"snapshot": best, "metric": metric, "value": values[best]}
+
+
+@pytest.mark.parametrize("metric", ["glcm_score", "compression_ratio"])
+def test_a_score_without_an_optimum_tags_no_snapshot(tmp_path: Path, metric: str, caplog: pytest.LogCaptureFixture) -> None:
+    run = RunFolder(tmp_path)
+    tag_best(tmp_path, metric)
+    assert f"{metric} has no best value" in caplog.text
+    assert not run.best.exists()

@@ -202,7 +202,9 @@ def test_classes_are_drawn_with_the_frequencies_of_the_data_for_all_metrics(cond
 
 @pytest.mark.usefixtures("_conditional_snapshots")
 def test_classes_that_cannot_be_measured_are_one_line(conditional: Snapshot, labeled: Path, data: Path) -> None:
-    with pytest.raises(UsageError, match="--per-class needs one of fwd, spectrum, bands among --metrics"):
+    with pytest.raises(
+        UsageError, match="--per-class needs one of fwd, swd, spectrum, bands, glcm, compression among --metrics"
+    ):
         evaluate_snapshot(conditional.path, labeled, ("kid",), count=100, per_class=50)
     with pytest.raises(UsageError, match="--per-class: the real images have no labels"):
         evaluate_snapshot(conditional.path, data, ("spectrum",), count=100, per_class=50)

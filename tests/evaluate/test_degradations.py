@@ -11,6 +11,7 @@ from tests.evaluate.helpers import compare, statistics_of
 from wavegan_dist.evaluate.extractors import efflite0
 from wavegan_dist.evaluate.metric import Metric
 from wavegan_dist.evaluate.network_metrics import PrecisionRecall, feature_frechet_distance, precision_recall
+from wavegan_dist.evaluate.sliced_distance import SlicedDistance
 from wavegan_dist.evaluate.spectrum import SpectrumError
 from wavegan_dist.evaluate.statistics import Statistics
 from wavegan_dist.evaluate.wavelet_distance import WaveletDistance
@@ -26,8 +27,8 @@ STRENGTHS: dict[Degrade, tuple[float, ...]] = {
 }
 
 
-METRICS: tuple[Metric[Any], ...] = (WaveletDistance(32), WaveletDistance(32, "db2"), SpectrumError(32))
-RISING = ("fwd", "fwd_high", "fwd_db2", "spectrum_db")
+METRICS: tuple[Metric[Any], ...] = (WaveletDistance(32), WaveletDistance(32, "db2"), SlicedDistance(32), SpectrumError(32))
+RISING = ("fwd", "fwd_high", "fwd_db2", "swd", "swd_high", "spectrum_db")
 
 
 @pytest.fixture(scope="module")

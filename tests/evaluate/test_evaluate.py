@@ -20,13 +20,23 @@ from wavegan_dist.evaluate.result import EvaluationResult
 def test_result_holds_metrics_floors_intervals_tables_and_the_whole_protocol(
     snapshot: Path, data: Path, tmp_path: Path
 ) -> None:
-    result = evaluate_snapshot(snapshot, data, ("fwd", "spectrum", "bands", "kid", "prc"), count=200, seed=3)
+    result = evaluate_snapshot(
+        snapshot, data, ("fwd", "swd", "spectrum", "glcm", "compression", "kid", "prc"), count=200, seed=3
+    )
     assert result is not None
     result.write(tmp_path / "result.json")
     assert json.loads((tmp_path / "result.json").read_text()) == result.model_dump(mode="json")
     assert EvaluationResult.read(tmp_path / "result.json") == result
     metrics, protocol = result.metrics, result.protocol
-    expected = {"fwd", "fwd_low", "fwd_high", "spectrum_db", "spectrum_db_top_half_signed", "bands_db", "kid_efflite0@128"}
+    expected = {"fwd", "fwd_low", "fwd_high", "spectrum_db", "spectrum_db_top_half_signed", "swd_high", "kid_efflite0@128"}
+    expected |= {
+        "glcm_bits",
+        "glcm_bits_signed",
+        "glcm_score",
+        "compression_bpp",
+        "compression_bpp_signed",
+        "compression_ratio",
+    }
     assert expected | {"precision_efflite0@128", "recall_efflite0@128"} <= set(metrics)
     assert set(result.floors) == set(metrics) == set(protocol.metrics)
     assert result.floors["fwd"] < 0.2 * metrics["fwd"]
@@ -34,7 +44,7 @@ def test_result_holds_metrics_floors_intervals_tables_and_the_whole_protocol(
         low, high = result.intervals[name]
         assert low < metrics[name] < high
     assert result.floors["recall_efflite0@128"] > 0.5 > metrics["recall_efflite0@128"]
-    assert set(result.tables) == {"fwd_packets", "spectrum", "bands"}
+    assert set(result.tables) == {"fwd_packets", "swd_packets", "spectrum", "glcm", "compression"}
     assert (protocol.images_real, protocol.images_generated, protocol.image_size) == (200, 200, 32)
     assert (protocol.seed, protocol.ema, protocol.nimg) == (3, True, 2000)
     assert protocol.exact  # as always on a CPU
@@ -85,7 +95,8 @@ def test_one_two_and_four_processes_give_the_same_numbers(snapshot: Path, data: 
         assert other["metrics"] == pytest.approx(results[0]["metrics"], rel=1e-9, abs=0)
         for name, interval in other["intervals"].items():
             assert interval == pytest.approx(results[0]["intervals"][name], rel=1e-9, abs=0)
-        assert other["tables"]["fwd_packets"] == pytest.approx(results[0]["tables"]["fwd_packets"], rel=1e-9, abs=0)
+        for table in ("fwd_packets", "swd_packets", "glcm", "compression"):
+            assert other["tables"][table] == pytest.approx(results[0]["tables"][table], rel=1e-9, abs=0)
         assert other["protocol"] == results[0]["protocol"]
 
 
@@ -108,7 +119,7 @@ def test_when_one_process_fails_all_say_why_and_stop(snapshot: Path, data: Path,
         (
             ("spektrum",),
             None,
-            r"unknown metric 'spektrum'; did you mean 'spectrum'\? there are fwd, fwd_db2, spectrum, bands, fd",
+            r"unknown metric 'spektrum'; did you mean 'spectrum'\? there are fwd, fwd_db2, swd, spectrum, bands,",
         ),
         ((), None, "no metric named"),
         (("spectrum",), 601, r"--count 601 is more than the 600 images of .*index\.json"),
@@ -132,7 +143,10 @@ def test_what_cannot_be_measured_is_one_line(
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("metric", "count"), [("fwd", 193), ("spectrum", 1), ("bands", 1), ("kid", 2), ("prc", 4)])
+@pytest.mark.parametrize(
+    ("metric", "count"),
+    [("fwd", 193), ("swd", 2), ("spectrum", 1), ("bands", 1), ("glcm", 1), ("compression", 1), ("kid", 2), ("prc", 4)],
+)
 def test_the_fewest_images_of_a_metric_give_finite_numbers(
     snapshot: Path, data: Path, tmp_path: Path, metric: str, count: int
 ) -> None:

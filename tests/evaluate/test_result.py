@@ -124,3 +124,20 @@ def test_the_digest_of_the_code_covers_what_evaluation_imports_and_changes_with_
     (tmp_path / "counted.py").write_text("2")
     assert digest_of(tmp_path) != digest
     assert len(code_digest()) == 64
+
+
+def test_the_table_shows_how_many_times_its_floor_a_value_is(result: EvaluationResult) -> None:
+    changed = result.model_copy(
+        update={
+            "metrics": {"fwd": 0.1, "kid": 0.2, "spectrum_db_signed": -0.3, "prc": 1.0},
+            "floors": {"fwd": 0.05, "spectrum_db_signed": 0.1, "prc": 0.0},
+        }
+    )
+    head, *lines = changed.table().splitlines()
+    assert head.split() == ["value", "floor", "x", "floor", "95%", "interval"]
+    assert [line.split()[:4] for line in lines[:4]] == [
+        ["fwd", "0.1", "0.05", "2"],
+        ["kid", "0.2", "-", "-"],
+        ["spectrum_db_signed", "-0.3", "0.1", "3"],
+        ["prc", "1", "0", "-"],
+    ]

@@ -46,8 +46,8 @@ METRIC_ARGUMENTS = (
         nargs="?",
         const=DEFAULT_CLASS_IMAGES,
         metavar="N",
-        help=f"also compute fwd, spectrum and bands for each class with at least N images in both sets (default: "
-        f"{DEFAULT_CLASS_IMAGES})",
+        help=f"also compute fwd, swd, spectrum, bands, glcm and compression for each class with at least N images in both "
+        f"sets (default: {DEFAULT_CLASS_IMAGES})",
     ),
 )
 
@@ -100,9 +100,9 @@ def _result_file(text: str) -> Path:
 EVALUATE = Command(
     name="evaluate",
     help="compute metrics between images of a snapshot and real images",
-    description="Compute the metrics fwd, fwd_db2, spectrum, bands, fd, kid, prc and fid between images of a snapshot's EMA\n"
-    "generator and real images. With `accelerate launch -m wavegan_dist evaluate ...`, several processes share the work; the\n"
-    "values are the same.",
+    description="Compute the metrics fwd, fwd_db2, swd, spectrum, bands, glcm, compression, fd, kid, prc and fid between\n"
+    "images of a snapshot's EMA generator and real images. With `accelerate launch -m wavegan_dist evaluate ...`, several\n"
+    "processes share the work; the values are the same.",
     example="wavegan evaluate --snapshot runs/demo/snapshots/kimg-000100 --data data/demo/index.json --count 2000",
     arguments=(
         argument("--snapshot", type=Path, required=True, metavar="DIR", help="snapshot folder"),

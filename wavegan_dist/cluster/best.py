@@ -13,8 +13,11 @@ from wavegan_dist.tracking import log_tags
 def tag_best(run_dir: Path, metric: str) -> None:
     """Find the snapshot whose `metric` is nearest to its optimum; name it in RUN/best.json and in tags of the MLflow run.
 
-    Of equally good snapshots the oldest is chosen. Logs a warning if no evaluation has the metric.
+    Of equally good snapshots the oldest is chosen. Logs a warning if the metric has no optimum or no evaluation has it.
     """
+    if (best_value := optimum(metric)) is None:
+        log.warning("%s has no best value, so no snapshot is tagged as the best; choose its distance to real images", metric)
+        return
     run = RunFolder(run_dir)
     with locked(run.cluster / "best.lock"):  # two evaluations may end together
         values = {}
@@ -24,7 +27,7 @@ def tag_best(run_dir: Path, metric: str) -> None:
         if not values:
             log.warning("no evaluation has the metric %s, so no snapshot is tagged as the best", metric)
             return
-        snapshot = min(values, key=lambda name: (abs(values[name] - optimum(metric)), name))
+        snapshot = min(values, key=lambda name: (abs(values[name] - best_value), name))
         best = {"snapshot": snapshot, "metric": metric, "value": values[snapshot]}
         with atomic_file(run.best) as out:
             json.dump(best, out)

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TRAINING = ("lam", "loss/d_image", "loss/d_low", "loss/d_high", "loss/g_image", "std_high/fused", "speed/images_per_second")
-HEADLINES = ("fwd", "fwd_db2", "spectrum_db", "bands_db", "bands_kurtosis", "fd_", "kid_", "precision_", "recall_", "fid")
+HEADLINES = (
+    "fwd", "fwd_db2", "swd", "spectrum_db", "bands_db", "bands_kurtosis", "glcm_bits", "compression_bpp", "fd_", "kid_",
+    "precision_", "recall_", "fid",
+)  # fmt: skip
 PER_ROW = 3
 
 
@@ -49,7 +52,7 @@ def draw_all(groups: Sequence[RunGroup], columns: Sequence[Column], out: Path) -
     for column in columns:
         if column.metric == "spectrum_db":
             plots[f"Spectrum{_number(column)}"] = _spectra(groups, column)
-        if column.metric in ("fwd", "fwd_db2"):
+        if column.metric in ("fwd", "fwd_db2", "swd"):
             plots[f"Packets of {column.label}"] = _heat_maps(groups, column)
     if trained:
         plots["Training"] = _curves(groups, [(name, lambda run, name=name: _history(run, name), None) for name in trained])

@@ -18,7 +18,7 @@ from wavegan_dist.evaluate.metric import Metric
 from wavegan_dist.evaluate.result import ClassResult
 from wavegan_dist.evaluate.wavelet_distance import WaveletDistance
 
-CLASS_METRICS = ("fwd", "spectrum", "bands")
+CLASS_METRICS = ("fwd", "swd", "spectrum", "bands", "glcm", "compression")
 MAX_STATISTICS_BYTES = 2**31  # of all classes and one set of images
 
 

@@ -11,14 +11,17 @@ import torch
 
 from wavegan_dist.errors import UsageError
 from wavegan_dist.evaluate.bands import BandMetric
+from wavegan_dist.evaluate.compression import compression_metric
 from wavegan_dist.evaluate.extractors import Extractor, dinov2, efflite0, inception
+from wavegan_dist.evaluate.glcm import glcm_metric
 from wavegan_dist.evaluate.metric import Metric
 from wavegan_dist.evaluate.network_metrics import FrechetDistance, KernelDistance, PrecisionRecall
+from wavegan_dist.evaluate.sliced_distance import SlicedDistance
 from wavegan_dist.evaluate.spectrum import SpectrumError
 from wavegan_dist.evaluate.wavelet_distance import WaveletDistance
 from wavegan_dist.log import log
 
-METRICS = ("fwd", "fwd_db2", "spectrum", "bands", "fd", "kid", "prc", "fid")
+METRICS = ("fwd", "fwd_db2", "swd", "spectrum", "bands", "glcm", "compression", "fd", "kid", "prc", "fid")
 DEFAULT_METRICS = METRICS[:-1]
 EXTRACTORS = ("efflite0", "inception", "dinov2")
 
@@ -80,8 +83,11 @@ def build_metrics(
     factories: dict[str, Callable[[], Metric[Any]]] = {
         "fwd": lambda: WaveletDistance(size),
         "fwd_db2": lambda: WaveletDistance(size, "db2"),
+        "swd": lambda: SlicedDistance(size),
         "spectrum": lambda: SpectrumError(size, seed),
         "bands": lambda: BandMetric(size, seed),
+        "glcm": lambda: glcm_metric(size, seed),
+        "compression": lambda: compression_metric(seed),
         "fd": lambda: FrechetDistance(extractor(weights.extractor), f"fd_{extractor(weights.extractor).name}"),
         "kid": lambda: KernelDistance(extractor(weights.extractor), count, seed),
         "prc": lambda: PrecisionRecall(extractor(weights.extractor)),

@@ -18,11 +18,16 @@ from wavegan_dist.tracking import log_metrics
 # These fields identify the snapshot, all others the measurement.
 SUBJECT = {"nimg", "snapshot", "snapshot_sha256", "ema_half_life_kimg", "class_counts"}
 CLASSES_SHOWN = 10  # largest number of classes in a line
-CLASS_COLUMNS = ("fwd", "spectrum_db", "bands_db")  # of the table of classes
+CLASS_COLUMNS = ("fwd", "swd", "spectrum_db", "bands_db", "glcm_bits", "compression_bpp")  # of the table of classes
 
 
-def optimum(metric: str) -> float:
-    """Return the best possible value of a metric: 1 for precision and recall, 0 for every other metric."""
+SCORES = ("glcm_score", "compression_ratio")  # best is the value of the real images
+
+
+def optimum(metric: str) -> float | None:
+    """Return the best possible value of a metric: 1 for precision and recall, None for scores, 0 for every other metric."""
+    if metric in SCORES:
+        return None
     return 1.0 if metric.startswith(("precision_", "recall_")) else 0.0
 
 
@@ -121,6 +126,11 @@ class EvaluationResult(BaseModel):
         """Number of training images of the snapshot, in thousands."""
         return self.protocol.nimg / 1000
 
+    def floor_ratio(self, metric: str) -> float | None:
+        """Return the magnitude of a value divided by that of its floor; None without a floor, or if the floor is 0."""
+        floor = self.floors.get(metric)
+        return abs(self.metrics[metric] / floor) if floor else None
+
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read a result from JSON.
@@ -181,11 +191,13 @@ class EvaluationResult(BaseModel):
     def table(self) -> str:
         """Format the result as text: a line for each metric and class, then the protocol; no trailing newline."""
         width = max(map(len, self.metrics))
-        lines = [f"{'':<{width}}  {'value':>10}  {'floor':>10}  95% interval"]
+        lines = [f"{'':<{width}}  {'value':>10}  {'floor':>10}  {'x floor':>8}  95% interval"]
         for name, value in self.metrics.items():
             floor = f"{self.floors[name]:>10.4g}" if name in self.floors else f"{'-':>10}"
+            ratio = self.floor_ratio(name)
+            times = f"{'-':>8}" if ratio is None else f"{ratio:>8.3g}"
             interval = "  {:.4g} .. {:.4g}".format(*self.intervals[name]) if name in self.intervals else ""
-            lines.append(f"{name:<{width}}  {value:>10.4g}  {floor}{interval}")
+            lines.append(f"{name:<{width}}  {value:>10.4g}  {floor}  {times}{interval}")
         return "\n".join([*lines, *_class_lines(self.classes), self._protocol_line(), self._floor_line()])
 
     def _protocol_line(self) -> str:
@@ -198,7 +210,7 @@ class EvaluationResult(BaseModel):
     def _floor_line(self) -> str:
         count = self.protocol.images_real
         if self.floors:
-            return f"floor: the same metric between two disjoint sets of {count} real images"
+            return f"floor: the same metric between two disjoint sets of {count} real images; x floor: value / floor"
         return f"no floors: they take {2 * count} real images, more than the data set holds; lower --count"
 
 
