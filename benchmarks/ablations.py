@@ -3,22 +3,25 @@
     make ablations                 or: python benchmarks/ablations.py configs/ablations/cifar10.yaml --jobs 2
 
 A study is a YAML file: an experiment, settings that all rows share, and for each row the settings that differ. All rows see
-equally many images, except those with `time_of`: these train for as long as another row, by the ratio of the costs of a step,
-which `benchmarks/step.py` measures with interleaved steps before the first run.
+equally many images, except those with `time_of`: these train for as long as another row, by the ratio of their seconds per
+image, which interleaved steps measure before the first run (`benchmarks/step.py`).
 
 Each run is one process of one thread, in runs/ablations. A finished run leaves one JSON file in benchmarks/ablations, which is
-committed: the command skips these, so an interrupted study continues, also on another machine. The table of all results so far
-is table.md in the same folder. `--gpu` runs the list with the study's `gpu` settings, into a folder of its own.
+committed: the command skips these, so an interrupted study continues, also on another machine. A result of other settings is an
+error. The table of all results so far is table.md in the same folder. `--gpu` runs the list with the study's `gpu` settings,
+one run at a time, into a folder of its own.
 """
 
 import argparse
 import json
+import math
 import os
+import re
 import shlex
 import statistics
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +33,10 @@ from step import measure
 
 from wavegan_dist import config
 from wavegan_dist.config import Experiment, FileKind, Section
-from wavegan_dist.errors import UsageError
-from wavegan_dist.files import atomic_file
+from wavegan_dist.errors import UsageError, WaveganError
+from wavegan_dist.evaluate.registry import check_names
+from wavegan_dist.files import atomic_file, locked
+from wavegan_dist.processes import cores
 from wavegan_dist.provenance import provenance
 from wavegan_dist.run_folder import RunFolder
 
@@ -39,12 +44,14 @@ ROOT = Path(__file__).parents[1]
 STUDY = FileKind("study", "configs/ablations/cifar10.yaml is an example")
 COST_STEPS = 20  # timed steps of each row
 NETWORKS = ("image", "low", "high")
+OF_THE_MACHINE = ("data.index", "data.workers", "tracking.uri")  # settings that may differ between results
 
 
 class Row(Section):
     """A row of a study."""
 
     settings: list[str] = Field(default=[], description="KEY=VALUE settings, after those of the study")
+    gpu: list[str] = Field(default=[], description="KEY=VALUE settings that follow these with --gpu")
     time_of: str | None = Field(None, description="the row whose training time this row gets; null: equally many images")
 
 
@@ -59,7 +66,7 @@ class Study(Section):
     count: PositiveInt = Field(description="images of each kind in an evaluation")
     metrics: str = Field(description="as in `wavegan evaluate --metrics`")
     shown: list[str] = Field(description="metrics in the table")
-    rows: dict[str, Row] = Field(description="by name")
+    rows: dict[str, Row] = Field(min_length=1, description="by name")
 
 
 @dataclass(frozen=True)
@@ -68,17 +75,24 @@ class Run:
 
     Args:
         row: name of the row.
-        seed: seed of the run and of its evaluation.
         settings: KEY=VALUE overrides of the study's experiment.
+        experiment: the study's experiment with these.
         folder: the run folder.
         result: the file that a finished run leaves.
     """
 
     row: str
-    seed: int
     settings: list[str]
+    experiment: Experiment
     folder: RunFolder
     result: Path
+
+    @property
+    def snapshot(self) -> Path:
+        """The last snapshot: a run ends with the first complete step at or after `train.total_kimg`."""
+        train = self.experiment.train
+        images = train.batch_size * train.d_steps
+        return self.folder.snapshot(math.ceil(train.total_kimg * 1000 / images) * images)
 
 
 class Ablations:
@@ -87,37 +101,49 @@ class Ablations:
     Args:
         path: the study's file.
         gpu: train with the settings `gpu`, on GPUs.
+
+    Raises:
+        UsageError: the study is wrong, or its data set is missing.
     """
 
     def __init__(self, path: Path, gpu: bool = False) -> None:
-        self.study = STUDY.validate(Study, STUDY.read(path), str(path))
+        self.study, self.gpu = STUDY.validate(Study, STUDY.read(path), str(path)), gpu
         self.name = f"{path.stem}-gpu" if gpu else path.stem
-        self.shared = [*self.study.settings, *(self.study.gpu if gpu else []), "tracking.enabled=false"]
         self.results = ROOT / "benchmarks" / "ablations" / self.name
         self.runs_folder = ROOT / "runs" / "ablations" / self.name
+        check_names(self.study.metrics.split(","))
+        stems = [_stem(name) for name in self.study.rows]
         for name, row in self.study.rows.items():
-            if row.time_of is not None and row.time_of not in self.study.rows:
-                raise UsageError(f"{path}: rows.{name}.time_of = {row.time_of} is not a row")
-            self.experiment(name)  # raises UsageError for settings that are wrong
-        if not Path(self.experiment(next(iter(self.study.rows))).data.index).exists():
-            raise UsageError(f"{path}: the data set is missing; {self.study.data}")
+            target = None if row.time_of is None else self.study.rows.get(row.time_of)
+            if row.time_of is not None and (target is None or target.time_of is not None):
+                raise UsageError(f"{path}: rows.{name}.time_of = {row.time_of} is not a row with a length of its own")
+            if stems.count(_stem(name)) > 1:
+                raise UsageError(f"{path}: the results of two rows would be called {_stem(name)}; rename {name}")
+            experiment = config.load(ROOT / self.study.config, self.settings(name))
+            if not (ROOT / experiment.data.index).exists():
+                raise UsageError(f"{path}: the data set {experiment.data.index} is missing; {self.study.data}")
 
-    def experiment(self, row: str) -> Experiment:
-        """Return the experiment of a row with the first seed, for as many images as all rows."""
-        return config.load(ROOT / self.study.config, [*self.shared, *self.study.rows[row].settings])
+    def settings(self, row: str) -> list[str]:
+        """Return the KEY=VALUE settings of a row, without its seed and its length."""
+        of_row, of_all = self.study.rows[row], self.study
+        on_gpu = (of_all.gpu, of_row.gpu) if self.gpu else ([], [])
+        return [*of_all.settings, *on_gpu[0], *of_row.settings, *on_gpu[1], "tracking.enabled=false"]
 
     def costs(self) -> dict[str, float]:
-        """Return the seconds of a step of each row relative to the first row; measures those that have not been measured."""
+        """Return the seconds per image of each row relative to the first row; measures them if the rows have changed."""
         path = self.results / "costs.json"
-        costs: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
-        first, *others = self.study.rows
-        missing = [name for name in others if name not in costs]
-        if missing:
-            print(f"measuring the cost of a step of {len(missing)} rows", flush=True)
-            torch.set_num_threads(1)
-            seconds = measure({name: self.experiment(name) for name in (first, *missing)}, COST_STEPS)
-            costs |= {name: round(value / seconds[first], 3) for name, value in seconds.items()}
-            write_json(path, costs)
+        settings = {name: self.settings(name) for name in self.study.rows}
+        if path.exists() and (known := read_json(path))["settings"] == settings:
+            return dict(known["costs"])
+        print(f"measuring the cost of {len(settings)} rows", flush=True)
+        torch.set_num_threads(1)
+        torch._dynamo.config.recompile_limit = 4 * len(settings)  # all rows compile the same two functions
+        experiments = {name: config.load(ROOT / self.study.config, overrides) for name, overrides in settings.items()}
+        seconds = measure(experiments, COST_STEPS)
+        images = {name: experiment.train.batch_size * experiment.train.d_steps for name, experiment in experiments.items()}
+        of_image = {name: seconds[name] / images[name] for name in settings}
+        costs = {name: round(value / next(iter(of_image.values())), 3) for name, value in of_image.items()}
+        write_json(path, {"costs": costs, "settings": settings, **provenance()})
         return costs
 
     def runs(self) -> list[Run]:
@@ -126,58 +152,103 @@ class Ablations:
         return [self._run(name, seed, costs) for seed in range(self.study.seeds) for name in self.study.rows]
 
     def _run(self, name: str, seed: int, costs: dict[str, float]) -> Run:
-        row = self.study.rows[name]
-        kimg = self.experiment(name).train.total_kimg
-        if row.time_of is not None:
-            kimg = round(kimg * costs[row.time_of] / costs[name], 3)
-        length = [f"train.{key}={kimg}" for key in ("total_kimg", "snapshot_kimg")]
-        stem = f"{name.replace(', ', '-').replace(' ', '-')}-seed{seed}"
-        folder = RunFolder(self.runs_folder / stem)
-        settings = [*self.shared, *row.settings, *length, f"seed={seed}"]
-        return Run(name, seed, settings, folder, self.results / f"{stem}.json")
+        settings, target = self.settings(name), self.study.rows[name].time_of
+        kimg = config.load(ROOT / self.study.config, self.settings(target or name)).train.total_kimg
+        if target is not None:
+            kimg = round(kimg * costs[target] / costs[name], 3)
+        settings += [f"train.total_kimg={kimg}", f"train.snapshot_kimg={kimg}", f"seed={seed}"]
+        stem = f"{_stem(name)}-seed{seed}"
+        experiment = config.load(ROOT / self.study.config, settings)
+        return Run(name, settings, experiment, RunFolder(self.runs_folder / stem), self.results / f"{stem}.json")
+
+    def result(self, run: Run) -> dict[str, Any] | None:
+        """Return the result of a run that has finished.
+
+        Raises:
+            UsageError: the result is one of other settings.
+        """
+        if not run.result.exists():
+            return None
+        result = read_json(run.result)
+        for key, value in run.experiment.flat().items():
+            if result["experiment"].get(key) != value and key not in OF_THE_MACHINE:
+                raise UsageError(
+                    f"{run.result} is the result of {key} = {result['experiment'].get(key)}, now {value}; delete it and "
+                    f"{run.folder.path} to run it again"
+                )
+        return result
 
     def train_and_evaluate(self, run: Run) -> dict[str, Any]:
         """Train and evaluate a run in processes of their own; write and return its result."""
-        words = ["--config", str(ROOT / self.study.config), "--run-dir", str(run.folder.path), *run.settings]
-        wavegan("train", *words)
-        index = config.load(ROOT / self.study.config, run.settings).data.index
-        snapshot = run.folder.snapshots()[-1]
-        evaluation = run.folder.evaluation(snapshot.name)
-        words = ["--metrics", self.study.metrics, "--count", str(self.study.count), "--seed", str(run.seed)]
-        wavegan("evaluate", "--snapshot", str(snapshot), "--data", index, *words, "--json", str(evaluation))
-        evaluated = json.loads(evaluation.read_text())
-        result = {
-            "row": run.row, "seed": run.seed, "settings": run.settings, **training_summary(run.folder),
-            **{key: evaluated[key] for key in ("metrics", "floors", "protocol")}, **provenance(),
-        }  # fmt: skip
+        overrides = [*run.settings, f"data.index={(ROOT / run.experiment.data.index).resolve()}"]
+        self._wavegan("train", "--config", ROOT / self.study.config, "--run-dir", run.folder.path, *overrides)
+        evaluation = run.folder.evaluation(run.snapshot.name)
+        words = (
+            "--metrics",
+            self.study.metrics,
+            "--count",
+            self.study.count,
+            "--seed",
+            run.experiment.seed,
+            "--json",
+            evaluation,
+        )
+        self._wavegan("evaluate", "--snapshot", run.snapshot, "--data", ROOT / run.experiment.data.index, *words)
+        evaluated = read_json(evaluation)
+        evaluated = {key: evaluated[key] for key in ("metrics", "floors", "protocol")}
+        summary = {"row": run.row, **training_summary(run.folder), **evaluated}
+        result = {**summary, "experiment": run.experiment.flat(), **provenance()}
         write_json(run.result, result)
         return result
 
+    def _wavegan(self, *arguments: object) -> None:
+        """Run the `wavegan` command on one thread; raises WaveganError with the last line of its output if it fails."""
+        command = [sys.executable, "-m", "wavegan_dist", *map(str, arguments)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        outcome = subprocess.run(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+        if outcome.returncode:
+            last = (outcome.stdout.strip().splitlines() or ["no output"])[-1]
+            raise WaveganError(f"wavegan {arguments[0]} failed with code {outcome.returncode}: {last}")
+
+    def shown(self, result: dict[str, Any]) -> dict[str, float]:
+        """Return the values of a result that the table shows. Raises WaveganError if one was not computed."""
+        if missing := [name for name in self.study.shown if name not in result["metrics"]]:
+            raise WaveganError(f"shown: no metric is called {missing[0]}; there are {', '.join(result['metrics'])}")
+        return {name: result["metrics"][name] for name in self.study.shown}
+
     def table(self) -> str:
         """Return the results so far as Markdown: mean and standard deviation over the seeds of each row."""
-        costs = self.costs()
+        costs, results = self.costs(), [self.result(run) for run in self.runs()]
         lines = [
             f"# {self.name}",
             "",
             f"`python benchmarks/ablations.py {' '.join(map(shlex.quote, sys.argv[1:]))}`; each row trains for as many "
-            "images as the first, or for as long as another row where its name says so. Mean ± standard "
-            "deviation over the seeds.",
+            "images as the first, or for as long as another row where its name says so. Mean ± standard deviation over the "
+            "seeds; the last column is the mean loss of each discriminator in the last third.",
             "",
-            "| row | seeds | cost of a step | kimg | " + " | ".join(f"`{name}`" for name in self.study.shown) + " | D losses |",
+            "| row | seeds | cost of an image | kimg | "
+            + " | ".join(f"`{name}`" for name in self.study.shown)
+            + " | D losses |",
             "|---" * (5 + len(self.study.shown)) + "|",
         ]
         for name in self.study.rows:
-            results = [json.loads(path.read_text()) for path in sorted(self.results.glob("*-seed*.json"))]
-            results = [result for result in results if result["row"] == name]
-            if results:
-                lines.append(self._line(name, results, costs))
+            if of_row := [result for result in results if result is not None and result["row"] == name]:
+                lines.append(self._line(name, of_row, costs))
         return "\n".join(lines) + "\n"
 
     def _line(self, name: str, results: list[dict[str, Any]], costs: dict[str, float]) -> str:
-        values = [spread([result["metrics"][metric] for result in results]) for metric in self.study.shown]
+        shown = [self.shown(result) for result in results]
+        values = [spread([values[metric] for values in shown]) for metric in self.study.shown]
         losses = [f"{network} {spread([r['d_loss'][network] for r in results])}" for network in results[0]["d_loss"]]
         cells = [name, str(len(results)), f"{costs[name]:.2f}", f"{results[0]['kimg']:g}", *values, ", ".join(losses)]
         return f"| {' | '.join(cells)} |"
+
+
+def _stem(row: str) -> str:
+    """Return the part of file names that stands for a row."""
+    return re.sub(r"[^a-z0-9]+", "-", row.lower()).strip("-")
 
 
 def training_summary(folder: RunFolder) -> dict[str, Any]:
@@ -203,14 +274,12 @@ def spread(values: list[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2g}"
 
 
-def wavegan(*arguments: str) -> None:
-    """Run the `wavegan` command on one thread; raises UsageError with the end of its output if it fails."""
-    command = [sys.executable, "-m", "wavegan_dist", *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    outcome = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if outcome.returncode:
-        last = (outcome.stdout.strip().splitlines() or ["no output"])[-1]
-        raise UsageError(f"wavegan {arguments[0]} failed with code {outcome.returncode}: {last}")
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file. Raises WaveganError if it is damaged."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except ValueError as error:
+        raise WaveganError(f"{path} is damaged; delete it") from error
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -220,40 +289,62 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         json.dump(content, file, indent=2)
 
 
-def main() -> int:
-    """Train and evaluate all runs that have no result yet."""
-    options = parse_arguments()
-    try:
-        ablations = Ablations(options.study, options.gpu)
-        runs = [run for run in ablations.runs() if not run.result.exists()]
-    except UsageError as error:
-        print(f"ablations: {error}", file=sys.stderr)
-        return 2
-    if options.rows:
-        runs = [run for run in runs if run.row in options.rows]
+def run_all(ablations: Ablations, options: argparse.Namespace) -> int:
+    """Train and evaluate all runs that have no result yet, and write the table; return how many runs failed."""
+    runs = [run for run in ablations.runs() if ablations.result(run) is None and run.row in (options.rows or [run.row])]
     failures = 0
     with ThreadPoolExecutor(1 if options.gpu else options.jobs) as pool:
-        waiting = {pool.submit(ablations.train_and_evaluate, run): run for run in runs}
-        for number, future in enumerate(as_completed(waiting), start=1):
-            run = waiting[future]
-            try:
-                metrics = future.result()["metrics"]
-                text = "  ".join(f"{name} {metrics[name]:.4g}" for name in ablations.study.shown)
-            except UsageError as error:
-                failures, text = failures + 1, str(error)
-            print(f"{number}/{len(runs)}  {run.row}, seed {run.seed}: {text}", flush=True)
+        try:
+            waiting: dict[Future[dict[str, Any]], Run] = {pool.submit(ablations.train_and_evaluate, run): run for run in runs}
+            for number, future in enumerate(as_completed(waiting), start=1):
+                run = waiting[future]
+                try:
+                    values = ablations.shown(future.result())
+                    text = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+                except (WaveganError, OSError) as error:
+                    failures, text = failures + 1, str(error)
+                print(f"{number}/{len(runs)}  {run.row}, seed {run.experiment.seed}: {text}", flush=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C: the runs under way save themselves, no other starts
+            raise
     table = ablations.results / "table.md"
     with atomic_file(table) as file:
         file.write(ablations.table())
     print(table)
-    return int(failures > 0)
+    return failures
+
+
+def main() -> int:
+    """Run a study; return the exit code."""
+    options = parse_arguments()
+    if not options.gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # also of the runs
+    try:
+        ablations = Ablations(options.study, options.gpu)
+        if unknown := set(options.rows or ()) - set(ablations.study.rows):
+            raise UsageError(f"{options.study} has no row {min(unknown)}")
+        ablations.runs_folder.mkdir(parents=True, exist_ok=True)
+        with locked(ablations.runs_folder / ".lock", wait=False):
+            return int(run_all(ablations, options) > 0)
+    except BlockingIOError:
+        print(f"ablations: another process runs {options.study}", file=sys.stderr)
+        return 2
+    except (WaveganError, OSError) as error:
+        print(f"ablations: {error}", file=sys.stderr)
+        return error.exit_code if isinstance(error, WaveganError) else 1
+    except KeyboardInterrupt:
+        print("ablations: interrupted; the same command continues", file=sys.stderr)
+        return 130
 
 
 def parse_arguments() -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argument_parser(__doc__)
+    jobs = cores()
     parser.add_argument("study", type=Path, metavar="FILE", help="study, for example configs/ablations/cifar10.yaml")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), metavar="N", help="runs at the same time (default: cores)")
+    parser.add_argument(
+        "--jobs", type=int, default=jobs, choices=range(1, 1025), metavar="N", help="runs at once (default: cores)"
+    )
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="only these rows (default: all)")
     parser.add_argument("--gpu", action="store_true", help="use the study's settings for a GPU, one run at a time")
     return parser.parse_args()

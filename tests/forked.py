@@ -1,8 +1,8 @@
 """Python programs that start in milliseconds: forked from a server that has imported PyTorch and this package.
 
 A new Python process needs six seconds of CPU time to import what `wavegan train` needs, and the tests start hundreds of them.
-A forked program differs from a new process in this only: modules were imported before its environment variables were set,
-and /proc/self/cmdline is that of the server. Programs for which this matters are started with `subprocess`.
+In a forked program, modules were imported before its environment variables were set, and /proc/self/cmdline is that of the
+server. Programs for which this matters are started with `subprocess`.
 """
 
 import atexit
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.context import ForkServerContext
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
@@ -64,10 +65,17 @@ class ForkedProgram:
         """
         self._process.join(timeout)
         if (code := self._process.exitcode) is None:
-            os.killpg(self.pid, signal.SIGKILL)
-            self._process.join()
+            self.kill()
             raise subprocess.TimeoutExpired(self.args, timeout, *self._read())
         return subprocess.CompletedProcess(self.args, code, *self._read())
+
+    def kill(self) -> None:
+        """Kill the program and its children, if it still runs."""
+        if self._process.exitcode is None:
+            with suppress(ProcessLookupError):  # it does not lead a session yet
+                os.killpg(self.pid, signal.SIGKILL)
+            self._process.kill()
+            self._process.join()
 
     def _read(self) -> list[str]:
         texts = [output.read() for output in self._outputs]
@@ -83,6 +91,8 @@ def _run(command: list[str], env: dict[str, str], cwd: str, outputs: list[str]) 
     os.environ.update(env)
     for descriptor, output in enumerate(outputs, start=1):
         os.dup2(os.open(output, os.O_WRONLY | os.O_APPEND), descriptor)
+    multiprocessing.process._parent_process = None  # type: ignore[attr-defined]  # this is no worker process
+    multiprocessing.set_start_method("fork", force=True)  # Python 3.11's default
     try:
         if command[0] == "-m":
             sys.argv, sys.path[0] = command[1:], cwd
@@ -91,5 +101,5 @@ def _run(command: list[str], env: dict[str, str], cwd: str, outputs: list[str]) 
             sys.argv, sys.path[0] = command, str(Path(command[0]).parent)
             runpy.run_path(command[0], run_name="__main__")
     finally:
-        threading._shutdown()  # type: ignore[attr-defined]  # a forked process does neither by itself
+        threading._shutdown()  # type: ignore[attr-defined]  # in this order, as a new process does
         atexit._run_exitfuncs()

@@ -87,7 +87,11 @@ def start_ranks(world_size: int, *arguments: object, **variables: str) -> Iterat
 def run_ranks(world_size: int, *arguments: object, exit_code: int = 0, timeout: float = 400, **variables: str) -> list[str]:
     """Run `python ARGUMENTS` as one process group, assert every rank's exit code and return every rank's stderr."""
     ranks = [ForkedProgram(arguments, env) for env in environments(world_size, variables)]
-    outcomes = [rank.finish(timeout) for rank in ranks]
+    try:
+        outcomes = [rank.finish(timeout) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
     errors = [outcome.stderr for outcome in outcomes]
     codes = [outcome.returncode for outcome in outcomes]
     assert codes == [exit_code] * world_size, "\n".join(text[-1500:] for text in errors)

@@ -38,14 +38,14 @@ def provenance() -> dict[str, object]:
 
 
 def git_commit() -> str:
-    """The git commit of the running package, with "+" appended if the checkout has uncommitted changes.
+    """The git commit of the running package, with "+" appended if the package has uncommitted changes.
 
     A frozen copy of the package reports the commit of the checkout that it was copied from. An installed package
     reports "unknown".
     """
     try:
         _git("ls-files", "--error-unmatch", __file__)  # an installed or frozen copy may be inside an unrelated checkout
-        return _git("rev-parse", "HEAD") + ("+" if _git("status", "--porcelain") else "")
+        return _git("rev-parse", "HEAD") + ("+" if _git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return _frozen_commit()
 

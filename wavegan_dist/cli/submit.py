@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from wavegan_dist.cluster.job import EvaluateJob
     from wavegan_dist.run_folder import RunFolder
 
+
+def _metric_with_optimum(text: str) -> str:
+    from wavegan_dist.evaluate.result import optimum
+
+    if optimum(text) is None:
+        raise argparse.ArgumentTypeError(f"{text} has no best value; choose its distance to real images, for example glcm_bits")
+    return text
+
+
 RESOURCES = (  # all but the first override settings of the profile
     argument("--profile", required=True, metavar="NAME", help="profile: the name of a file in launchers/slurm, or a path"),
     argument("--partition", metavar="NAME", help="partition; overrides the profile"),
@@ -26,7 +35,11 @@ RESOURCES = (  # all but the first override settings of the profile
 EVALUATION = (
     *METRIC_ARGUMENTS,
     argument(
-        "--best", default="fwd", metavar="METRIC", help="tag the snapshot whose METRIC is nearest to its optimum (default: fwd)"
+        "--best",
+        type=_metric_with_optimum,
+        default="fwd",
+        metavar="METRIC",
+        help="tag the snapshot whose METRIC is nearest to its optimum (default: fwd)",
     ),
     argument(
         "--in-flight", type=positive, default=2, metavar="N", help="largest number of evaluation jobs at a time (default: 2)"

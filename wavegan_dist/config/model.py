@@ -18,7 +18,7 @@ def deepest_level(resolution: int) -> int:
 class ModelConfig(Section):
     """Architecture of the generators and discriminators. The constructors have parameters of the same names.
 
-    Only `band_scale` is `band_std` there, the standard deviations themselves.
+    Exception: the constructors take `band_std`, the standard deviations, in place of `band_scale`.
     """
 
     backbone: Literal["dcgan", "residual"] = Field(

@@ -1,5 +1,6 @@
 """Generates docs/configuration.md from the schema: `python -m wavegan_dist.config.reference > docs/configuration.md`."""
 
+import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +49,7 @@ def _summary(section: str) -> str:
     model: Any = Experiment
     for name in section.split(".") if section else ():
         model = model.model_fields[name].annotation
-    return str(model.__doc__)
+    return str(inspect.getdoc(model))
 
 
 def _row(key: str, field: FieldInfo) -> str:

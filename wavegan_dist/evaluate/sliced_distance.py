@@ -19,7 +19,7 @@ from wavegan_dist.evaluate.metric import MetricResult
 from wavegan_dist.evaluate.spectrum import ROUNDING_NOISE
 from wavegan_dist.evaluate.statistics import FeatureRows
 from wavegan_dist.evaluate.wasserstein import wasserstein_distance
-from wavegan_dist.evaluate.wavelet_distance import CHANNELS, PACKET_SIDE, PART, TILE, haar_packets, packet_level, packet_names
+from wavegan_dist.evaluate.wavelet_distance import CHANNELS, PACKET_SIDE, TILE, haar_packets, packet_level, packet_names
 from wavegan_dist.evaluate.wavelet_distance import tiles as cut_into_tiles
 
 MOST_DIRECTIONS, FEWEST_DIRECTIONS = 64, 4  # of a packet
@@ -75,7 +75,7 @@ def unit_vectors(packets: int, directions: int, variables: int) -> Tensor:
 
 def _distances(real: Tensor, generated: Tensor) -> Iterator[float]:
     """Yield the distance of each packet between projections [N, packets, directions] and [M, packets, directions]."""
-    for parts in zip(real.split(PART, dim=1), generated.split(PART, dim=1), strict=True):
-        real_part, generated_part = (part.movedim(0, -1) for part in parts)  # [packets, directions, N]: sorts fastest
+    for parts in zip(real.split(1, dim=1), generated.split(1, dim=1), strict=True):
+        real_part, generated_part = (part.movedim(0, -1) for part in parts)  # [1, directions, N]: sorts fastest
         deviation = real_part.double().var(dim=-1).mean(dim=-1).clamp(min=ROUNDING_NOISE).sqrt()
         yield from (wasserstein_distance(real_part, generated_part).mean(dim=-1) / deviation).tolist()

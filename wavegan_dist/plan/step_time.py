@@ -46,7 +46,8 @@ def step_time(
         strategy: one of `STRATEGIES`.
         network: the devices that train together.
         d_steps: discriminator phases of the step.
-        accumulation: micro-batches of each phase. Gradients are communicated once, as under DDP.
+        accumulation: micro-batches of each phase. DDP and ZeRO-1 communicate gradients once in a step,
+            ZeRO-2 and ZeRO-3 with each micro-batch.
     """
     hardware = network.hardware
     slowdown = 1 + (hardware.sharing - 1) * (network.devices_per_node - 1) / max(hardware.gpus_per_node - 1, 1)
@@ -56,7 +57,7 @@ def step_time(
     optimizer = optimizer_seconds(sizes, strategy, network.devices, hardware, d_steps)
     if network.devices == 1:
         return StepTime(compute * slowdown, optimizer * slowdown, 0, 0, 0)
-    gradients = sum(
+    gradients = (accumulation if strategy in ("zero2", "zero3") else 1) * sum(
         count * exposed_gradient_seconds(phase, trainable, sizes, strategy, network) for count, phase, trainable in phases
     )
     norms = accumulation * norm_seconds(sizes, network, d_steps)
