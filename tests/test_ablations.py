@@ -106,7 +106,7 @@ def test_an_interrupted_study_starts_no_further_run(study, monkeypatch, capsys):
     [
         ({"rows": {"full": {}, "other": {"time_of": "ful"}}}, r"rows\.other\.time_of = ful is not a row with a length"),
         ({"rows": {"full": {"settings": ["model.widht=8"]}}}, "model.widht"),
-        ({"settings": ["data.index=/nowhere/index.json"]}, "the data set is missing; write it"),
+        ({"settings": ["data.index=/nowhere/index.json"]}, "the data set /nowhere/index.json is missing; write it"),
         ({"sedes": 3}, "sedes"),
         ({"rows": {}}, "rows"),
         ({"metrics": "spectrum,fdw"}, "unknown metric 'fdw'"),
