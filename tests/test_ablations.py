@@ -35,6 +35,7 @@ def change(study: Path, **changes: object) -> None:
 
 def run(study: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(sys, "argv", ["ablations.py", str(study), "--jobs", "1"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # main sets it; undone after the test
     return ablations.main()
 
 
