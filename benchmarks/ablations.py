@@ -21,13 +21,14 @@ import shlex
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from bench_common import argument_parser
+from bench_common import argument_parser, write_json
 from pydantic import Field, PositiveInt
 from step import measure
 
@@ -36,6 +37,7 @@ from wavegan_dist.config import Experiment, FileKind, Section
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.evaluate.registry import check_names
 from wavegan_dist.files import atomic_file, locked
+from wavegan_dist.model.discriminator import NETWORKS
 from wavegan_dist.processes import cores
 from wavegan_dist.provenance import provenance
 from wavegan_dist.run_folder import RunFolder
@@ -43,7 +45,6 @@ from wavegan_dist.run_folder import RunFolder
 ROOT = Path(__file__).parents[1]
 STUDY = FileKind("study", "configs/ablations/cifar10.yaml is an example")
 COST_STEPS = 20  # timed steps of each row
-NETWORKS = ("image", "low", "high")
 OF_THE_MACHINE = ("data.index", "data.workers", "tracking.uri")  # settings that may differ between results
 
 
@@ -183,17 +184,9 @@ class Ablations:
         overrides = [*run.settings, f"data.index={(ROOT / run.experiment.data.index).resolve()}"]
         self._wavegan("train", "--config", ROOT / self.study.config, "--run-dir", run.folder.path, *overrides)
         evaluation = run.folder.evaluation(run.snapshot.name)
-        words = (
-            "--metrics",
-            self.study.metrics,
-            "--count",
-            self.study.count,
-            "--seed",
-            run.experiment.seed,
-            "--json",
-            evaluation,
-        )
-        self._wavegan("evaluate", "--snapshot", run.snapshot, "--data", ROOT / run.experiment.data.index, *words)
+        words = f"--metrics {self.study.metrics} --count {self.study.count} --seed {run.experiment.seed}".split()
+        data = ROOT / run.experiment.data.index
+        self._wavegan("evaluate", "--snapshot", run.snapshot, "--data", data, *words, "--json", evaluation)
         evaluated = read_json(evaluation)
         evaluated = {key: evaluated[key] for key in ("metrics", "floors", "protocol")}
         summary = {"row": run.row, **training_summary(run.folder), **evaluated}
@@ -218,9 +211,9 @@ class Ablations:
             raise WaveganError(f"shown: no metric is called {missing[0]}; there are {', '.join(result['metrics'])}")
         return {name: result["metrics"][name] for name in self.study.shown}
 
-    def table(self) -> str:
-        """Return the results so far as Markdown: mean and standard deviation over the seeds of each row."""
-        costs, results = self.costs(), [self.result(run) for run in self.runs()]
+    def table(self, runs: Sequence[Run]) -> str:
+        """Return the results of `runs` so far as Markdown: mean and standard deviation over the seeds of each row."""
+        costs, results = self.costs(), [self.result(run) for run in runs]
         lines = [
             f"# {self.name}",
             "",
@@ -282,16 +275,10 @@ def read_json(path: Path) -> dict[str, Any]:
         raise WaveganError(f"{path} is damaged; delete it") from error
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file and its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
-        json.dump(content, file, indent=2)
-
-
 def run_all(ablations: Ablations, options: argparse.Namespace) -> int:
     """Train and evaluate all runs that have no result yet, and write the table; return how many runs failed."""
-    runs = [run for run in ablations.runs() if ablations.result(run) is None and run.row in (options.rows or [run.row])]
+    all_runs = ablations.runs()
+    runs = [run for run in all_runs if ablations.result(run) is None and run.row in (options.rows or [run.row])]
     failures = 0
     with ThreadPoolExecutor(1 if options.gpu else options.jobs) as pool:
         try:
@@ -309,7 +296,7 @@ def run_all(ablations: Ablations, options: argparse.Namespace) -> int:
             raise
     table = ablations.results / "table.md"
     with atomic_file(table) as file:
-        file.write(ablations.table())
+        file.write(ablations.table(all_runs))
     print(table)
     return failures
 

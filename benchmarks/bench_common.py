@@ -18,12 +18,17 @@ def argument_parser(description: str | None) -> argparse.ArgumentParser:
 
 def write_result(name: str, content: dict[str, Any]) -> None:
     """Write `content` to results/NAME.json and print the path."""
+    path = RESULTS / f"{name}.json"
+    write_json(path, content)
+    print(path)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file, and its folder if it is missing."""
     from wavegan_dist.files import atomic_file
 
-    path = RESULTS / f"{name}.json"
     with atomic_file(path) as file:
         json.dump(content, file, indent=2)
-    print(path)
 
 
 def write_smooth_noise(folder: Path) -> None:
