@@ -1,10 +1,10 @@
 """Does a run that was killed and resumed on the GPU equal the uninterrupted run bit for bit, with which settings, at what cost?
 
-For each precision and each of PyTorch's settings for reproducibility (`exact_run.SETTINGS`), one run trains without
-interruption. Another one is killed (SIGKILL) in the middle and resumed. Compared are every tensor of the last checkpoint, the
-metrics except speed and memory, sample grids and snapshots (`resume.state`). The runs train at the same time. The cost of a
-setting is the median time of a step relative to the default: steps of all settings take turns in one process, alone on the GPU,
-with CUBLAS_WORKSPACE_CONFIG set throughout.
+For each precision, one run trains without interruption. Another one is killed (SIGKILL) in the middle and resumed. Compared are
+every tensor of the last checkpoint, the metrics except speed and memory, sample grids and snapshots (`resume.state`). The runs
+train at the same time. If runs with PyTorch's default settings differ, PyTorch's settings for reproducibility
+(`exact_run.SETTINGS`) are tried one after the other. The cost of a setting is the median time of a step relative to the default:
+steps with and without it take turns in one process, with CUBLAS_WORKSPACE_CONFIG set throughout.
 """
 
 import math
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +41,21 @@ Processes = list["subprocess.Popen[bytes]"]
 def main() -> None:
     """Train, kill, resume and compare all runs, then measure the costs. Prints a line per setting; fails if a run failed."""
     section = Section("exact", __doc__)
-    cases = [("default", "fp32")] if section.tiny else [(name, precision) for precision in PRECISIONS for name in SETTINGS]
-    with tempfile.TemporaryDirectory() as folder, processes_killed() as processes:
-        outcomes = list(compare(section, cases, Path(folder), processes))
-    costs = {precision: step_costs(section, precision) for precision in dict.fromkeys(precision for _, precision in cases)}
+    precisions = ("fp32",) if section.tiny else PRECISIONS
     print(f"{'settings':<26} {'dtype':<5} {'killed and resumed':<24} time of a step")
-    for (name, precision), outcome in zip(cases, outcomes, strict=True):
-        section.add(settings=name, precision=precision, step_cost=costs[precision].get(name), **outcome)
-        equal = "equal bit for bit" if outcome["equal"] else f"{outcome['differing']} of {outcome['values']} values differ"
-        print(f"{name:<26} {precision:<5} {equal:<24} {costs[precision].get(name, math.nan):.2f}")
-    if errors := [outcome["error"] for outcome in outcomes if "error" in outcome]:
+    errors: list[str] = []
+    for name in SETTINGS:
+        with tempfile.TemporaryDirectory() as folder, processes_killed() as processes:
+            outcomes = list(compare(section, [(name, precision) for precision in precisions], Path(folder), processes))
+        for precision, outcome in zip(precisions, outcomes, strict=True):
+            cost = 1.0 if name == "default" else step_cost(section, precision, name)
+            section.add(settings=name, precision=precision, step_cost=cost, **outcome)
+            equal = "equal bit for bit" if outcome["equal"] else f"{outcome['differing']} of {outcome['values']} values differ"
+            print(f"{name:<26} {precision:<5} {equal:<24} {cost:.2f}", flush=True)
+        errors += [outcome["error"] for outcome in outcomes if "error" in outcome]
+        if errors or all(outcome["equal"] for outcome in outcomes):
+            break
+    if errors:
         raise SystemExit(f"exact: {len(errors)} runs failed, the first: {errors[0]}")
 
 
@@ -128,17 +133,18 @@ def end_of_log(run: Path) -> str:
     return run.with_suffix(".log").read_text()[-ERROR_END:]
 
 
-def step_costs(section: Section, precision: str) -> dict[str, float]:
-    """Return the median time of a step with each setting, relative to the default."""
+def step_cost(section: Section, precision: str, name: str) -> float:
+    """Return the median time of a step with a setting, relative to the default; NaN if an operator refuses the setting."""
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
-    steps = {name: our_step(section, experiment(section, precision)) for name in SETTINGS}
-    times: dict[str, list[float]] = {name: [] for name in SETTINGS}
-    for _ in range(3 if section.tiny else TIMED_STEPS):
-        for name, step in steps.items():
-            with nullcontext() if name == "default" else suppress(RuntimeError):  # an operator that is never deterministic
-                times[name].append(timed_step(section, name, step))
-    medians = {name: statistics.median(seconds[1:]) for name, seconds in times.items() if seconds}
-    return {name: seconds / medians["default"] for name, seconds in medians.items()}
+    step = our_step(section, experiment(section, precision))
+    times: dict[str, list[float]] = {"default": [], name: []}
+    try:
+        for _ in range(3 if section.tiny else TIMED_STEPS):
+            for setting, seconds in times.items():
+                seconds.append(timed_step(section, setting, step))
+    except RuntimeError:  # an operator that is never deterministic
+        return math.nan
+    return statistics.median(times[name][1:]) / statistics.median(times["default"][1:])
 
 
 def timed_step(section: Section, name: str, step: Callable[[], object]) -> float:

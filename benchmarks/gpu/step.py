@@ -3,14 +3,20 @@
 A step is that of the training loop: `Trainer.step` on random batches in pinned memory, then the status that all ranks agree on,
 which waits for the GPU once. `plain` is `plain.py`. "in kernels" is the time of all kernels of a step, by PyTorch's profiler,
 divided by the time of a step without the profiler. "launches" are the host's calls that start kernels or CUDA graphs. "first"
-is the time of the first step in seconds, with compilation. Rows for which there is no time are left out, the least important
-ones first.
+is the time of the first step in seconds, with compilation. Compiled rows have a process each (`step_row.py`): all compile at the
+same time, then all rows are measured one after the other. Rows for which there is no time are left out.
 """
 
 import gc
 import itertools
+import json
+import os
+import subprocess
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +49,7 @@ MODELS = {
 }
 SECONDS = 1.0  # of a measurement
 PROFILED_STEPS = 3
-COMPILE_SECONDS = 30  # assumed before the first compilation has been measured
+ROW_SECONDS = 2 * SECONDS  # a row that needs no compilation takes at most
 COPIES = ("Memcpy", "Memset")  # the profiler's names of what the device does besides kernels
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaGraphLaunch")
 
@@ -71,55 +77,99 @@ def compile_override(mode: str) -> list[str]:
 
 
 def cases(tiny: bool) -> list[Case]:
-    """Return all rows in the order of measurement: a failed CUDA graph may break the process, so these come last."""
-    if tiny:
+    """Return all rows in the order of measurement."""
+    if tiny:  # nothing compiled: a CPU would take minutes
         return [
             Case(32, "bf16", "plain"),
             Case(32, "bf16", "off"),
             Case(32, "fp32", "off"),
             Case(32, "fp32", "off", "residual"),
         ]
-    plain = [Case(side, "bf16", "plain") for side in BATCHES] + [Case(64, precision, "plain") for precision in ("tf32", "fp32")]
-    eager = [Case(side, precision, "off") for side, precision in itertools.product(BATCHES, ("bf16", "tf32", "fp32"))]
-    graphs = [Case(side, "bf16", "graphs") for side in (64, 32, 128, 256)]
-    others = [Case(64, "bf16", "default"), Case(64, "tf32", "graphs"), Case(64, "fp32", "graphs"), Case(32, "bf16", "default")]
-    residual = [Case(side, "bf16", "off", "residual") for side in (64, 128)]
-    residual_graphs = [Case(64, "bf16", "graphs", "residual")]
-    return [*plain, *eager, *residual, graphs[0], others[0], *graphs[1:], *residual_graphs, *others[1:]]
+    plain = [Case(side, "bf16", "plain") for side in (64, 32, 128, 256)]
+    compiled = [Case(side, "bf16", "graphs") for side in (64, 32, 128, 256)]
+    compiled += [Case(64, "bf16", "graphs", "residual"), Case(64, "bf16", "default"), Case(64, "tf32", "graphs")]
+    eager = [Case(side, "bf16", "off") for side in BATCHES] + [Case(side, "bf16", "off", "residual") for side in (64, 128)]
+    eager += [Case(64, precision, mode) for precision in ("tf32", "fp32") for mode in ("plain", "off")]
+    eager += [Case(side, precision, "off") for precision in ("tf32", "fp32") for side in (32, 128, 256)]
+    return [*plain, *compiled, *eager]
 
 
 def main() -> None:
     """Measure all rows that fit into the time, print a line for each; fail if one failed."""
     section = Section("step", __doc__)
+    rows = cases(section.tiny)
+    compiled = {case: CompiledRow(section, case) for case in rows if case.mode not in ("plain", "off")}
+    for row in compiled.values():
+        row.wait_until_compiled()
     print(" px batch  dtype mode    model    images/s  ms/step in kernels  kernels launches   GiB first x plain")
-    for case in cases(section.tiny):
-        if section.remaining() < estimate(section, case):
+    for case in rows:
+        if case in compiled:
+            add(section, case, compiled[case].measure)
+        elif section.remaining() > ROW_SECONDS:
+            add(section, case, lambda case=case: measure(section, *prepare(section, case)))
+        else:
             section.write(left_out=[*section.about.get("left_out", []), vars(case)])
-            continue
-        try:
-            row = section.add(**vars(case), **measure(section, case))
-        except Exception as error:  # the other rows are worth having
-            print(f"{case.side:>3} {case.precision} {case.mode}: {type(error).__name__}: {str(error)[:300]}")
-            section.add(**vars(case), error=f"{type(error).__name__}: {error}")
-            continue
-        print(format_row(row, baseline(section, case)), flush=True)
     if left_out := section.about.get("left_out"):
         print(f"left out for lack of time: {', '.join(' '.join(map(str, case.values())) for case in left_out)}")
     if any("error" in row for row in section.rows):
         raise SystemExit("step: some rows failed")
 
 
-def estimate(section: Section, case: Case) -> float:
-    """Return how many seconds a row will take at most."""
-    if case.mode in ("plain", "off"):
-        return 2 * SECONDS
-    return 1.3 * max([row["first_step_seconds"] for row in section.rows if row["mode"] == case.mode], default=COMPILE_SECONDS)
+def add(section: Section, case: Case, measure_row: Callable[[], dict[str, Any]]) -> None:
+    """Measure one row, add it to the result and print it; a failure is recorded, because the other rows are worth having."""
+    try:
+        row = section.add(**vars(case), **measure_row())
+    except Exception as error:
+        traceback.print_exc()
+        print(f"{case.side:>3} {case.precision} {case.mode} {case.model}: {type(error).__name__}: {str(error)[:300]}", flush=True)
+        section.add(**vars(case), error=f"{type(error).__name__}: {error}")
+        return
+    print(format_row(row, baseline(section, case)), flush=True)
 
 
-def measure(section: Section, case: Case) -> dict[str, Any]:
-    """Return the fields of one row."""
+class CompiledRow:
+    """A row that is compiled and measured by a process of its own, `step_row.py`. Starts the process.
+
+    Args:
+        section: the section.
+        case: the row.
+    """
+
+    def __init__(self, section: Section, case: Case) -> None:
+        command = [sys.executable, "-m", "gpu.step_row", "--out", str(section.out), "--seconds", str(section.remaining())]
+        command += ["--tiny"] if section.tiny else []
+        # Without the setting, each process would start as many compiling processes as there are cores.
+        env = os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": "4"}
+        self.process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        self._send(json.dumps(vars(case)))
+
+    def wait_until_compiled(self) -> None:
+        """Wait until the process has run its first step, or has failed."""
+        assert self.process.stdout is not None
+        self.process.stdout.readline()
+
+    def measure(self) -> dict[str, Any]:
+        """Let the process measure; return the fields of the row.
+
+        Raises:
+            RuntimeError: the process failed; the reason is on stderr.
+        """
+        self._send("measure")
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if self.process.wait():
+            raise RuntimeError(f"its process ended with code {self.process.returncode}")
+        return dict(json.loads(line))
+
+    def _send(self, line: str) -> None:
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # `measure` reports the failure
+            print(line, file=self.process.stdin, flush=True)
+
+
+def prepare(section: Section, case: Case) -> tuple[Callable[[], object], float, int]:
+    """Build the step of a row and run it once; return the step, the seconds of its first run, and the batch size."""
     gc.collect()
-    torch._dynamo.reset()
     if section.device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -128,11 +178,14 @@ def measure(section: Section, case: Case) -> dict[str, Any]:
     began = time.perf_counter()
     step()
     section.synchronize()
-    first = time.perf_counter() - began
+    return step, time.perf_counter() - began, experiment.train.batch_size
+
+
+def measure(section: Section, step: Callable[[], object], first: float, batch_size: int) -> dict[str, Any]:
+    """Return the fields of the row of a step that has run once, for `first` seconds."""
     for _ in range(3):
         step()
     seconds = seconds_per_step(section, step)
-    batch_size = experiment.train.batch_size
     return {
         "batch": batch_size, "images_per_second": batch_size / seconds, "seconds_per_step": seconds,
         "first_step_seconds": first, "peak_gib": peak_memory() / 2**30, **profiled(section, step, seconds),

@@ -103,7 +103,7 @@ class WaveletDiscriminator(nn.Module):
         if self.low is None and self.high is None:
             return inputs
         low, highs = wavedec(image_bchw, self.levels)
-        highs.reverse()
+        highs = highs[::-1]  # the finest level first
         if scaled and self.scales_bands:
             low = low / self.get_buffer("low_std")
             highs = [high / self.get_buffer(_high_std(level)) for level, high in enumerate(highs, start=1)]

@@ -183,7 +183,8 @@ def _bias_and_weight_gradient(dy: Tensor, x: Tensor, mean: Tensor, inverse_std: 
     On CPUs, uses the same view as `_mean_and_variance`, for the same reason.
     """
     if x.device.type != "cpu":
-        return _native_sums(dy, x, mean, inverse_std)
+        sum_dy, sum_dy_xmu, _, _ = torch.batch_norm_backward_reduce(dy, x, mean, inverse_std, None, True, False, False)
+        return sum_dy, sum_dy_xmu * inverse_std
     channels, width = x.shape[1], x.shape[3]
     stats = mean.repeat(width), inverse_std.repeat(width)
     chunks = zip(map(_row_positions_as_channels, _chunks(dy)), map(_row_positions_as_channels, _chunks(x)), strict=True)

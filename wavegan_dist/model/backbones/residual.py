@@ -131,8 +131,8 @@ class ResidualDiscriminator(nn.Module):
     """Computes one logit per image from one tensor per level and, optionally, a class; the mirror of `ResidualGenerator`.
 
     The first convolution reads the four Haar bands of the largest input; every further input is added to the feature map of its
-    size. A depthwise 4x4 convolution reduces the smallest feature map to one feature per channel; the logit is a linear
-    function of these. With classes, the inner product of the features and an embedding of the class is added (Miyato and Koyama
+    size. The inner product of each channel of the smallest feature map and a learned 4x4 basis is a feature; the logit is a
+    linear function of the features. With classes, the inner product of the features and an embedding of the class is added (Miyato and Koyama
     2018).
 
     Args:
@@ -181,7 +181,8 @@ class ResidualDiscriminator(nn.Module):
                 layers.append(_downsample(count, channels[number + 1], size, resample))
             self.stages[str(size)] = nn.Sequential(*layers)
         features = channels[-1]
-        self.basis = scaled(nn.Conv2d(features, features, BASE_SIZE, groups=features, bias=False))
+        basis = torch.randn(features, BASE_SIZE, BASE_SIZE)
+        self.basis = nn.Parameter(basis / torch.linalg.vector_norm(basis, dim=(1, 2), keepdim=True))
         self.linear = scaled(nn.Linear(features, 1))
         self.embedding = nn.Embedding(num_classes, features) if num_classes else None
         if self.embedding is not None:
@@ -213,7 +214,7 @@ class ResidualDiscriminator(nn.Module):
             if size in self.stems:
                 x_bchw = (x_bchw + self.stems[size](next(further))) * 0.5**0.5  # keeps the variance
             x_bchw = stage(x_bchw)
-        features = self.basis(x_bchw).flatten(1)
+        features = torch.einsum("bchw,chw->bc", x_bchw, self.basis)
         logits: Tensor = self.linear(features).squeeze(1)
         if self.embedding is not None and labels is not None:
             logits = logits + (features * self.embedding(labels).to(features.dtype)).sum(dim=1)

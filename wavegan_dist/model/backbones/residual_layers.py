@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from wavegan_dist.model.backbones.depthwise import DepthwiseConv, DepthwiseDownsample
 from wavegan_dist.wavelet import dwt, idwt
 
 BASE_SIZE = 4  # height and width of the smallest feature map in pixels
 EXPANSION = 2
-GROUP_SIZE = 1  # channels per group: depthwise, because groups of 16 cost twice as much on a CPU (docs/LOG.md)
 SLOPE = 0.2  # of the leaky ReLU for negative inputs
 ACTIVATION_GAIN = math.sqrt(2 / (1 + SLOPE**2))  # keeps the second moment of a normal input (He et al. 2015)
 
 
 class ResidualBlock(nn.Module):
-    """Computes `x + project(act(grouped(act(expand(x)))))`: 1x1, grouped 3x3 and 1x1 convolutions.
+    """Computes `x + project(act(depthwise(act(expand(x)))))`: 1x1, depthwise 3x3 and 1x1 convolutions.
 
     At initialization `project` is zero. The other two are scaled by blocks**(-1/4), as in Fixup (Zhang et al. 2019).
 
@@ -33,14 +33,13 @@ class ResidualBlock(nn.Module):
         inner = EXPANSION * channels
         gain = ACTIVATION_GAIN * blocks**-0.25
         self.expand = scaled(nn.Conv2d(channels, inner, 1), gain)
-        groups = inner // math.gcd(inner, GROUP_SIZE)
-        self.grouped = scaled(nn.Conv2d(inner, inner, 3, padding=1, groups=groups), gain)
+        self.depthwise = scaled(DepthwiseConv(inner), gain)
         self.project = scaled(nn.Conv2d(inner, channels, 1, bias=False), 0.0)
 
     @override
     def forward(self, x_bchw: Tensor) -> Tensor:
         y = F.leaky_relu(self.expand(x_bchw), SLOPE, inplace=True)
-        y = F.leaky_relu(self.grouped(y), SLOPE, inplace=True)
+        y = F.leaky_relu(self.depthwise(y), SLOPE, inplace=True)
         out: Tensor = x_bchw + self.project(y)
         return out
 
@@ -99,20 +98,16 @@ class BilinearDownsample(nn.Module):
     The convolution compensates for the variance that the filter removes from natural images, one of log2(s) octaves.
     """
 
-    kernel: Tensor
-
     def __init__(self, in_channels: int, out_channels: int, size: int) -> None:
         super().__init__()
         octaves = math.log2(size)
         self.conv = scaled(nn.Conv2d(in_channels, out_channels, 1, bias=False), (octaves / (octaves - 1)) ** 0.5)
         taps = torch.tensor((0.125, 0.375, 0.375, 0.125))
-        self.register_buffer("kernel", taps.outer(taps)[None, None], persistent=False)
+        self.filter = DepthwiseDownsample(taps.outer(taps))
 
     @override
     def forward(self, x_bchw: Tensor) -> Tensor:
-        channels = x_bchw.shape[1]
-        kernel = self.kernel.expand(channels, 1, -1, -1)
-        out: Tensor = self.conv(F.conv2d(x_bchw, kernel, stride=2, padding=1, groups=channels))
+        out: Tensor = self.conv(self.filter(x_bchw))
         return out
 
 

@@ -1,0 +1,24 @@
+"""One row of `step.py` in a process of its own: compiles the step, says so, waits for its turn, measures.
+
+Reads a line with the row as JSON from stdin; prints an empty line when the first step has run; waits for another line; prints the
+fields of the row as JSON.
+"""
+
+import json
+import sys
+
+from gpu.common import Section
+from gpu.step import Case, measure, prepare
+
+
+def main() -> None:
+    """Compile and measure the row."""
+    section = Section("step", __doc__)
+    prepared = prepare(section, Case(**json.loads(sys.stdin.readline())))
+    print(flush=True)
+    sys.stdin.readline()
+    print(json.dumps(measure(section, *prepared)))
+
+
+if __name__ == "__main__":
+    main()
