@@ -4,12 +4,12 @@
 
 Each kernel is compiled ahead of time for sm_80, sm_90 and gfx942. The tools that come with Triton disassemble NVIDIA code.
 `bytes` counts what all threads of a program load and store, without lam and the partial sums; `ideal` counts every input read
-once and every output written once. `passes` is what passes of one level move for the same image; "wavedec 2" and the like are
-kernels of several levels.
+once and every output written once.
 Writes benchmarks/results/triton_gate.json.
 """
 
 import json
+import math
 import re
 import subprocess
 from collections.abc import Sequence
@@ -23,26 +23,20 @@ from triton.compiler import ASTSource
 
 from wavegan_dist.files import atomic_file
 from wavegan_dist.provenance import provenance
-from wavegan_dist.wavelet.triton import kernels, level_kernels
+from wavegan_dist.wavelet.triton import kernels
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 TARGETS = {"sm_80": GPUTarget("cuda", 80, 32), "sm_90": GPUTarget("cuda", 90, 32), "gfx942": GPUTarget("hip", "gfx942", 64)}
 SIZES = {"fp32": 4, "bf16": 2, "fp16": 2}
 WIDTH = 128  # of the bands; the compiler gets the hint that this is a multiple of 16
-# The kernels' arguments in order: I an image as pairs, B a band, 2 and 3 the high bands of as many levels, L lam, S sums.
-ARGUMENTS = {
-    "dwt": "IBB", "idwt": "BBI", "fuse": "IBBLI", "fuse_backward": "IIBBLIBBS",
-    "wavedec 2": "IB2", "wavedec 3": "IB3", "waverec 2": "B2I", "waverec 3": "B3I",
-}  # fmt: skip
-IMAGES_MOVED = {"fuse": 3, "fuse_backward": 5}  # the others move 2; the bands of an image have as many bytes as the image
+# The kernels' arguments in order: I an image as pairs, B a band, L lam, S partial sums.
+ARGUMENTS = {"dwt": "IBB", "idwt": "BBI", "fuse": "IBBLI", "fuse_backward": "IIBBLIBBS"}
+IMAGES_MOVED = {"dwt": 2, "idwt": 2, "fuse": 3, "fuse_backward": 5}  # the bands of an image have as many bytes as the image
 
 
 @dataclass(frozen=True)
 class Row:
-    """The machine code of one kernel for one dtype and target. `bytes`, `ideal` and `passes` are for one program.
-
-    `image_bits` are the accesses of 128 bits, which include those to the first of three levels of bands.
-    """
+    """The machine code of one kernel for one dtype and target. `bytes` and `ideal` are for one program."""
 
     kernel: str
     dtype: str
@@ -55,16 +49,15 @@ class Row:
     registers: int
     bytes: int
     ideal: int
-    passes: int
 
 
 def main() -> None:
     """Compile all kernels, print a table, write JSON."""
     rows = gate()
-    print(f"{'kernel':<14} {'dtype':<5} {'target':<7} {'accesses, bits':<22} {'shared':>6} {'barriers':>8} {'spills':>6} {'registers':>9} {'bytes':>7} {'ideal':>7} {'passes':>7}")  # fmt: skip # noqa: E501
+    print(f"{'kernel':<14} {'dtype':<5} {'target':<7} {'accesses, bits':<22} {'shared':>6} {'barriers':>8} {'spills':>6} {'registers':>9} {'bytes':>7} {'ideal':>7}")  # fmt: skip # noqa: E501
     for row in rows:
         widths = f"{row.image_bits} {row.band_bits}"
-        print(f"{row.kernel:<14} {row.dtype:<5} {row.target:<7} {widths:<22} {row.shared:>6} {row.barriers:>8} {row.spills:>6} {row.registers:>9} {row.bytes:>7} {row.ideal:>7} {row.passes:>7}")  # fmt: skip # noqa: E501
+        print(f"{row.kernel:<14} {row.dtype:<5} {row.target:<7} {widths:<22} {row.shared:>6} {row.barriers:>8} {row.spills:>6} {row.registers:>9} {row.bytes:>7} {row.ideal:>7}")  # fmt: skip # noqa: E501
     out = Path(__file__).parent / "results" / "triton_gate.json"
     with atomic_file(out) as file:
         json.dump({"triton": triton.__version__, "rows": [asdict(row) for row in rows]} | provenance(), file, indent=2)
@@ -78,11 +71,11 @@ def gate() -> list[Row]:
 
 def inspect(kernel: str, dtype: str, target: str) -> Row:
     """Compile a kernel and examine its machine code."""
-    code, pixels = source(kernel, dtype, TARGETS[target].warp_size)
+    tile = kernels.tile(WIDTH, SIZES[dtype], TARGETS[target].warp_size)
+    code = source(kernel, dtype, tile)
     compiled = triton.compile(code, target=TARGETS[target], options={"num_warps": kernels.WARPS})
-    ideal = IMAGES_MOVED.get(kernel, 2) * pixels * SIZES[dtype]
-    passes = sum(ideal // 4**level for level in range(levels_of(kernel) or 1))
-    common = {"kernel": kernel, "dtype": dtype, "target": target, "shared": compiled.metadata.shared}
+    ideal = IMAGES_MOVED[kernel] * 4 * math.prod(tile) * SIZES[dtype]
+    common = {"kernel": kernel, "dtype": dtype, "target": target, "shared": compiled.metadata.shared, "ideal": ideal}
     if target == "gfx942":
         text = compiled.asm["amdgcn"]
         widths = [_amd_bits(kind) for kind in re.findall(r"(?:global|buffer|flat)_(?:load|store)_(\w+)", text)]
@@ -96,47 +89,27 @@ def inspect(kernel: str, dtype: str, target: str) -> Row:
             widths.remove(bits)
     image, bands = sorted({bits for bits in widths if bits == 128}), sorted({bits for bits in widths if bits != 128})
     moved = sum(widths) // 8 * TARGETS[target].warp_size * kernels.WARPS
-    return Row(**common, **counts, image_bits=image, band_bits=bands, bytes=moved, ideal=ideal, passes=passes)
+    return Row(**common, **counts, image_bits=image, band_bits=bands, bytes=moved)
 
 
-def source(kernel: str, dtype: str, warp_size: int, ones: Sequence[str] = ()) -> tuple[ASTSource, int]:
-    """Specialize a kernel for a dtype, with pointers and sizes that are multiples of 16, as Triton does at a launch.
+def source(kernel: str, dtype: str, tile: tuple[int, int], ones: Sequence[str] = ()) -> ASTSource:
+    """Specialize a kernel for a dtype and tile, with pointers and sizes that are multiples of 16, as Triton does at a launch.
 
     Args:
         kernel: key of ARGUMENTS.
         dtype: key of SIZES.
-        warp_size: of the target.
+        tile: (TILE_H, TILE_W).
         ones: names of sizes ("rows", "width", "ch") that are 1. Triton turns them into constants.
-
-    Returns:
-        The specialized kernel, and the pixels that a program computes.
     """
-    levels = levels_of(kernel)
-    if levels:
-        tile_h, tile_w, parts, vector = level_kernels.tile(WIDTH, levels, SIZES[dtype], warp_size)
-        pixels = 2**levels * tile_h * tile_w * 2 * parts * vector
-        constants = {"LEVELS": levels, "TILE_H": tile_h, "TILE_W": tile_w, "PARTS": parts, "VECTOR": vector}
-    else:
-        tile_h, tile_w = kernels.tile(WIDTH, SIZES[dtype], warp_size)
-        pixels = 4 * tile_h * tile_w
-        constants = {"TILE_H": tile_h, "TILE_W": tile_w}
-    pairs, band = "*i64" if dtype == "fp32" else "*i32", f"*{dtype}"
-    types = {"I": pairs, "B": band, "L": "*fp32", "S": "*fp32", "2": (band,) * 2, "3": (band,) * 3}
+    pairs = "*i64" if dtype == "fp32" else "*i32"
+    types = {"I": pairs, "B": f"*{dtype}", "L": "*fp32", "S": "*fp32"}
+    function = getattr(kernels, kernel)
     kinds = [types[letter] for letter in ARGUMENTS[kernel]]
     kinds += ["constexpr" if name in ones else "i32" for name in ("rows", "width", "ch")]
-    function = getattr(level_kernels if levels else kernels, kernel.split()[0])
-    signature = dict(zip(function.arg_names, [*kinds, *("constexpr" for _ in constants)], strict=True))
-    divisible = {}
-    for i, kind in enumerate(kinds):
-        for path in [(i,)] if isinstance(kind, str) else [(i, j) for j in range(levels)]:
-            if kind != "constexpr":
-                divisible[path] = [["tt.divisibility", 16]]
-    return ASTSource(function, signature, constants | dict.fromkeys(ones, 1), divisible), pixels
-
-
-def levels_of(kernel: str) -> int:
-    """Return the number of levels of a kernel of several levels, 0 for the other kernels."""
-    return int(kernel.split()[1]) if " " in kernel else 0
+    signature = dict(zip(function.arg_names, [*kinds, "constexpr", "constexpr"], strict=True))
+    divisible = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(kinds) if kind != "constexpr"}
+    constants = {"TILE_H": tile[0], "TILE_W": tile[1], **dict.fromkeys(ones, 1)}
+    return ASTSource(function, signature, constants, divisible)
 
 
 def disassemble(cubin: bytes) -> tuple[dict[str, int], list[int]]:

@@ -4,8 +4,8 @@ Operations are timed inside a CUDA graph of about half a millisecond, so that th
 calls of a graph use different tensors, together at least twice as large as the L2 cache. The baseline of an operation is
 `copy_` of as many bytes as the operation must read and write (`haar_operations.FLOORS`), measured in the same way. The three
 columns of an operation are its forward, backward and double backward. The baseline of `wavedec` and `waverec` is that of one
-pass, whatever the number of levels; both are also timed with one and two levels at a time (`step`). Other implementations are
-compared at two shapes. "call" is the host's time for forward and backward of a tiny image in eager mode.
+level, whatever the number of levels. Other implementations are compared at two shapes. "call" is the host's time for forward
+and backward of a tiny image in eager mode.
 """
 
 import functools
@@ -70,22 +70,15 @@ def measure_operations(section: Section, shapes: Sequence[Shape], chosen: Sequen
 
 
 def measure_levels(section: Section, chosen: Sequence[Shape]) -> None:
-    """Measure the forward of wavedec and waverec with 1 to 5 levels, one pass for each level, for each two and as they are.
-
-    Prints the shares of the speed of a copy of one image batch.
-    """
-    for name, shape, dtype in itertools.product(("wavedec", "waverec"), chosen, ("fp32", "bf16")):
-        cells = []
-        for step in (1, 2, LEVELS[-1]):
-            shares = []
-            for levels in LEVELS:
-                row = measure(section, shape, dtype, 1, functools.partial(operations.prepare_levels, name, levels, step))
-                section.add(operation=name, levels=levels, step=step, order="forward", **row)
-                shares.append(f"{row['share']:.2f}")
-            cells.append(" ".join(shares))
-        one, two, ours = cells
-        print(f"{format_shape(shape):<16}{dtype:<6}{name}, 1 to {LEVELS[-1]} levels: {ours}", end="; ")
-        print(f"one at a time: {one}; two at a time: {two}", flush=True)
+    """Measure the forward of wavedec and waverec with 1 to 5 levels; print the shares of the speed of a copy of the batch."""
+    print(f"{f'1 to {LEVELS[-1]} levels':<22}{'wavedec':<{6 * len(LEVELS)}}waverec")
+    for shape, dtype in itertools.product(chosen, ("fp32", "bf16")):
+        cells = ""
+        for name, levels in itertools.product(("wavedec", "waverec"), LEVELS):
+            row = measure(section, shape, dtype, 1, functools.partial(operations.prepare_levels, name, levels))
+            section.add(operation=name, levels=levels, order="forward", **row)
+            cells += f"{row['share']:<6.2f}"
+        print(f"{format_shape(shape):<16}{dtype:<6}{cells}", flush=True)
 
 
 def measure_calls(section: Section) -> None:

@@ -34,14 +34,11 @@ def prepare_ours(name: str, order: Order, x: Tensor) -> Callable[[], object]:
     return prepare(OURS[name], order, arguments(name, x))
 
 
-def prepare_levels(name: str, levels: int, step: int, x: Tensor) -> Callable[[], object]:
-    """Return the call that runs wavedec or waverec of the image batch x, `step` levels of it at a time."""
+def prepare_levels(name: str, levels: int, x: Tensor) -> Callable[[], object]:
+    """Return the call that runs wavedec of the image batch x, or waverec of its bands."""
     if name == "wavedec":
-        return functools.partial(_wavedec_in_steps, x, levels, step)
-    low, highs = wavelet.wavedec(x, levels)
-    first = levels % step  # so that the finest levels are full steps, as in wavedec
-    steps = [highs[:first]] if first else []
-    return functools.partial(_waverec_in_steps, low, [*steps, *(highs[i : i + step] for i in range(first, levels, step))])
+        return functools.partial(wavelet.wavedec, x, levels)
+    return functools.partial(wavelet.waverec, *wavelet.wavedec(x, levels))
 
 
 def arguments(name: str, x: Tensor) -> list[Tensor]:
@@ -115,20 +112,6 @@ def peers(device: torch.device, tiny: bool) -> list[Peer]:
         Peer("pytorch_wavelets", library, ["fp32"], 0, splits_bands=True),
         Peer("compiled slicing", compiled, ["fp32", "bf16"], 15, splits_bands=False),
     ]
-
-
-def _wavedec_in_steps(low: Tensor, levels: int, step: int) -> list[Tensor]:
-    bands: list[Tensor] = []
-    for done in range(0, levels, step):
-        low, highs = wavelet.wavedec(low, min(step, levels - done))
-        bands += highs
-    return [low, *bands]
-
-
-def _waverec_in_steps(low: Tensor, steps: Sequence[Sequence[Tensor]]) -> Tensor:
-    for highs in steps:
-        low = wavelet.waverec(low, highs)
-    return low
 
 
 def _as_list(result: Any) -> list[Tensor]:

@@ -8,9 +8,9 @@ import itertools
 
 import torch
 
-from wavegan_dist.wavelet import choose, dwt, fuse, idwt, wavedec, waverec
+from wavegan_dist.wavelet import choose, dwt, fuse, idwt
 
-SHAPES = [(1, 1, 2, 2), (2, 3, 6, 34), (1, 2, 258, 2), (1, 1, 2, 1026), (3, 5, 10, 18), (1, 2, 12, 260), (2, 3, 24, 40)]
+SHAPES = [(1, 1, 2, 2), (2, 3, 6, 34), (1, 2, 258, 2), (1, 1, 2, 1026), (3, 5, 10, 18)]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -23,9 +23,6 @@ def main() -> None:
         lam = torch.tensor(0.3, device=device, requires_grad=True)
         low, high = dwt(misaligned)
         image = fuse(x, low, high, lam) + idwt(low, high)
-        for levels in (2, 3):
-            if shape[-2] % 2**levels == shape[-1] % 2**levels == 0:
-                image = image * waverec(*wavedec(misaligned, levels))
         gradients = torch.autograd.grad(image.square().sum(), (x, misaligned, lam), create_graph=True)
         torch.autograd.grad(torch.stack([gradient.float().sum() for gradient in gradients]).sum(), (x, misaligned, lam))
     if device == "cuda":

@@ -108,7 +108,7 @@ def test_opcheck_accepts_every_operator(dtype: torch.dtype) -> None:
 def test_several_levels_equal_the_reference_and_invert(levels: int, dtype: torch.dtype) -> None:
     require_kernel(dtype)
     exact_wavedec, exact_waverec = level_by_level(reference.dwt, reference.idwt)
-    tolerance = 1e-5 + 2**levels * ROUNDING[dtype]  # low bands are rounded between launches
+    tolerance = 1e-5 + 2**levels * ROUNDING[dtype]  # the low band of every level is rounded
     for shape in ((2, 3, 64, 96), (1, 1, 32, 32), (3, 1, 96, 160), (0, 3, 32, 32)):
         x = random(*shape, dtype=dtype).requires_grad_()
         low, highs = wavedec(x, levels)
@@ -140,7 +140,7 @@ def test_infinities_and_nans_propagate() -> None:
 
 def test_the_script_for_compute_sanitizer_runs(capsys: pytest.CaptureFixture[str]) -> None:
     sanitized.main()
-    assert capsys.readouterr().out == f"{choose(DEVICE.type)[0]}: 21 cases\n"
+    assert capsys.readouterr().out == f"{choose(DEVICE.type)[0]}: 15 cases\n"
 
 
 @needs_gpu

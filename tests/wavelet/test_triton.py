@@ -25,7 +25,7 @@ def test_the_arithmetic_equals_the_references_in_the_interpreter() -> None:
     env = environment(TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
     process = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, timeout=300)
     assert process.returncode == 0, process.stdout
-    assert "11 passed" in process.stdout
+    assert "5 passed" in process.stdout
 
 
 def test_a_forward_mode_derivative_raises() -> None:
@@ -58,7 +58,7 @@ def test_tensors_on_a_gpu_use_the_triton_kernels(monkeypatch: pytest.MonkeyPatch
         assert wavelet.waverec(low, highs).shape == x.shape
         wavelet.dwt(image.double())  # there is no kernel for float64, so the reference runs
     choice.reset()
-    assert {f"wavegan_triton.{name}.default" for name in ("dwt", "fuse", "wavedec", "waverec")} <= recorded.names
+    assert {f"wavegan_triton.{name}.default" for name in ("dwt", "idwt", "fuse")} <= recorded.names
     assert image.device.type == "cuda"
     assert image.shape == x.shape
 
@@ -78,20 +78,18 @@ def test_machine_code_meets_every_requirement_of_the_gate() -> None:
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment())
     rows = json.loads(process.stdout)
-    assert len(rows) == 8 * 3 * 3  # kernels, dtypes, targets
+    assert len(rows) == 4 * 3 * 3  # kernels, dtypes, targets
     for row in rows:
-        kernel = row["kernel"]
-        several = kernel.startswith("wave")
+        reduces = row["kernel"] == "fuse_backward"
         assert row["image_bits"] == [128], row
-        assert row["band_bits"] == ([32, 64] if several else [64]), row
+        assert row["band_bits"] == [64], row
         assert row["bytes"] == row["ideal"], row
         assert row["spills"] == 0, row
-        assert row["bytes"] <= row["passes"] * {"2": 0.8, "3": 0.762}.get(kernel[-1], 1), row
-        assert row["registers"] <= (256 if kernel.endswith("3") else 80), row
-        assert (row["shared"], row["barriers"]) == ((16, 1) if kernel == "fuse_backward" else (0, 0)), row
+        assert row["registers"] <= 80, row
+        assert (row["shared"], row["barriers"]) == ((16, 1) if reduces else (0, 0)), row
 
 
-@pytest.mark.parametrize("kernel", ["dwt", "idwt", "fuse_backward", "wavedec 2", "waverec 2"])
+@pytest.mark.parametrize("kernel", ["dwt", "idwt", "fuse_backward"])
 def test_kernels_compile_for_a_single_row_whose_sizes_are_constants(kernel: str) -> None:
-    code, _ = triton_gate.source(kernel, "fp32", 32, ones=("rows", "ch") if kernel[-1] == "2" else ("rows", "width", "ch"))
+    code = triton_gate.source(kernel, "fp32", triton_gate.kernels.tile(1, 4, 32), ones=("rows", "width", "ch"))
     assert triton.compile(code, target=triton_gate.TARGETS["sm_80"]).asm["cubin"]

@@ -120,6 +120,6 @@ def _load_triton() -> tuple[KernelName, str]:
         from wavegan_dist.wavelet import triton
     except ImportError as error:
         raise WaveganError(f"Triton cannot be imported ({error}); pip install triton") from error
-    functions = triton.dwt, triton.idwt, triton.fuse, triton.wavedec, triton.waverec
-    LOADED["Triton"] = Kernel("Triton", triton.DTYPES, *functions)
+    dwt, idwt, fuse = triton.dwt, triton.idwt, triton.fuse
+    LOADED["Triton"] = Kernel("Triton", triton.DTYPES, dwt, idwt, fuse, *level_by_level(dwt, idwt))
     return "Triton", f"version {metadata.version('triton')}"

@@ -64,9 +64,6 @@ def idwt(low: Tensor, high: Tensor) -> Tensor:
 def wavedec(x_bchw: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
     """Apply `dwt` repeatedly, each time to the low band of the previous level, as `pywt.wavedec2(x, "haar")` does.
 
-    On GPUs, one pass over memory computes up to three levels. In 16-bit dtypes, the results are then more accurate than those
-    of repeated calls of `dwt`, because the low bands within a pass stay in float32. In float32, they are equal bit for bit.
-
     Args:
         x_bchw: floating-point image batch [B, C, H, W] with H and W multiples of 2**levels.
         levels: number of levels, at least 1.

@@ -4,16 +4,13 @@ Results are contiguous; arguments in other memory formats are copied first. A fo
 NotImplementedError, because PyTorch would drop the tangent silently. Arguments and errors are documented in `ops`.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
 from wavegan_dist.wavelet import checks
 from wavegan_dist.wavelet.fakes import register_fakes
-from wavegan_dist.wavelet.triton import level_operators, operators
-from wavegan_dist.wavelet.triton.level_kernels import MAX_LEVELS
+from wavegan_dist.wavelet.triton import operators
 
 DTYPES = frozenset(operators.PAIR_DTYPES)
 
@@ -39,31 +36,6 @@ def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
     checks.check_fuse(base, low, high, lam)
     _reject_forward_mode(base, low, high, lam)
     return operators.fuse(base, low, high, lam)
-
-
-def wavedec(x: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
-    """`ops.wavedec` on a GPU: one launch for each MAX_LEVELS levels, between which the low band is rounded to the dtype."""
-    checks.check_levels(x, levels)
-    _reject_forward_mode(x)
-    low = x
-    highs: list[Tensor] = []
-    while levels:
-        group = min(levels, MAX_LEVELS)
-        low, *finer = level_operators.wavedec(low, group) if group > 1 else operators.dwt(low)
-        highs, levels = finer + highs, levels - group
-    return low, highs
-
-
-def waverec(low: Tensor, highs: Sequence[Tensor]) -> Tensor:
-    """`ops.waverec` on a GPU: the inverse of the launches of `wavedec`."""
-    checks.check_waverec(low, highs)
-    _reject_forward_mode(low, *highs)
-    rest = list(highs)
-    while rest:
-        group = len(rest) % MAX_LEVELS or MAX_LEVELS
-        bands, rest = [low, *rest[:group]], rest[group:]
-        low = level_operators.waverec(bands) if group > 1 else operators.idwt(*bands)
-    return low
 
 
 def _reject_forward_mode(*inputs: Tensor) -> None:

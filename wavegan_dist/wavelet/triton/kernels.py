@@ -40,14 +40,14 @@ def tile(width: int, item_size: int, warp_size: int) -> tuple[int, int]:
 def dwt(x, low, high, rows, width, ch, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
     row, column, mask = _tile_indices(rows, width, TILE_H, TILE_W)
     a, b, c, d = _load_block(x, row, column, width, mask, low.dtype.element_ty)
-    _store_bands(low, high, row, column, width, ch, mask, transform(a, b, c, d))
+    _store_bands(low, high, row, column, width, ch, mask, _transform(a, b, c, d))
 
 
 @jit
 def idwt(low, high, x, rows, width, ch, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
     row, column, mask = _tile_indices(rows, width, TILE_H, TILE_W)
     ll, lh, hl, hh = _load_bands(low, high, row, column, width, ch, mask)
-    _store_block(x, row, column, width, mask, transform(ll, lh, hl, hh), low.dtype.element_ty)
+    _store_block(x, row, column, width, mask, _transform(ll, lh, hl, hh), low.dtype.element_ty)
 
 
 @jit
@@ -56,7 +56,7 @@ def fuse(base, low, high, lam, out, rows, width, ch, TILE_H: tl.constexpr, TILE_
     weight = tl.load(lam).to(tl.float32)
     ll, lh, hl, hh = _load_bands(low, high, row, column, width, ch, mask)
     a, b, c, d = _load_block(base, row, column, width, mask, low.dtype.element_ty)
-    p, q, r, s = transform(ll, lh, hl, hh)
+    p, q, r, s = _transform(ll, lh, hl, hh)
     rest = 1 - weight
     fused = (rest * a + weight * p, rest * b + weight * q, rest * c + weight * r, rest * d + weight * s)
     _store_block(out, row, column, width, mask, fused, low.dtype.element_ty)
@@ -73,7 +73,7 @@ def fuse_backward(
     a, b, c, d = _load_block(grad, row, column, width, mask, low.dtype.element_ty)
     p, q, r, s = _load_block(base, row, column, width, mask, low.dtype.element_ty)
     ll, lh, hl, hh = _load_bands(low, high, row, column, width, ch, mask)
-    g_ll, g_lh, g_hl, g_hh = transform(a, b, c, d)
+    g_ll, g_lh, g_hl, g_hh = _transform(a, b, c, d)
     rest = 1 - weight
     _store_block(grad_base, row, column, width, mask, (rest * a, rest * b, rest * c, rest * d), low.dtype.element_ty)
     grad_bands = (weight * g_ll, weight * g_lh, weight * g_hl, weight * g_hh)
@@ -92,7 +92,7 @@ def _tile_indices(rows, width, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
 
 
 @jit
-def transform(a, b, c, d):
+def _transform(a, b, c, d):
     """Transform 2x2 blocks [[a, b], [c, d]] to (LL, LH, HL, HH); the transform is its own inverse."""
     top, top_difference, bottom, bottom_difference = a + b, a - b, c + d, c - d
     return (
@@ -106,21 +106,21 @@ def transform(a, b, c, d):
 @jit
 def _load_block(x, row, column, width, mask, dtype: tl.constexpr):
     offset = 2 * row * width + column
-    a, b = unpack(tl.load(x + offset, mask=mask, other=0), dtype)
-    c, d = unpack(tl.load(x + offset + width, mask=mask, other=0), dtype)
+    a, b = _unpack(tl.load(x + offset, mask=mask, other=0), dtype)
+    c, d = _unpack(tl.load(x + offset + width, mask=mask, other=0), dtype)
     return a, b, c, d
 
 
 @jit
 def _store_block(x, row, column, width, mask, block, dtype: tl.constexpr):
     offset = 2 * row * width + column
-    tl.store(x + offset, pack(block[0], block[1], dtype), mask=mask)
-    tl.store(x + offset + width, pack(block[2], block[3], dtype), mask=mask)
+    tl.store(x + offset, _pack(block[0], block[1], dtype), mask=mask)
+    tl.store(x + offset + width, _pack(block[2], block[3], dtype), mask=mask)
 
 
 @jit
 def _load_bands(low, high, row, column, width, ch, mask):
-    offset, band = high_offsets(row, column, width, ch)
+    offset, band = _high_offsets(row, column, width, ch)
     ll = tl.load(low + row * width + column, mask=mask, other=0).to(tl.float32)
     lh = tl.load(high + offset, mask=mask, other=0).to(tl.float32)
     hl = tl.load(high + offset + band, mask=mask, other=0).to(tl.float32)
@@ -130,7 +130,7 @@ def _load_bands(low, high, row, column, width, ch, mask):
 
 @jit
 def _store_bands(low, high, row, column, width, ch, mask, bands):
-    offset, band = high_offsets(row, column, width, ch)
+    offset, band = _high_offsets(row, column, width, ch)
     dtype = low.dtype.element_ty
     tl.store(low + row * width + column, bands[0].to(dtype), mask=mask)
     tl.store(high + offset, bands[1].to(dtype), mask=mask)
@@ -139,7 +139,7 @@ def _store_bands(low, high, row, column, width, ch, mask, bands):
 
 
 @jit
-def high_offsets(row, column, width, ch):
+def _high_offsets(row, column, width, ch):
     """Return the offsets of LH coefficients in the high tensor, and the distance from LH to HL, equal to that from HL to HH.
 
     All in elements. `row` counts rows of the low band over the batch and all channels; `ch` is channels times band height.
@@ -150,7 +150,7 @@ def high_offsets(row, column, width, ch):
 
 
 @jit
-def unpack(pairs, dtype: tl.constexpr):
+def _unpack(pairs, dtype: tl.constexpr):
     """Split pairs into left and right pixels in float32. GPUs are little-endian: the left pixel is in the lower bits."""
     if dtype == tl.float32:
         left = pairs.to(tl.int32).to(tl.float32, bitcast=True)
@@ -162,8 +162,8 @@ def unpack(pairs, dtype: tl.constexpr):
 
 
 @jit
-def pack(left, right, dtype: tl.constexpr):
-    """The inverse of `unpack`: rounds to `dtype` and joins left and right pixels to pairs."""
+def _pack(left, right, dtype: tl.constexpr):
+    """The inverse of `_unpack`: rounds to `dtype` and joins left and right pixels to pairs."""
     if dtype == tl.float32:
         low = left.to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF
         pairs = (right.to(tl.int32, bitcast=True).to(tl.int64) << 32) | low

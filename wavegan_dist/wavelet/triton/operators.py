@@ -22,7 +22,7 @@ custom_op = torch.library.custom_op
 def dwt(x: Tensor) -> tuple[Tensor, Tensor]:
     """Transform x [B, C, H, W] to low [B, C, H/2, W/2] and high [B, 3C, H/2, W/2]; see `ops.dwt`."""
     low, high = _empty_bands(x)
-    _launch(kernels.dwt, low, as_pairs(x), low, high)
+    _launch(kernels.dwt, low, _as_pairs(x), low, high)
     return low, high
 
 
@@ -31,7 +31,7 @@ def idwt(low: Tensor, high: Tensor) -> Tensor:
     """x = idwt(low, high)."""
     low, high = low.contiguous(), high.contiguous()
     x = _empty_image(low)
-    _launch(kernels.idwt, low, low, high, as_pairs(x))
+    _launch(kernels.idwt, low, low, high, _as_pairs(x))
     return x
 
 
@@ -40,7 +40,7 @@ def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
     """(1 - lam) * base + lam * idwt(low, high)."""
     low, high = low.contiguous(), high.contiguous()
     out = _empty_image(low)
-    _launch(kernels.fuse, low, as_pairs(base), low, high, lam, as_pairs(out))
+    _launch(kernels.fuse, low, _as_pairs(base), low, high, lam, _as_pairs(out))
     return out
 
 
@@ -60,8 +60,8 @@ def fuse_backward(grad: Tensor, base: Tensor, low: Tensor, high: Tensor, lam: Te
     low, high = low.contiguous(), high.contiguous()
     grad_base, grad_low, grad_high = _empty_image(low), torch.empty_like(low), torch.empty_like(high)
     sums = torch.empty(_grid(low), dtype=torch.float32, device=low.device)
-    outputs = (as_pairs(grad_base), grad_low, grad_high, sums)
-    _launch(kernels.fuse_backward, low, as_pairs(grad), as_pairs(base), low, high, lam, *outputs)
+    outputs = (_as_pairs(grad_base), grad_low, grad_high, sums)
+    _launch(kernels.fuse_backward, low, _as_pairs(grad), _as_pairs(base), low, high, lam, *outputs)
     return grad_base, grad_low, grad_high, sums.sum(dtype=torch.float64).to(lam.dtype)
 
 
@@ -91,7 +91,7 @@ def _grid(low: Tensor) -> tuple[int, int]:
     return triton.cdiv(batch * channels * height, tile_h), triton.cdiv(width, tile_w)
 
 
-def as_pairs(x: Tensor) -> Tensor:
+def _as_pairs(x: Tensor) -> Tensor:
     """View an image as a flat tensor of pairs; copies an image that is not contiguous or not aligned to 16 bytes."""
     x = x.contiguous().flatten()
     if x.numel() == 0:
