@@ -18,7 +18,7 @@ from wavegan_dist.evaluate.registry import check_names
 
 SCRIPT = ROOT / "benchmarks" / "gpu" / "run.sh"
 # Two runs that take about equally long. The second begins with a section that fails.
-GROUPS = (("tests", "haar", "step", "loader", "quality"), ("loader", "exact", "evaluate"))
+GROUPS = (("haar", "step", "loader", "quality"), ("loader", "tests", "exact", "evaluate"))
 # Fields that each row of a section has.
 FIELDS = {
     "tests": {"test", "outcome", "seconds"},
@@ -87,7 +87,9 @@ def test_a_section_that_fails_does_not_stop_the_next(runs):
     (_, good), (_, bad) = runs
     assert good.returncode == 0
     assert bad.returncode == 1
-    assert summary(bad) == [["loader", "failed"], ["exact", "ok"], ["evaluate", "ok"]]
+    together, rest = summary(bad)[:2], summary(bad)[2:]
+    assert sorted(together) == [["exact", "ok"], ["tests", "ok"]]
+    assert rest == [["loader", "failed"], ["evaluate", "ok"]]
     assert "Is a directory" in bad.stdout
 
 
@@ -113,4 +115,5 @@ def test_the_settings_of_the_full_run_are_valid_and_its_budgets_fit_nine_minutes
             assert case.experiment(tiny=False).model.resolution == case.side
     assert check_names(quality.METRICS) == list(quality.METRICS)
     (budgets,) = re.findall(r"budgets=\((.*)\)", SCRIPT.read_text())
-    assert sum(map(int, re.findall(r"=(\d+)", budgets))) < 540
+    seconds = {name: int(value) for name, value in re.findall(r"\[(\w+)\]=(\d+)", budgets)}
+    assert sum(seconds.values()) - min(seconds["tests"], seconds["exact"]) < 540  # these two run at the same time

@@ -2,9 +2,9 @@
 
 For each precision, one run trains without interruption. Another one is killed (SIGKILL) in the middle and resumed. Compared are
 every tensor of the last checkpoint, the metrics except speed and memory, sample grids and snapshots (`resume.state`). The runs
-train at the same time. If runs with PyTorch's default settings differ, PyTorch's settings for reproducibility
-(`exact_run.SETTINGS`) are tried one after the other. The cost of a setting is the median time of a step relative to the default:
-steps with and without it take turns in one process, with CUBLAS_WORKSPACE_CONFIG set throughout.
+train at the same time. Only if runs with the default settings differ are PyTorch's deterministic algorithms tried. The cost of a
+setting is the median time of a step, relative to steps without `cudnn.deterministic`, which the training loop sets: steps with
+and without it take turns in one process, with CUBLAS_WORKSPACE_CONFIG set throughout.
 """
 
 import math
@@ -22,7 +22,7 @@ from typing import Any
 from resume import state
 
 from gpu.common import ERROR_END, ROOT, Section
-from gpu.exact_run import SETTINGS, apply
+from gpu.exact_run import NOT_DETERMINISTIC, SETTINGS, apply
 from gpu.step import our_step
 from gpu.training import settings
 from wavegan_dist.config import Experiment
@@ -48,7 +48,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder, processes_killed() as processes:
             outcomes = list(compare(section, [(name, precision) for precision in precisions], Path(folder), processes))
         for precision, outcome in zip(precisions, outcomes, strict=True):
-            cost = 1.0 if name == "default" else step_cost(section, precision, name)
+            cost = step_cost(section, precision, name)
             section.add(settings=name, precision=precision, step_cost=cost, **outcome)
             equal = "equal bit for bit" if outcome["equal"] else f"{outcome['differing']} of {outcome['values']} values differ"
             print(f"{name:<26} {precision:<5} {equal:<24} {cost:.2f}", flush=True)
@@ -134,17 +134,17 @@ def end_of_log(run: Path) -> str:
 
 
 def step_cost(section: Section, precision: str, name: str) -> float:
-    """Return the median time of a step with a setting, relative to the default; NaN if an operator refuses the setting."""
+    """Return the median time of a step with a setting, relative to NOT_DETERMINISTIC; NaN if an operator refuses the setting."""
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     step = our_step(section, experiment(section, precision))
-    times: dict[str, list[float]] = {"default": [], name: []}
+    times: dict[str, list[float]] = {NOT_DETERMINISTIC: [], name: []}
     try:
         for _ in range(3 if section.tiny else TIMED_STEPS):
             for setting, seconds in times.items():
                 seconds.append(timed_step(section, setting, step))
     except RuntimeError:  # an operator that is never deterministic
         return math.nan
-    return statistics.median(times[name][1:]) / statistics.median(times["default"][1:])
+    return statistics.median(times[name][1:]) / statistics.median(times[NOT_DETERMINISTIC][1:])
 
 
 def timed_step(section: Section, name: str, step: Callable[[], object]) -> float:

@@ -16,7 +16,7 @@ from gpu.step import PRECISIONS, compile_override
 from gpu.training import settings, train
 from wavegan_dist.data import ImageBatch, Index, training_batches
 
-WORKERS = (1, 4, 8, 15)
+WORKERS = (1, 8, 15)
 BATCH = 256
 WARM_UP_SECONDS, SECONDS, RUN_SECONDS = 1.0, 2.0, 5.0
 

@@ -7,7 +7,8 @@
 set -uo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 all=(tests haar step exact loader evaluate quality)
-declare -A budgets=([tests]=120 [haar]=60 [step]=145 [exact]=65 [loader]=25 [evaluate]=45 [quality]=65)  # 525 seconds in all
+declare -A budgets=([tests]=130 [haar]=65 [step]=170 [exact]=130 [loader]=40 [evaluate]=60 [quality]=65)  # 530 s in all
+together=(tests exact)  # run at the same time, because they mainly test
 python=${PYTHON:-python3} out=${OUT:-$root/build/gpu/results} budget='' tiny='' sections=()
 needed=(efficientnet_lite_pytorch imagecodecs ptwt pydantic pytorch_wavelets simplejpeg torch_fidelity)
 find='import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, sys.argv[1:])))'
@@ -48,25 +49,41 @@ check_torch() {
 
 # Run one section. Its stderr goes to the log, and the end of it to the terminal if the section fails.
 run_section() {
-    local limit=${budget:-${budgets[$1]}} began=$SECONDS code result
+    local limit=${budget:-${budgets[$1]}} began=$SECONDS stderr=$scratch/$1.stderr code result
     echo "== $1 (at most $limit s)"
-    timeout --kill-after=5 "$limit" "$python" -m "gpu.$1" --out "$out" --seconds "$limit" $tiny 2>"$scratch/stderr" &
-    trap "kill -- -$!; exit 130" INT TERM  # timeout has moved the section to a process group of its own
+    timeout --kill-after=5 "$limit" "$python" -m "gpu.$1" --out "$out" --seconds "$limit" $tiny 2>"$stderr" &
+    echo $! >>"$scratch/groups"  # timeout has moved the section to a process group of its own
     wait $!
     code=$?
     case $code in 0) result=ok ;; 124 | 137) result='timed out' ;; *) result=failed ;; esac
-    { echo "-- stderr of $1"; tail -c 200000 "$scratch/stderr"; } >>"$out/run.log"
-    [ $code = 0 ] || { failed=1; tail -n 12 "$scratch/stderr" | cut -c 1-200; }
-    summary+=$(printf '%-10s %-10s %4d s' "$1" "$result" $((SECONDS - began)))$'\n'
+    { echo "-- stderr of $1"; tail -c 200000 "$stderr"; } >>"$out/run.log"
+    [ $code = 0 ] || tail -n 12 "$stderr" | cut -c 1-200
+    printf '%-10s %-10s %4d s\n' "$1" "$result" $((SECONDS - began)) >>"$scratch/summary"
+}
+
+# Run those of the sections `together` that were chosen; print what one says when it has ended.
+run_together() {
+    local section processes=()
+    for section in "$@"; do
+        run_section "$section" >"$scratch/$section.stdout" &
+        processes+=($!)
+    done
+    [ $# = 0 ] || wait "${processes[@]}"
+    for section in "$@"; do cat "$scratch/$section.stdout"; done
 }
 
 main() {
-    local failed=0 summary='' section
+    local section group first=()
     check_torch
     install_wheels
-    for section in "${sections[@]}"; do run_section "$section"; done
-    printf '== summary\n%s' "$summary"
-    exit $failed
+    trap 'while read -r group; do kill -- -"$group" 2>/dev/null; done <"$scratch/groups"; exit 130' INT TERM
+    for section in "${sections[@]}"; do [[ " ${together[*]} " != *" $section "* ]] || first+=("$section"); done
+    run_together "${first[@]}"
+    for section in "${sections[@]}"; do [[ " ${together[*]} " == *" $section "* ]] || run_section "$section"; done
+    printf '== summary\n'
+    cat "$scratch/summary"
+    ! grep -qv ' ok ' "$scratch/summary"
+    exit
 }
 
 # All output also goes to the log. tee ends when this shell has closed its output.

@@ -3,14 +3,16 @@
 A step is that of the training loop: `Trainer.step` on random batches in pinned memory, then the status that all ranks agree on,
 which waits for the GPU once. `plain` is `plain.py`. "in kernels" is the time of all kernels of a step, by PyTorch's profiler,
 divided by the time of a step without the profiler. "launches" are the host's calls that start kernels or CUDA graphs. "first"
-is the time of the first step in seconds, with compilation. Compiled rows have a process each (`step_row.py`): all compile at the
-same time, then all rows are measured one after the other. Rows for which there is no time are left out.
+is the time of the first step in seconds, with compilation. Compiled rows have a process each (`step_row.py`): all compile at
+the same time, then all rows are measured one after the other. Rows for which there is no time are left out.
 """
 
+import functools
 import gc
 import itertools
 import json
 import os
+import select
 import subprocess
 import sys
 import time
@@ -49,6 +51,7 @@ MODELS = {
 }
 SECONDS = 1.0  # of a measurement
 PROFILED_STEPS = 3
+COMPILE_SHARE = 0.6  # of the section's time: rows that have not been compiled by then are left out
 ROW_SECONDS = 2 * SECONDS  # a row that needs no compilation takes at most
 COPIES = ("Memcpy", "Memset")  # the profiler's names of what the device does besides kernels
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaGraphLaunch")
@@ -99,16 +102,19 @@ def main() -> None:
     section = Section("step", __doc__)
     rows = cases(section.tiny)
     compiled = {case: CompiledRow(section, case) for case in rows if case.mode not in ("plain", "off")}
+    deadline = time.monotonic() + COMPILE_SHARE * section.remaining()
     for row in compiled.values():
-        row.wait_until_compiled()
+        row.wait_until_compiled(deadline)
     print(" px batch  dtype mode    model    images/s  ms/step in kernels  kernels launches   GiB first x plain")
     for case in rows:
-        if case in compiled:
-            add(section, case, compiled[case].measure)
-        elif section.remaining() > ROW_SECONDS:
-            add(section, case, lambda case=case: measure(section, *prepare(section, case)))
-        else:
+        if section.remaining() < ROW_SECONDS or (case in compiled and not compiled[case].ready):
             section.write(left_out=[*section.about.get("left_out", []), vars(case)])
+        elif case in compiled:
+            add(section, case, compiled[case].measure)
+        else:
+            add(section, case, functools.partial(prepare_and_measure, section, case))
+    for row in compiled.values():
+        row.process.kill()
     if left_out := section.about.get("left_out"):
         print(f"left out for lack of time: {', '.join(' '.join(map(str, case.values())) for case in left_out)}")
     if any("error" in row for row in section.rows):
@@ -121,14 +127,18 @@ def add(section: Section, case: Case, measure_row: Callable[[], dict[str, Any]])
         row = section.add(**vars(case), **measure_row())
     except Exception as error:
         traceback.print_exc()
-        print(f"{case.side:>3} {case.precision} {case.mode} {case.model}: {type(error).__name__}: {str(error)[:300]}", flush=True)
-        section.add(**vars(case), error=f"{type(error).__name__}: {error}")
+        reason = f"{type(error).__name__}: {error}"
+        print(f"{case.side:>3} {case.precision} {case.mode} {case.model}: {reason[:300]}", flush=True)
+        section.add(**vars(case), error=reason)
         return
     print(format_row(row, baseline(section, case)), flush=True)
 
 
 class CompiledRow:
     """A row that is compiled and measured by a process of its own, `step_row.py`. Starts the process.
+
+    Attributes:
+        ready: whether the process has run its first step, or has failed.
 
     Args:
         section: the section.
@@ -139,14 +149,15 @@ class CompiledRow:
         command = [sys.executable, "-m", "gpu.step_row", "--out", str(section.out), "--seconds", str(section.remaining())]
         command += ["--tiny"] if section.tiny else []
         # Without the setting, each process would start as many compiling processes as there are cores.
-        env = os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": "4"}
-        self.process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        env = os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": "2"}
+        self.process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+        self.ready = False
         self._send(json.dumps(vars(case)))
 
-    def wait_until_compiled(self) -> None:
-        """Wait until the process has run its first step, or has failed."""
+    def wait_until_compiled(self, deadline: float) -> None:
+        """Wait until the process is ready, at most until a time of `time.monotonic`."""
         assert self.process.stdout is not None
-        self.process.stdout.readline()
+        self.ready, _, _ = map(bool, select.select([self.process.stdout], [], [], max(deadline - time.monotonic(), 0)))
 
     def measure(self) -> dict[str, Any]:
         """Let the process measure; return the fields of the row.
@@ -155,16 +166,16 @@ class CompiledRow:
             RuntimeError: the process failed; the reason is on stderr.
         """
         self._send("measure")
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if self.process.wait():
+        output, _ = self.process.communicate()
+        if self.process.returncode:
             raise RuntimeError(f"its process ended with code {self.process.returncode}")
-        return dict(json.loads(line))
+        return dict(json.loads(output))
 
     def _send(self, line: str) -> None:
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # `measure` reports the failure
-            print(line, file=self.process.stdin, flush=True)
+            self.process.stdin.write(f"{line}\n".encode())
+            self.process.stdin.flush()
 
 
 def prepare(section: Section, case: Case) -> tuple[Callable[[], object], float, int]:
@@ -179,6 +190,11 @@ def prepare(section: Section, case: Case) -> tuple[Callable[[], object], float, 
     step()
     section.synchronize()
     return step, time.perf_counter() - began, experiment.train.batch_size
+
+
+def prepare_and_measure(section: Section, case: Case) -> dict[str, Any]:
+    """Return the fields of a row."""
+    return measure(section, *prepare(section, case))
 
 
 def measure(section: Section, step: Callable[[], object], first: float, batch_size: int) -> dict[str, Any]:

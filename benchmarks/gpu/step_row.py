@@ -1,7 +1,7 @@
 """One row of `step.py` in a process of its own: compiles the step, says so, waits for its turn, measures.
 
-Reads a line with the row as JSON from stdin; prints an empty line when the first step has run; waits for another line; prints the
-fields of the row as JSON.
+Reads the row as a line of JSON from stdin; prints an empty line when the first step has run; waits for another line; prints
+the fields of the row as JSON.
 """
 
 import json

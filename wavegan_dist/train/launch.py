@@ -65,6 +65,7 @@ def init_accelerator(train: TrainConfig) -> Accelerator:
     check_strategy(train, accelerator.num_processes)
     check_compile(train, accelerator.device)
     allow_tf32(train.tf32)
+    torch.backends.cudnn.deterministic = True  # otherwise a resumed float32 run differs from an uninterrupted one
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     return accelerator

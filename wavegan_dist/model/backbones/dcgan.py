@@ -106,6 +106,20 @@ class OutputHead(nn.ConvTranspose2d):
         return self.bound * super().forward(x_bchw, output_size).tanh()
 
 
+class Projection(nn.ConvTranspose2d):
+    """A transposed convolution of a 1x1 map, computed as a matrix product: [B, C, 1, 1] -> [B, C', s, s] for s x s filters.
+
+    With the convolution, `torch.compile` fails on GPUs: cuDNN returns the weight's gradient in another memory format than
+    PyTorch's shape inference says (PyTorch 2.11).
+    """
+
+    @override
+    def forward(self, x_bchw: Tensor, output_size: list[int] | None = None) -> Tensor:
+        matrix = self.weight.permute(0, 2, 3, 1).flatten(1)  # a view of channels-last weights
+        out: Tensor = (x_bchw.flatten(1) @ matrix).unflatten(1, (*self.kernel_size, -1)).permute(0, 3, 1, 2)
+        return out if self.bias is None else out + self.bias[:, None, None].to(out.dtype)
+
+
 def apply_layer(layer: nn.Module, activation: Tensor, labels: Tensor | None, outputs: list[Tensor]) -> Tensor:
     """Apply one layer of a `DCGANGenerator`.
 
@@ -207,7 +221,9 @@ class ProjectionHead(nn.Module):
 
 def _conv_transpose(in_channels: int, out_channels: int, *, project: bool, bias: bool) -> nn.ConvTranspose2d:
     """A 4x4 transposed convolution: from 1x1 to 4x4 (`project`), or doubling the size."""
-    stride, padding = (1, 0) if project else (2, 1)
-    layer = nn.ConvTranspose2d(in_channels, out_channels, 4, stride, padding, bias=bias)
+    if project:
+        layer: nn.ConvTranspose2d = Projection(in_channels, out_channels, 4, bias=bias)
+    else:
+        layer = nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=bias)
     nn.init.normal_(layer.weight, std=INIT_STD)
     return layer

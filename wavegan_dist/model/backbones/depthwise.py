@@ -1,4 +1,4 @@
-"""Depthwise convolutions with fast derivatives of every order.
+"""Depthwise 3x3 convolution with fast derivatives of every order.
 
 PyTorch computes the second derivative of a grouped convolution in a loop over the groups (`_convolution_double_backward` in
 ATen/native/Convolution.cpp). With one channel per group, a step with exact gradient penalties took seconds on a GPU
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 from typing_extensions import override
+
+from wavegan_dist.model.backbones.memory_format import empty, formatted
 
 SIZE = 3  # height and width of a filter
 
@@ -30,97 +32,45 @@ class DepthwiseConv(nn.Conv2d):
     def forward(self, x_bchw: Tensor) -> Tensor:
         assert self.bias is not None
         # Autocast does not cast the arguments of operators that are not PyTorch's.
-        return convolve(x_bchw, self.weight.to(x_bchw.dtype), self.bias.to(x_bchw.dtype))
-
-
-class DepthwiseDownsample(nn.Module):
-    """Halves the size by a fixed 4x4 filter with zero padding: [B, C, H, W] -> [B, C, H/2, W/2]; differentiable with respect to x.
-
-    Args:
-        kernel: the filter of every channel, [4, 4].
-    """
-
-    kernel: Tensor
-
-    def __init__(self, kernel: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("kernel", kernel[None, None], persistent=False)
-
-    @override
-    def forward(self, x_bchw: Tensor) -> Tensor:
-        return downsample(x_bchw, self.kernel.to(x_bchw.dtype))
+        out: Tensor = convolve(x_bchw, self.weight.to(x_bchw.dtype), self.bias.to(x_bchw.dtype))
+        return out
 
 
 @torch.library.custom_op("wavegan::depthwise_conv", mutates_args=())
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Convolve each channel of x [B, C, H, W] with its filter in weight [C, 1, 3, 3], then add bias [C]; all of one dtype."""
-    return F.conv2d(x, weight, bias, padding=SIZE // 2, groups=len(weight))
+    """Convolve each channel of a batch with its filter, with zero padding, and add its bias.
+
+    Args:
+        x: [B, C, H, W].
+        weight: a filter for each channel, [C, 1, 3, 3], in the dtype of x.
+        bias: [C] in the dtype of x, or None.
+
+    Returns:
+        [B, C, H, W] in the dtype and memory format of x.
+    """
+    return formatted(F.conv2d(x, weight, bias, padding=SIZE // 2, groups=len(weight)), x)
 
 
 @torch.library.custom_op("wavegan::depthwise_conv_weight_gradient", mutates_args=())
 def weight_gradient(x: Tensor, dy: Tensor) -> Tensor:
-    """Compute the gradient of the weight of `convolve`, [C, 1, 3, 3], from x and the gradient of the result, both [B, C, H, W]."""
+    """Compute the gradient of the weight of `convolve`, [C, 1, 3, 3], from x and the gradient dy of its result."""
     weight = x.new_empty(x.shape[1], 1, SIZE, SIZE)  # only its shape matters
     ones, padding = [1, 1], [SIZE // 2, SIZE // 2]
-    _, gradient, _ = torch.ops.aten.convolution_backward(
+    gradients = torch.ops.aten.convolution_backward(
         dy, x, weight, None, ones, padding, ones, False, [0, 0], len(weight), [False, True, False]
     )
-    return gradient
+    result: Tensor = gradients[1].contiguous()
+    return result
 
 
 @convolve.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.empty_like(x)
+    return empty(x, x.shape)
 
 
 @weight_gradient.register_fake
 def _(x: Tensor, dy: Tensor) -> Tensor:
     return x.new_empty(x.shape[1], 1, SIZE, SIZE)
-
-
-@torch.library.custom_op("wavegan::depthwise_downsample", mutates_args=())
-def downsample(x: Tensor, kernel: Tensor) -> Tensor:
-    """Convolve each channel of x [B, C, H, W] with kernel [1, 1, 4, 4] at every other position: [B, C, H/2, W/2]."""
-    return F.conv2d(x, kernel.expand(x.shape[1], -1, -1, -1), stride=2, padding=1, groups=x.shape[1])
-
-
-@torch.library.custom_op("wavegan::depthwise_upsample", mutates_args=())
-def upsample(y: Tensor, kernel: Tensor) -> Tensor:
-    """Compute the transpose of `downsample`: y [B, C, H/2, W/2] -> [B, C, H, W]."""
-    return F.conv_transpose2d(y, kernel.expand(y.shape[1], -1, -1, -1), stride=2, padding=1, groups=y.shape[1])
-
-
-@downsample.register_fake
-def _(x: Tensor, kernel: Tensor) -> Tensor:
-    batch, channels, height, width = x.shape
-    return _empty(x, (batch, channels, height // 2, width // 2))
-
-
-@upsample.register_fake
-def _(y: Tensor, kernel: Tensor) -> Tensor:
-    batch, channels, height, width = y.shape
-    return _empty(y, (batch, channels, 2 * height, 2 * width))
-
-
-def _empty(like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """An uninitialized 4D tensor in the memory format of `like`."""
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch._prims_common.suggest_memory_format(like))
-
-
-def _save_kernel(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(inputs[1])
-
-
-def _downsample_backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
-    return upsample(dy, *ctx.saved_tensors), None
-
-
-def _upsample_backward(ctx: Any, dx: Tensor) -> tuple[Tensor, None]:
-    return downsample(dx, *ctx.saved_tensors), None
-
-
-downsample.register_autograd(_downsample_backward, setup_context=_save_kernel)
-upsample.register_autograd(_upsample_backward, setup_context=_save_kernel)
 
 
 def _save_x_and_weight(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
@@ -137,7 +87,7 @@ def _convolve_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | No
     )
 
 
-def _save_both(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+def _save_inputs(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
@@ -149,7 +99,7 @@ def _weight_gradient_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Te
 
 
 convolve.register_autograd(_convolve_backward, setup_context=_save_x_and_weight)
-weight_gradient.register_autograd(_weight_gradient_backward, setup_context=_save_both)
+weight_gradient.register_autograd(_weight_gradient_backward, setup_context=_save_inputs)
 
 
 @register_flop_formula([torch.ops.wavegan.depthwise_conv, torch.ops.wavegan.depthwise_conv_weight_gradient])

@@ -132,8 +132,8 @@ class ResidualDiscriminator(nn.Module):
 
     The first convolution reads the four Haar bands of the largest input; every further input is added to the feature map of its
     size. The inner product of each channel of the smallest feature map and a learned 4x4 basis is a feature; the logit is a
-    linear function of the features. With classes, the inner product of the features and an embedding of the class is added (Miyato and Koyama
-    2018).
+    linear function of the features. With classes, the inner product of the features and an embedding of the class is added
+    (Miyato and Koyama 2018).
 
     Args:
         resolution: height and width of the largest input in pixels: a power of two, at least 8.

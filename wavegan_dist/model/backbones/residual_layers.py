@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from wavegan_dist.model.backbones.depthwise import DepthwiseConv, DepthwiseDownsample
+from wavegan_dist.model.backbones import bilinear
+from wavegan_dist.model.backbones.depthwise import DepthwiseConv
 from wavegan_dist.wavelet import dwt, idwt
 
 BASE_SIZE = 4  # height and width of the smallest feature map in pixels
@@ -74,7 +75,8 @@ class BilinearUpsample(nn.Module):
 
     @override
     def forward(self, x_bchw: Tensor) -> Tensor:
-        return F.interpolate(self.conv(x_bchw), scale_factor=2, mode="bilinear", align_corners=False)
+        out: Tensor = bilinear.upsample(self.conv(x_bchw), 1.0)
+        return out
 
 
 class HaarUpsample(nn.Module):
@@ -92,22 +94,20 @@ class HaarUpsample(nn.Module):
 
 
 class BilinearDownsample(nn.Module):
-    """Halves the size by the filter [1, 3, 3, 1] and a 1x1 convolution: [B, C, s, s] -> [B, C', s/2, s/2].
+    """Halves the size by the filter [1, 3, 3, 1] / 8 and a 1x1 convolution: [B, C, s, s] -> [B, C', s/2, s/2].
 
-    Away from the border, the filter is the transpose of bilinear upsampling, divided by 4. Beyond the border, it reads zeros.
-    The convolution compensates for the variance that the filter removes from natural images, one of log2(s) octaves.
+    The filter is the transpose of bilinear upsampling, divided by 4. The convolution compensates for the variance that the
+    filter removes from natural images, one of log2(s) octaves.
     """
 
     def __init__(self, in_channels: int, out_channels: int, size: int) -> None:
         super().__init__()
         octaves = math.log2(size)
         self.conv = scaled(nn.Conv2d(in_channels, out_channels, 1, bias=False), (octaves / (octaves - 1)) ** 0.5)
-        taps = torch.tensor((0.125, 0.375, 0.375, 0.125))
-        self.filter = DepthwiseDownsample(taps.outer(taps))
 
     @override
     def forward(self, x_bchw: Tensor) -> Tensor:
-        out: Tensor = self.conv(self.filter(x_bchw))
+        out: Tensor = self.conv(bilinear.transpose(x_bchw, 0.25))
         return out
 
 
