@@ -2,9 +2,9 @@
 
 For each precision, one run trains without interruption. Another one is killed (SIGKILL) in the middle and resumed. Compared are
 every tensor of the last checkpoint, the metrics except speed and memory, sample grids and snapshots (`resume.state`). The runs
-train at the same time. Only if runs with the default settings differ are PyTorch's deterministic algorithms tried. The cost of a
-setting is the median time of a step, relative to steps without `cudnn.deterministic`, which the training loop sets: steps with
-and without it take turns in one process, with CUBLAS_WORKSPACE_CONFIG set throughout.
+train at the same time. Only if runs with the default settings differ are PyTorch's deterministic algorithms tried. The cost of
+a setting is the median time of a step, relative to steps without `cudnn.deterministic`, which the training loop sets: steps
+with and without it take turns in one process, with CUBLAS_WORKSPACE_CONFIG set throughout.
 """
 
 import math
@@ -134,7 +134,7 @@ def end_of_log(run: Path) -> str:
 
 
 def step_cost(section: Section, precision: str, name: str) -> float:
-    """Return the median time of a step with a setting, relative to NOT_DETERMINISTIC; NaN if an operator refuses the setting."""
+    """Return the median time of a step with a setting, relative to NOT_DETERMINISTIC; NaN if an operator refuses it."""
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     step = our_step(section, experiment(section, precision))
     times: dict[str, list[float]] = {NOT_DETERMINISTIC: [], name: []}

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, register_flop_formula, sdpa_backward_flop, sdpa_flop
 from typing_extensions import override
 
 from wavegan_dist.config import Experiment
@@ -26,6 +26,10 @@ PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp1
 NO_KERNEL = {"aten::empty", "aten::_unsafe_view", "aten::empty_like", "prim::device", "aten::sym_size", "aten::is_same_size"}
 # Batch sizes at which a step is counted. Every count is an affine function of the batch size, so two points define it.
 SMALL_BATCH, LARGE_BATCH = 2, 4
+
+# PyTorch's FLOP counter does not know the CPU's fused attention, whose arguments are those of the GPU's.
+register_flop_formula(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu, get_raw=True)(sdpa_flop)
+register_flop_formula(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward, get_raw=True)(sdpa_backward_flop)
 
 
 @dataclass(frozen=True)
