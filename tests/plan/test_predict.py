@@ -77,7 +77,7 @@ def test_more_gpus_are_faster_and_less_efficient_where_arithmetic_is_the_bound(e
     ("better", "than"),
     [
         ({"matmul_fraction": 0.7, "operator_us": 0}, {"matmul_fraction": 0.001, "operator_us": 0}),
-        ({"memory_gb_per_s": 8000}, {"memory_gb_per_s": 800}),
+        ({"memory_gb_per_s": 8000, "operator_us": 0}, {"memory_gb_per_s": 800, "operator_us": 0}),
         ({"operator_us": 1}, {"operator_us": 20}),
         ({"intra_node": {"alpha_us": 1, "gb_per_s": 400}}, {"intra_node": {"alpha_us": 20, "gb_per_s": 10}}),
         ({"inter_node": {"alpha_us": 1, "gb_per_s": 50}}, {"inter_node": {"alpha_us": 50, "gb_per_s": 1}}),

@@ -67,8 +67,8 @@ def step_time(
 def operator_seconds(operators: Sequence[Operator], hardware: Hardware) -> float:
     """Predict the seconds of operators that run one after another.
 
-    Each operator is bound by arithmetic or by memory. On a GPU, the launch overlaps the previous operator and is a third bound.
-    On a CPU, the launch time is added.
+    Each operator is bound by arithmetic or by memory. A GPU computes while the host launches further operators, so the longer
+    of the two counts. On a CPU, the launch time is added.
     """
     peak: dict[str, float] = hardware.peak_tflops.model_dump()
     flops_per_second = {name: value * 1e12 * hardware.matmul_fraction for name, value in peak.items()}
@@ -77,9 +77,8 @@ def operator_seconds(operators: Sequence[Operator], hardware: Hardware) -> float
         max(operator.flops / flops_per_second[operator.precision], operator.bytes / _memory_rate(hardware))
         for operator in operators
     ]
-    if hardware.kind == "cpu":
-        return sum(rooflines) + launch * len(rooflines)
-    return sum(max(roofline, launch) for roofline in rooflines)
+    device, host = sum(rooflines), launch * len(rooflines)
+    return device + host if hardware.kind == "cpu" else max(device, host)
 
 
 def optimizer_seconds(sizes: ModelSizes, strategy: str, devices: int, hardware: Hardware, d_steps: int) -> float:
