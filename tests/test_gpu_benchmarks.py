@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from gpu import quality, step
+from gpu.common import Section
 
 from tests.helpers import ROOT, environment
 from wavegan_dist.config import TrainConfig
@@ -91,6 +93,19 @@ def test_a_section_that_fails_does_not_stop_the_next(runs):
     assert sorted(together) == [["exact", "ok"], ["tests", "ok"]]
     assert rest == [["loader", "failed"], ["evaluate", "ok"]]
     assert "Is a directory" in bad.stdout
+
+
+def test_a_row_in_a_process_of_its_own_is_measured_and_a_failed_one_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["step", "--out", str(tmp_path), "--seconds", "200", "--tiny"])
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{ROOT / 'benchmarks'}")
+    section = Section("step", "")
+    rows = [step.CompiledRow(section, step.Case(32, "fp32", mode)) for mode in ("off", "none")]
+    for row in rows:
+        row.wait_until_compiled(time.monotonic() + 200)
+        assert row.ready
+    assert rows[0].measure()["images_per_second"] > 0
+    with pytest.raises(RuntimeError, match="ended with code 1"):
+        rows[1].measure()
 
 
 def test_a_section_that_takes_too_long_is_stopped(tmp_path):

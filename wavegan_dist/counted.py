@@ -27,7 +27,7 @@ def rng_at(seed: int, stream: str, position: int) -> np.random.Generator:
 def rngs(seed: int, stream: str, positions: Iterable[int]) -> Iterator[np.random.Generator]:
     """Yield the generator of each position; the arguments are those of `rng_at`.
 
-    It is always the same object, set to the next position: creating one for each would take four times as long.
+    It is always the same object, set to the next position: creating one for each position takes several times as long.
     """
     bits = np.random.Philox(key=np.array([seed, zlib.crc32(stream.encode())], dtype=np.uint64))
     generator, state = np.random.Generator(bits), bits.state

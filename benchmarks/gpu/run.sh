@@ -52,9 +52,10 @@ run_section() {
     local limit=${budget:-${budgets[$1]}} began=$SECONDS stderr=$scratch/$1.stderr code result
     echo "== $1 (at most $limit s)"
     timeout --kill-after=5 "$limit" "$python" -m "gpu.$1" --out "$out" --seconds "$limit" $tiny 2>"$stderr" &
-    echo $! >>"$scratch/groups"  # timeout has moved the section to a process group of its own
+    echo $! >"$scratch/$1.group"  # timeout has moved the section to a process group of its own
     wait $!
     code=$?
+    rm "$scratch/$1.group"
     case $code in 0) result=ok ;; 124 | 137) result='timed out' ;; *) result=failed ;; esac
     { echo "-- stderr of $1"; tail -c 200000 "$stderr"; } >>"$out/run.log"
     [ $code = 0 ] || tail -n 12 "$stderr" | cut -c 1-200
@@ -72,11 +73,19 @@ run_together() {
     for section in "$@"; do cat "$scratch/$section.stdout"; done
 }
 
+# Kill the sections that run.
+# shellcheck disable=SC2317
+stop() {
+    local file
+    for file in "$scratch"/*.group; do [ ! -e "$file" ] || kill -- -"$(<"$file")" 2>/dev/null; done
+    exit 130
+}
+
 main() {
-    local section group first=()
+    local section first=()
     check_torch
     install_wheels
-    trap 'while read -r group; do kill -- -"$group" 2>/dev/null; done <"$scratch/groups"; exit 130' INT TERM
+    trap stop INT TERM
     for section in "${sections[@]}"; do [[ " ${together[*]} " != *" $section "* ]] || first+=("$section"); done
     run_together "${first[@]}"
     for section in "${sections[@]}"; do [[ " ${together[*]} " == *" $section "* ]] || run_section "$section"; done
@@ -87,7 +96,8 @@ main() {
 }
 
 # All output also goes to the log. tee ends when this shell has closed its output.
-exec 3>&1 > >(tee "$out/run.log") 2>&1
+true >"$out/run.log"
+exec 3>&1 > >(tee -a "$out/run.log") 2>&1
 tee=$!
 trap 'rm -rf "$scratch"; exec >&3 2>&3; wait $tee' EXIT
 main

@@ -2,22 +2,25 @@
 
 A step is that of the training loop: `Trainer.step` on random batches in pinned memory, then the status that all ranks agree on,
 which waits for the GPU once. `plain` is `plain.py`. "in kernels" is the time of all kernels of a step, by PyTorch's profiler,
-divided by the time of a step without the profiler. "launches" are the host's calls that start kernels or CUDA graphs. "first"
-is the time of the first step in seconds, with compilation. Compiled rows have a process each (`step_row.py`): all compile at
-the same time, then all rows are measured one after the other. Rows for which there is no time are left out.
+divided by the time of a step without the profiler; it may slightly exceed 100%. "launches" are the host's calls that start
+kernels or CUDA graphs. "first" is the time of the first run of the step in seconds, with compilation.
+
+Compiled rows have a process each (`step_row.py`): all compile at the same time, then all rows are measured one after the other.
+Rows for which there is no time are left out.
 """
 
 import functools
 import gc
 import itertools
 import json
+import math
 import os
 import select
 import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +55,8 @@ MODELS = {
 SECONDS = 1.0  # of a measurement
 PROFILED_STEPS = 3
 COMPILE_SHARE = 0.6  # of the section's time: rows that have not been compiled by then are left out
-ROW_SECONDS = 2 * SECONDS  # a row that needs no compilation takes at most
+ROW_SECONDS = 2 * SECONDS  # kept for a row
+GRAPH_SECONDS = 20  # that the measurement of a compiled row may take
 COPIES = ("Memcpy", "Memset")  # the profiler's names of what the device does besides kernels
 LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaGraphLaunch")
 
@@ -83,17 +87,20 @@ def cases(tiny: bool) -> list[Case]:
     """Return all rows in the order of measurement."""
     if tiny:  # nothing compiled: a CPU would take minutes
         return [
+            Case(32, "fp32", "plain"),
             Case(32, "bf16", "plain"),
             Case(32, "bf16", "off"),
             Case(32, "fp32", "off"),
             Case(32, "fp32", "off", "residual"),
         ]
-    plain = [Case(side, "bf16", "plain") for side in (64, 32, 128, 256)]
+    plain = [Case(side, "bf16", "plain") for side in (64, 32, 128, 256)] + [
+        Case(64, "tf32", "plain"),
+        Case(64, "fp32", "plain"),
+    ]
     compiled = [Case(side, "bf16", "graphs") for side in (64, 32, 128, 256)]
     compiled += [Case(64, "bf16", "graphs", "residual"), Case(64, "bf16", "default"), Case(64, "tf32", "graphs")]
     eager = [Case(side, "bf16", "off") for side in BATCHES] + [Case(side, "bf16", "off", "residual") for side in (64, 128)]
-    eager += [Case(64, precision, mode) for precision in ("tf32", "fp32") for mode in ("plain", "off")]
-    eager += [Case(side, precision, "off") for precision in ("tf32", "fp32") for side in (32, 128, 256)]
+    eager += [Case(side, precision, "off") for precision in ("tf32", "fp32") for side in (64, 32, 128, 256)]
     return [*plain, *compiled, *eager]
 
 
@@ -102,9 +109,25 @@ def main() -> None:
     section = Section("step", __doc__)
     rows = cases(section.tiny)
     compiled = {case: CompiledRow(section, case) for case in rows if case.mode not in ("plain", "off")}
+    try:
+        measure_rows(section, rows, compiled)
+    finally:
+        for row in compiled.values():
+            row.process.kill()
+    if left_out := section.about.get("left_out"):
+        print(f"left out for lack of time: {', '.join(' '.join(map(str, case.values())) for case in left_out)}")
+    if any("error" in row for row in section.rows):
+        raise SystemExit("step: some rows failed")
+
+
+def measure_rows(section: Section, rows: Sequence[Case], compiled: Mapping[Case, "CompiledRow"]) -> None:
+    """Measure the rows one after the other, once the compiled ones are ready or their time is over."""
     deadline = time.monotonic() + COMPILE_SHARE * section.remaining()
     for row in compiled.values():
         row.wait_until_compiled(deadline)
+    for row in compiled.values():
+        if not row.ready:
+            row.process.kill()  # compiling, it would slow the host down
     print(" px batch  dtype mode    model    images/s  ms/step in kernels  kernels launches   GiB first x plain")
     for case in rows:
         if section.remaining() < ROW_SECONDS or (case in compiled and not compiled[case].ready):
@@ -113,12 +136,6 @@ def main() -> None:
             add(section, case, compiled[case].measure)
         else:
             add(section, case, functools.partial(prepare_and_measure, section, case))
-    for row in compiled.values():
-        row.process.kill()
-    if left_out := section.about.get("left_out"):
-        print(f"left out for lack of time: {', '.join(' '.join(map(str, case.values())) for case in left_out)}")
-    if any("error" in row for row in section.rows):
-        raise SystemExit("step: some rows failed")
 
 
 def add(section: Section, case: Case, measure_row: Callable[[], dict[str, Any]]) -> None:
@@ -164,9 +181,10 @@ class CompiledRow:
 
         Raises:
             RuntimeError: the process failed; the reason is on stderr.
+            subprocess.TimeoutExpired: it took longer than GRAPH_SECONDS.
         """
         self._send("measure")
-        output, _ = self.process.communicate()
+        output, _ = self.process.communicate(timeout=GRAPH_SECONDS)
         if self.process.returncode:
             raise RuntimeError(f"its process ended with code {self.process.returncode}")
         return dict(json.loads(output))
@@ -178,8 +196,11 @@ class CompiledRow:
             self.process.stdin.flush()
 
 
-def prepare(section: Section, case: Case) -> tuple[Callable[[], object], float, int]:
-    """Build the step of a row and run it once; return the step, the seconds of its first run, and the batch size."""
+def prepare(section: Section, case: Case) -> tuple[Callable[[], object], float, Experiment]:
+    """Build the step of a row and run it; return the step, the seconds of its first run, and the settings.
+
+    If the row has penalties, the first run is one step with and one step without them.
+    """
     gc.collect()
     if section.device.type == "cuda":
         torch.cuda.empty_cache()
@@ -187,9 +208,10 @@ def prepare(section: Section, case: Case) -> tuple[Callable[[], object], float, 
     experiment = case.experiment(section.tiny)
     step = (plain_step if case.mode == "plain" else our_step)(section, experiment)
     began = time.perf_counter()
-    step()
+    for _ in range(min(penalty_period(experiment), 2)):  # steps with and without penalties are compiled separately
+        step()
     section.synchronize()
-    return step, time.perf_counter() - began, experiment.train.batch_size
+    return step, time.perf_counter() - began, experiment
 
 
 def prepare_and_measure(section: Section, case: Case) -> dict[str, Any]:
@@ -197,15 +219,21 @@ def prepare_and_measure(section: Section, case: Case) -> dict[str, Any]:
     return measure(section, *prepare(section, case))
 
 
-def measure(section: Section, step: Callable[[], object], first: float, batch_size: int) -> dict[str, Any]:
-    """Return the fields of the row of a step that has run once, for `first` seconds."""
+def measure(section: Section, step: Callable[[], object], first: float, experiment: Experiment) -> dict[str, Any]:
+    """Return the fields of the row of a step whose first run took `first` seconds."""
+    period, batch_size = penalty_period(experiment), experiment.train.batch_size
     for _ in range(3):
         step()
-    seconds = seconds_per_step(section, step)
+    seconds = seconds_per_step(section, step, period)
     return {
         "batch": batch_size, "images_per_second": batch_size / seconds, "seconds_per_step": seconds,
-        "first_step_seconds": first, "peak_gib": peak_memory() / 2**30, **profiled(section, step, seconds),
+        "first_step_seconds": first, "peak_gib": peak_memory() / 2**30, **profiled(section, step, seconds, period),
     }  # fmt: skip
+
+
+def penalty_period(experiment: Experiment) -> int:
+    """Return after how many steps the penalties repeat; 1 without penalties."""
+    return experiment.loss.penalty_interval if experiment.loss.r1 or experiment.loss.r2 else 1
 
 
 def our_step(section: Section, experiment: Experiment) -> Callable[[], object]:
@@ -225,6 +253,7 @@ def our_step(section: Section, experiment: Experiment) -> Callable[[], object]:
 def plain_step(section: Section, experiment: Experiment) -> Callable[[], object]:
     """Return the plain version's step."""
     allow_tf32(experiment.train.tf32)
+    torch.backends.cudnn.deterministic = False  # PyTorch's default; `our_step` sets it
     trainer, batches = PlainTrainer(experiment, section.device), random_batches(experiment, section)
     return lambda: trainer.step(batches)
 
@@ -238,21 +267,22 @@ def random_batches(experiment: Experiment, section: Section) -> Iterator[ImageBa
     return itertools.repeat(ImageBatch(batch_bhwc.permute(0, 3, 1, 2)))
 
 
-def seconds_per_step(section: Section, step: Callable[[], object]) -> float:
-    """Return the mean seconds of a step over about SECONDS; if `tiny`, over two steps."""
+def seconds_per_step(section: Section, step: Callable[[], object], period: int) -> float:
+    """Return the mean seconds of a step over about SECONDS and whole periods; if `tiny`, over two periods."""
     section.synchronize()
     began, steps = time.perf_counter(), 0
-    while steps < 2 or (not section.tiny and time.perf_counter() - began < SECONDS):
-        step()
-        steps += 1
+    while steps < 2 * period or (not section.tiny and time.perf_counter() - began < SECONDS):
+        for _ in range(period):
+            step()
+        steps += period
     section.synchronize()
     return (time.perf_counter() - began) / steps
 
 
-def profiled(section: Section, step: Callable[[], object], seconds: float) -> dict[str, float]:
+def profiled(section: Section, step: Callable[[], object], seconds: float, period: int) -> dict[str, float]:
     """Return the share of a step's time in kernels, and the numbers of kernels and launches of a step."""
     activity = ProfilerActivity.CUDA if section.device.type == "cuda" else ProfilerActivity.CPU
-    steps = 1 if section.tiny else PROFILED_STEPS
+    steps = period if section.tiny else math.ceil(PROFILED_STEPS / period) * period
     with profile(activities=[activity]) as profiler:
         for _ in range(steps):
             step()

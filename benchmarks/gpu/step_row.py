@@ -16,7 +16,8 @@ def main() -> None:
     section = Section("step", __doc__)
     prepared = prepare(section, Case(**json.loads(sys.stdin.readline())))
     print(flush=True)
-    sys.stdin.readline()
+    if not sys.stdin.readline():  # the section has ended
+        return
     print(json.dumps(measure(section, *prepared)))
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 from typing_extensions import override
 
 from tests.gpu.device import DEVICE, LAYOUTS, random
@@ -16,7 +17,7 @@ from wavegan_dist.model.backbones.residual import Resample, ResidualDiscriminato
 ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
 
-def exact_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def exact_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.conv2d(x, weight, bias, padding=1, groups=len(weight))
 
 
@@ -83,6 +84,26 @@ def test_results_have_the_memory_format_of_the_input(memory_format: torch.memory
     weight = random(4, 1, 3, 3, dtype=dtype)
     for y in (depthwise.convolve(x, weight, None), bilinear.upsample(x, 1.0), bilinear.transpose(x, 0.25)):
         assert y.is_contiguous(memory_format=memory_format)
+
+
+def test_autocast_changes_no_dtype() -> None:
+    x, weight = random(2, 4, 6, 6), random(4, 1, 3, 3)
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        results = depthwise.convolve(x, weight, None), depthwise.weight_gradient(x, x), bilinear.transpose_by_convolution(x)
+    assert {y.dtype for y in results} == {torch.float32}
+
+
+def test_the_flops_of_forward_and_backward() -> None:
+    """Of a backward with groups, PyTorch's own formula counts the weight's gradient once for each group."""
+    x, weight = random(2, 4, 6, 6).requires_grad_(), random(4, 1, 3, 3).requires_grad_()
+    counts = []
+    for conv, is_differentiated in ((exact_conv, False), (depthwise.convolve, False), (depthwise.convolve, True)):
+        with FlopCounterMode(display=False) as counter:
+            y = conv(x, weight, None)
+            if is_differentiated:
+                y.sum().backward()
+        counts.append(counter.get_total_flops())
+    assert counts == [counts[0], counts[0], 3 * counts[0]]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3), (4, 2)], ids=str)

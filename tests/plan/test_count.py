@@ -64,6 +64,22 @@ def test_flops_equal_those_of_a_real_training_step(index: Index, attention):
     assert StepCounter(experiment).counts(6).flops == pytest.approx(real.get_total_flops())
 
 
+def test_fused_attention_has_two_products_forward_and_five_backward():
+    """2 FLOPs for each pair of positions and channel; the backward also computes the forward's first product again."""
+    forward, backward = (_flops_of_attention(requires_grad) for requires_grad in (False, True))
+    product = 6 * 2 * 256 * 256 * 4
+    assert (forward, backward - forward) == (2 * product, 5 * product)
+
+
+def _flops_of_attention(requires_grad: bool) -> int:
+    q, k, v = torch.randn(3, 6, 1, 256, 4).requires_grad_(requires_grad)
+    with FlopCounterMode(display=False) as counter:
+        y = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        if requires_grad:
+            y.sum().backward()
+    return counter.get_total_flops()
+
+
 def test_counts_of_any_batch_are_those_of_that_batch():
     experiment = parse(tree(), "tests")
     _, direct = count_step(experiment, 7)

@@ -27,9 +27,14 @@ NO_KERNEL = {"aten::empty", "aten::_unsafe_view", "aten::empty_like", "prim::dev
 # Batch sizes at which a step is counted. Every count is an affine function of the batch size, so two points define it.
 SMALL_BATCH, LARGE_BATCH = 2, 4
 
-# PyTorch's FLOP counter does not know the CPU's fused attention, whose arguments are those of the GPU's.
-register_flop_formula(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu, get_raw=True)(sdpa_flop)
-register_flop_formula(torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward, get_raw=True)(sdpa_backward_flop)
+# PyTorch's FLOP counter does not know the CPU's fused attention (2.14), whose arguments are those of the GPU's.
+FUSED_ATTENTION: dict[Any, Any] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: sdpa_flop,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: sdpa_backward_flop,
+}
+for _operator, _formula in FUSED_ATTENTION.items():
+    if _operator not in flop_registry:
+        register_flop_formula(_operator, get_raw=True)(_formula)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Bilinear interpolation and its transpose, each the backward of the other.
 
 PyTorch's backward of bilinear interpolation adds in any order on GPUs, so that a resumed run would differ from an uninterrupted
-one. Here it is a convolution there, which is deterministic.
+one. Ours is a convolution on GPUs, which is deterministic.
 """
 
 from typing import Any
@@ -46,7 +46,8 @@ def transpose_by_convolution(y: Tensor) -> Tensor:
     """
     taps = 1 - (torch.arange(4, dtype=y.dtype, device=y.device) - 1.5).abs() / 2  # 1/4, 3/4, 3/4, 1/4
     kernels = taps.outer(taps).expand(y.shape[1], 1, -1, -1)
-    padded = F.conv2d(y, kernels, stride=2, padding=3, groups=y.shape[1])
+    with torch.autocast(y.device.type, enabled=False):
+        padded = F.conv2d(y, kernels, stride=2, padding=3, groups=y.shape[1])
     for dim in (2, 3):
         first, x, last = padded.split((1, padded.shape[dim] - 2, 1), dim)
         x.narrow(dim, 0, 1).add_(first)

@@ -107,11 +107,14 @@ class OutputHead(nn.ConvTranspose2d):
 
 
 class Projection(nn.ConvTranspose2d):
-    """A transposed convolution of a 1x1 map, computed as a matrix product: [B, C, 1, 1] -> [B, C', s, s] for s x s filters.
+    """A transposed convolution of a 1x1 map, computed as a matrix product: [B, in_channels, 1, 1] -> [B, out_channels, 4, 4].
 
-    With the convolution, `torch.compile` fails on GPUs: cuDNN returns the weight's gradient in another memory format than
-    PyTorch's shape inference says (PyTorch 2.11).
+    With the convolution, `torch.compile` failed on a GPU, probably because cuDNN returns the weight's gradient in another
+    memory format than PyTorch's shape inference says (PyTorch 2.11).
     """
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool) -> None:
+        super().__init__(in_channels, out_channels, 4, bias=bias)
 
     @override
     def forward(self, x_bchw: Tensor, output_size: list[int] | None = None) -> Tensor:
@@ -222,7 +225,7 @@ class ProjectionHead(nn.Module):
 def _conv_transpose(in_channels: int, out_channels: int, *, project: bool, bias: bool) -> nn.ConvTranspose2d:
     """A 4x4 transposed convolution: from 1x1 to 4x4 (`project`), or doubling the size."""
     if project:
-        layer: nn.ConvTranspose2d = Projection(in_channels, out_channels, 4, bias=bias)
+        layer: nn.ConvTranspose2d = Projection(in_channels, out_channels, bias)
     else:
         layer = nn.ConvTranspose2d(in_channels, out_channels, 4, 2, 1, bias=bias)
     nn.init.normal_(layer.weight, std=INIT_STD)

@@ -48,7 +48,8 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Returns:
         [B, C, H, W] in the dtype and memory format of x.
     """
-    return formatted(F.conv2d(x, weight, bias, padding=SIZE // 2, groups=len(weight)), x)
+    with torch.autocast(x.device.type, enabled=False):
+        return formatted(F.conv2d(x, weight, bias, padding=SIZE // 2, groups=len(weight)), x)
 
 
 @torch.library.custom_op("wavegan::depthwise_conv_weight_gradient", mutates_args=())
