@@ -13,11 +13,13 @@ from torch import Tensor
 from tests.gpu.device import DEVICE, needs_gpu, no_synchronization, random
 from tests.helpers import Command, points
 from tests.train.tiny import make_trainer, random_batches
+from wavegan_dist.config import TrainConfig
 from wavegan_dist.data import ImageBatch
 from wavegan_dist.devices import full_float32
 from wavegan_dist.model import WaveletDiscriminator, WaveletGenerator
 from wavegan_dist.model.sync_batchnorm import SyncBatchNorm
 from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.train import launch
 from wavegan_dist.train.trainer import Trainer
 
 PRECISIONS = ["fp32", "bf16", "fp16"]
@@ -93,6 +95,12 @@ def test_steps_as_cuda_graphs_equal_eager_steps() -> None:
             trainer.step(batches)
         ends.append(trainer.metrics.drain())
     assert ends[1] == pytest.approx(ends[0], abs=1e-3)
+
+
+def test_training_uses_deterministic_kernels() -> None:
+    torch.backends.cudnn.deterministic = False  # `full_float32` restores it
+    launch.init_accelerator(TrainConfig())
+    assert torch.backends.cudnn.deterministic
 
 
 @pytest.fixture
