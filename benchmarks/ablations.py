@@ -18,6 +18,7 @@ import math
 import os
 import re
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
@@ -108,6 +109,7 @@ class Ablations:
     """
 
     def __init__(self, path: Path, gpu: bool = False) -> None:
+        self._processes: set[subprocess.Popen[str]] = set()  # the commands that run
         self.study, self.gpu = STUDY.validate(Study, STUDY.read(path), str(path)), gpu
         self.name = f"{path.stem}-gpu" if gpu else path.stem
         self.results = ROOT / "benchmarks" / "ablations" / self.name
@@ -134,7 +136,7 @@ class Ablations:
         """Return the seconds per image of each row relative to the first row; measures them if the rows have changed."""
         path = self.results / "costs.json"
         settings = {name: self.settings(name) for name in self.study.rows}
-        if path.exists() and (known := read_json(path))["settings"] == settings:
+        if path.exists() and (known := read_json(path, "costs", "settings"))["settings"] == settings:
             return dict(known["costs"])
         print(f"measuring the cost of {len(settings)} rows", flush=True)
         torch.set_num_threads(1)
@@ -170,7 +172,7 @@ class Ablations:
         """
         if not run.result.exists():
             return None
-        result = read_json(run.result)
+        result = read_json(run.result, "row", "kimg", "d_loss", "metrics", "experiment")
         for key, value in run.experiment.flat().items():
             if result["experiment"].get(key) != value and key not in OF_THE_MACHINE:
                 raise UsageError(
@@ -187,8 +189,8 @@ class Ablations:
         words = f"--metrics {self.study.metrics} --count {self.study.count} --seed {run.experiment.seed}".split()
         data = ROOT / run.experiment.data.index
         self._wavegan("evaluate", "--snapshot", run.snapshot, "--data", data, *words, "--json", evaluation)
-        evaluated = read_json(evaluation)
-        evaluated = {key: evaluated[key] for key in ("metrics", "floors", "protocol")}
+        keys = ("metrics", "floors", "protocol")
+        evaluated = {key: value for key, value in read_json(evaluation, *keys).items() if key in keys}
         summary = {"row": run.row, **training_summary(run.folder), **evaluated}
         result = {**summary, "experiment": run.experiment.flat(), **provenance()}
         write_json(run.result, result)
@@ -198,12 +200,18 @@ class Ablations:
         """Run the `wavegan` command on one thread; raises WaveganError with the last line of its output if it fails."""
         command = [sys.executable, "-m", "wavegan_dist", *map(str, arguments)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        outcome = subprocess.run(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-        )
-        if outcome.returncode:
-            last = (outcome.stdout.strip().splitlines() or ["no output"])[-1]
-            raise WaveganError(f"wavegan {arguments[0]} failed with code {outcome.returncode}: {last}")
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self._processes.add(process)
+        output, _ = process.communicate()
+        self._processes.discard(process)
+        if process.returncode:
+            last = (output.strip().splitlines() or ["no output"])[-1]
+            raise WaveganError(f"wavegan {arguments[0]} failed with code {process.returncode}: {last}")
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the runs under way, which save a checkpoint and end."""
+        for process in self._processes.copy():
+            process.terminate()
 
     def shown(self, result: dict[str, Any]) -> dict[str, float]:
         """Return the values of a result that the table shows. Raises WaveganError if one was not computed."""
@@ -267,12 +275,15 @@ def spread(values: list[float]) -> str:
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2g}"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file. Raises WaveganError if it is damaged."""
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """Read a JSON object. Raises WaveganError if it is damaged or lacks one of `keys`."""
     try:
-        return dict(json.loads(path.read_text()))
-    except ValueError as error:
+        content = dict(json.loads(path.read_text()))
+    except (TypeError, ValueError) as error:
         raise WaveganError(f"{path} is damaged; delete it") from error
+    if missing := [key for key in keys if key not in content]:
+        raise WaveganError(f"{path} has no {missing[0]!r}; delete it")
+    return content
 
 
 def run_all(ablations: Ablations, options: argparse.Namespace) -> int:
@@ -292,7 +303,8 @@ def run_all(ablations: Ablations, options: argparse.Namespace) -> int:
                     failures, text = failures + 1, str(error)
                 print(f"{number}/{len(runs)}  {run.row}, seed {run.experiment.seed}: {text}", flush=True)
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C: the runs under way save themselves, no other starts
+            pool.shutdown(wait=False, cancel_futures=True)  # no further run starts
+            ablations.terminate()
             raise
     table = ablations.results / "table.md"
     with atomic_file(table) as file:
@@ -306,6 +318,7 @@ def main() -> int:
     options = parse_arguments()
     if not options.gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # also of the runs
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         ablations = Ablations(options.study, options.gpu)
         if unknown := set(options.rows or ()) - set(ablations.study.rows):

@@ -1,7 +1,9 @@
 """benchmarks/ablations.py: one result for each row and seed, nothing trained twice, errors in one line."""
 
 import json
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import ablations
 import pytest
 import yaml
 
+from tests.helpers import ROOT, environment
 from wavegan_dist.errors import UsageError
 
 IMAGE_ONLY = ["model.base_only=true", "loss.weights.low=0", "loss.weights.high=0"]
@@ -100,6 +103,31 @@ def test_an_interrupted_study_starts_no_further_run(study, monkeypatch, capsys):
     assert run(study, monkeypatch) == 130
     assert len(started) < 6
     assert capsys.readouterr().err == "ablations: interrupted; the same command continues\n"
+
+
+def test_sigterm_ends_the_runs_under_way_which_save_and_continue(study, tmp_path, monkeypatch):
+    change(study, rows={"full": {}}, settings=["train.total_kimg=64", "train.checkpoint_kimg=0.016", "train.report_kimg=0.016"])
+    folder = ablations.Ablations(study).runs()[0].folder
+    program = f"import sys, ablations, pathlib; ablations.ROOT = pathlib.Path({str(tmp_path)!r}); sys.exit(ablations.main())"
+    variables = environment(PYTHONPATH=f"{ROOT}:{ROOT / 'benchmarks'}")
+    process = subprocess.Popen([sys.executable, "-c", program, str(study)], env=variables)
+    deadline = time.monotonic() + 120
+    while not folder.metrics.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(60) == 130
+    exit = folder.read_exit()
+    assert exit is not None
+    assert exit.state == "interrupted"
+    assert folder.checkpoints()
+
+
+def test_a_result_that_lacks_a_value_is_one_line(study, monkeypatch, capsys):
+    assert run(study, monkeypatch) == 0
+    (result, *_) = (ablations.Ablations(study).results).glob("full-*.json")
+    result.write_text("{}")
+    assert run(study, monkeypatch) == 1
+    assert "full-seed0.json has no 'row'; delete it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
