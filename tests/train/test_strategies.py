@@ -16,7 +16,7 @@ from wavegan_dist.train.launch import check_batch_division
 # Adam without momentum turns a gradient that is only rounding noise, such as that of a bias before a batch norm, into a
 # full-sized step. With some seeds one weight in thousands therefore diverges; with this seed none does.
 COMMON = "seed=2,optim.clip_norm=1.0,train.total_kimg"
-TWENTY, TEN, THREE = f"{COMMON}=0.64", f"{COMMON}=0.32", f"{COMMON}=0.096"
+TWENTY, TEN, FIVE, THREE = (f"{COMMON}={0.032 * steps}" for steps in (20, 10, 5, 3))
 STRATEGIES = ("zero1", "zero2", "zero3")
 FILES = sorted((Path(__file__).parents[2] / "launchers" / "deepspeed").glob("*.json"))
 
@@ -35,10 +35,10 @@ def under(strategy: str, shard_all: Path) -> str:
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory, config, shard_all) -> Path:
-    """Train twenty steps under each strategy, and under DDP with mistakes."""
+    """Train twenty steps under each strategy, and under DDP with mistakes; ten steps under DDP."""
     out = tmp_path_factory.mktemp("straight")
     zero = [f"{name}:{TWENTY},{under(name, shard_all)}" for name in STRATEGIES]
-    run_ranks(2, SCRIPT, out, config, f"ddp:{TWENTY}", *zero, f"stale:{TWENTY}", f"order:{TWENTY}")
+    run_ranks(2, SCRIPT, out, config, f"ddp:{TWENTY}", *zero, f"stale:{TWENTY}", f"order:{TWENTY}", f"ten:{TEN}")
     return out
 
 
@@ -58,8 +58,8 @@ def relayed(tmp_path_factory, config, shard_all) -> Path:
     DDP -> ZeRO-2 -> DDP in two processes; ZeRO-3 in two -> DDP in one; DDP in one -> ZeRO-1 and ZeRO-3 in two.
     """
     out = tmp_path_factory.mktemp("relayed")
-    legs = [f"first:{COMMON}=0.224", f"second<first:{COMMON}=0.448,train.strategy=zero2", f"ddp_again<second:{TWENTY}"]
-    legs += [f"sharded:{TEN},{under('zero3', shard_all)}"]
+    legs = [f"first:{THREE}", f"second<first:{COMMON}=0.224,train.strategy=zero2", f"ddp_again<second:{TEN}"]
+    legs += [f"sharded:{FIVE},{under('zero3', shard_all)}"]
     legs += [f"clamp_{name}:{THREE},model.lam=clamp,{under(name, shard_all)}" for name in ("zero2", "zero3")]
     legs += [
         f"fp16_{name}:{THREE},train.precision=fp16,{under(name, shard_all)}"
@@ -67,10 +67,8 @@ def relayed(tmp_path_factory, config, shard_all) -> Path:
         if name != "ddp"
     ]
     run_ranks(2, SCRIPT, out, config, *legs, f"fp16_ddp:{THREE},train.precision=fp16")
-    run_ranks(1, SCRIPT, out, config, f"ddp_alone<sharded:{TWENTY}", f"alone:{TEN}")
-    run_ranks(
-        2, SCRIPT, out, config, *(f"{name}_shared<alone:{TWENTY},{under(name, shard_all)}" for name in ("zero1", "zero3"))
-    )
+    run_ranks(1, SCRIPT, out, config, f"ddp_alone<sharded:{TEN}", f"alone:{FIVE}")
+    run_ranks(2, SCRIPT, out, config, *(f"{name}_shared<alone:{TEN},{under(name, shard_all)}" for name in ("zero1", "zero3")))
     return out
 
 
@@ -104,7 +102,8 @@ def test_training_with_each_deepspeed_file_equals_ddps(profiled, file):
 
 @pytest.mark.parametrize("end", ["ddp_again", "ddp_alone", "zero1_shared", "zero3_shared"])
 def test_a_run_resumes_under_another_strategy_and_number_of_processes(straight, relayed, end):
-    assert distance(tensors(straight / "ddp"), tensors(relayed / end)) < 1e-5
+    """Ten steps: with another number of processes, sums are rounded differently, and after some more steps a ReLU flips."""
+    assert distance(tensors(straight / "ten"), tensors(relayed / end)) < 1e-5
 
 
 def test_checkpoints_of_all_strategies_hold_the_same_tensors_each_once(straight, shard_all):
