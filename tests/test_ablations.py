@@ -1,6 +1,7 @@
 """benchmarks/ablations.py: one result for each row and seed, nothing trained twice, errors in one line."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -39,7 +40,11 @@ def change(study: Path, **changes: object) -> None:
 def run(study: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(sys, "argv", ["ablations.py", str(study), "--jobs", "1"])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # main sets it; undone after the test
-    return ablations.main()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        return ablations.main()
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def test_every_row_has_a_result_for_each_seed_and_a_second_call_trains_only_what_is_new(study, tmp_path, monkeypatch, capsys):
@@ -105,7 +110,7 @@ def test_an_interrupted_study_starts_no_further_run(study, monkeypatch, capsys):
     assert capsys.readouterr().err == "ablations: interrupted; the same command continues\n"
 
 
-def test_sigterm_ends_the_runs_under_way_which_save_and_continue(study, tmp_path, monkeypatch):
+def test_sigterm_ends_the_runs_under_way_which_save_a_checkpoint(study, tmp_path):
     change(study, rows={"full": {}}, settings=["train.total_kimg=64", "train.checkpoint_kimg=0.016", "train.report_kimg=0.016"])
     folder = ablations.Ablations(study).runs()[0].folder
     program = f"import sys, ablations, pathlib; ablations.ROOT = pathlib.Path({str(tmp_path)!r}); sys.exit(ablations.main())"
