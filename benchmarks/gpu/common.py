@@ -2,9 +2,11 @@
 
 import json
 import os
+import select
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,6 +89,68 @@ class Section:
         if not (folder / "index.json").exists():
             raise UsageError(f"{folder} holds no data set; run benchmarks/gpu/pack.sh")
         return folder / "index.json"
+
+
+class Helper:
+    """A process that prepares a measurement and waits for its turn. Starts the process, whose main function is `serve`.
+
+    Args:
+        section: the section.
+        module: module of the process: "gpu.step_row".
+        task: what to do, for JSON.
+        env: environment variables, besides those of this process.
+    """
+
+    def __init__(self, section: Section, module: str, task: Mapping[str, Any], **env: str) -> None:
+        command = [sys.executable, "-m", module, "--out", str(section.out), "--seconds", str(section.remaining() + SLACK)]
+        command += ["--tiny"] if section.tiny else []
+        self.process = subprocess.Popen(command, env=os.environ | env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+        self._send(json.dumps(dict(task)))
+
+    def is_ready(self, deadline: float) -> bool:
+        """Wait until the process is ready or has failed; return False if a time of `time.monotonic` came first."""
+        assert self.process.stdout is not None
+        return bool(select.select([self.process.stdout], [], [], max(deadline - time.monotonic(), 0))[0])
+
+    def begin(self, seconds: float) -> None:
+        """Let the process measure, for some seconds if it trains."""
+        self._send(str(seconds))
+
+    def result(self, timeout: float) -> dict[str, Any]:
+        """Return what it has measured.
+
+        Raises:
+            RuntimeError: the process failed; the reason is on stderr.
+            subprocess.TimeoutExpired: it took longer than `timeout` seconds.
+        """
+        output, _ = self.process.communicate(timeout=timeout)
+        if self.process.returncode:
+            raise RuntimeError(f"its process ended with code {self.process.returncode}")
+        return dict(json.loads(output))
+
+    def _send(self, line: str) -> None:
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # `result` reports the failure
+            self.process.stdin.write(f"{line}\n".encode())
+            self.process.stdin.flush()
+
+
+def serve(run: Callable[[dict[str, Any], Callable[[], float]], dict[str, Any]]) -> None:
+    """Run the process of a `Helper`.
+
+    Args:
+        run: called with the task and a function that waits for this process's turn and returns the seconds that it lasts;
+            returns what it has measured.
+    """
+    print(json.dumps(run(json.loads(sys.stdin.readline()), _wait_for_turn)))
+
+
+def _wait_for_turn() -> float:
+    print(flush=True)
+    line = sys.stdin.readline()
+    if not line:
+        raise SystemExit("the section has ended")
+    return float(line)
 
 
 def describe(device: torch.device) -> dict[str, Any]:

@@ -19,11 +19,9 @@ from PIL import Image
 import wavegan_dist.evaluate.efflite0
 import wavegan_dist.evaluate.evaluate  # noqa: F401
 from gpu.common import Section, run_python
-from gpu.training import settings
+from gpu.training import save_untrained
 from wavegan_dist.data import Index, real_images
 from wavegan_dist.evaluate.accumulate import BATCH
-from wavegan_dist.model.build import build_generator
-from wavegan_dist.model.snapshot import save_snapshot
 from wavegan_dist.wavelet.cpu.build import library
 
 TINY_COUNT = 32
@@ -73,10 +71,7 @@ def commands(section: Section, scratch: Path, count: int) -> dict[str, tuple[int
 def prepare(section: Section, scratch: Path, count: int) -> None:
     """Write an untrained snapshot, and `count` real images as PNGs."""
     index = Index.load(section.data())
-    experiment = settings(section)
-    torch.manual_seed(0)
-    weights = build_generator(experiment).state_dict()
-    save_snapshot(scratch / "snapshot", weights, weights.items(), experiment, 0, index.digest)
+    save_untrained(section, scratch / "snapshot")
     (scratch / "real").mkdir()
     images = (image_chw for batch_bchw in real_images(index, count, 0, BATCH) for image_chw in batch_bchw)
     for number, image_chw in enumerate(images):

@@ -43,7 +43,7 @@ def measure_run(section: Section, side: int, batch_size: int, workers: int, seco
     precision, mode = fastest_step(section, side)
     overrides = [f"data.workers={workers}", f"train.batch_size={batch_size}", "train.precision=fp32"]
     experiment = settings(section, [*overrides, *PRECISIONS[precision], *compile_override(mode)])
-    _, metrics = train(section, experiment, seconds)
+    _, metrics = train(section, experiment, lambda: seconds)
     speed, wait = metrics["speed/images_per_second"], metrics["speed/data_wait_percent"]
     section.add(workers=workers, precision=precision, mode=mode, run_images_per_second=speed, data_wait_percent=wait)
     print(f"run, {precision}, compile {mode}, {workers} workers: {speed:,.0f} images/s, data wait {wait:.1f}%")

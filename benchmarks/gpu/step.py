@@ -12,16 +12,10 @@ Rows for which there is no time are left out.
 import functools
 import gc
 import itertools
-import json
 import math
-import os
-import select
-import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +23,7 @@ import torch
 from bench_common import fake_index
 from torch.profiler import ProfilerActivity, profile
 
-from gpu.common import ROOT, Section
+from gpu.common import ROOT, Helper, Section
 from gpu.plain import PlainTrainer
 from wavegan_dist import config
 from wavegan_dist.config import Experiment
@@ -108,32 +102,33 @@ def main() -> None:
     """Measure all rows that fit into the time, print a line for each; fail if one failed."""
     section = Section("step", __doc__)
     rows = cases(section.tiny)
-    compiled = {case: CompiledRow(section, case) for case in rows if case.mode not in ("plain", "off")}
+    # Without the setting, each process would start as many compiling processes as there are cores.
+    env = {"TORCHINDUCTOR_COMPILE_THREADS": "2"}
+    compiled = {case: Helper(section, "gpu.step_row", vars(case), **env) for case in rows if case.mode not in ("plain", "off")}
     try:
         measure_rows(section, rows, compiled)
     finally:
-        for row in compiled.values():
-            row.process.kill()
+        for helper in compiled.values():
+            helper.process.kill()
     if left_out := section.about.get("left_out"):
         print(f"left out for lack of time: {', '.join(' '.join(map(str, case.values())) for case in left_out)}")
     if any("error" in row for row in section.rows):
         raise SystemExit("step: some rows failed")
 
 
-def measure_rows(section: Section, rows: Sequence[Case], compiled: Mapping[Case, "CompiledRow"]) -> None:
+def measure_rows(section: Section, rows: Sequence[Case], compiled: Mapping[Case, Helper]) -> None:
     """Measure the rows one after the other, once the compiled ones are ready or their time is over."""
     deadline = time.monotonic() + COMPILE_SHARE * section.remaining()
-    for row in compiled.values():
-        row.wait_until_compiled(deadline)
-    for row in compiled.values():
-        if not row.ready:
-            row.process.kill()  # compiling, it would slow the host down
+    ready = {case for case, helper in compiled.items() if helper.is_ready(deadline)}
+    for case in compiled.keys() - ready:
+        compiled[case].process.kill()  # compiling, it would slow the host down
     print(" px batch  dtype mode    model    images/s  ms/step in kernels  kernels launches   GiB first x plain")
     for case in rows:
-        if section.remaining() < ROW_SECONDS or (case in compiled and not compiled[case].ready):
+        if section.remaining() < ROW_SECONDS or case in compiled.keys() - ready:
             section.write(left_out=[*section.about.get("left_out", []), vars(case)])
         elif case in compiled:
-            add(section, case, compiled[case].measure)
+            compiled[case].begin(SECONDS)
+            add(section, case, functools.partial(compiled[case].result, GRAPH_SECONDS))
         else:
             add(section, case, functools.partial(prepare_and_measure, section, case))
 
@@ -149,51 +144,6 @@ def add(section: Section, case: Case, measure_row: Callable[[], dict[str, Any]])
         section.add(**vars(case), error=reason)
         return
     print(format_row(row, baseline(section, case)), flush=True)
-
-
-class CompiledRow:
-    """A row that is compiled and measured by a process of its own, `step_row.py`. Starts the process.
-
-    Attributes:
-        ready: whether the process has run its first step, or has failed.
-
-    Args:
-        section: the section.
-        case: the row.
-    """
-
-    def __init__(self, section: Section, case: Case) -> None:
-        command = [sys.executable, "-m", "gpu.step_row", "--out", str(section.out), "--seconds", str(section.remaining())]
-        command += ["--tiny"] if section.tiny else []
-        # Without the setting, each process would start as many compiling processes as there are cores.
-        env = os.environ | {"TORCHINDUCTOR_COMPILE_THREADS": "2"}
-        self.process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
-        self.ready = False
-        self._send(json.dumps(vars(case)))
-
-    def wait_until_compiled(self, deadline: float) -> None:
-        """Wait until the process is ready, at most until a time of `time.monotonic`."""
-        assert self.process.stdout is not None
-        self.ready, _, _ = map(bool, select.select([self.process.stdout], [], [], max(deadline - time.monotonic(), 0)))
-
-    def measure(self) -> dict[str, Any]:
-        """Let the process measure; return the fields of the row.
-
-        Raises:
-            RuntimeError: the process failed; the reason is on stderr.
-            subprocess.TimeoutExpired: it took longer than GRAPH_SECONDS.
-        """
-        self._send("measure")
-        output, _ = self.process.communicate(timeout=GRAPH_SECONDS)
-        if self.process.returncode:
-            raise RuntimeError(f"its process ended with code {self.process.returncode}")
-        return dict(json.loads(output))
-
-    def _send(self, line: str) -> None:
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # `measure` reports the failure
-            self.process.stdin.write(f"{line}\n".encode())
-            self.process.stdin.flush()
 
 
 def prepare(section: Section, case: Case) -> tuple[Callable[[], object], float, Experiment]:

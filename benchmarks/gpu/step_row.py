@@ -1,25 +1,19 @@
-"""One row of `step.py` in a process of its own: compiles the step, says so, waits for its turn, measures.
+"""One row of `step.py` in a process of its own: compiles the step, waits for its turn, measures."""
 
-Reads the row as a line of JSON from stdin; prints an empty line when the first step has run; waits for another line; prints
-the fields of the row as JSON.
-"""
+from collections.abc import Callable
+from typing import Any
 
-import json
-import sys
-
-from gpu.common import Section
+from gpu.common import Section, serve
 from gpu.step import Case, measure, prepare
 
 
-def main() -> None:
-    """Compile and measure the row."""
+def run(task: dict[str, Any], wait: Callable[[], float]) -> dict[str, Any]:
+    """Measure a row, given as the fields of a `Case`; return the row's other fields."""
     section = Section("step", __doc__)
-    prepared = prepare(section, Case(**json.loads(sys.stdin.readline())))
-    print(flush=True)
-    if not sys.stdin.readline():  # the section has ended
-        return
-    print(json.dumps(measure(section, *prepared)))
+    prepared = prepare(section, Case(**task))
+    wait()
+    return measure(section, *prepared)
 
 
 if __name__ == "__main__":
-    main()
+    serve(run)

@@ -1,13 +1,18 @@
 """Training on the packed data set: the settings and the loop of several sections."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from pathlib import Path
+
+import torch
 
 from gpu.common import ROOT, Section
 from wavegan_dist import config
 from wavegan_dist.config import Experiment
 from wavegan_dist.data import DataErrorLog, Index
+from wavegan_dist.model.build import build_generator
+from wavegan_dist.model.snapshot import save_snapshot
 from wavegan_dist.train import launch
 from wavegan_dist.train.loop import local_batches
 from wavegan_dist.train.progress import ThroughputTimer
@@ -25,8 +30,13 @@ def settings(section: Section, overrides: Sequence[str] = ()) -> Experiment:
     return config.load(CONFIG, [*data, "tracking.enabled=false", *(TINY if section.tiny else []), *overrides])
 
 
-def train(section: Section, experiment: Experiment, seconds: float) -> tuple[Trainer, dict[str, float]]:
-    """Train for some seconds, counted from the end of the third step.
+def train(section: Section, experiment: Experiment, length: Callable[[], float]) -> tuple[Trainer, dict[str, float]]:
+    """Train three steps, then for some seconds.
+
+    Args:
+        section: the section.
+        experiment: the settings.
+        length: called after the third step; returns the seconds.
 
     Returns:
         The trainer, and the speed and data wait by the names of metrics.jsonl.
@@ -41,6 +51,7 @@ def train(section: Section, experiment: Experiment, seconds: float) -> tuple[Tra
         for _ in range(WARM_UP_STEPS):
             trainer.step(timed_batches)
         section.synchronize()
+        seconds = length()
         timer.read(trainer.nimg)
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
@@ -48,3 +59,11 @@ def train(section: Section, experiment: Experiment, seconds: float) -> tuple[Tra
             if trainer.nonfinite.item():  # waits for the GPU once in a step, as the training loop does
                 raise FloatingPointError(f"a loss or gradient is not finite at image {trainer.nimg}")
         return trainer, timer.read(trainer.nimg)
+
+
+def save_untrained(section: Section, folder: Path) -> None:
+    """Write a snapshot of the model of `settings` with its first weights."""
+    experiment = settings(section)
+    torch.manual_seed(0)
+    weights = build_generator(experiment).state_dict()
+    save_snapshot(folder, weights, weights.items(), experiment, 0, Index.load(experiment.data.index).digest)
