@@ -1,7 +1,7 @@
 """The full model and the base generator with the image discriminator alone, trained for equal seconds on the packed images.
 
-Settings are those of configs/photos64.yaml, the same with the changes of configs/photos64_image_only.yaml, and the same with the
-patent's logit gain and the learning rates that fit it; three seeds each. Every training has a process of its own
+Settings are those of configs/photos64.yaml, the same with the changes of configs/photos64_image_only.yaml, and the same with
+the logit gain and the learning rates of configs/cifar10.yaml; three seeds each. Every training has a process of its own
 (`quality_run.py`), and all run at the same time, from the third step on until the seconds are over: they share the GPU and the
 cores. Meanwhile this process computes the statistics of the real images. Values compare half of the packed images with as many
 generated ones, as `wavegan evaluate` does by default. Each run leaves its snapshot and a grid of samples in quality/.
@@ -23,7 +23,7 @@ from wavegan_dist.processes import cores
 MODELS = {
     "full": [],
     "image only": ["model.base_only=true", "loss.weights.low=0", "loss.weights.high=0"],
-    "full, gain 1": ["model.logit_gain=1", "optim.lr_g=2e-4", "optim.lr_d=4e-4"],
+    "full, gain 16": ["model.logit_gain=16", "optim.lr_g=6e-4", "optim.lr_d=12e-4"],
 }
 SEEDS = (0, 1, 2)
 SHOWN = ("fwd", "fwd_high", "fwd_db2_high", "spectrum_db", "spectrum_db_top_half", "fd_efflite0@128")

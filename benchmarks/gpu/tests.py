@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gpu.common import ROOT, Section
 
-TESTS = ["tests/gpu"]
+TESTS = ["tests/gpu", "-n", "4"]  # in four processes of pytest-xdist
 TINY_TESTS = ["tests/gpu/test_wavelet.py", "-k", "several_levels or huge"]
 # The filters of pyproject.toml name a package that a GPU machine lacks.
 PYTEST = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--override-ini", "filterwarnings=", "--tb=line"]

@@ -211,8 +211,15 @@ def _decode(parts: Iterator[RowIndices], index: Index) -> Iterator[Tensor]:
 
 
 def _pinned(batch: Tensor) -> Tensor:
-    """Copy to pinned memory, so that the copy to the GPU is asynchronous; without a GPU, return the tensor itself."""
-    return torch.empty_like(batch, pin_memory=True).copy_(batch) if torch.cuda.is_available() else batch
+    """Copy to pinned memory, so that the copy to the GPU is asynchronous; without a GPU, return the tensor itself.
+
+    NumPy copies with one thread. PyTorch would use a thread on every core, and wait for those on which a worker is decoding.
+    """
+    if not torch.cuda.is_available():
+        return batch
+    pinned = torch.empty_like(batch, pin_memory=True)
+    np.copyto(pinned.numpy(), batch.numpy())
+    return pinned
 
 
 def _handle(errors: list[DataError], batch_size: int, on_errors: ErrorCallback | None) -> None:

@@ -140,7 +140,7 @@ def _rerun(trainer: Trainer, result: PhaseResult) -> PhaseStats:
         for name, module in _layers(trainer):
             hooks.callback(module.register_forward_hook(record_output(name)).remove)
         for engine in trainer.engines:
-            engine.module.requires_grad_(engine is result.engine)
+            engine.requires_grad(engine is result.engine)
         weight_gradients = _local_gradients(trainer, result)
     for engine in trainer.engines:
         stats.weights += [TensorStats.of(f"{engine.name}.{name}", weight) for name, weight in engine.full_parameters()]

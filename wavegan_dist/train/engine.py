@@ -40,9 +40,15 @@ class Engine(ABC):
         self, module: nn.Module, phase: Phase, name: str, lr: float, experiment: Experiment, accelerator: Accelerator
     ) -> None:
         self.module, self.phase, self.name, self.accelerator = module, phase, name, accelerator
+        self.parameters = list(module.parameters())  # listing them at every step would take milliseconds
         self.optimizer_name = f"optimizer_{name[0]}"
         self.clip_norm = experiment.optim.clip_norm
         self.loss_scale = LossScale(experiment.train.precision, accelerator.device)
+
+    def requires_grad(self, value: bool) -> None:
+        """Set whether gradients of the module's parameters are computed."""
+        for parameter in self.parameters:
+            parameter.requires_grad_(value)
 
     @abstractmethod
     def forward(self, micro_batch: MicroBatch) -> tuple[Tensor, Tensor]:
@@ -142,7 +148,7 @@ class DdpEngine(Engine):
 
         Fused Adam reads `found_inf` on the device and skips its update if it is 1, so the host does not wait.
         """
-        parameters = [parameter for parameter in self.module.parameters() if parameter.grad is not None]
+        parameters = [parameter for parameter in self.parameters if parameter.grad is not None]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         if self.loss_scale.dynamic:
             torch._foreach_div_(gradients, self.loss_scale.value)

@@ -202,7 +202,7 @@ class Trainer:
     def _run_phase(self, engine: Engine, batch: MicroBatch) -> None:
         """Accumulate gradients over micro-batches, then step the optimizer; the other module is frozen."""
         for other in self.engines:
-            other.module.requires_grad_(other is engine)
+            other.requires_grad(other is engine)
         count = self.experiment.train.accumulation
         micro_batches = batch.split(count)
         mean_loss = mean_values = torch.zeros((), device=self.accelerator.device)
