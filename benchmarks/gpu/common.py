@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from bench_common import argument_parser, write_smooth_noise
 
@@ -127,6 +128,12 @@ class Helper:
         if self.process.returncode:
             raise RuntimeError(f"its process ended with code {self.process.returncode}")
         return dict(json.loads(output))
+
+    def kill(self) -> None:
+        """Kill the process, if it still runs, and the processes that it has started, such as those that compile for it."""
+        with suppress(psutil.NoSuchProcess):
+            for process in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
+                process.kill()
 
     def _send(self, line: str) -> None:
         assert self.process.stdin is not None

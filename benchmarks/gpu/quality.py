@@ -48,7 +48,7 @@ def main() -> None:
         train_and_evaluate(section, runs)
     finally:
         for helper in runs.values():
-            helper.process.kill()
+            helper.kill()
     for model in MODELS:
         metrics = [row["metrics"] for row in section.rows if row["model"] == model]
         means = {name: statistics.fmean(run[name] for run in metrics) for name in metrics[0]}

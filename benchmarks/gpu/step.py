@@ -109,7 +109,7 @@ def main() -> None:
         measure_rows(section, rows, compiled)
     finally:
         for helper in compiled.values():
-            helper.process.kill()
+            helper.kill()
     if left_out := section.about.get("left_out"):
         print(f"left out for lack of time: {', '.join(' '.join(map(str, case.values())) for case in left_out)}")
     if any("error" in row for row in section.rows):
@@ -121,7 +121,7 @@ def measure_rows(section: Section, rows: Sequence[Case], compiled: Mapping[Case,
     deadline = time.monotonic() + COMPILE_SHARE * section.remaining()
     ready = {case for case, helper in compiled.items() if helper.is_ready(deadline)}
     for case in compiled.keys() - ready:
-        compiled[case].process.kill()  # compiling, it would slow the host down
+        compiled[case].kill()  # compiling, it would slow the host down
     print(" px batch  dtype mode    model    images/s  ms/step in kernels  kernels launches   GiB first x plain")
     for case in rows:
         if section.remaining() < ROW_SECONDS or case in compiled.keys() - ready:
