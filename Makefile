@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-reference check bit-equal lock docs bench bench-data bench-haar bench-gpu bench-checkpoint bench-zero bench-resume ablations bench-tracking bench-evaluation bench-scaling bench-precision slurm-up slurm-down clean
+.PHONY: help demo test test-cluster test-reference check bit-equal lock docs site bench bench-data bench-haar bench-gpu bench-checkpoint bench-zero bench-resume ablations bench-tracking bench-evaluation bench-scaling bench-precision slurm-up slurm-down clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 18
@@ -47,6 +47,9 @@ lock: ## install the newest versions that pyproject.toml allows into a new envir
 
 docs: $(READY) ## generate docs/configuration.md from the schema
 	$(BIN)/python -m wavegan_dist.config.reference > docs/configuration.md
+
+site: $(READY) ## build the documentation as a web site in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 bench: $(READY) bench-data bench-tracking bench-checkpoint bench-evaluation ## run the data, tracking, checkpoint, evaluation and step benchmarks: tables, and JSON in benchmarks/results
 	$(BIN)/python benchmarks/step.py
