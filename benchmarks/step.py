@@ -5,7 +5,8 @@ Also the cost of levels, of precision and of compilation, and of gradient penalt
     make bench            or: python benchmarks/step.py --config configs/demo.yaml --steps 20
 
 All models train in one process on one thread. Their steps are interleaved, so that other load on the machine slows all of them
-alike. Reports medians and writes benchmarks/results/step-RESOLUTION.json.
+alike. Reports medians and writes benchmarks/results/step-RESOLUTION.json. "flops" and "bytes" are the ratios of what `wavegan
+plan` counts in a step without penalties: floating-point operations, and the operators' inputs and outputs.
 
     python benchmarks/step.py --sizes 32 64 128 256 512 1024 --width 8 --batch 4
 
@@ -32,6 +33,7 @@ from gpu.plain import PlainTrainer
 from wavegan_dist import config
 from wavegan_dist.config import Experiment
 from wavegan_dist.data import ImageBatch
+from wavegan_dist.plan.count import count_step
 from wavegan_dist.plan.fits import step_bytes
 from wavegan_dist.provenance import provenance
 from wavegan_dist.train.launch import keep_freed_memory
@@ -87,15 +89,20 @@ def main() -> None:
     batch = experiments["no penalty"].train.batch_size
     groups = [{name: times[name] for name in part} for part in parts]
     groups[-1] = with_lazy_penalties(groups[-1])
+    work = {name: counted_work(experiments[name]) for part in parts if part is not PENALTIES for name in part if name != PLAIN}
     rows: list[dict[str, Any]] = [
         {"model": name, "seconds_per_step": seconds, "images_per_second": batch / seconds, "ratio": seconds / group[baseline]}
+        | {kind: value / work[baseline][kind] for kind, value in work.get(name, {}).items()}
         for group in groups
         for baseline in [next(iter(group))]
         for name, seconds in group.items()
     ]
-    print(f"{'model':<30} {'s/step':>8} {'img/s':>8} {'ratio to base only or no penalty':>34}")
+    print(f"{'model':<30} {'s/step':>8} {'img/s':>8} {'ratio to base only or no penalty':>34} {'flops':>7} {'bytes':>7}")
     for row in rows:
-        print("{model:<30} {seconds_per_step:>8.4f} {images_per_second:>8.1f} {ratio:>34.2f}".format(**row))
+        print(
+            "{model:<30} {seconds_per_step:>8.4f} {images_per_second:>8.1f} {ratio:>34.2f}".format(**row),
+            *(f"{row[kind]:>7.2f}" for kind in ("flops", "bytes") if kind in row),
+        )
     resolution = experiments["no penalty"].model.resolution
     settings = {
         "config": str(options.config),
@@ -105,6 +112,13 @@ def main() -> None:
         "cores": os.cpu_count(),
     }
     write_result("penalties" if options.penalties else f"step-{resolution}", settings | {"rows": rows} | provenance())
+
+
+def counted_work(experiment: Experiment) -> dict[str, float]:
+    """Return the floating-point operations and the bytes of a step, as `wavegan plan` counts them."""
+    _, step = count_step(experiment, experiment.train.batch_size)
+    operators = [operator for phase in step.phases for operator in phase.operators]
+    return {"flops": step.flops, "bytes": sum(operator.bytes for operator in operators)}
 
 
 def with_lazy_penalties(times: dict[str, float]) -> dict[str, float]:
