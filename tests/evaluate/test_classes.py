@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from tests.helpers import fresh_cache
+from tests.helpers import fresh_cache, run_ranks
 from wavegan_dist.classes import Classes
 from wavegan_dist.config import Experiment
 from wavegan_dist.data import Index, images_at, write_shards
@@ -213,3 +213,18 @@ def test_classes_that_cannot_be_measured_are_one_line(conditional: Snapshot, lab
 def test_metrics_per_class_of_a_snapshot_without_classes_are_one_line(snapshot: Path, labeled: Path) -> None:
     with pytest.raises(UsageError, match=r"--per-class: .* was trained without classes"):
         evaluate_snapshot(snapshot, labeled, ("spectrum",), count=100, per_class=50)
+
+
+def test_two_processes_measure_each_class_as_one_does(conditional: Snapshot, labeled: Path, tmp_path: Path) -> None:
+    results = []
+    for processes in (1, 2):
+        out = tmp_path / f"{processes}.json"
+        arguments = ["-m", "wavegan_dist", "evaluate", "--snapshot", conditional.path, "--data", labeled, "--json", out]
+        arguments += ["--metrics", "spectrum,bands", "--count", 310, "--per-class", 50]
+        run_ranks(processes, *arguments, XDG_CACHE_HOME=fresh_cache(tmp_path / f"cache-{processes}"))
+        results.append(json.loads(out.read_text())["classes"])
+    assert [one["name"] for one in results[0]] == ["ant", "bee", "cat, or dog", "7"]
+    for one, two in zip(*results, strict=True):
+        assert (one["images_real"], one["images_generated"]) == (two["images_real"], two["images_generated"])
+        assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-9, abs=0)
+    assert results[0][0]["metrics"]
