@@ -1,4 +1,4 @@
-"""The container recipes. CI has no tool that builds them, so what they refer to is checked, and their shell commands are parsed."""
+"""The container recipes. CI cannot build them: what they refer to is checked, and their shell commands are parsed."""
 
 import re
 import subprocess
