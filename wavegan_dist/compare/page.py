@@ -8,6 +8,7 @@ from wavegan_dist.compare.columns import Column, mean_and_std, protocol_differen
 from wavegan_dist.compare.groups import RunGroup, differing_settings
 from wavegan_dist.html_page import document, figure, picture, table
 
+
 def page(groups: Sequence[RunGroup], columns: Sequence[Column], pictures: dict[str, Path], samples: dict[str, Path]) -> str:
     """Build the HTML document.
 

@@ -50,8 +50,8 @@ def energy_columns(parts: Parts, levels: int, real: Tensor | None) -> dict[str, 
     columns = {"base": mean_squares(bands_of(parts.base, levels))}
     if parts.low is not None:
         branches = mean_squares(named_bands(parts.low, parts.highs))
-        columns["(1 - lam) × base"] = {name: (1 - parts.lam) ** 2 * value for name, value in columns["base"].items()}
-        columns |= {"low and high": branches, "lam × low and high": {n: parts.lam**2 * value for n, value in branches.items()}}
+        columns["(1 - lam) * base"] = {name: (1 - parts.lam) ** 2 * value for name, value in columns["base"].items()}
+        columns |= {"low and high": branches, "lam * low and high": {n: parts.lam**2 * value for n, value in branches.items()}}
     columns["fused"] = fused
     if real is not None:
         columns["real"] = mean_squares(bands_of(from_uint8(real), levels))

@@ -56,9 +56,9 @@ class Parts:
             return {"base": self.base}
         zeros = [torch.zeros_like(high) for high in self.highs]
         return {
-            "(1 - lam) × base": (1 - self.lam) * self.base,
-            "lam × low network": self.lam * waverec(self.low, zeros),
-            "lam × high network": self.lam * waverec(torch.zeros_like(self.low), self.highs),
+            "(1 - lam) * base": (1 - self.lam) * self.base,
+            "lam * low network": self.lam * waverec(self.low, zeros),
+            "lam * high network": self.lam * waverec(torch.zeros_like(self.low), self.highs),
         }
 
 

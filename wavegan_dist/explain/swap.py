@@ -1,4 +1,4 @@
-"""Swap experiments: which part of an image changes with `z_l`, the latent of the low network, and with `z_h`, that of the high?"""
+"""Swap experiments: what changes with `z_l`, the latent of the low network, and what with `z_h`, that of the high network?"""
 
 from dataclasses import dataclass
 

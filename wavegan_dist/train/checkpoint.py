@@ -210,7 +210,7 @@ def checkpoint_tensors(trainer: "Trainer") -> Iterator[tuple[str, Tensor]]:
         yield from part.checkpoint_tensors()
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return str(error).strip().splitlines()[-1].rstrip(".")
 
 
