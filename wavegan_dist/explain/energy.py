@@ -1,5 +1,6 @@
 """The energy of every Haar band of every part of the images."""
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -55,5 +56,5 @@ def energy_columns(parts: Parts, levels: int, real: Tensor | None) -> dict[str, 
     columns["fused"] = fused
     if real is not None:
         columns["real"] = mean_squares(bands_of(from_uint8(real), levels))
-        columns["fused / real"] = {name: value / columns["real"][name] for name, value in fused.items()}
+        columns["fused / real"] = {name: value / (columns["real"][name] or math.nan) for name, value in fused.items()}
     return columns

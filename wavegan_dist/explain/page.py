@@ -4,8 +4,6 @@ import statistics
 from collections.abc import Sequence
 from html import escape
 
-from torch import Tensor
-
 from wavegan_dist.explain.measure import Explanation
 from wavegan_dist.explain.pictures import PERCENTILE, columns_of, png
 from wavegan_dist.explain.spectra import GRAY_LEVELS, plot_spectra
@@ -14,8 +12,11 @@ from wavegan_dist.html_page import document, figure, picture, table, table_of_ht
 from wavegan_dist.images import to_uint8
 
 STYLE = """
-.parts th { white-space: normal; font-weight: normal; font-size: 13px; vertical-align: bottom; }
-.parts td { padding: .2rem; }
+.facts thead { display: none; }
+.facts td { text-align: left; }
+.parts th { white-space: normal; font-weight: normal; font-size: 13px; vertical-align: bottom; max-width: 128px; }
+.parts th, .parts td { padding: .2rem; text-align: center; }
+.changes th { white-space: normal; }
 .parts img, .strip img { image-rendering: pixelated; width: 128px; max-width: none; }
 .strip { display: flex; flex-wrap: wrap; gap: .5rem; }
 .grid { display: inline-grid; grid-template-columns: repeat(4, 96px); gap: 2px; }
@@ -48,14 +49,15 @@ def _snapshot(explanation: Explanation) -> str:
         ("progress", f"{snapshot.nimg / 1000:g} kimg"),
         ("half-life of the EMA", f"{snapshot.half_life_kimg:g} kimg"),
         ("sha256 of the weights", snapshot.weights_sha256),
-        ("model", f"{model.backbone}, {model.resolution} px, width {model.width}, {model.levels} levels"),
+        ("backbone, resolution, width, levels", f"{model.backbone}, {model.resolution} px, {model.width}, {model.levels}"),
         ("seed of the latents", str(explanation.seed)),
     ]
     if explanation.shown.low is None:
-        return table(("", ""), rows) + _paragraph(
-            "This model has only the base network (model.base_only): image = base(z). There are no bands and no lam."
-        )
-    return table(("", ""), [*rows, ("lam", f"{explanation.shown.lam:.6g}")]) + f"<p><code>{escape(FORMULA)}</code></p>"
+        formula = "This model has only the base network (model.base_only): image = base(z). There are no low and high networks."
+    else:
+        rows.append(("lam", f"{explanation.shown.lam:.6g}"))
+        formula = FORMULA
+    return f'<div class="facts">{table(("setting", "value"), rows)}</div>{_paragraph(formula)}'
 
 
 def _parts(explanation: Explanation) -> str:
@@ -88,9 +90,9 @@ def _energies(explanation: Explanation) -> str:
 
 def _spectra(explanation: Explanation) -> str:
     note = (
-        f"Power at each radius of the frequency plane, mean over the same {explanation.statistics_images} images. Each curve is "
-        "a term of the fused image with its factor, so that a term far below the curve of fused has no visible effect there. "
-        "Curves end at the power of rounding to 8 bits."
+        f"Power at each radius of the frequency plane, mean over the same {explanation.statistics_images} images. The curves "
+        "of the networks include their factor in the fused image: a network far below the curve of fused has no visible effect "
+        "there. No curve falls below the power of rounding to 8 bits."
     )
     plot = plot_spectra(explanation.spectra, explanation.snapshot.config.model.resolution)
     return _paragraph(note) + picture(plot, f"power spectra of {', '.join(explanation.spectra)}")
@@ -118,11 +120,11 @@ def _swaps(explanation: Explanation) -> str:
         "Change of each band: the root mean square difference of two images with other z_l and z_h (both), in gray levels of "
         "0..255, and the mean square difference of two images that have one of them in common, in percent of that."
     )
-    return f'{note}<div class="grid">{"".join(cells)}</div>{meaning}{table(head, rows)}'
+    return f'{note}<div class="grid">{"".join(cells)}</div>{meaning}<div class="changes">{table(head, rows)}</div>'
 
 
 def _change_cells(change: Change) -> list[str]:
-    shares = [f"{100 * part / change.both:.3g} %" if change.both else "-" for part in (change.high, change.low)]
+    shares = [f"{100 * part / change.both:.1f} %" if change.both else "-" for part in (change.high, change.low)]
     return [*shares, f"{change.both**0.5 * GRAY_LEVELS:.4g}"]
 
 
@@ -155,13 +157,9 @@ def _real_scores(explanation: Explanation, names: Sequence[str]) -> str:
         return ""
     scores = explanation.scores["real"]
     captions = [", ".join(f"{name} {scores[name][number]:.3f}" for name in names) for number in range(len(scores[names[0]]))]
-    pictures = [_real_picture(image, caption) for image, caption in zip(explanation.real.images, captions, strict=True)]
+    pictures = [figure(png(image), caption) for image, caption in zip(explanation.real.images, captions, strict=True)]
     means = ", ".join(f"{name} {statistics.fmean(scores[name]):.3f}" for name in names)
     return _paragraph(f"Real images; mean logits: {means}.") + f'<div class="strip">{"".join(pictures)}</div>'
-
-
-def _real_picture(image_chw: Tensor, caption: str) -> str:
-    return figure(png(image_chw), caption)
 
 
 def _image_name(explanation: Explanation, number: int) -> str:
