@@ -1,10 +1,19 @@
-"""A short training run with snapshots and checkpoints."""
+"""A short training run with snapshots and checkpoints, and fewer images to measure."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.helpers import Command
+
+
+@pytest.fixture(scope="package")
+def few_images() -> Iterator[None]:
+    """Measure 32 images instead of 256."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("wavegan_dist.explain.measure.STATISTICS_IMAGES", 32)
+        yield
 
 
 @pytest.fixture(scope="session")

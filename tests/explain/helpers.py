@@ -4,6 +4,7 @@ import base64
 import io
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from wavegan_dist.explain.measure import Explanation
 from wavegan_dist.model.build import build_generator
 from wavegan_dist.model.snapshot import save_snapshot
 
-MODELS: dict[str, dict[str, object]] = {
+MODELS: dict[str, dict[str, Any]] = {
     "dcgan": {},
     "pyramid": {"resolution": 64, "levels": 3, "lam": "sigmoid"},
     "residual": {"backbone": "residual", "attention_at": [], "levels": 2},
@@ -26,7 +27,7 @@ MODELS: dict[str, dict[str, object]] = {
 VOID = {"meta", "link", "img", "br"}
 
 
-def make_snapshot(path: Path, names: tuple[str, ...] = ("zero", "one", "two"), **model: object) -> Path:
+def make_snapshot(path: Path, names: tuple[str, ...] = ("zero", "one", "two"), **model: Any) -> Path:
     """Write a snapshot of an untrained generator with a lam of about 0.3, and return its folder."""
     torch.manual_seed(0)
     settings = {"width": 4, "z_dim": 8, "resolution": 32, **model}
@@ -54,7 +55,10 @@ class Page(HTMLParser):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.pictures: dict[str, np.ndarray] = {}
-        self.text, self.links, self.tags, self._open = "", [], set(), []
+        self.text = ""
+        self.links: list[str | None] = []
+        self.tags: set[str] = set()
+        self._open: list[str] = []
         self.feed(path.read_text())
         self.close()
         assert not self._open, f"{self._open} are not closed"

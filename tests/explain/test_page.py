@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from PIL import Image
 from tests.browser import needs_chromium, picture_widths
 from tests.explain.helpers import MODELS, Page, make_snapshot, rounded
 from tests.helpers import Command, refused
+from wavegan_dist.data import Index
 from wavegan_dist.errors import UsageError
+from wavegan_dist.evaluate.sample import sample
 from wavegan_dist.explain import explain
 from wavegan_dist.explain.measure import measure
 from wavegan_dist.files import sha256
@@ -18,7 +21,7 @@ from wavegan_dist.model.snapshot import load_snapshot
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def pages(tmp_path_factory: pytest.TempPathFactory, few_images: None) -> dict[str, Path]:
     """The page of two images of each model."""
     folder = tmp_path_factory.mktemp("pages")
     for name, model in MODELS.items():
@@ -27,7 +30,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def page_of_run(run: Path, shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page_of_run(run: Path, shards: Path, tmp_path_factory: pytest.TempPathFactory, few_images: None) -> Path:
     """The page of a snapshot of a run, with its discriminators and its training data."""
     snapshot = run / "snapshots" / "kimg-000000.320"
     return explain(snapshot, tmp_path_factory.mktemp("page") / "out", seed=4, data=str(shards / "index.json"))
@@ -48,10 +51,9 @@ def test_a_page_shows_every_part_of_every_image(pages: dict[str, Path]) -> None:
         assert ("lam" in page.text.split()) == (name != "base only")
 
 
-def test_the_images_of_the_page_are_those_of_wavegan_sample(pages: dict[str, Path], wavegan: Command, tmp_path: Path) -> None:
+def test_the_images_of_the_page_are_those_of_wavegan_sample(pages: dict[str, Path], tmp_path: Path) -> None:
     for name, path in pages.items():
-        outcome = wavegan("sample", "--snapshot", path.with_name(name), "--count", 2, "--exact", "--out", tmp_path / name)
-        assert outcome.returncode == 0, outcome.stderr
+        sample(load_snapshot(path.with_name(name)), 2, 0, tmp_path / name)
         shown = {alt: pixels for alt, pixels in Page(path).pictures.items() if alt.startswith("fused of image")}
         assert len(shown) == 2
         for number, pixels in enumerate(shown.values()):
@@ -59,9 +61,9 @@ def test_the_images_of_the_page_are_those_of_wavegan_sample(pages: dict[str, Pat
                 np.testing.assert_array_equal(pixels, np.asarray(picture), err_msg=name)
 
 
-def test_the_page_states_the_numbers(page_of_run: Path, run: Path, index: object) -> None:
+def test_the_page_states_the_numbers(page_of_run: Path, run: Path, index: Index) -> None:
     snapshot = load_snapshot(run / "snapshots" / "kimg-000000.320")
-    explanation = measure(snapshot, 8, 4, [], index)  # type: ignore[arg-type]
+    explanation = measure(snapshot, 8, 4, [], index)
     page = Page(page_of_run)
     assert page_of_run.name == "index.html"
     lines = [line.strip() for line in page.text.splitlines() if line.strip()]
@@ -78,12 +80,12 @@ def test_the_page_states_the_numbers(page_of_run: Path, run: Path, index: object
     for fact in (f"{explanation.shown.lam:.6g}", sha256(snapshot.path / "model.safetensors"), "0.32 kimg", "4"):
         assert fact in lines
     np.testing.assert_array_equal(page.pictures["fused of image 3"], rounded(explanation, 3))
-    assert "mean over 256 generated images" in page.text
+    assert "mean over 32 generated images" in page.text
     assert "A discriminator is trained to give at least 1 to real" in page.text
     assert "real" in lines
 
 
-def test_names_of_classes_and_folders_are_text(tmp_path: Path) -> None:
+def test_names_of_classes_and_folders_are_text(few_images: None, tmp_path: Path) -> None:
     names = ("<b>bold</b>", 'a "&" b', "<script>alert(1)</script>")
     snapshot = make_snapshot(tmp_path / "<i>&amp;'kimg", names, num_classes=3)
     path = explain(snapshot, tmp_path / "page.html", count=3, classes="2,1,0")
@@ -108,28 +110,37 @@ def test_the_command_prints_the_path_and_replaces_an_older_page(
     assert [path.name for path in out.parent.iterdir()] == ["explain.html"]
 
 
+@pytest.mark.parametrize(
+    ("model", "out", "options", "message"),
+    [
+        ("dcgan", "folder.html", {}, r"--out .*folder\.html is a folder; name a \.html file"),
+        ("dcgan", "file", {}, r"--out .*file is not a folder; name a \.html file or a folder"),
+        ("dcgan", "file/x.html", {}, "file is not a folder"),
+        ("dcgan", "x.html", {"count": 8193}, "--count 8193: .* give at most 8192"),
+        ("dcgan", "x.html", {"classes": "one"}, "--class one: .* was trained without classes"),
+        ("classes", "x.html", {"classes": "on"}, "--class on: there is no class 'on'; did you mean 'one'"),
+        ("pyramid", "x.html", {"data": ""}, "holds images of 32 px, but .* makes 64 px"),
+        ("classes", "x.html", {"data": ""}, "has images without one of the model's 3 classes"),
+    ],
+)
 def test_wrong_use_is_one_line_and_leaves_nothing(
-    wavegan: Command, pages: dict[str, Path], shards: Path, tmp_path: Path
+    pages: dict[str, Path], shards: Path, tmp_path: Path, model: str, out: str, options: dict[str, Any], message: str
 ) -> None:
-    models = pages["dcgan"].parent
     (tmp_path / "file").touch()
     (tmp_path / "folder.html").mkdir()
-
-    def run(model: str, out: str, *options: object) -> object:
-        return wavegan("explain", "--snapshot", models / model, "--out", tmp_path / out, *options)
-
-    refused(run("none", "x.html"), "none is not a snapshot")
-    refused(run("dcgan", "folder.html"), "folder.html is a folder; name a .html file")
-    refused(run("dcgan", "file"), "file is not a folder; name a .html file or a folder")
-    refused(run("dcgan", "file/x.html"), "file is not a folder")
-    refused(run("dcgan", "x.html", "--count", 0), "0 is not a positive number")
-    refused(run("dcgan", "x.html", "--count", 8193), "--count 8193", "give at most 8192")
-    refused(run("dcgan", "x.html", "--class", "one"), "--class one", "was trained without classes")
-    refused(run("classes", "x.html", "--class", "on"), "--class on: there is no class 'on'; did you mean 'one'?")
-    refused(run("dcgan", "x.html", "--data", tmp_path / "none.json"), "cannot read the index", "none.json")
-    refused(run("pyramid", "x.html", "--data", shards), "holds images of 32 px", "makes 64 px")
-    refused(run("classes", "x.html", "--data", shards), "without one of the model's 3 classes")
+    options = {name: str(shards) if name == "data" else value for name, value in options.items()}
+    with pytest.raises(UsageError, match=message) as error:
+        explain(pages[model].with_name(model), tmp_path / out, **options)
+    assert "\n" not in str(error.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.html"]
+
+
+def test_the_command_reports_errors_as_one_line(wavegan: Command, pages: dict[str, Path], tmp_path: Path) -> None:
+    model = pages["dcgan"].with_name("dcgan")
+    refused(wavegan("explain", "--snapshot", tmp_path, "--out", tmp_path / "x.html"), "is not a snapshot")
+    refused(wavegan("explain", "--snapshot", model, "--data", "no.json", "--out", tmp_path / "x.html"), "no.json")
+    refused(wavegan("explain", "--snapshot", model, "--out", tmp_path / "x.html", "--count", 0), "0 is not a positive number")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_plot_library_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,12 +19,14 @@ from wavegan_dist.model.snapshot import load_snapshot
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.train.checkpoint import load_module
 
+pytestmark = pytest.mark.usefixtures("few_images")
+
 
 def discriminator_of(run: Path, name: str) -> WaveletDiscriminator:
     """The discriminators of a checkpoint, read with safetensors alone."""
     snapshot = load_snapshot(run / "snapshots" / name)
     module = build_discriminator(snapshot.config, [{"low": 2.0, "lh": 3.0, "hl": 4.0, "hh": 5.0}] * 2)
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for file in (run / "checkpoints" / name).glob("*.safetensors"):
         tensors |= load_file(file)
     prefix = "discriminator."
