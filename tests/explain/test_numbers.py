@@ -69,9 +69,8 @@ def test_a_model_without_band_networks_has_one_part(tmp_path: Path) -> None:
     parts, _ = parts_of_images(load_snapshot(make_snapshot(tmp_path / "x", base_only=True)), 2, 0)
     assert torch.equal(parts.fused, parts.base)
     assert parts.wavelet_image() is None
-    assert list(parts.contributions()) == ["base"]
-    assert [column.name for column in columns_of(parts)] == ["base", "fused"]
-    assert list(energy_columns(parts, 1, None)) == ["base", "fused"]
+    assert [column.name for column in columns_of(parts)] == ["fused"]
+    assert list(energy_columns(parts, 1, None)) == list(spectra(parts, None)) == ["fused"]
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3])

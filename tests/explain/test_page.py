@@ -40,8 +40,8 @@ def test_a_page_shows_every_part_of_every_image(pages: dict[str, Path]) -> None:
     bands = {"dcgan": 4, "pyramid": 10, "residual": 7, "classes": 4, "base only": 0}
     for name, path in pages.items():
         page = Page(path)
-        parts = 2 * (2 + (bands[name] and bands[name] + 2))
-        assert len(page.pictures) == parts + 16 + 1, name  # 16 swapped images, 1 plot
+        columns = bands[name] + 4 if bands[name] else 1
+        assert len(page.pictures) == 2 * columns + 16 + 1, name  # 16 swapped images, 1 plot
         assert all(link.startswith("data:") for link in page.links)
         assert "script" not in page.tags
         for heading in ("Images and their parts", "Energy of the bands", "Power spectra", "Swapped latents"):

@@ -7,12 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from wavegan_dist.data import Index
+from tests.explain.helpers import make_snapshot
+from wavegan_dist.data import Index, write_shards
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.evaluate.real_images import draw_subsets
 from wavegan_dist.explain.measure import measure, read_real_images
-from wavegan_dist.explain.scores import load_discriminators
-from wavegan_dist.images import from_uint8
+from wavegan_dist.explain.scores import Discriminators, load_discriminators
+from wavegan_dist.images import from_uint8, save_png
 from wavegan_dist.model.build import build_discriminator
 from wavegan_dist.model.discriminator import WaveletDiscriminator
 from wavegan_dist.model.snapshot import load_snapshot
@@ -102,3 +103,25 @@ def test_real_images_are_those_of_an_evaluation_and_shown_at_equal_distances(run
     assert torch.equal(spread, torch.stack([real.images[32 * number] for number in range(8)]))
     assert len(real.spread(100).images) <= 100
     assert len(read_real_images(snapshot, index, 10**6, 0).images) == index.count
+
+
+def test_a_conditional_model_is_scored_with_the_classes_of_its_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(40):
+        gray = torch.full((32, 32, 3), number, dtype=torch.uint8)
+        save_png(gray, tmp_path / "photos" / ("even" if number % 2 == 0 else "odd") / f"{number}.png")
+    index = write_shards(tmp_path / "photos", tmp_path / "shards", 32, labels=True, progress=False)
+    snapshot = load_snapshot(make_snapshot(tmp_path / "snapshot", num_classes=3))
+    discriminator = build_discriminator(snapshot.config, []).eval().requires_grad_(False)
+    monkeypatch.setattr("wavegan_dist.explain.measure.load_discriminators", lambda _: Discriminators(discriminator, ""))
+    explanation = measure(snapshot, 4, 0, [2, 0], index)
+    assert explanation.labels.tolist() == [2, 0, 2, 0]
+    assert explanation.real is not None
+    assert explanation.real.labels.tolist() == [image[0, 0, 0].item() % 2 for image in explanation.real.images]
+    for part, images, labels in (
+        ("fused", explanation.shown.fused, explanation.labels),
+        ("real", from_uint8(explanation.real.images), explanation.real.labels),
+    ):
+        expected, other = discriminator(images, labels), discriminator(images, (labels + 1) % 3)
+        for network, logits in explanation.scores[part].items():
+            torch.testing.assert_close(torch.tensor(logits), expected[network])
+            assert not torch.allclose(expected[network], other[network])

@@ -42,19 +42,25 @@ def mean_squares(bands: dict[str, Tensor]) -> Energies:
 def energy_columns(parts: Parts, levels: int, real: Tensor | None) -> dict[str, Energies]:
     """Return the energies of each part, and of real images, by the heading of their column.
 
+    A model without band networks has no other part than its fused images.
+
     Args:
         parts: the parts of the generated images.
         levels: number of levels of the transform.
         real: real images, uint8 [N, 3, R, R]; None: without that column.
     """
-    fused = mean_squares(bands_of(parts.fused, levels))
-    columns = {"base": mean_squares(bands_of(parts.base, levels))}
+    columns: dict[str, Energies] = {}
     if parts.low is not None:
-        branches = mean_squares(named_bands(parts.low, parts.highs))
-        columns["(1 - lam) * base"] = {name: (1 - parts.lam) ** 2 * value for name, value in columns["base"].items()}
-        columns |= {"low and high": branches, "lam * low and high": {n: parts.lam**2 * value for n, value in branches.items()}}
-    columns["fused"] = fused
+        base, bands = mean_squares(bands_of(parts.base, levels)), mean_squares(named_bands(parts.low, parts.highs))
+        columns |= {"base": base, "(1 - lam) * base": _times(base, (1 - parts.lam) ** 2)}
+        columns |= {"low and high": bands, "lam * low and high": _times(bands, parts.lam**2)}
+    fused = columns["fused"] = mean_squares(bands_of(parts.fused, levels))
     if real is not None:
         columns["real"] = mean_squares(bands_of(from_uint8(real), levels))
+        # no number where the real images have no energy
         columns["fused / real"] = {name: value / (columns["real"][name] or math.nan) for name, value in fused.items()}
     return columns
+
+
+def _times(energies: Energies, factor: float) -> Energies:
+    return {name: factor * energy for name, energy in energies.items()}

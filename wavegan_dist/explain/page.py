@@ -16,7 +16,7 @@ STYLE = """
 .facts td { text-align: left; }
 .parts th { white-space: normal; font-weight: normal; font-size: 13px; vertical-align: bottom; max-width: 128px; }
 .parts th, .parts td { padding: .2rem; text-align: center; }
-.changes th { white-space: normal; }
+.numbers th { white-space: normal; }
 .parts img, .strip img { image-rendering: pixelated; width: 128px; max-width: none; }
 .strip { display: flex; flex-wrap: wrap; gap: .5rem; }
 .grid { display: inline-grid; grid-template-columns: repeat(4, 96px); gap: 2px; }
@@ -53,7 +53,9 @@ def _snapshot(explanation: Explanation) -> str:
         ("seed of the latents", str(explanation.seed)),
     ]
     if explanation.shown.low is None:
-        formula = "This model has only the base network (model.base_only): image = base(z). There are no low and high networks."
+        formula = (
+            "This model has only the base network (model.base_only): image = base(z). Its images are called fused on this page."
+        )
     else:
         rows.append(("lam", f"{explanation.shown.lam:.6g}"))
         formula = FORMULA
@@ -120,7 +122,7 @@ def _swaps(explanation: Explanation) -> str:
         "Change of each band: the root mean square difference of two images with other z_l and z_h (both), in gray levels of "
         "0..255, and the mean square difference of two images that have one of them in common, in percent of that."
     )
-    return f'{note}<div class="grid">{"".join(cells)}</div>{meaning}<div class="changes">{table(head, rows)}</div>'
+    return f'{note}<div class="grid">{"".join(cells)}</div>{meaning}<div class="numbers">{table(head, rows)}</div>'
 
 
 def _change_cells(change: Change) -> list[str]:
@@ -149,7 +151,7 @@ def _scores(explanation: Explanation) -> str:
         f"{explanation.scores_source} Logits of the discriminators image, low and high for the images above, before they are "
         f"rounded to pixels and without augmentation. {meaning}"
     )
-    return note + table(head, [*rows, means]) + _real_scores(explanation, names)
+    return f'{note}<div class="numbers">{table(head, [*rows, means])}</div>{_real_scores(explanation, names)}'
 
 
 def _real_scores(explanation: Explanation, names: Sequence[str]) -> str:

@@ -51,9 +51,10 @@ class Parts:
         """Return the terms of the fused image by name, each [B, 3, R, R]; their sum is the fused image.
 
         The inverse transform is linear, so that it is the sum of the images that the low band and the high bands give alone.
+        There are no terms for a model without band networks, whose fused image is the base image.
         """
         if self.low is None:
-            return {"base": self.base}
+            return {}
         zeros = [torch.zeros_like(high) for high in self.highs]
         return {
             "(1 - lam) * base": (1 - self.lam) * self.base,

@@ -37,18 +37,19 @@ class Column:
 def columns_of(parts: Parts) -> list[Column]:
     """Return the columns of a row for each image: base, bands, inverse transform, fused, difference.
 
+    A model without band networks has the column fused alone.
+
     Images have the range of pixels, -1 to 1, and the low band of level j has that of the bands of such images, -2**j to 2**j.
     The high bands of each level, and the difference, have the range that holds `PERCENTILE` percent of their values.
     """
-    base, fused = Column("base", parts.base, 1.0), Column("fused", parts.fused, 1.0)
-    wavelet = parts.wavelet_image()
+    fused, wavelet = Column("fused", parts.fused, 1.0), parts.wavelet_image()
     if parts.low is None or wavelet is None:
-        return [base, fused]
+        return [fused]
     limits = [_limit([high]) for high in parts.highs for _ in range(3)]
     bands = zip(named_bands(parts.low, parts.highs).items(), [2.0 ** len(parts.highs), *limits], strict=True)
     difference = parts.difference()
     return [
-        base,
+        Column("base", parts.base, 1.0),
         *(Column(name, band, limit) for (name, band), limit in bands),
         Column("inverse transform", wavelet, 1.0),
         fused,
