@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.explain.helpers import MODELS, make_snapshot
+from wavegan_dist.errors import WaveganError
 from wavegan_dist.evaluate.generate import snapshot_images
 from wavegan_dist.evaluate.spectrum import ROUNDING_NOISE
 from wavegan_dist.explain.energy import bands_of, energy_columns, mean_squares, named_bands
@@ -71,6 +72,14 @@ def test_a_model_without_band_networks_has_one_part(tmp_path: Path) -> None:
     assert parts.wavelet_image() is None
     assert [column.name for column in columns_of(parts)] == ["fused"]
     assert list(energy_columns(parts, 1, None)) == list(spectra(parts, None)) == ["fused"]
+
+
+def test_weights_that_are_not_finite_are_one_line(tmp_path: Path) -> None:
+    snapshot = load_snapshot(make_snapshot(tmp_path / "x"))
+    snapshot.generator.lam.fill_(math.nan)
+    with pytest.raises(WaveganError, match=r"x makes images that are not finite: the weights are unusable") as error:
+        parts_of_images(snapshot, 2, 0)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3])

@@ -21,7 +21,7 @@ def explain(
     Args:
         snapshot: snapshot folder.
         out: a .html file, which is replaced, or a folder, which gets an index.html.
-        count: number of images to show: images 0, 1, ... of `wavegan sample --exact` with the same seed and classes.
+        count: number of images to show: images 0, 1, ... of `wavegan sample --device cpu` with the same seed and classes.
         seed: seed of the latents, and of the choice of real images.
         classes: number or name of a class, or a comma-separated list that the images take turns in; None: classes are drawn
             with the frequencies of the training data.

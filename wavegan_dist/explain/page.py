@@ -71,10 +71,10 @@ def _parts(explanation: Explanation) -> str:
         cells = [picture(column.png(number), f"{column.name} of {name}") for column in columns]
         rows.append([escape(name), *cells])
     note = _paragraph(
-        "Row i is image i of wavegan sample with this seed: the column fused has the same pixels. Under each heading is the "
-        "value of white; black is the negative value and mid-gray is 0. Images have the range of pixels, the low band of level "
-        f"j that of the low band of such images, ±2^j. The other columns have the range of {PERCENTILE:g} % of their values. "
-        "LH are horizontal edges, HL vertical, HH diagonal; level 1 is the finest."
+        "Row i is image i of wavegan sample --device cpu with this seed: the column fused has the same pixels. Under each "
+        "heading is the value of white; black is the negative value and mid-gray is 0. Images have the range of pixels, the "
+        f"low band of level j that of the low band of such images, ±2^j. The other columns have the range of {PERCENTILE:g} % "
+        "of their values. LH are horizontal edges, HL vertical, HH diagonal; level 1 is the finest."
     )
     return note + f'<div class="parts">{table_of_html(head, rows)}</div>'
 

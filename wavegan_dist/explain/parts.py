@@ -71,8 +71,8 @@ def latents_of_images(snapshot: Snapshot, numbers: range, seed: int) -> Tensor:
 def parts_of_images(snapshot: Snapshot, count: int, seed: int, classes: Sequence[int] = ()) -> tuple[Parts, Tensor | None]:
     """Compute the parts of at least `count` images from image 0, and their classes.
 
-    The fused images are equal to those of `wavegan sample` in exact mode bit for bit. As there, the networks always get
-    `chunk_size` latents at a time, so `count` is rounded up to a multiple of it.
+    The fused images are equal bit for bit to those of `wavegan sample` on a CPU. As there, the networks always get `chunk_size`
+    latents at a time, so `count` is rounded up to a multiple of it.
 
     Args:
         snapshot: the snapshot, with its generator on the CPU.

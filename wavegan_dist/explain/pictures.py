@@ -1,6 +1,5 @@
 """Pictures of images and bands as PNG files, with the range of values that black to white stands for."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -37,15 +36,14 @@ class Column:
 def columns_of(parts: Parts) -> list[Column]:
     """Return the columns of a row for each image: base, bands, inverse transform, fused, difference.
 
-    A model without band networks has the column fused alone.
-
     Images have the range of pixels, -1 to 1, and the low band of level j has that of the bands of such images, -2**j to 2**j.
-    The high bands of each level, and the difference, have the range that holds `PERCENTILE` percent of their values.
+    The high bands of each level, and the difference, have the range that holds `PERCENTILE` percent of their values. A model
+    without band networks has the column fused alone.
     """
     fused, wavelet = Column("fused", parts.fused, 1.0), parts.wavelet_image()
     if parts.low is None or wavelet is None:
         return [fused]
-    limits = [_limit([high]) for high in parts.highs for _ in range(3)]
+    limits = [_limit(high) for high in parts.highs for _ in range(3)]
     bands = zip(named_bands(parts.low, parts.highs).items(), [2.0 ** len(parts.highs), *limits], strict=True)
     difference = parts.difference()
     return [
@@ -53,7 +51,7 @@ def columns_of(parts: Parts) -> list[Column]:
         *(Column(name, band, limit) for (name, band), limit in bands),
         Column("inverse transform", wavelet, 1.0),
         fused,
-        Column("fused - (1 - lam) * base", difference, _limit([difference])),
+        Column("fused - (1 - lam) * base", difference, _limit(difference)),
     ]
 
 
@@ -64,6 +62,5 @@ def png(image_chw: Tensor) -> bytes:
     return file.getvalue()
 
 
-def _limit(tensors: Sequence[Tensor]) -> float:
-    values = np.concatenate([tensor.abs().flatten().numpy() for tensor in tensors])
-    return max(float(np.percentile(values, PERCENTILE)), SMALLEST_RANGE)
+def _limit(values: Tensor) -> float:
+    return max(float(np.percentile(values.abs().numpy(), PERCENTILE)), SMALLEST_RANGE)
