@@ -13,6 +13,7 @@ TESTS = Path(__file__).parent
 FOUNDATION = {
     "errors",
     "files",
+    "html_page",
     "counted",
     "classes",
     "config",
@@ -35,10 +36,12 @@ MAY_USE = {
     "train": FOUNDATION | {"wavelet", "model", "data", "tracking"},
     "evaluate": FOUNDATION | {"wavelet", "model", "data", "tracking"},
     "compare": FOUNDATION | {"model", "evaluate"},
+    "explain": FOUNDATION | {"wavelet", "model", "data", "train", "evaluate"},
     "plan": FOUNDATION | {"model", "data", "train"},
     "cluster": FOUNDATION | {"tracking"},  # train and evaluate through their command lines only
     "doctor": FOUNDATION | {"wavelet"},
-    "cli": FOUNDATION | {"doctor", "wavelet", "model", "data", "tracking", "train", "evaluate", "compare", "cluster", "plan"},
+    "cli": FOUNDATION
+    | {"doctor", "wavelet", "model", "data", "tracking", "train", "evaluate", "compare", "explain", "cluster", "plan"},
     "__main__": {"cli"},
     "__init__": set(),
     **dict.fromkeys(FOUNDATION, FOUNDATION),

@@ -5,7 +5,6 @@ import itertools
 import json
 import re
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from mlflow import MlflowClient
 from PIL import Image
 
+from tests.browser import needs_chromium, picture_widths
 from tests.helpers import Command
 from wavegan_dist.compare import compare
 from wavegan_dist.compare.columns import find_columns, mean_and_std, protocol_differences
@@ -27,7 +27,6 @@ from wavegan_dist.evaluate.evaluate import evaluate_snapshot
 from wavegan_dist.evaluate.wavelet_distance import haar_packets, packet_names
 from wavegan_dist.run_folder import RunFolder
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)
 BASE_ONLY = ("model.base_only=true", "loss.weights.low=0", "loss.weights.high=0")
 
 
@@ -250,28 +249,10 @@ def test_packets_lie_where_their_frequencies_are() -> None:
         assert tuple(map(int, np.unravel_index(plane.argmax(), plane.shape))) == (row, column)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium-headless-shell")
+@needs_chromium
 def test_the_page_opens_in_a_browser_without_a_complaint_and_every_picture_loads(page: Path, tmp_path: Path) -> None:
-    """A script that only the test adds asks each picture for its width."""
-    probe = tmp_path / "probe.html"
-    text = page.read_text()
-    asks = (
-        "<script>addEventListener('load', () => { document.body.dataset.pictures = JSON.stringify("
-        "[...document.images].map(image => image.complete ? image.naturalWidth : 0)) })</script></body>"
-    )
-    probe.write_text(text.replace("</body>", asks))
-    command = [
-        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0",
-        f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={tmp_path / 'page.png'}", "--window-size=1300,1600",
-        "--host-resolver-rules=MAP * ~NOTFOUND", "--dump-dom", probe.as_uri(),
-    ]  # fmt: skip
-    outcome = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert outcome.returncode == 0, outcome.stderr
-    assert "CONSOLE" not in outcome.stderr, outcome.stderr
-    found = re.search(r'data-pictures="(\[[^"]*\])"', outcome.stdout)
-    assert found, outcome.stdout[-500:]
-    widths = json.loads(found[1])
-    assert len(widths) == text.count("<img ") == 6
+    widths = picture_widths(page, tmp_path)
+    assert len(widths) == page.read_text().count("<img ") == 6
     assert min(widths) > 100
     with Image.open(tmp_path / "page.png") as picture:
         assert picture.size == (1300, 1600)

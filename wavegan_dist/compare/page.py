@@ -1,25 +1,12 @@
 """The page of a comparison: a self-contained HTML file with embedded plots and without scripts."""
 
-import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
 from wavegan_dist.compare.columns import Column, mean_and_std, protocol_differences
 from wavegan_dist.compare.groups import RunGroup, differing_settings
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1300px; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-tr.floor td { color: #777; font-style: italic; }
-.wide { overflow-x: auto; }
-.samples { display: flex; flex-wrap: wrap; gap: 1rem; }
-.samples img { image-rendering: pixelated; width: 400px; }
-figure { margin: 0; } figcaption { font-size: 13px; color: #555; }
-img { max-width: 100%; }
-"""
+from wavegan_dist.html_page import document, figure, picture, table
 
 
 def page(groups: Sequence[RunGroup], columns: Sequence[Column], pictures: dict[str, Path], samples: dict[str, Path]) -> str:
@@ -37,15 +24,9 @@ def page(groups: Sequence[RunGroup], columns: Sequence[Column], pictures: dict[s
         ("Configurations", _configurations(groups)),
         ("Cost", _cost(groups)),
         ("Samples from the same latents", _samples(samples)),
-        *((heading, _picture(path, heading)) for heading, path in pictures.items()),
+        *((heading, picture(path.read_bytes(), heading)) for heading, path in pictures.items()),
     ]
-    body = "\n".join(f"<section><h2>{escape(heading)}</h2>\n{content}</section>" for heading, content in sections if content)
-    title = escape(" / ".join(group.label for group in groups))
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
-        f'<link rel="icon" href="data:,"><style>{STYLE}</style></head>\n'
-        f"<body><h1>{title}</h1>\n{body}\n</body></html>\n"
-    )
+    return document(" / ".join(group.label for group in groups), sections)
 
 
 def _results(groups: Sequence[RunGroup], columns: Sequence[Column]) -> str:
@@ -62,7 +43,7 @@ def _results(groups: Sequence[RunGroup], columns: Sequence[Column]) -> str:
         "<p>Newest evaluation of each run; &plusmn; is the standard deviation over runs. Floor: the same metric between two "
         "disjoint sets of as many real images, which is what a perfect generator would get.</p>"
     )
-    return _table(head, rows) + note + _commits(groups)
+    return table(head, rows) + note + _commits(groups)
 
 
 def _commits(groups: Sequence[RunGroup]) -> str:
@@ -101,7 +82,7 @@ def _configurations(groups: Sequence[RunGroup]) -> str:
     if len(groups) == 1:
         return ""
     changed = differing_settings(groups)
-    return _table(["setting", *(group.label for group in groups)], [[key, *map(str, row)] for key, row in changed.items()])
+    return table(["setting", *(group.label for group in groups)], [[key, *map(str, row)] for key, row in changed.items()])
 
 
 def _cost(groups: Sequence[RunGroup]) -> str:
@@ -116,22 +97,9 @@ def _cost(groups: Sequence[RunGroup]) -> str:
         for run in group.runs
         if run.is_first
     ]  # fmt: skip
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _samples(samples: dict[str, Path]) -> str:
-    figures = [
-        f"<figure>{_picture(path, text)}<figcaption>{escape(text)}</figcaption></figure>" for text, path in samples.items()
-    ]
+    figures = [figure(path.read_bytes(), text) for text, path in samples.items()]
     return f'<div class="samples">{"".join(figures)}</div>' if figures else ""
-
-
-def _picture(path: Path, text: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f'<img alt="{escape(text)}" src="data:image/png;base64,{data}">'
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    header = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{header}</tr></thead>\n<tbody>{body}</tbody></table></div>\n'

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import Metadata
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from wavegan_dist.train.trainer import Trainer
 
 STATE, MANIFEST = "state.json", "manifest.json"
+_LOAD_ERRORS = (CheckpointException, OSError, RuntimeError, ValueError, KeyError)
 
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")
 
@@ -172,10 +173,9 @@ def load_checkpoint(path: Path, trainer: "Trainer") -> None:
         for part in _parts(trainer):
             part.load(lambda tensors: load(tensors, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True))
         state = read_state(path)
-    except (CheckpointException, OSError, RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[-1].rstrip(".")
+    except _LOAD_ERRORS as error:
         raise WaveganError(
-            f"cannot resume from {path}: {reason}; give with --resume PATH an older checkpoint, of a run with the same "
+            f"cannot resume from {path}: {_reason(error)}; give with --resume PATH an older checkpoint, of a run with the same "
             "settings of model and ema"
         ) from error
     trainer.nimg, trainer.rollbacks = state["nimg"], state["rollbacks"]
@@ -186,10 +186,32 @@ def load_checkpoint(path: Path, trainer: "Trainer") -> None:
         engine.loss_scale.restore(state["loss_scales"][engine.name])
 
 
+def load_module(path: Path, name: str, module: nn.Module) -> None:
+    """Load the weights and buffers of one module from a checkpoint. No process group and no trainer is needed.
+
+    Args:
+        path: the checkpoint.
+        name: "generator" or "discriminator".
+        module: a module on the CPU, built with the settings of the run; its tensors are filled in place.
+
+    Raises:
+        WaveganError: the checkpoint is of another model, or cannot be read.
+    """
+    tensors = {f"{name}.{key}": value.detach() for key, value in module.state_dict().items()}
+    try:
+        load(tensors, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True)
+    except _LOAD_ERRORS as error:
+        raise WaveganError(f"cannot read the {name} of {path}: {_reason(error)}") from error
+
+
 def checkpoint_tensors(trainer: "Trainer") -> Iterator[tuple[str, Tensor]]:
     """Yield (name, full tensor) of each tensor that this rank writes, one at a time: a collective call."""
     for part in _parts(trainer):
         yield from part.checkpoint_tensors()
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).strip().splitlines()[-1].rstrip(".")
 
 
 def _parts(trainer: "Trainer") -> "list[Engine | EmaState]":

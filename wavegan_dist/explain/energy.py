@@ -1,0 +1,66 @@
+"""The energy of every Haar band of every part of the images."""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from wavegan_dist.explain.parts import Parts
+from wavegan_dist.images import from_uint8
+from wavegan_dist.wavelet import wavedec
+
+Energies = dict[str, float]  # name of a band -> mean square of its coefficients
+HIGH_BANDS = ("LH", "HL", "HH")
+
+
+def named_bands(low: Tensor, highs: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Name the bands of B images: LL2, LH2, HL2, HH2, LH1, HL1, HH1 for two levels. Level 1 is the finest.
+
+    Args:
+        low: low band of the last level [B, 3, h, w].
+        highs: high bands of every level as `wavelet.wavedec` returns them, the coarsest first: [B, 9, h, w], ...
+
+    Returns:
+        Each band [B, 3, h, w] of its level by its name.
+    """
+    bands = {f"LL{len(highs)}": low}
+    for level, high in zip(range(len(highs), 0, -1), highs, strict=True):
+        bands |= {f"{name}{level}": band for name, band in zip(HIGH_BANDS, high.chunk(3, dim=1), strict=True)}
+    return bands
+
+
+def bands_of(images: Tensor, levels: int) -> dict[str, Tensor]:
+    """Return the bands of images [B, 3, R, R] by the names of `named_bands`."""
+    return named_bands(*wavedec(images, levels))
+
+
+def mean_squares(bands: dict[str, Tensor]) -> Energies:
+    """Return the mean square of each band, over images, colors and pixels."""
+    return {name: band.double().square().mean().item() for name, band in bands.items()}
+
+
+def energy_columns(parts: Parts, levels: int, real: Tensor | None) -> dict[str, Energies]:
+    """Return the energies of each part, and of real images, by the heading of their column.
+
+    A model without band networks has no other part than its fused images.
+
+    Args:
+        parts: the parts of the generated images.
+        levels: number of levels of the transform.
+        real: real images, uint8 [N, 3, R, R]; None: without that column.
+    """
+    columns: dict[str, Energies] = {}
+    if parts.low is not None:
+        base, bands = mean_squares(bands_of(parts.base, levels)), mean_squares(named_bands(parts.low, parts.highs))
+        columns |= {"base": base, "(1 - lam) * base": _times(base, (1 - parts.lam) ** 2)}
+        columns |= {"low and high": bands, "lam * low and high": _times(bands, parts.lam**2)}
+    fused = columns["fused"] = mean_squares(bands_of(parts.fused, levels))
+    if real is not None:
+        columns["real"] = mean_squares(bands_of(from_uint8(real), levels))
+        # no number where the real images have no energy
+        columns["fused / real"] = {name: value / (columns["real"][name] or math.nan) for name, value in fused.items()}
+    return columns
+
+
+def _times(energies: Energies, factor: float) -> Energies:
+    return {name: factor * energy for name, energy in energies.items()}

@@ -1,0 +1,70 @@
+"""Write the page that explains a snapshot."""
+
+from pathlib import Path
+
+from wavegan_dist.data import Index
+from wavegan_dist.errors import UsageError
+from wavegan_dist.evaluate.require import require
+from wavegan_dist.explain.measure import measure
+from wavegan_dist.explain.page import page
+from wavegan_dist.files import atomic_file
+from wavegan_dist.model.snapshot import Snapshot, load_snapshot
+
+MAX_PIXELS = 2**23  # of all images of one kind on a page: 8 images of 1024 px; a page embeds about six times as many
+
+
+def explain(
+    snapshot: Path, out: Path, count: int = 8, seed: int = 0, classes: str | None = None, data: str | None = None
+) -> Path:
+    """Write one HTML page that shows what each network of a snapshot contributes; computes on the CPU.
+
+    Args:
+        snapshot: snapshot folder.
+        out: a .html file, which is replaced, or a folder, which gets an index.html.
+        count: number of images to show: images 0, 1, ... of `wavegan sample --device cpu` with the same seed and classes.
+        seed: seed of the latents, and of the choice of real images.
+        classes: number or name of a class, or a comma-separated list that the images take turns in; None: classes are drawn
+            with the frequencies of the training data.
+        data: index.json of the training data, which the images are compared with; None: without comparison.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UsageError: an argument cannot be used, or the extra `eval` is not installed.
+        WaveganError: the snapshot or the data is damaged.
+    """
+    require("matplotlib.figure", "explain")
+    path = _page_path(out)
+    loaded = load_snapshot(snapshot)
+    most = MAX_PIXELS // loaded.config.model.resolution**2
+    if count > most:
+        raise UsageError(f"--count {count}: a page of so many images would be too large for a browser; give at most {most}")
+    index = None if data is None else Index.load(data)
+    html = page(measure(loaded, count, seed, _parse_classes(loaded, classes), index))
+    with atomic_file(path) as file:
+        file.write(html)
+    return path
+
+
+def _page_path(out: Path) -> Path:
+    """Return the path of the page for `--out`; raise UsageError if it cannot be written."""
+    is_file = out.suffix.lower() in (".html", ".htm")
+    if is_file and out.is_dir():
+        raise UsageError(f"--out {out} is a folder; name a .html file, or a folder without .html in its name")
+    folder = out.absolute().parent if is_file else out.absolute()
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir():
+        raise UsageError(f"--out {out}: {existing} is not a folder; name a .html file or a folder")
+    return out if is_file else out / "index.html"
+
+
+def _parse_classes(snapshot: Snapshot, text: str | None) -> list[int]:
+    if text is None:
+        return []
+    if snapshot.classes is None:
+        raise UsageError(f"--class {text}: {snapshot.path} was trained without classes (model.num_classes = 0); leave it out")
+    try:
+        return snapshot.classes.parse(text)
+    except UsageError as error:
+        raise UsageError(f"--class {text}: {error}") from error

@@ -1,0 +1,146 @@
+"""Everything that the page of an explanation shows, as numbers and tensors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from wavegan_dist.data import Index, images_at
+from wavegan_dist.errors import UsageError
+from wavegan_dist.evaluate.real_images import draw_subsets, real_labels
+from wavegan_dist.explain.energy import Energies, energy_columns
+from wavegan_dist.explain.parts import Parts, parts_of_images
+from wavegan_dist.explain.scores import Discriminators, load_discriminators
+from wavegan_dist.explain.spectra import spectra
+from wavegan_dist.explain.swap import Swaps, swap
+from wavegan_dist.images import from_uint8
+from wavegan_dist.model.snapshot import Snapshot
+
+STATISTICS_IMAGES, STATISTICS_PIXELS = 256, 2**20  # most images, and their pixels, for energies and spectra
+Scores = dict[str, dict[str, list[float]]]  # part -> discriminator -> logit of each image
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """Images of the training data.
+
+    Attributes:
+        images: uint8 [N, 3, R, R].
+        labels: their classes, int64 [N]; None for a model without classes.
+    """
+
+    images: Tensor
+    labels: Tensor | None
+
+    def spread(self, count: int) -> "RealImages":
+        """Return at most `count` images at equal distances: a dataset may be sorted."""
+        chosen = slice(None, None, -(-len(self.images) // count))
+        return RealImages(self.images[chosen], None if self.labels is None else self.labels[chosen])
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What each network of a snapshot contributes to its images.
+
+    Attributes:
+        snapshot: the snapshot.
+        seed: seed of the latents.
+        shown: parts of the images that are shown: 0, 1, 2, ...
+        labels: their classes, int64; None for a model without classes.
+        real: as many real images; None without training data.
+        statistics_images: number of images, shown or not, that energies and spectra are means over.
+        energies: mean squares of the bands, by column of the table (`energy_columns`).
+        spectra: power spectra in dB, by part (`spectra.spectra`).
+        swaps: the swap experiments.
+        scores: logits of the shown images, by part, then by discriminator; empty without discriminators.
+        scores_source: the checkpoint of the discriminators, or why there are no scores.
+    """
+
+    snapshot: Snapshot
+    seed: int
+    shown: Parts
+    labels: Tensor | None
+    real: RealImages | None
+    statistics_images: int
+    energies: dict[str, Energies]
+    spectra: dict[str, Tensor]
+    swaps: Swaps
+    scores: Scores
+    scores_source: str
+
+
+def measure(snapshot: Snapshot, count: int, seed: int, classes: Sequence[int], index: Index | None) -> Explanation:
+    """Compute an explanation on the CPU.
+
+    Args:
+        snapshot: the snapshot.
+        count: number of images to show.
+        seed: seed of the latents, and of the choice of real images.
+        classes: image i gets class `classes[i % len(classes)]`; empty: classes are drawn with the frequencies of the training
+            data.
+        index: the training data; None: nothing is compared with real images.
+
+    Raises:
+        UsageError: the data is of another size, or lacks classes of the model.
+        WaveganError: an image is not finite, or a real image cannot be read.
+    """
+    model = snapshot.config.model
+    parts, labels = parts_of_images(snapshot, max(count, statistics_images(model.resolution)), seed, classes)
+    statistics = len(parts.fused)
+    real = None if index is None else read_real_images(snapshot, index, statistics, seed)
+    all_real = None if real is None else real.images
+    shown, labels = parts.first(count), None if labels is None else labels[:count]
+    shown_real = None if real is None else real.spread(count)
+    discriminators = load_discriminators(snapshot)
+    return Explanation(
+        snapshot=snapshot,
+        seed=seed,
+        shown=shown,
+        labels=labels,
+        real=shown_real,
+        statistics_images=statistics,
+        energies=energy_columns(parts, model.levels, all_real),
+        spectra=spectra(parts, all_real),
+        swaps=swap(snapshot, seed, None if labels is None else int(labels[0])),
+        scores=_scores(discriminators, shown, labels, shown_real),
+        scores_source=discriminators.source,
+    )
+
+
+def statistics_images(resolution: int) -> int:
+    """Return how many images energies and spectra are computed from: 256 up to 64 px, fewer above, 4 at 512 px."""
+    return max(min(STATISTICS_IMAGES, STATISTICS_PIXELS // resolution**2), 1)
+
+
+def read_real_images(snapshot: Snapshot, index: Index, count: int, seed: int) -> RealImages:
+    """Read `count` random images, or all if there are fewer.
+
+    Raises:
+        UsageError: the images are of another size than the snapshot's, or the model has classes and an image has none of these.
+        WaveganError: an image cannot be read.
+    """
+    model, where = snapshot.config.model, f"--data {index.storage.base}"
+    if index.size != model.resolution:
+        raise UsageError(
+            f"{where} holds images of {index.size} px, but {snapshot.path} makes {model.resolution} px; give the run's data"
+        )
+    rows = draw_subsets(index, min(count, index.count), seed)[0]
+    labels = real_labels(index, rows) if model.num_classes else None
+    if labels is not None and not ((labels >= 0) & (labels < model.num_classes)).all():
+        raise UsageError(f"{where} has images without one of the model's {model.num_classes} classes; give the run's data")
+    return RealImages(torch.cat(list(images_at(index, rows, len(rows)))), labels)
+
+
+def _scores(discriminators: Discriminators, shown: Parts, labels: Tensor | None, real: RealImages | None) -> Scores:
+    images = {
+        "fused": (shown.fused, labels),
+        "base": (shown.base, labels),
+        "inverse transform": (shown.wavelet_image(), labels),
+    }
+    if shown.low is None:
+        del images["base"], images["inverse transform"]
+    scores = {part: discriminators.scores(*arguments) for part, arguments in images.items()}
+    if real is not None:
+        scores["real"] = discriminators.scores(from_uint8(real.images), real.labels)
+    return {part: of_part for part, of_part in scores.items() if of_part}

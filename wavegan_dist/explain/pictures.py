@@ -1,0 +1,66 @@
+"""Pictures of images and bands as PNG files, with the range of values that black to white stands for."""
+
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from torch import Tensor
+
+from wavegan_dist.explain.energy import named_bands
+from wavegan_dist.explain.parts import Parts
+from wavegan_dist.images import to_uint8, write_png
+
+PERCENTILE = 99.5  # share of the values of a column that are not clipped
+SMALLEST_RANGE = 1 / 127.5  # one gray level: smaller values are hardly more than rounding errors
+
+
+@dataclass(frozen=True)
+class Column:
+    """Pictures of one part of several images, all in the same range.
+
+    Args:
+        name: name of the part.
+        images: the values [B, 3, h, w].
+        limit: black is -limit, gray 0, white +limit; values outside of this range are clipped.
+    """
+
+    name: str
+    images: Tensor
+    limit: float
+
+    def png(self, number: int) -> bytes:
+        """Return the picture of image `number` as a PNG file."""
+        return png(to_uint8(self.images[number] / self.limit))
+
+
+def columns_of(parts: Parts) -> list[Column]:
+    """Return the columns of a row for each image: base, bands, inverse transform, fused, difference.
+
+    Images have the range of pixels, -1 to 1, and the low band of level j has that of the bands of such images, -2**j to 2**j.
+    The high bands of each level, and the difference, have the range that holds `PERCENTILE` percent of their values. A model
+    without band networks has the column fused alone.
+    """
+    fused, wavelet = Column("fused", parts.fused, 1.0), parts.wavelet_image()
+    if parts.low is None or wavelet is None:
+        return [fused]
+    limits = [_limit(high) for high in parts.highs for _ in range(3)]
+    bands = zip(named_bands(parts.low, parts.highs).items(), [2.0 ** len(parts.highs), *limits], strict=True)
+    difference = parts.difference()
+    return [
+        Column("base", parts.base, 1.0),
+        *(Column(name, band, limit) for (name, band), limit in bands),
+        Column("inverse transform", wavelet, 1.0),
+        fused,
+        Column("fused - (1 - lam) * base", difference, _limit(difference)),
+    ]
+
+
+def png(image_chw: Tensor) -> bytes:
+    """Encode uint8 [3, H, W] as a PNG file."""
+    file = BytesIO()
+    write_png(image_chw.permute(1, 2, 0), file)
+    return file.getvalue()
+
+
+def _limit(values: Tensor) -> float:
+    return max(float(np.percentile(values.abs().numpy(), PERCENTILE)), SMALLEST_RANGE)

@@ -1,0 +1,56 @@
+"""Self-contained HTML pages: pictures are embedded, nothing is loaded, there are no scripts."""
+
+import base64
+from collections.abc import Iterable
+from html import escape
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1300px; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+tr.floor td { color: #777; font-style: italic; }
+.wide { overflow-x: auto; }
+.samples { display: flex; flex-wrap: wrap; gap: 1rem; }
+.samples img { image-rendering: pixelated; width: 400px; }
+figure { margin: 0; } figcaption { font-size: 13px; color: #555; }
+img { max-width: 100%; }
+"""
+
+
+def document(title: str, sections: Iterable[tuple[str, str]], style: str = "") -> str:
+    """Build an HTML document.
+
+    Args:
+        title: title and top heading, plain text.
+        sections: heading (plain text) and content (HTML) of each section; sections without content are left out.
+        style: CSS rules that are added to `STYLE`.
+    """
+    body = "\n".join(f"<section><h2>{escape(heading)}</h2>\n{content}</section>" for heading, content in sections if content)
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
+        f'<link rel="icon" href="data:,"><style>{STYLE}{style}</style></head>\n'
+        f"<body><h1>{escape(title)}</h1>\n{body}\n</body></html>\n"
+    )
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Build a table that scrolls if it is wider than the page. All cells are plain text."""
+    return table_of_html(map(escape, head), (map(escape, row) for row in rows))
+
+
+def table_of_html(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Build the same table from cells that are HTML."""
+    header = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{header}</tr></thead>\n<tbody>{body}</tbody></table></div>\n'
+
+
+def picture(png: bytes, text: str) -> str:
+    """Embed a PNG file; `text`, plain text, describes it to people who cannot see it."""
+    return f'<img alt="{escape(text)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+
+
+def figure(png: bytes, text: str) -> str:
+    """Embed a PNG file with `text`, plain text, as its caption."""
+    return f"<figure>{picture(png, text)}<figcaption>{escape(text)}</figcaption></figure>"
