@@ -132,7 +132,8 @@ class Helper:
     def kill(self) -> None:
         """Kill the process, if it still runs, and the processes that it has started, such as those that compile for it."""
         with suppress(psutil.NoSuchProcess):
-            for process in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
+            main = psutil.Process(self.process.pid)
+            for process in [*main.children(recursive=True), main]:
                 process.kill()
 
     def _send(self, line: str) -> None:
