@@ -55,7 +55,7 @@ def find_folder(name: str | Path, **download: Any) -> Path:
         raise UsageError(f"{name} is a file; give the folder that contains it")
     if isinstance(name, Path) or not REPOSITORY.fullmatch(name):
         raise UsageError(f"{name} is neither a folder nor a repository on the Hugging Face Hub (USER/NAME)")
-    with hub_errors(name):
+    with hub_errors(f"{name} is not a folder here; as a repository on the Hugging Face Hub"):
         folder = Path(snapshot_download(name, allow_patterns=DESCRIPTION, **download))
         check_description(folder, name)
         hf_hub_download(name, WEIGHTS, **(download | {"revision": folder.name}))  # the same commit
@@ -69,8 +69,8 @@ def check_description(folder: Path, name: str | Path) -> None:
 
 
 @contextmanager
-def hub_errors(repository: str) -> Iterator[None]:
-    """Raise each error of huggingface_hub within the block as a WaveganError of one line.
+def hub_errors(what: str) -> Iterator[None]:
+    """Raise each error of huggingface_hub within the block as a WaveganError of one line, "WHAT: REASON".
 
     Network errors are of the classes of the HTTP library, which differs between versions of huggingface_hub.
     """
@@ -80,16 +80,13 @@ def hub_errors(repository: str) -> Iterator[None]:
         raise
     except RepositoryNotFoundError as error:  # also the answer to people who may not read a private repository
         raise UsageError(
-            f"there is no folder {repository}, and no repository of this name on the Hugging Face Hub that you may use; check "
-            "the name, or log in with `hf auth login`"
+            f"{what}: there is none that you may use; check the name, or log in with `hf auth login`"
         ) from error
     except LocalEntryNotFoundError as error:
-        raise WaveganError(
-            f"{repository} is not a folder; as a repository it is not in the cache, and the Hugging Face Hub cannot be reached"
-        ) from error
+        raise WaveganError(f"{what}: it was not downloaded before, and the Hub cannot be reached") from error
     except Exception as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise WaveganError(f"repository {repository} on the Hugging Face Hub: {reason}") from error
+        raise WaveganError(f"{what}: {reason}") from error
 
 
 def read_arguments(folder: Path) -> dict[str, Any]:

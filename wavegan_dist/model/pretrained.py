@@ -246,7 +246,7 @@ class PretrainedGenerator(
         with TemporaryDirectory() as scratch:
             folder = Path(scratch) / "generator"
             self._write(folder, license, repo_id)
-            with hub.hub_errors(repo_id):
+            with hub.hub_errors(f"repository {repo_id} on the Hugging Face Hub"):
                 repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
                 commit = api.upload_folder(
                     repo_id=repo_id,
