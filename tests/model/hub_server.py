@@ -3,13 +3,15 @@
 import base64
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 Files = dict[str, bytes]
+NO_HEADERS: Mapping[str, str] = {}
 
 
 class Hub(ThreadingHTTPServer):
@@ -24,8 +26,9 @@ class Hub(ThreadingHTTPServer):
     def address(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
-    def upload(self, repository: str, **files: bytes) -> None:
-        self.repositories.setdefault(repository, []).append({name.replace("__", "."): data for name, data in files.items()})
+    def upload(self, repository: str, files: Files) -> None:
+        """Add a commit that holds exactly `files`."""
+        self.repositories.setdefault(repository, []).append(files)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -36,18 +39,21 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append(f"{self.command} {urlsplit(self.path).path}")
         files: Files | None
         match unquote(urlsplit(self.path).path).strip("/").split("/"):
-            case ["api", "models", user, name, "revision", revision] if (files := self._files(user, name, revision)) is not None:
+            case ["api", "models", user, name, "revision", revision] if (
+                files := self._files(user, name, revision)
+            ) is not None:
                 siblings = [{"rfilename": file} for file in files]
                 self._answer({"id": f"{user}/{name}", "sha": self._sha(user, name, revision), "siblings": siblings, "tags": []})
             case ["api", "models", user, name, "tree", revision] if (files := self._files(user, name, revision)) is not None:
                 self._answer([{"type": "file", "path": n, "size": len(d), "oid": digest(d)} for n, d in files.items()])
             case [user, name, "resolve", revision, file] if file in (files := self._files(user, name, revision) or {}):
                 headers = {"X-Repo-Commit": self._sha(user, name, revision), "ETag": f'"{digest(files[file])}"'}
-                self._answer(files[file], **headers)
+                self._answer(files[file], 200, headers)
             case _:
-                self._answer({"error": "not found"}, 404, **{"X-Error-Code": "RepoNotFound"})
+                self._answer({"error": "not found"}, 404, {"X-Error-Code": "RepoNotFound"})
 
-    do_HEAD = do_GET
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def do_POST(self) -> None:
         self.server.requests.append(f"{self.command} {urlsplit(self.path).path}")
@@ -61,20 +67,22 @@ class Handler(BaseHTTPRequestHandler):
             case ["api", "validate-yaml"]:
                 self._answer({"errors": [], "warnings": []})
             case ["api", "models", _, _, "preupload", "main"]:
-                files = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in json.loads(body)["files"]]
+                files = [
+                    {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in json.loads(body)["files"]
+                ]
                 self._answer({"files": files})
             case ["api", "models", user, name, "commit", "main"]:
                 self._commit(f"{user}/{name}", [json.loads(line) for line in body.splitlines()])
             case _:
                 self._answer({"error": "not found"}, 404)
 
-    def _commit(self, repository: str, lines: list[dict[str, dict[str, str]]]) -> None:
+    def _commit(self, repository: str, lines: list[dict[str, Any]]) -> None:
         commits = self.server.repositories[repository]
         files = dict(commits[-1])
         for line in lines:
-            if line["key"] == "deletedFile":  # type: ignore[comparison-overlap]
+            if line["key"] == "deletedFile":
                 del files[line["value"]["path"]]
-            elif line["key"] == "file":  # type: ignore[comparison-overlap]
+            elif line["key"] == "file":
                 files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
         commits.append(files)
         sha = commit_sha(len(commits) - 1)
@@ -82,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _files(self, user: str, name: str, revision: str) -> Files | None:
         commits = self.server.repositories.get(f"{user}/{name}")
-        return commits and commits[int(revision, 16) if len(revision) == 40 else -1]
+        return commits[int(revision, 16) if len(revision) == 40 else -1] if commits else None
 
     def _sha(self, user: str, name: str, revision: str) -> str:
         return revision if len(revision) == 40 else commit_sha(len(self.server.repositories[f"{user}/{name}"]) - 1)
@@ -97,7 +105,7 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return body
 
-    def _answer(self, content: object, status: int = 200, **headers: str) -> None:
+    def _answer(self, content: object, status: int = 200, headers: Mapping[str, str] = NO_HEADERS) -> None:
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         for name, value in {"Content-Length": str(len(data)), **headers}.items():

@@ -49,7 +49,9 @@ def test_images_are_those_of_the_command_and_of_the_network(snapshot: Path, wave
     images = generator.sample(20, seed=3)
     assert (images.dtype, images.shape) == (torch.uint8, (20, 3, 32, 32))
     assert images.float().std() > 5
-    outcome = wavegan("sample", "--snapshot", snapshot, "--count", 20, "--seed", 3, "--out", tmp_path / "out", "--device", "cpu")
+    outcome = wavegan(
+        "sample", "--snapshot", snapshot, "--count", 20, "--seed", 3, "--out", tmp_path / "out", "--device", "cpu"
+    )
     assert outcome.returncode == 0, outcome.stderr
     for number, image in enumerate(images):
         assert torch.equal(image, picture(tmp_path / "out" / f"{number:06d}.png")), number
@@ -78,7 +80,8 @@ def test_classes_are_given_by_number_or_name_and_take_turns(conditional: Wavelet
 
     assert torch.equal(conditional.sample(16, classes=2), network([2]))
     assert torch.equal(conditional.sample(16, classes="a, b"), network([2]))
-    for choice in ("dog,cat", ["dog", 0], (1, 0)):
+    choices: list[Any] = ["dog,cat", ["dog", 0], (1, 0)]
+    for choice in choices:
         assert torch.equal(conditional.sample(16, classes=choice), network([1, 0]))
     assert not torch.equal(network([1]), network([0]))
 
@@ -222,6 +225,11 @@ def flip_last_byte(path: Path) -> None:
     path.write_bytes(data)
 
 
+def make_newer(folder: Path) -> None:
+    (folder / "config.yaml").write_text("data: {index: x}\nmodel: {fourier: 1}\n")
+    edit(folder / "snapshot.json", **{"wavegan-dist": "9.1"})
+
+
 DAMAGES: dict[str, Any] = {
     "nothing": (lambda f: [path.unlink() for path in f.iterdir()], "neither snapshot.json nor config.json"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "model.safetensors"),
@@ -232,7 +240,10 @@ OF_A_SNAPSHOT: dict[str, Any] = {
     "no config.yaml": (lambda f: (f / "config.yaml").unlink(), "it has no config.yaml"),
     "bad snapshot.json": (lambda f: (f / "snapshot.json").write_text("[1"), r"snapshot\.json is damaged"),
     "newer version": (
-        lambda f: ((f / "config.yaml").write_text("data: {index: x}\nmodel: {fourier: 1}\n"), edit(f / "snapshot.json", **NEWER)),
+        lambda f: (
+            (f / "config.yaml").write_text("data: {index: x}\nmodel: {fourier: 1}\n"),
+            edit(f / "snapshot.json", **NEWER),
+        ),
         r"config\.yaml: unknown key 'model\.fourier'.*; wavegan-dist 9\.1 wrote it, this is",
     ),
 }
@@ -255,7 +266,6 @@ OF_SAVED: dict[str, Any] = {
         r"model\.safetensors does not fit config\.json",
     ),
 }
-NEWER = {"wavegan-dist": "9.1"}
 
 
 @pytest.mark.parametrize(("damage", "message"), [*DAMAGES.values(), *OF_A_SNAPSHOT.values()])

@@ -45,11 +45,12 @@ def find_folder(name: str | Path, **download: Any) -> Path:
         download: `revision`, `token`, `cache_dir`, `local_files_only` and `force_download` of `snapshot_download`.
 
     Raises:
-        UsageError: `name` is neither a folder nor the name of a repository, or there is no such repository.
-        WaveganError: the repository cannot be read, or does not hold a generator.
+        UsageError: there is no such folder or repository, or it does not hold a generator.
+        WaveganError: the Hub cannot be reached, or refuses the download.
     """
     path = Path(name)
     if path.is_dir():
+        check_description(path, name)
         return path
     if path.exists():
         raise UsageError(f"{name} is a file; give the folder that contains it")
@@ -63,9 +64,15 @@ def find_folder(name: str | Path, **download: Any) -> Path:
 
 
 def check_description(folder: Path, name: str | Path) -> None:
-    """Raise WaveganError, which calls the folder `name`, unless it has a file that says what to build."""
+    """Check that the folder or repository `name`, whose small files are in `folder`, says which generator to build.
+
+    Raises:
+        UsageError: it is of something else, or a newer version wrote it.
+    """
     if not any((folder / file).is_file() for file in (META, ARGUMENTS)):
-        raise WaveganError(f"{name} does not hold a generator of wavegan-dist: it has neither {META} nor {ARGUMENTS}")
+        raise UsageError(f"{name} does not hold a generator of wavegan-dist: it has neither {META} nor {ARGUMENTS}")
+    if not (folder / META).is_file():
+        read_arguments(folder)
 
 
 @contextmanager
@@ -79,9 +86,7 @@ def hub_errors(what: str) -> Iterator[None]:
     except WaveganError:
         raise
     except RepositoryNotFoundError as error:  # also the answer to people who may not read a private repository
-        raise UsageError(
-            f"{what}: there is none that you may use; check the name, or log in with `hf auth login`"
-        ) from error
+        raise UsageError(f"{what}: there is none that you may use; check the name, or log in with `hf auth login`") from error
     except LocalEntryNotFoundError as error:
         raise WaveganError(f"{what}: it was not downloaded before, and the Hub cannot be reached") from error
     except Exception as error:

@@ -135,7 +135,6 @@ class PretrainedGenerator(
             local_files_only=local_files_only,
             force_download=force_download,
         )
-        hub.check_description(folder, folder)
         if (folder / META).is_file():
             return cls.from_snapshot(read_training_info(folder))
         return cls._load(folder, hub.read_arguments(folder))
