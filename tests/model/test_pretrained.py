@@ -240,10 +240,7 @@ OF_A_SNAPSHOT: dict[str, Any] = {
     "no config.yaml": (lambda f: (f / "config.yaml").unlink(), "it has no config.yaml"),
     "bad snapshot.json": (lambda f: (f / "snapshot.json").write_text("[1"), r"snapshot\.json is damaged"),
     "newer version": (
-        lambda f: (
-            (f / "config.yaml").write_text("data: {index: x}\nmodel: {fourier: 1}\n"),
-            edit(f / "snapshot.json", **NEWER),
-        ),
+        make_newer,
         r"config\.yaml: unknown key 'model\.fourier'.*; wavegan-dist 9\.1 wrote it, this is",
     ),
 }

@@ -75,6 +75,19 @@ def check_description(folder: Path, name: str | Path) -> None:
         read_arguments(folder)
 
 
+def check_writable(path: Path) -> None:
+    """Raise UsageError unless `save_pretrained` may write or replace the folder."""
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise UsageError(f"{path} is a file; give the name of a folder")
+    names = {entry.name for entry in path.iterdir()}
+    if names and (ARGUMENTS not in names or not names <= set(FILES)):  # a snapshot of a run has no config.json
+        raise UsageError(f"{path} already holds other files; give the name of a new folder")
+    if path.is_mount() or path.samefile(Path.cwd()):
+        raise UsageError(f"{path} is a mount point or the working folder; give the name of a new folder in it")
+
+
 @contextmanager
 def hub_errors(what: str) -> Iterator[None]:
     """Raise each error of huggingface_hub within the block as a WaveganError of one line, "WHAT: REASON".

@@ -172,7 +172,7 @@ class PretrainedGenerator(
         self._write(Path(save_directory), license, repository="USER/NAME")
 
     def _write(self, path: Path, license: str | None, repository: str) -> None:
-        _check_folder(path)
+        hub.check_writable(path)
         with atomic_dir(path.resolve()) as folder:
             card = {"folder": folder, "license": license, "repository": repository}
             super().save_pretrained(folder, model_card_kwargs=card)
@@ -256,16 +256,3 @@ class PretrainedGenerator(
                     delete_patterns=list(hub.FILES),
                 )
         return str(commit)
-
-
-def _check_folder(path: Path) -> None:
-    """Raise UsageError unless `save_pretrained` may write or replace the folder."""
-    if not path.exists():
-        return
-    if not path.is_dir():
-        raise UsageError(f"{path} is a file; give the name of a folder")
-    names = {entry.name for entry in path.iterdir()}
-    if names and (hub.ARGUMENTS not in names or not names <= set(hub.FILES)):  # a snapshot of a run has no config.json
-        raise UsageError(f"{path} already holds other files; give the name of a new folder")
-    if path.is_mount() or path.samefile(Path.cwd()):
-        raise UsageError(f"{path} is a mount point or the working folder; give the name of a new folder in it")
