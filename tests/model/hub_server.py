@@ -50,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
                 headers = {"X-Repo-Commit": self._sha(user, name, revision), "ETag": f'"{digest(files[file])}"'}
                 self._answer(files[file], 200, headers)
             case _:
-                self._answer({"error": "not found"}, 404, {"X-Error-Code": "RepoNotFound"})
+                self._answer({"error": "not found"}, 404, {"X-Error-Code": self._reason()})
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -89,8 +89,18 @@ class Handler(BaseHTTPRequestHandler):
         self._answer({"commitOid": sha, "commitUrl": f"{self.server.address}/{repository}/commit/{sha}", "success": True})
 
     def _files(self, user: str, name: str, revision: str) -> Files | None:
-        commits = self.server.repositories.get(f"{user}/{name}")
-        return commits[int(revision, 16) if len(revision) == 40 else -1] if commits else None
+        commits = self.server.repositories.get(f"{user}/{name}", [])
+        known = {"main": -1} | {commit_sha(number): number for number in range(len(commits))}
+        return commits[known[revision]] if commits and revision in known else None
+
+    def _reason(self) -> str:
+        """The error code of a request for something that is not there."""
+        match unquote(urlsplit(self.path).path).strip("/").split("/"):
+            case ["api", "models", user, name, "revision", _] if f"{user}/{name}" in self.server.repositories:
+                return "RevisionNotFound"
+            case [user, name, "resolve", *_] if f"{user}/{name}" in self.server.repositories:
+                return "EntryNotFound"
+        return "RepoNotFound"
 
     def _sha(self, user: str, name: str, revision: str) -> str:
         return revision if len(revision) == 40 else commit_sha(len(self.server.repositories[f"{user}/{name}"]) - 1)

@@ -127,9 +127,9 @@ def test_a_repository_that_lacks_something_is_one_line(hub: Hub, run: Path) -> N
     hub.upload("user/repo", {"config.json": b'{"resolution": 32, "z_dim": 8, "width": 4}'})
     for name, revision, message in (
         ("user/none", None, "user/none is not a folder here; .* there is none that you may use; check the name, or log in"),
-        ("user/repo", "v9", "user/repo is not a folder here"),
-        ("user/repo", None, "user/repo is not a folder here.*"),
-        ("user/re--po", None, "user/re--po is not a folder here.*"),
+        ("user/repo", "v9", "user/repo is not a folder here.* Revision Not Found"),
+        ("user/repo", None, r"user/repo is not a folder here.* Entry Not Found .*model\.safetensors"),
+        ("user/re--po", None, "user/re--po is not a folder here.* Cannot have -- or .. in repo_id"),
     ):
         with pytest.raises(WaveganError, match=message) as error:
             WaveletGenerator.from_pretrained(name, revision=revision)

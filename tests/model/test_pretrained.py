@@ -66,8 +66,9 @@ def test_image_i_does_not_depend_on_the_count_nor_on_training_mode_which_is_kept
     images = generator.sample(17)
     assert not generator.training
     generator.train()
+    generator.base.eval()
     assert torch.equal(generator.sample(3), images[:3])
-    assert generator.training
+    assert (generator.training, generator.base.training, generator.low.training) == (True, False, True)
     assert not torch.equal(generator.sample(3, seed=1), images[:3])
     assert torch.equal(generator.sample(17, exact=True), images)
 

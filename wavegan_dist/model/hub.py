@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from huggingface_hub import hf_hub_download, snapshot_download
@@ -103,7 +104,7 @@ def hub_errors(what: str) -> Iterator[None]:
     except LocalEntryNotFoundError as error:
         raise WaveganError(f"{what}: it was not downloaded before, and the Hub cannot be reached") from error
     except Exception as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = shorten(str(error) or type(error).__name__, 400)  # on one line
         raise WaveganError(f"{what}: {reason}") from error
 
 

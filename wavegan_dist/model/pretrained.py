@@ -52,7 +52,7 @@ class PretrainedGenerator(
     training_info: TrainingInfo | None = None
 
     def sample(self, count: int, seed: int = 0, classes: ClassChoice | None = None, *, exact: bool = False) -> Tensor:
-        """Generate images on the device of the module, in eval mode and without gradients.
+        """Generate images on the device of the module, in eval mode and without gradients. The module's modes stay as they are.
 
         Image i depends on the seed and i only. On CPUs it equals image i of `wavegan sample --seed SEED` bit for bit. For the
         network's own output, float in about [-1, 1], call the module with latents instead.
@@ -78,7 +78,7 @@ class PretrainedGenerator(
         device = next(self.parameters()).device
         exact, chunk = uses_exact_mode(device, exact), chunk_size(self.resolution)
         size = chunk if exact else batch_that_fills_a_gpu(self.resolution, self.width)
-        was_training = self.training
+        modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
             batches = generated_images(
@@ -86,7 +86,8 @@ class PretrainedGenerator(
             )
             return torch.cat(list(batches))
         finally:
-            self.train(was_training)
+            for module, mode in modes:
+                module.training = mode
 
     def _labels(self, seed: int, chosen: ClassChoice | None) -> LabelSource | None:
         if not self.num_classes:
