@@ -31,7 +31,7 @@ def run(tmp_path: Path) -> Path:
     """A run folder with an evaluated snapshot, whose settings and command name this machine's folders and a password."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "sys.argv", ["/home/alice/.venv/bin/wavegan", "train", "--config", "/home/alice/my.yaml", "model.width=4"]
+            "sys.argv", ["/home/alice/wavegan_dist/__main__.py", "train", "--config", "/home/alice/my.yaml", "model.width=4"]
         )
         settings = {
             "data": {"index": "/home/alice/shards/index.json", "cache": "/scratch/alice/cache"},

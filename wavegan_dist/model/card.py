@@ -89,7 +89,8 @@ def _training(info: TrainingInfo) -> str:
         f"sha256 of `{WEIGHTS}`": f"`{info.weights_sha256}`",
     }
     table = [f"| {name} | {_cell(value)} |" for name, value in rows.items() if value]
-    command = redacted(shlex.join(meta.get("command", ["unknown"])))
+    program, *words = meta.get("command") or ["unknown"]
+    command = redacted(shlex.join(["wavegan" if program == "__main__.py" else program, *words]))  # python -m wavegan_dist
     end = ("", f"All settings are in `{CONFIG}`. The command that trained it:", "", f"    {command}", "")
     return "\n".join(("## Training", "", "| | |", "|---|---|", *table, *end))
 
