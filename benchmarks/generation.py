@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from wavegan_dist.config import Experiment
 from wavegan_dist.devices import find_device
-from wavegan_dist.evaluate.generate import CHUNK, batch_that_fills_a_gpu, generated_images
 from wavegan_dist.model import WaveletGenerator
 from wavegan_dist.model.build import build_generator
+from wavegan_dist.model.generate import CHUNK, batch_that_fills_a_gpu, generated_images
 from wavegan_dist.provenance import provenance
 
 BATCHES = (CHUNK, 32, 64, 256, 1024)

@@ -18,6 +18,7 @@ from wavegan_dist import counted
 from wavegan_dist.cluster.run_exit import CrashLog, read_exit
 from wavegan_dist.files import append_json_lines, atomic_dir, atomic_file, locked, read_json_lines, save_tensors
 from wavegan_dist.images import from_uint8, save_grid, to_uint8
+from wavegan_dist.redact import without_folders
 from wavegan_dist.run_folder import RunExit
 
 
@@ -242,3 +243,21 @@ def test_a_grid_is_filled_row_by_row(tmp_path: Path) -> None:
     assert pixels.shape == (4, 12, 3)
     assert pixels[0, ::4, 0].tolist() == [0, 10, 20]
     assert pixels[2, ::4, 0].tolist() == [30, 40, 0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/home/me/demo.yaml", "demo.yaml"),
+        ("--run-dir=/home/me/runs/x/ a/b/c ../d ./e", "--run-dir=x a/b/c ../d ./e"),
+        ("~/photos/x '/data/a b'", "x 'a b'"),
+        ("sqlite:////home/me/mlflow.db", "sqlite:///mlflow.db"),
+        ("sqlite:///mlflow.db file:///home/me/x", "sqlite:///mlflow.db file://x"),
+        ("https://host/a/b s3://bucket/{file}", "https://host/a/b s3://bucket/{file}"),
+        ("pipe:/usr/bin/cat /data/me/{file}", "pipe:cat {file}"),
+        ("data.index=[/d/a,/d/b]", "data.index=[a,b]"),
+        ("1/2, a / b", "1/2, a / b"),
+    ],
+)
+def test_only_the_last_part_of_an_absolute_path_stays(text: str, expected: str) -> None:
+    assert without_folders(text) == expected

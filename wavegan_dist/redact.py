@@ -1,4 +1,4 @@
-"""Passwords in text that others may read: removed from logs, messages and settings, refused in shell commands."""
+"""Passwords in text that others may read: removed from logs, messages and settings, refused in shell commands; and paths."""
 
 import re
 
@@ -10,6 +10,8 @@ _IN_COMMAND = re.compile(
     r"|\bAuthorization:\s*\w+\s+|\w*(password|passwd|secret|token|api_?key)\w*=)[\"']?[^\s\"'$]",
     re.IGNORECASE,
 )
+# An absolute path, also in sqlite:///PATH and file://PATH; not the path of another URL or a relative one.
+_PATH = re.compile(r"(?:(?<![\w/.~{}-])|(?<=:///)|(?<=file://))~?/(?![/\s]|$)[^\s\"',;=]*")
 _EMPTY_QUERY = re.compile(r"(?<=\w)[?&](?=[\s\"']|$)")
 
 
@@ -25,6 +27,11 @@ def redacted(text: str) -> str:
 def holds_password(text: str) -> bool:
     """Return whether a URL or a shell command holds a password in clear text; `curl -u name:$PASSWORD` does not."""
     return redacted(text) != text or _IN_COMMAND.search(text) is not None
+
+
+def without_folders(text: str) -> str:
+    """Return `text` with only the last part of every absolute path: `--config demo.yaml` for `--config /home/me/demo.yaml`."""
+    return _PATH.sub(lambda found: found[0].rstrip("/").rpartition("/")[2], text)
 
 
 def _without_password(found: re.Match[str]) -> str:

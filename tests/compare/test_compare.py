@@ -24,6 +24,7 @@ from wavegan_dist.compare.heat_map import frequency_map
 from wavegan_dist.compare.runs import LoadedRun, read_run
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.evaluate.evaluate import evaluate_snapshot
+from wavegan_dist.evaluate.publish import publish_result, write_result
 from wavegan_dist.evaluate.wavelet_distance import haar_packets, packet_names
 from wavegan_dist.run_folder import RunFolder
 
@@ -42,8 +43,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, wavegan: Command, tracked_con
             result = evaluate_snapshot(snapshot, shards / "index.json", ("fwd", "spectrum", "bands"), count=200)
             assert result is not None
             run = RunFolder(folder / name)
-            result.write(run.evaluation(snapshot.name))
-            result.publish(run, snapshot.name)
+            write_result(result, run.evaluation(snapshot.name))
+            publish_result(result, run, snapshot.name)
     return {name: folder / name for name in settings}
 
 

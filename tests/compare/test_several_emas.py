@@ -15,6 +15,7 @@ from wavegan_dist.compare import compare
 from wavegan_dist.compare.groups import differing_settings, group_runs
 from wavegan_dist.compare.runs import read_run
 from wavegan_dist.evaluate.evaluate import evaluate_snapshot
+from wavegan_dist.evaluate.publish import publish_result, write_result
 from wavegan_dist.model.snapshot import load_snapshot
 from wavegan_dist.run_folder import RunFolder
 
@@ -35,8 +36,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory, wavegan: Command, tracked_con
     for run, name in ((both, NAMES[2]), (single, NAMES[2])):
         result = evaluate_snapshot(run.snapshot_named(name), shards / "index.json", ("fwd",), count=200)
         assert result is not None
-        result.write(run.evaluation(name))
-        result.publish(run, name)
+        write_result(result, run.evaluation(name))
+        publish_result(result, run, name)
     evaluate = ("evaluate", "--snapshot", both.snapshot_named(NAMES[3]), "--data", shards / "index.json", "--metrics", "fwd")
     outcome = wavegan(*evaluate, "--count", 200)
     assert outcome.returncode == 0, outcome.stderr

@@ -13,8 +13,9 @@ from wavegan_dist.data import Index
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.evaluate.code_digest import code_digest
 from wavegan_dist.evaluate.evaluate import evaluate_snapshot
+from wavegan_dist.evaluate.publish import write_result
 from wavegan_dist.evaluate.registry import EXTRACTORS, METRICS, ExtractorWeights
-from wavegan_dist.evaluate.result import EvaluationResult
+from wavegan_dist.evaluation_result import EvaluationResult
 
 
 def test_result_holds_metrics_floors_intervals_tables_and_the_whole_protocol(
@@ -24,7 +25,7 @@ def test_result_holds_metrics_floors_intervals_tables_and_the_whole_protocol(
         snapshot, data, ("fwd", "swd", "spectrum", "glcm", "compression", "kid", "prc"), count=200, seed=3
     )
     assert result is not None
-    result.write(tmp_path / "result.json")
+    write_result(result, tmp_path / "result.json")
     assert json.loads((tmp_path / "result.json").read_text()) == result.model_dump(mode="json")
     assert EvaluationResult.read(tmp_path / "result.json") == result
     metrics, protocol = result.metrics, result.protocol
@@ -151,7 +152,7 @@ def test_the_fewest_images_of_a_metric_give_finite_numbers(
     snapshot: Path, data: Path, tmp_path: Path, metric: str, count: int
 ) -> None:
     result = evaluate_snapshot(snapshot, data, (metric,), count)
-    result.write(tmp_path / "result.json")
+    write_result(result, tmp_path / "result.json")
     assert metric in METRICS
 
     def refuse(constant: str) -> None:

@@ -10,7 +10,7 @@ import wavegan_dist
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.evaluate.code_digest import SOURCES, code_digest, digest_of
 from wavegan_dist.evaluate.metric import MetricResult
-from wavegan_dist.evaluate.result import ClassResult, EvaluationProtocol, EvaluationResult
+from wavegan_dist.evaluation_result import ClassResult, EvaluationProtocol, EvaluationResult
 
 PACKAGE = Path(wavegan_dist.__file__).parent
 
@@ -107,7 +107,7 @@ def test_values_are_comparable_unless_something_but_the_snapshot_and_the_commit_
 
 
 def test_a_result_is_read_without_torch() -> None:
-    code = "import sys; import wavegan_dist.evaluate.result; print(*sys.modules)"
+    code = "import sys; import wavegan_dist.evaluation_result; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "torch_fidelity", "mlflow", "matplotlib"} & set(modules)
 

@@ -64,6 +64,7 @@ def metric_arguments(options: argparse.Namespace) -> list[str]:
 
 def run(options: argparse.Namespace) -> None:
     from wavegan_dist.evaluate.evaluate import evaluate_snapshot
+    from wavegan_dist.evaluate.publish import publish_result, write_result
     from wavegan_dist.evaluate.registry import ExtractorWeights
     from wavegan_dist.run_folder import RunFolder
 
@@ -83,9 +84,9 @@ def run(options: argparse.Namespace) -> None:
     folder = RunFolder.of_snapshot(options.snapshot)
     out = options.json or (folder.evaluation(name) if folder else None)
     if out is not None:
-        result.write(out)
+        write_result(result, out)
     if folder is not None:
-        result.publish(folder, name)
+        publish_result(result, folder, name)
     print(result.table())
     if out is not None:
         print(out)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _metric_with_optimum(text: str) -> str:
-    from wavegan_dist.evaluate.result import optimum
+    from wavegan_dist.evaluation_result import optimum
 
     if optimum(text) is None:
         raise argparse.ArgumentTypeError(f"{text} has no best value; choose its distance to real images, for example glcm_bits")

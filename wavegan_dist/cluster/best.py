@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from wavegan_dist.evaluate.result import EvaluationResult, optimum
+from wavegan_dist.evaluation_result import EvaluationResult, optimum
 from wavegan_dist.files import atomic_file, locked
 from wavegan_dist.log import log
 from wavegan_dist.run_folder import RunFolder

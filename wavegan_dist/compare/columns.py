@@ -10,7 +10,7 @@ from typing import Any
 
 from wavegan_dist.compare.groups import RunGroup
 from wavegan_dist.compare.runs import LoadedRun
-from wavegan_dist.evaluate.result import EvaluationResult
+from wavegan_dist.evaluation_result import EvaluationResult
 from wavegan_dist.files import atomic_file
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from wavegan_dist import config
 from wavegan_dist.compare.mlflow_runs import fetch
 from wavegan_dist.errors import UsageError, WaveganError
-from wavegan_dist.evaluate.result import EvaluationResult
+from wavegan_dist.evaluation_result import EvaluationResult
 from wavegan_dist.model.snapshot import Snapshot, load_snapshot
 from wavegan_dist.run_folder import RunFolder, ema_label, ema_of
 

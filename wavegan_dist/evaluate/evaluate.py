@@ -25,7 +25,7 @@ from wavegan_dist.evaluate.registry import (
     check_names,
     metrics_for_count,
 )
-from wavegan_dist.evaluate.result import ClassResult, EvaluationProtocol, EvaluationResult
+from wavegan_dist.evaluation_result import ClassResult, EvaluationProtocol, EvaluationResult
 from wavegan_dist.model.snapshot import Snapshot, load_snapshot
 from wavegan_dist.processes import Group, join, on_all_ranks, report_lost_ranks
 from wavegan_dist.provenance import git_commit
@@ -56,7 +56,7 @@ def evaluate_snapshot(
         count: number of images in each set; None: 5000, or half of the real images if that is less, so that there are floors.
         seed: seed of the latents, of the choice of real images, of KID's subsets and of the bootstrap.
         weights: the extractor of fd, kid and prc, and weight files.
-        exact: generate images in exact mode (`evaluate.generate`), which CPUs always use.
+        exact: generate images in exact mode (`model.generate`), which CPUs always use.
         per_class: also compute the metrics without a trained network for each class that has at least this number of images
             in both sets; None: no.
 

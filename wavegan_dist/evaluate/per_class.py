@@ -15,8 +15,8 @@ from wavegan_dist.classes import Classes
 from wavegan_dist.errors import UsageError
 from wavegan_dist.evaluate.feature import Feature
 from wavegan_dist.evaluate.metric import Metric
-from wavegan_dist.evaluate.result import ClassResult
 from wavegan_dist.evaluate.wavelet_distance import WaveletDistance
+from wavegan_dist.evaluation_result import ClassResult
 
 CLASS_METRICS = ("fwd", "swd", "spectrum", "bands", "glcm", "compression")
 MAX_STATISTICS_BYTES = 2**31  # of all classes and one set of images

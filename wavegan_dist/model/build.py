@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from wavegan_dist.config import Experiment
 from wavegan_dist.model.discriminator import NETWORKS, WaveletDiscriminator
 from wavegan_dist.model.generator import WaveletGenerator
-
-DISCRIMINATOR_ONLY = {"band_scale", "spectral_norm", "logit_gain"}  # fields of `model` that the generator does not use
+from wavegan_dist.model.hub import generator_arguments
 
 
 def build_generator(experiment: Experiment) -> WaveletGenerator:
     """Build the generator on the CPU; its weights are drawn from PyTorch's global random number generator."""
-    return WaveletGenerator(**experiment.model.model_dump(exclude=DISCRIMINATOR_ONLY))
+    return WaveletGenerator(**generator_arguments(experiment.model))
 
 
 def build_discriminator(experiment: Experiment, band_std: Sequence[Mapping[str, float]]) -> WaveletDiscriminator:

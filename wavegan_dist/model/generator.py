@@ -10,6 +10,7 @@ from typing_extensions import override
 from wavegan_dist.errors import UsageError
 from wavegan_dist.model.backbones.dcgan import DCGANGenerator
 from wavegan_dist.model.backbones.residual import ResidualGenerator
+from wavegan_dist.model.pretrained import PretrainedGenerator
 from wavegan_dist.model.shapes import IMAGE_CHANNELS, band_sizes, check_labels, check_levels, check_resolution
 from wavegan_dist.wavelet import fuse, waverec
 
@@ -18,11 +19,14 @@ SIGMOID_LOGIT_INIT = -4.0  # sigmoid(-4) = 0.018: a sigmoid cannot output the pa
 NetworkRunner = Callable[[Sequence[nn.Module], Sequence[Tensor], Tensor | None], Sequence[list[Tensor]]]
 
 
-class WaveletGenerator(nn.Module):
+class WaveletGenerator(PretrainedGenerator):
     """Generates images as `(1 - lam) * base(z) + lam * idwt(low(z[:, :k]), high(z[:, k:]))` (patent CN 111275640 B).
 
     With several `levels`, `low` generates the low band of the last level, `high` the high bands of every level, and `waverec`
     takes the place of `idwt`.
+
+    `PretrainedGenerator`, the base class, has the methods for a trained generator: `sample`, `from_pretrained`,
+    `save_pretrained`, `push_to_hub`.
 
     Attributes:
         base, low, high: the three networks; `low` and `high` are None with `base_only`. Each returns a list of outputs.
@@ -41,7 +45,8 @@ class WaveletGenerator(nn.Module):
         resample: how `residual` networks double the size of feature maps: `bilinear` or `haar`; unused in `dcgan` networks.
         attention: attention layer of `base`: the patent's `max`, SAGAN's `dot` or `none`.
         attention_at: sizes in pixels of the feature maps of `base` that are followed by an attention layer.
-        norm: in `dcgan` networks, `batch` for batch norm after every transposed convolution but the last, or `none`.
+        norm: in `dcgan` networks, `batch` for batch norm after every transposed convolution but the last (the default), or
+            `none`; `residual` networks have none.
         lam: how lam is parametrized: `free` (unbounded), `clamp` (the trainer clamps it to [0, 1] after each optimizer step)
             or `sigmoid` (the stored parameter is a logit).
         base_only: ablation without `low`, `high` and lam: `image = base(z)`.
@@ -63,7 +68,7 @@ class WaveletGenerator(nn.Module):
         resample: Literal["bilinear", "haar"] | None = None,
         attention: Literal["max", "dot", "none"] = "max",
         attention_at: Sequence[int] = (16,),
-        norm: Literal["batch", "none"] = "batch",
+        norm: Literal["batch", "none"] | None = None,
         lam: Literal["free", "clamp", "sigmoid"] = "free",
         base_only: bool = False,
     ) -> None:
@@ -73,7 +78,8 @@ class WaveletGenerator(nn.Module):
         k = z_dim // 2 if z_low is None else z_low
         if not 1 <= k < z_dim:
             raise UsageError(f"z_low = {k} leaves one part of the latent empty; it must be in 1..{z_dim - 1}")
-        self.z_dim, self.z_low, self.num_classes, self.lam_form = z_dim, k, num_classes, lam
+        self.resolution, self.width, self.num_classes = resolution, width, num_classes
+        self.z_dim, self.z_low, self.lam_form = z_dim, k, lam
         self.training_runner: NetworkRunner | None = None
 
         def network(z_dim: int, sizes: Sequence[int], channels: int, **options: Any) -> nn.Module:
@@ -83,7 +89,7 @@ class WaveletGenerator(nn.Module):
                 )
             # The bands of level j of an image in [-1, 1] lie in [-2**j, 2**j].
             bounds = {size: float(resolution // size) for size in sizes}
-            return DCGANGenerator(z_dim, bounds, channels, width, norm, num_classes, **options)
+            return DCGANGenerator(z_dim, bounds, channels, width, norm or "batch", num_classes, **options)
 
         self.base = network(z_dim, [resolution], IMAGE_CHANNELS, attention=attention, attention_at=attention_at)
         self.low: nn.Module | None = None

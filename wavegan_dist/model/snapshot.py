@@ -1,30 +1,21 @@
 """Snapshots: the EMA generator at one point of a run, in a self-contained folder that never changes once written.
 
-model.safetensors   parameters and buffers
-config.yaml         the experiment, with all defaults filled in
-snapshot.json       nimg, half-life of the EMA, sha256 of the weights, digest of the data index, classes of the data,
-                    versions of the software
+`model.training_info` lists the files.
 """
 
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from wavegan_dist.classes import Classes
-from wavegan_dist.config import Experiment, load
-from wavegan_dist.errors import UsageError, WaveganError
+from wavegan_dist.config import Experiment
 from wavegan_dist.files import atomic_dir, save_tensors, sha256
-from wavegan_dist.model.build import build_generator
 from wavegan_dist.model.generator import WaveletGenerator
+from wavegan_dist.model.training_info import CONFIG, META, WEIGHTS, read_training_info
 from wavegan_dist.provenance import provenance
-
-WEIGHTS, CONFIG, META = "model.safetensors", "config.yaml", "snapshot.json"
 
 
 @dataclass(frozen=True)
@@ -84,56 +75,21 @@ def save_snapshot(
         (folder / META).write_text(json.dumps(meta, indent=2))
 
 
-def load_snapshot(path: Path) -> Snapshot:
-    """Read and verify a snapshot folder.
+def load_snapshot(path: str | Path) -> Snapshot:
+    """Read and verify a snapshot folder, or a folder that `WaveletGenerator.save_pretrained` wrote for a snapshot.
 
     Raises:
-        UsageError: `path` is not a snapshot.
+        UsageError: `path` is not a snapshot, or its config.yaml has settings that this version does not know.
         WaveganError: a file of the snapshot is damaged.
     """
-    for name in (WEIGHTS, CONFIG, META):
-        if not (path / name).is_file():
-            raise UsageError(
-                f"{path} is not a snapshot: it has no {name}; give a folder such as runs/demo/snapshots/kimg-000100"
-            )
-    meta = _meta(path / META)
-    if sha256(path / WEIGHTS) != meta["weights_sha256"]:
-        raise WaveganError(f"{path / WEIGHTS} is damaged: its sha256 is not the one in {META}; use another snapshot")
-    config = load(path / CONFIG)
-    generator = build_generator(config)
-    try:
-        generator.load_state_dict(load_file(path / WEIGHTS))
-    except (SafetensorError, RuntimeError) as error:
-        raise WaveganError(f"{path / WEIGHTS} does not fit {CONFIG}: {str(error).splitlines()[0]}") from error
+    info = read_training_info(Path(path))
     return Snapshot(
-        path=path,
-        generator=generator.eval().requires_grad_(False),
-        config=config,
-        nimg=meta["nimg"],
-        weights_sha256=meta["weights_sha256"],
-        index_digest=meta["index_digest"],
-        half_life_kimg=meta.get("ema_half_life_kimg", config.ema.half_lives_kimg[0]),  # older snapshots lack it
-        classes=_classes(path / META, meta, config.model.num_classes),
+        path=info.folder,
+        generator=WaveletGenerator.from_snapshot(info).requires_grad_(False),
+        config=info.config,
+        nimg=info.nimg,
+        weights_sha256=info.weights_sha256,
+        index_digest=info.index_digest,
+        half_life_kimg=info.half_life_kimg,
+        classes=info.classes,
     )
-
-
-def _classes(path: Path, meta: dict[str, Any], num_classes: int) -> Classes | None:
-    if not num_classes:
-        return None
-    try:
-        classes = Classes(**meta["classes"])
-    except (KeyError, TypeError):
-        classes = Classes([], [])
-    if len(classes.counts) != num_classes:
-        raise WaveganError(f"{path} is damaged: it lacks the counts of {num_classes} classes; use another snapshot")
-    return classes
-
-
-def _meta(path: Path) -> dict[str, Any]:
-    try:
-        meta: dict[str, Any] = json.loads(path.read_text())
-        if {"nimg", "weights_sha256", "index_digest"} <= meta.keys():
-            return meta
-    except (ValueError, AttributeError):
-        pass
-    raise WaveganError(f"{path} is damaged: nimg, weights_sha256 or index_digest is missing; use another snapshot")

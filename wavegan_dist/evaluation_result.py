@@ -10,10 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from wavegan_dist.errors import WaveganError
-from wavegan_dist.evaluate.spectrum_plot import plot_spectrum
 from wavegan_dist.files import atomic_file
-from wavegan_dist.run_folder import RunFolder, ema_of
-from wavegan_dist.tracking import log_metrics
 
 # These fields identify the snapshot, all others the measurement.
 SUBJECT = {"nimg", "snapshot", "snapshot_sha256", "ema_half_life_kimg", "class_counts"}
@@ -49,7 +46,7 @@ class EvaluationProtocol(BaseModel):
         code_digest: digest of the source files that the metrics depend on; empty in results of older versions.
         torch: version of PyTorch.
         device: type of the device, `cpu` or `cuda`.
-        exact: whether the images were generated in exact mode (`evaluate.generate`), as on CPUs and in all older versions.
+        exact: whether the images were generated in exact mode (`model.generate`), as on CPUs and in all older versions.
         metrics: for each metric, everything that only this metric depends on.
         class_counts: number of training images of each class: the frequencies with which classes were drawn; empty for a
             snapshot without classes.
@@ -144,39 +141,10 @@ class EvaluationResult(BaseModel):
             raise WaveganError(f"{path} is damaged or not an evaluation result; delete it, or evaluate again") from error
 
     def write(self, path: Path) -> None:
-        """Write the result to `path` as JSON and, if the spectrum was measured, its plot beside `path` as `.png`.
-
-        The JSON file comes last: if it exists, the plot does too.
-        """
-        if "spectrum" in self.tables:
-            plot_spectrum(self.tables["spectrum"], path.with_suffix(".png"))
+        """Write the result to `path` as JSON."""
         with atomic_file(path) as file:
             json.dump(self.model_dump(), file, indent=2, allow_nan=False)
             file.write("\n")
-
-    def publish(self, run: RunFolder, snapshot: str) -> None:
-        """Log the metrics to the MLflow run of `run` at the snapshot's image number, with the result's file and its plot.
-
-        They are called eval/METRIC, those of other EMAs than the first eval/EMA/METRIC, for example eval/ema-0500/fwd.
-        The files are logged if `write` put them at `run.evaluation(snapshot)`. Events that MLflow does not accept now stay in
-        the run folder for `wavegan track sync`. Never raises.
-
-        Args:
-            run: the run that the snapshot belongs to.
-            snapshot: name of the snapshot's folder.
-        """
-        file = run.evaluation(snapshot)
-        plot = file.with_suffix(".png")
-        ema = ema_of(snapshot)
-        prefix = f"eval/{ema}/" if ema else "eval/"
-        log_metrics(
-            run.path,
-            {f"{prefix}{name.replace('@', '_at_')}": value for name, value in self.metrics.items()},
-            self.protocol.nimg,
-            spool=snapshot,
-            files={file: "evaluations"} if file.is_file() else {},
-            images={plot: f"spectrum-{ema}" if ema else "spectrum"} if plot.is_file() else {},
-        )
 
     def conditions(self, metric: str) -> dict[str, Any]:
         """Return what a metric's value depends on except the snapshot: values are comparable only under equal conditions.

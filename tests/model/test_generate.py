@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from wavegan_dist import counted
 from wavegan_dist.config import Experiment
 from wavegan_dist.errors import WaveganError
-from wavegan_dist.evaluate.generate import batch_that_fills_a_gpu, chunk_size, generated_images, uses_exact_mode
 from wavegan_dist.model.build import build_generator
+from wavegan_dist.model.generate import batch_that_fills_a_gpu, chunk_size, generated_images, uses_exact_mode
 from wavegan_dist.model.snapshot import Snapshot
 
 

@@ -1,0 +1,44 @@
+"""Where the result of an evaluation goes: to a file with its plot, and to MLflow."""
+
+from pathlib import Path
+
+from wavegan_dist.evaluate.spectrum_plot import plot_spectrum
+from wavegan_dist.evaluation_result import EvaluationResult
+from wavegan_dist.run_folder import RunFolder, ema_of
+from wavegan_dist.tracking import log_metrics
+
+
+def write_result(result: EvaluationResult, path: Path) -> None:
+    """Write the result to `path` as JSON and, if the spectrum was measured, its plot beside `path` as `.png`.
+
+    The JSON file comes last: if it exists, the plot does too.
+    """
+    if "spectrum" in result.tables:
+        plot_spectrum(result.tables["spectrum"], path.with_suffix(".png"))
+    result.write(path)
+
+
+def publish_result(result: EvaluationResult, run: RunFolder, snapshot: str) -> None:
+    """Log the metrics to the MLflow run of `run` at the snapshot's image number, with the result's file and its plot.
+
+    They are called eval/METRIC, those of other EMAs than the first eval/EMA/METRIC, for example eval/ema-0500/fwd.
+    The files are logged if `write_result` put them at `run.evaluation(snapshot)`. Events that MLflow does not accept now stay
+    in the run folder for `wavegan track sync`. Never raises.
+
+    Args:
+        result: the result.
+        run: the run that the snapshot belongs to.
+        snapshot: name of the snapshot's folder.
+    """
+    file = run.evaluation(snapshot)
+    plot = file.with_suffix(".png")
+    ema = ema_of(snapshot)
+    prefix = f"eval/{ema}/" if ema else "eval/"
+    log_metrics(
+        run.path,
+        {f"{prefix}{name.replace('@', '_at_')}": value for name, value in result.metrics.items()},
+        result.protocol.nimg,
+        spool=snapshot,
+        files={file: "evaluations"} if file.is_file() else {},
+        images={plot: f"spectrum-{ema}" if ema else "spectrum"} if plot.is_file() else {},
+    )

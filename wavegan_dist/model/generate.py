@@ -1,0 +1,123 @@
+"""Generated images by number: image i depends on the seed and on i, not on the number of images or of processes.
+
+The class of image i of a model with classes is drawn with the frequencies of the training data, or given by a list of classes.
+
+Rounding in a convolution depends on the batch size. In exact mode the network therefore always gets the same 16 latents (fewer
+above 256 px, `chunk_size`) with image i, and the image is the same bit for bit. Otherwise it gets as many latents as fill a
+GPU, and some pixels of an image may differ from those of exact mode by TOLERANCE gray level. CPUs always use exact mode: there,
+larger batches are faster at few sizes only (docs/LOG.md, 2026-11-27).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from wavegan_dist import counted
+from wavegan_dist.classes import Classes
+from wavegan_dist.devices import full_float32
+from wavegan_dist.errors import WaveganError
+from wavegan_dist.images import to_uint8
+
+LATENT_STREAM, CLASS_STREAM = "latent/evaluate", "class/evaluate"
+CHUNK = 16  # latents of one forward in exact mode
+CHUNK_SIDE = 256  # larger images come in smaller chunks of as many pixels
+TOLERANCE = 1  # largest difference of a pixel between a large batch and exact mode, out of 255 gray levels
+FORWARD_PIXELS, FORWARD_WIDTH = 2**22, 64  # pixels of the images of one forward on a GPU, for networks of at most this width
+
+LabelSource = Callable[[range], Tensor]  # numbers of images -> their classes, int64 [len(numbers)]
+
+
+def uses_exact_mode(device: torch.device, requested: bool) -> bool:
+    """Whether images are generated in exact mode: if it was requested, and always on CPUs."""
+    return requested or device.type == "cpu"
+
+
+def chunk_size(resolution: int) -> int:
+    """Number of latents of one forward in exact mode: 16 up to 256 px, 4 at 512 px, 1 at 1024 px."""
+    return min(CHUNK, max(CHUNK * CHUNK_SIDE**2 // resolution**2, 1))
+
+
+def batch_that_fills_a_gpu(resolution: int, width: int) -> int:
+    """Number of images per forward on a GPU outside exact mode: a multiple of `chunk_size`, at least as many.
+
+    The images of one forward have 2**22 pixels: 4096 images of 32 px, 1024 of 64 px, 64 of 256 px, 4 of 1024 px. Networks
+    wider than 64 channels get fewer images in proportion. The largest feature map (`width` channels at half the resolution)
+    thus has 2**26 values, 256 MiB in float32; the peak is a few times as much.
+
+    Args:
+        resolution: `model.resolution`.
+        width: `model.width`.
+    """
+    images = FORWARD_PIXELS * FORWARD_WIDTH // (resolution**2 * max(width, FORWARD_WIDTH))
+    chunk = chunk_size(resolution)
+    return max(images - images % chunk, chunk)
+
+
+def labels_by_number(classes: Classes, seed: int, chosen: Sequence[int] = ()) -> LabelSource:
+    """Return the function from image numbers to classes.
+
+    Args:
+        classes: the classes of the model.
+        seed: seed of the draws.
+        chosen: image i gets class `chosen[i % len(chosen)]`; empty: classes are drawn with the frequencies of `classes`.
+    """
+    if chosen:
+        return lambda numbers: torch.tensor([chosen[number % len(chosen)] for number in numbers])
+    return partial(classes.draw, seed, CLASS_STREAM)
+
+
+def generated_images(
+    generator: nn.Module,
+    numbers: range,
+    seed: int,
+    batch_size: int,
+    z_dim: int,
+    device: torch.device | str = "cpu",
+    *,
+    exact: bool = True,
+    labels: LabelSource | None = None,
+    chunk: int = CHUNK,
+) -> Iterator[Tensor]:
+    """Generate images by number in batches.
+
+    Args:
+        generator: latents [B, z_dim], and classes [B] if there are `labels`, to images in [-1, 1]; in eval mode, on `device`.
+        numbers: numbers of the images.
+        seed: seed of the latents.
+        batch_size: images per batch, except for a smaller last batch; in exact mode, best a multiple of `chunk`.
+        z_dim: size of a latent.
+        device: device of the computation.
+        exact: run the generator on `chunk` latents at a time, so that image i is the same bit for bit with any `batch_size`
+            and `numbers`; False: one forward per batch, and images of other batch sizes differ by at most TOLERANCE.
+        labels: classes of the images by number; None for a generator without classes.
+        chunk: latents of one forward in exact mode.
+
+    Yields:
+        uint8 [batch_size, 3, R, R] on `device`.
+
+    Raises:
+        WaveganError: an image is not finite.
+    """
+    for first in numbers[::batch_size]:
+        last = min(first + batch_size, numbers.stop)
+        start = first - first % chunk if exact else first
+        size = chunk if exact else last - first
+        chunks = (range(position, position + size) for position in range(start, last, size))
+        with torch.no_grad(), full_float32():
+            parts = [_forward(generator, part, seed, z_dim, labels, device) for part in chunks]
+            images = torch.cat(parts)[first - start : last - start]
+        if not images.isfinite().all():
+            raise WaveganError(
+                f"generated images {first}..{last - 1} are not finite: the weights are unusable; take another snapshot"
+            )
+        yield to_uint8(images)
+
+
+def _forward(
+    generator: nn.Module, numbers: range, seed: int, z_dim: int, labels: LabelSource | None, device: torch.device | str
+) -> Tensor:
+    z = counted.normal(seed, LATENT_STREAM, numbers, z_dim).to(device)
+    images: Tensor = generator(z) if labels is None else generator(z, labels(numbers).to(device))
+    return images

@@ -1,0 +1,145 @@
+"""Folders and repositories of the Hugging Face Hub that hold a generator: find, check, download, upload.
+
+model.safetensors   parameters and buffers
+config.json         the arguments of `WaveletGenerator`
+README.md           the model card; samples.png: its picture
+config.yaml, snapshot.json, evaluation.json    only if the generator is that of a snapshot (`training_info`)
+
+A snapshot of a run lacks config.json. If a folder has snapshot.json, config.yaml is authoritative and config.json is not read.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from wavegan_dist.config import FileKind, ModelConfig
+from wavegan_dist.errors import UsageError, WaveganError
+from wavegan_dist.model.training_info import CONFIG, EVALUATION, META, WEIGHTS
+
+ARGUMENTS, CARD, SAMPLES = "config.json", "README.md", "samples.png"
+FILES = (WEIGHTS, ARGUMENTS, CARD, SAMPLES, CONFIG, META, EVALUATION)
+DESCRIPTION = [ARGUMENTS, CONFIG, META, EVALUATION]  # small files, read before the weights are downloaded
+DISCRIMINATOR_ONLY = {"band_scale", "spectral_norm", "logit_gain"}  # fields of `model` that the generator does not use
+REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)  # USER/NAME
+ARGUMENTS_FILE = FileKind(
+    "config of a generator", "a newer version of wavegan-dist may have written it: pip install --upgrade wavegan-dist"
+)
+
+
+def find_folder(name: str | Path, **download: Any) -> Path:
+    """Return the folder of a generator, from the Hub's cache if `name` is the name of a repository.
+
+    Uses the network only if `name` is a string of the form USER/NAME and there is no such folder. Downloads the weights only of
+    repositories that hold a generator.
+
+    Args:
+        name: a folder, or USER/NAME.
+        download: `revision`, `token`, `cache_dir`, `local_files_only` and `force_download` of `snapshot_download`.
+
+    Raises:
+        UsageError: there is no such folder or repository, or it does not hold a generator.
+        WaveganError: the Hub cannot be reached, or refuses the download.
+    """
+    path = Path(name)
+    if path.is_dir():
+        check_description(path, name)
+        return path
+    if path.exists():
+        raise UsageError(f"{name} is a file; give the folder that contains it")
+    if isinstance(name, Path) or not REPOSITORY.fullmatch(name):
+        raise UsageError(f"{name} is neither a folder nor a repository on the Hugging Face Hub (USER/NAME)")
+    with hub_errors(f"{name} is not a folder here; as a repository on the Hugging Face Hub"):
+        folder = Path(snapshot_download(name, allow_patterns=DESCRIPTION, **download))
+        check_description(folder, name)
+        hf_hub_download(name, WEIGHTS, **(download | {"revision": folder.name}))  # the same commit
+    return folder
+
+
+def check_description(folder: Path, name: str | Path) -> None:
+    """Check that the folder or repository `name`, whose small files are in `folder`, says which generator to build.
+
+    Raises:
+        UsageError: it is of something else, or a newer version wrote it.
+    """
+    if not any((folder / file).is_file() for file in (META, ARGUMENTS)):
+        raise UsageError(f"{name} does not hold a generator of wavegan-dist: it has neither {META} nor {ARGUMENTS}")
+    if not (folder / META).is_file():
+        read_arguments(folder)
+
+
+def check_writable(path: Path) -> None:
+    """Raise UsageError unless `save_pretrained` may write or replace the folder."""
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise UsageError(f"{path} is a file; give the name of a folder")
+    names = {entry.name for entry in path.iterdir()}
+    if names and (ARGUMENTS not in names or not names <= set(FILES)):  # a snapshot of a run has no config.json
+        raise UsageError(f"{path} already holds other files; give the name of a new folder")
+    if path.is_mount() or path.samefile(Path.cwd()):
+        raise UsageError(f"{path} is a mount point or the working folder; give the name of a new folder in it")
+
+
+@contextmanager
+def hub_errors(what: str) -> Iterator[None]:
+    """Raise each error of huggingface_hub within the block as a WaveganError of one line, "WHAT: REASON".
+
+    Network errors are of the classes of the HTTP library, which differs between versions of huggingface_hub.
+    """
+    try:
+        yield
+    except WaveganError:
+        raise
+    except RepositoryNotFoundError as error:  # also the answer to people who may not read a private repository
+        raise UsageError(f"{what}: there is none that you may use; check the name, or log in with `hf auth login`") from error
+    except LocalEntryNotFoundError as error:
+        raise WaveganError(f"{what}: it was not downloaded before, and the Hub cannot be reached") from error
+    except Exception as error:
+        reason = shorten(str(error) or type(error).__name__, 400)  # on one line
+        raise WaveganError(f"{what}: {reason}") from error
+
+
+def read_arguments(folder: Path) -> dict[str, Any]:
+    """Read the arguments of `WaveletGenerator` from config.json.
+
+    Raises:
+        UsageError: the file is not that of a generator, or has settings that this version does not know.
+    """
+    return check_arguments(ARGUMENTS_FILE.read(folder / ARGUMENTS), str(folder / ARGUMENTS))
+
+
+def check_arguments(tree: dict[str, Any], source: str) -> dict[str, Any]:
+    """Return the arguments of `WaveletGenerator` in a mapping, which errors call `source`. Raises UsageError."""
+    if missing := {"resolution", "z_dim", "width"} - tree.keys():
+        raise UsageError(f"{source} is not of a generator of wavegan-dist: it has no '{min(missing)}'")
+    return generator_arguments(ARGUMENTS_FILE.validate(ModelConfig, tree, source))
+
+
+def generator_arguments(model: ModelConfig) -> dict[str, Any]:
+    """Return the arguments of `WaveletGenerator` for the settings `model`."""
+    return model.model_dump(exclude=DISCRIMINATOR_ONLY)
+
+
+def load_weights(generator: nn.Module, folder: Path) -> None:
+    """Load model.safetensors into a generator on the CPU.
+
+    Raises:
+        WaveganError: the file is missing or damaged, or holds the weights of another architecture.
+    """
+    path = folder / WEIGHTS
+    try:
+        generator.load_state_dict(load_file(path))
+    except FileNotFoundError as error:
+        raise WaveganError(f"{folder} has no {WEIGHTS}; take another copy") from error
+    except (SafetensorError, RuntimeError) as error:
+        settings = CONFIG if (folder / META).is_file() else ARGUMENTS
+        raise WaveganError(f"{path} does not fit {settings}: {str(error).splitlines()[0]}") from error
