@@ -35,10 +35,11 @@ MAY_USE = {
     "train": FOUNDATION | {"wavelet", "model", "data", "tracking"},
     "evaluate": FOUNDATION | {"wavelet", "model", "data", "tracking"},
     "compare": FOUNDATION | {"model", "evaluate"},
+    "export": FOUNDATION | {"wavelet", "model"},
     "plan": FOUNDATION | {"model", "data", "train"},
     "cluster": FOUNDATION | {"tracking"},  # train and evaluate through their command lines only
     "doctor": FOUNDATION | {"wavelet"},
-    "cli": FOUNDATION | {"doctor", "wavelet", "model", "data", "tracking", "train", "evaluate", "compare", "cluster", "plan"},
+    "cli": FOUNDATION | {"doctor", "wavelet", "model", "data", "tracking", "train", "evaluate", "compare", "cluster", "plan", "export"},
     "__main__": {"cli"},
     "__init__": set(),
     **dict.fromkeys(FOUNDATION, FOUNDATION),

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -98,6 +98,14 @@ def build() -> None:
 
     build(retry=True)
     reset()
+
+
+def decompositions() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Return the reference of each operator of the CPU kernels, for `ExportedProgram.run_decompositions`."""
+    kernel = LOADED[_kernel_name("cpu", torch.float32)]
+    if kernel is REFERENCE:
+        return {}
+    return {kernel.dwt: REFERENCE.dwt, kernel.idwt: REFERENCE.idwt, kernel.fuse: REFERENCE.fuse}
 
 
 def reset() -> None:
