@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -39,19 +40,18 @@ def export(snapshot: Snapshot, out: Path, formats: Sequence[Format]) -> list[Pat
         OSError: a file cannot be written.
     """
     paths = [out / format.file for format in formats]
+    generator, traced = snapshot.generator, cache(partial(trace, snapshot.generator))
     with ExitStack() as files:
         for format, path in zip(formats, paths, strict=True):
             file = files.enter_context(atomic_file(path, "wb"))
-            log.info("%s: converting", path)
-            content = format.encode(trace(snapshot.generator, pixels=format.pixels), metadata_of(snapshot))
-            difference = largest_difference(snapshot.generator, format.load(content), pixels=format.pixels)
-            _check(path, difference, format.pixels)
+            log.info("%s: converting the generator", path)
+            content = format.encode(traced(pixels=format.pixels), metadata_of(snapshot))
+            difference = largest_difference(generator, format.load(content), pixels=format.pixels)
+            _check(path, difference, PIXEL_TOLERANCE if format.pixels else TOLERANCE)
             file.write(content)
-            scale = "gray levels of 255" if format.pixels else "in [-1, 1]"
-            log.info(
-                "%s: %.1f MB; largest difference from PyTorch over %d latents: %.2g %s",
-                *(path, len(content) / 1e6, sum(CHECK_BATCHES), difference, scale),
-            )
+            unit = "of 255 gray levels" if format.pixels else "of pixels in [-1, 1]"
+            figures = f"{len(content) / 1e6:.1f} MB, differs from PyTorch by at most {difference:.2g} {unit}"
+            log.info("%s: %s over %d latents", path, figures, sum(CHECK_BATCHES))
     return paths
 
 
@@ -78,8 +78,7 @@ def largest_difference(generator: WaveletGenerator, run: Run, *, pixels: bool) -
         pixels: the output of `run` is uint8.
     """
     differences = []
-    for first, batch in zip((0, *CHECK_BATCHES), CHECK_BATCHES, strict=False):
-        z = counted.normal(0, CHECK_STREAM, range(first, first + batch), generator.z_dim)
+    for z in counted.normal(0, CHECK_STREAM, range(sum(CHECK_BATCHES)), generator.z_dim).split(CHECK_BATCHES):
         inputs = generator_inputs(generator, z)
         images = generator(*inputs)
         expected = to_uint8(images) if pixels else images
@@ -87,8 +86,7 @@ def largest_difference(generator: WaveletGenerator, run: Run, *, pixels: bool) -
     return torch.stack(differences).max().item()
 
 
-def _check(path: Path, difference: float, pixels: bool) -> None:
-    tolerance = PIXEL_TOLERANCE if pixels else TOLERANCE
+def _check(path: Path, difference: float, tolerance: float) -> None:
     if not difference <= tolerance:  # also if it is not a number
         raise WaveganError(
             f"{path}: not written, because its images differ from PyTorch's by {difference:.2g}, more than {tolerance}; "
