@@ -39,7 +39,8 @@ MAY_USE = {
     "plan": FOUNDATION | {"model", "data", "train"},
     "cluster": FOUNDATION | {"tracking"},  # train and evaluate through their command lines only
     "doctor": FOUNDATION | {"wavelet"},
-    "cli": FOUNDATION | {"doctor", "wavelet", "model", "data", "tracking", "train", "evaluate", "compare", "cluster", "plan", "export"},
+    "cli": FOUNDATION
+    | {"doctor", "wavelet", "model", "data", "tracking", "train", "evaluate", "compare", "cluster", "plan", "export"},
     "__main__": {"cli"},
     "__init__": set(),
     **dict.fromkeys(FOUNDATION, FOUNDATION),

@@ -3,43 +3,11 @@
 from pathlib import Path
 
 import pytest
-import torch
 
-from wavegan_dist.config import Experiment
+from tests.export.models import MODELS, save_trained
 from wavegan_dist.export.export import export
 from wavegan_dist.export.formats import find_formats
-from wavegan_dist.export.program import generator_inputs
-from wavegan_dist.model.build import build_generator
-from wavegan_dist.model.snapshot import Snapshot, load_snapshot, save_snapshot
-from wavegan_dist.classes import Classes
-
-MODELS = {
-    "dcgan": {},
-    "dcgan-classes": {"num_classes": 3, "levels": 2, "lam": "sigmoid", "norm": "none", "attention": "dot"},
-    "residual": {"backbone": "residual", "num_classes": 3, "levels": 3, "resolution": 64, "width": 4},
-    "residual-haar": {"backbone": "residual", "resample": "haar", "levels": 2, "attention": "dot", "lam": "clamp"},
-    "base-only": {"base_only": True, "attention": "none"},
-}
-
-
-def save_trained(folder: Path, model: dict[str, object]) -> Path:
-    """Write a snapshot whose every parameter and running statistic differs from its initial value, as after training."""
-    settings = {"width": 8, "z_dim": 16, "resolution": 32, **model}
-    config = Experiment.model_validate({"data": {"index": "x"}, "model": settings})
-    torch.manual_seed(0)
-    generator = build_generator(config)
-    with torch.no_grad():
-        for weight in generator.parameters():
-            fan_in = max(weight[0].numel(), 16) if weight.dim() else 16
-            weight.add_(torch.rand_like(weight) - 0.5, alpha=2 * fan_in**-0.5)
-        if generator.low is not None:
-            generator.lam.fill_(0.4)
-        for _ in range(20):  # running statistics of the batch norms
-            generator(*generator_inputs(generator, torch.randn(32, generator.z_dim)))
-    classes = Classes(["a", "b", "c"], [2, 1, 1]) if config.model.num_classes else None
-    weights = generator.state_dict()
-    save_snapshot(folder, weights, weights.items(), config, 2000, "1" * 64, classes=classes)
-    return folder
+from wavegan_dist.model.snapshot import Snapshot, load_snapshot
 
 
 @pytest.fixture(scope="session")

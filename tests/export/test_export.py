@@ -2,8 +2,10 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,16 +15,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.export.conftest import MODELS
+from tests.export.models import MODELS
 from tests.helpers import Command, refused
 from wavegan_dist import __version__, counted
 from wavegan_dist.errors import UsageError, WaveganError
-from wavegan_dist.export.export import PIXEL_TOLERANCE, TOLERANCE, export
-from wavegan_dist.export.formats import METADATA, OPSET, Run, find_formats
+from wavegan_dist.export.export import TOLERANCE, export
+from wavegan_dist.export.formats import METADATA, OPSET, Run, find_formats, load_pt2
 from wavegan_dist.export.program import generator_inputs
-from wavegan_dist.images import to_uint8
 from wavegan_dist.model.snapshot import Snapshot
 
+BATCHES = [1] * 100 + [7] * 28 + [64] * 11  # 1000 latents
 LOADER = """
 import sys, torch
 sys.modules["wavegan_dist"] = None  # an import of it fails
@@ -38,22 +40,21 @@ def latents(snapshot: Snapshot, count: int) -> tuple[Tensor, ...]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_onnx_runtime_computes_1000_images_as_pytorch_does_in_batches_of_any_size(
+def test_onnx_runtime_computes_the_images_of_1000_latents_as_pytorch_does(
     exported: dict[str, Path], snapshots: dict[str, Snapshot], name: str
 ) -> None:
-    session = onnxruntime.InferenceSession(exported[name] / "generator.onnx")
-    inputs = latents(snapshots[name], 1000)
-    expected = snapshots[name].generator(*inputs)
-    for batch in (1, 7, 64):
-        parts = zip(*(tensor.split(batch) for tensor in inputs), strict=True)
-        feeds = (dict(zip(("z", "labels"), (tensor.numpy() for tensor in part), strict=False)) for part in parts)
-        images = torch.cat([torch.from_numpy(session.run(["images"], feed)[0]) for feed in feeds])
-        torch.testing.assert_close(images, expected, atol=1e-4, rtol=0)
+    inputs = latents(snapshots[name], sum(BATCHES))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(exported[name] / "generator.onnx", options)
+    images = []
+    for part in zip(*(tensor.split(BATCHES) for tensor in inputs), strict=True):
+        feed = dict(zip(("z", "labels"), (tensor.numpy() for tensor in part), strict=False))
+        images.append(torch.from_numpy(session.run(["images"], feed)[0]))
+    torch.testing.assert_close(torch.cat(images), snapshots[name].generator(*inputs), atol=1e-4, rtol=0)
 
 
-def test_pt2_files_run_with_pytorch_alone(
-    exported: dict[str, Path], snapshots: dict[str, Snapshot], tmp_path: Path
-) -> None:
+def test_pt2_files_run_with_pytorch_alone(exported: dict[str, Path], snapshots: dict[str, Snapshot], tmp_path: Path) -> None:
     inputs = {name: latents(snapshot, 130) for name, snapshot in snapshots.items()}
     torch.save(inputs, tmp_path / "inputs.pt")
     files = [argument for name in MODELS for argument in (name, str(exported[name] / "generator.pt2"))]
@@ -61,7 +62,7 @@ def test_pt2_files_run_with_pytorch_alone(
     for name, snapshot in snapshots.items():
         expected = snapshot.generator(*inputs[name])
         for images in torch.load(tmp_path / name):
-            torch.testing.assert_close(images, expected, atol=1e-5, rtol=0)
+            torch.testing.assert_close(images, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -106,17 +107,17 @@ def test_files_hold_no_path_of_this_machine(exported: dict[str, Path]) -> None:
         assert b".py" not in file.read_bytes()
 
 
-def shifted(difference: float) -> object:
-    """A `load` whose images differ from those of the file by `difference`."""
+def shifted(difference: float) -> Callable[[bytes], Run]:
+    """Return a `load` whose images differ from those of the file by `difference`."""
 
     def load(content: bytes) -> Run:
-        run = torch.export.load(__import__("io").BytesIO(content)).module()
+        run = load_pt2(content)
         return lambda *inputs: run(*inputs) + difference
 
     return load
 
 
-@pytest.mark.parametrize("difference", [1.1 * TOLERANCE, -1.0, float("nan")])
+@pytest.mark.parametrize("difference", [-1.1 * TOLERANCE, float("nan")])
 def test_a_file_that_computes_something_else_is_not_written_nor_any_other(
     snapshots: dict[str, Snapshot], tmp_path: Path, difference: float
 ) -> None:
@@ -124,36 +125,38 @@ def test_a_file_that_computes_something_else_is_not_written_nor_any_other(
     bad = replace(good, file="other.pt2", load=shifted(difference))
     (tmp_path / "other.pt2").write_text("old")
     with pytest.raises(WaveganError, match=r"other\.pt2: not written, because its images differ") as error:
-        export(snapshots["base-only"], tmp_path, [good, bad])
+        export(snapshots["residual-base"], tmp_path, [good, bad])
     assert error.value.exit_code == 1
     assert [path.name for path in tmp_path.iterdir()] == ["other.pt2"]
     assert (tmp_path / "other.pt2").read_text() == "old"
-    export(snapshots["base-only"], tmp_path, [replace(bad, load=shifted(0.5 * TOLERANCE))])
+    export(snapshots["residual-base"], tmp_path, [replace(bad, load=shifted(0.5 * TOLERANCE))])
     assert (tmp_path / "other.pt2").stat().st_size > 10_000
 
 
-def test_the_command_prints_its_files_and_says_how_far_they_are_from_pytorch(
+def test_the_command_prints_the_file_and_says_how_far_it_is_from_pytorch(
     wavegan: Command, snapshots: dict[str, Snapshot], tmp_path: Path
 ) -> None:
     out = tmp_path / "new" / "folder"
-    outcome = wavegan("export", "--snapshot", snapshots["base-only"].path, "--out", out, "--format", "pt2,onnx")
-    assert outcome.returncode == 0, outcome.stderr
-    assert outcome.stdout.splitlines() == [f"{out}/generator.pt2", f"{out}/generator.onnx"]
-    assert sorted(path.name for path in out.iterdir()) == ["generator.onnx", "generator.pt2"]
-    lines = outcome.stderr.splitlines()
-    assert [line.split("rank 0: ")[1].split(" ")[0] for line in lines] == [f"{out}/generator.{name}:" for name in
-                                                                           ("pt2", "pt2", "onnx", "onnx")]
-    assert all("differs from PyTorch by at most" in line and "over 33 latents" in line for line in lines[1::2])
+    outcome = wavegan("export", "--snapshot", snapshots["residual-base"].path, "--out", out, "--format", "pt2")
+    assert (outcome.returncode, outcome.stdout) == (0, f"{out}/generator.pt2\n")
+    assert [path.name for path in out.iterdir()] == ["generator.pt2"]
+    converting, checked = outcome.stderr.splitlines()
+    assert converting.endswith(f"{out}/generator.pt2: converting the generator")
+    assert re.search(
+        r"generator.pt2: 0.\d MB, differs from PyTorch by at most \S+ of pixels in \[-1, 1\] over 33 latents", checked
+    )
 
 
 def test_wrong_use_is_one_line_and_writes_nothing(wavegan: Command, snapshots: dict[str, Snapshot], tmp_path: Path) -> None:
-    snapshot, out = snapshots["base-only"].path, tmp_path / "out"
+    snapshot, out = snapshots["residual-base"].path, tmp_path / "out"
     (tmp_path / "file").touch()
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         return wavegan("export", *arguments)
 
-    refused(run("--snapshot", snapshot, "--out", out, "--format", "onnx,torchscript"), "--format torchscript", "onnx-uint8, pt2")
+    refused(
+        run("--snapshot", snapshot, "--out", out, "--format", "onnx,torchscript"), "--format torchscript", "onnx-uint8, pt2"
+    )
     refused(run("--snapshot", snapshot, "--out", out, "--format", ""), "no such format")
     refused(run("--snapshot", tmp_path, "--out", out), f"{tmp_path} is not a snapshot")
     refused(run("--snapshot", snapshot), "--out")
@@ -175,6 +178,6 @@ def test_a_generator_above_the_limit_of_onnx_is_refused(
     snapshots: dict[str, Snapshot], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wavegan_dist.export.formats.MAX_ONNX_BYTES", 1000)
-    with pytest.raises(UsageError, match="at most 2 GB.*--format pt2"):
-        export(snapshots["base-only"], tmp_path, find_formats("onnx"))
+    with pytest.raises(UsageError, match=r"at most 2 GB.*--format pt2"):
+        export(snapshots["residual-base"], tmp_path, find_formats("onnx"))
     assert not list(tmp_path.iterdir())

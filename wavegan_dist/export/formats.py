@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,19 +65,28 @@ def encode_onnx(program: ExportedProgram, metadata: Metadata) -> bytes:
     """
     if sum(tensor.nbytes for tensor in program.state_dict.values()) > MAX_ONNX_BYTES:
         raise UsageError("--format onnx: an ONNX file holds at most 2 GB, and this generator is larger; use --format pt2")
+    names_of_sizes = tuple({0: "batch"} for _ in program.graph_signature.user_inputs)
+    translations = {torch.ops.aten.scaled_dot_product_attention.default: _attention}
     converted = torch.onnx.export(
-        program, dynamo=True, opset_version=OPSET, output_names=["images"], external_data=False, verbose=False
-    )
+        program, dynamo=True, opset_version=OPSET, dynamic_shapes=names_of_sizes, output_names=["images"], verbose=False,
+        custom_translation_table=translations,
+    )  # fmt: skip
     assert converted is not None
     model = converted.model
-    for value in model.graph.inputs:
-        value.shape[0] = "batch"
     for node in model.graph.all_nodes():
         node.metadata_props.clear()  # which line of which Python file it comes from
     model.metadata_props.update(metadata)
     content = io.BytesIO()
     converted.save(content)
     return content.getvalue()
+
+
+def _attention(query: Any, key: Any, value: Any, *, scale: float) -> Any:
+    """Dot-product attention [B, N, C] in ONNX: PyTorch's own translation takes four dimensions only."""
+    from onnxscript import opset18 as op
+
+    scores = op.MatMul(query, op.Transpose(key, perm=[0, 2, 1]))
+    return op.MatMul(op.Softmax(op.Mul(scores, op.Constant(value_float=scale)), axis=-1), value)
 
 
 def load_onnx(content: bytes) -> Run:

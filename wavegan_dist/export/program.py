@@ -1,17 +1,12 @@
 """A generator as a `torch.export` program that consists of PyTorch's own operators only."""
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.nn import functional as F
 from typing_extensions import override
 
 from wavegan_dist.images import to_uint8
 from wavegan_dist.model.generator import WaveletGenerator
-from wavegan_dist.wavelet import decompositions
 
 
 class PixelGenerator(nn.Module):
@@ -32,44 +27,21 @@ def generator_inputs(generator: WaveletGenerator, z: Tensor) -> tuple[Tensor, ..
 
 
 def trace(generator: WaveletGenerator, *, pixels: bool = False) -> ExportedProgram:
-    """Trace a generator for any batch size, and replace this package's operators by PyTorch's.
+    """Trace a generator for any batch size. The program has no operators but PyTorch's own.
 
     Args:
         generator: the generator, on the CPU, in eval mode.
         pixels: trace `PixelGenerator`, whose output is uint8.
 
     Returns:
-        A program with the inputs `z`, float32 [B, z_dim], and, for a generator with classes, `labels`, int64 [B]. Weights and lam
-        are part of it. It holds no file names of this machine.
+        A program with the inputs `z`, float32 [B, z_dim], and, for a generator with classes, `labels`, int64 [B]. Weights and
+        lam are part of it. It holds no file names of this machine.
     """
     module = PixelGenerator(generator) if pixels else generator
     inputs = generator_inputs(generator, torch.zeros(2, generator.z_dim))
     batch = {0: Dim("batch", min=1)}
     shapes = dict(zip(("z", "labels"), (batch for _ in inputs), strict=False))
     program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
-    program = program.run_decompositions(_decompositions())
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)
     return program
-
-
-def _decompositions() -> dict[Any, Callable[..., Any]]:
-    """Return a definition for each operator that is not PyTorch's own, and for the one that ONNX has in four dimensions only."""
-    return {
-        **decompositions(),
-        torch.ops.wavegan.bilinear_upsample.default: _bilinear_upsample,
-        torch.ops.wavegan.depthwise_conv.default: _depthwise_conv,
-        torch.ops.aten.scaled_dot_product_attention.default: _attention,
-    }
-
-
-def _bilinear_upsample(x: Tensor, scale: float) -> Tensor:
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False) * scale
-
-
-def _depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return F.conv2d(x, weight, bias, padding="same", groups=len(weight))
-
-
-def _attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float) -> Tensor:
-    return (scale * query @ key.mT).softmax(dim=-1) @ value

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -68,10 +68,10 @@ def choose(device: str) -> tuple[KernelName, str]:
 
 
 def kernel_for(x: Tensor) -> Kernel:
-    """Return the implementation for the tensor's device and dtype, or the reference inside `torch.func` transforms."""
+    """Return the implementation for the tensor's device and dtype; in `torch.func` and `torch.export`, the reference."""
     if torch.compiler.is_dynamo_compiling():
         return LOADED[_kernel_name(x.device.type, x.dtype)]
-    if torch._C._are_functorch_transforms_active():
+    if torch._C._are_functorch_transforms_active() or torch.compiler.is_exporting():
         return REFERENCE
     kernel = _KERNEL_OF.get((x.device, x.dtype))
     if kernel is None:
@@ -98,14 +98,6 @@ def build() -> None:
 
     build(retry=True)
     reset()
-
-
-def decompositions() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Return the reference of each operator of the CPU kernels, for `ExportedProgram.run_decompositions`."""
-    kernel = LOADED[_kernel_name("cpu", torch.float32)]
-    if kernel is REFERENCE:
-        return {}
-    return {kernel.dwt: REFERENCE.dwt, kernel.idwt: REFERENCE.idwt, kernel.fuse: REFERENCE.fuse}
 
 
 def reset() -> None:
