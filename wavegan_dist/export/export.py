@@ -18,7 +18,7 @@ from wavegan_dist.model.generator import WaveletGenerator
 from wavegan_dist.model.snapshot import Snapshot
 
 TOLERANCE = 1e-4  # largest difference of a pixel in [-1, 1]
-PIXEL_TOLERANCE = 1  # of a pixel in 0..255, because the rounded value may be next to x.5
+PIXEL_TOLERANCE = 1  # of a pixel in 0..255: a value next to x.5 may be rounded either way
 CHECK_STREAM, CHECK_BATCHES = "latent/export", (1, 32)  # latents, and the batches in which they run
 
 
@@ -36,7 +36,7 @@ def export(snapshot: Snapshot, out: Path, formats: Sequence[Format]) -> list[Pat
         The files.
 
     Raises:
-        WaveganError: what a file computes differs from the generator by more than TOLERANCE.
+        WaveganError: what a file computes differs from the generator by more than TOLERANCE, or is not finite.
         OSError: a file cannot be written.
     """
     paths = [out / format.file for format in formats]
@@ -49,9 +49,8 @@ def export(snapshot: Snapshot, out: Path, formats: Sequence[Format]) -> list[Pat
             difference = largest_difference(generator, format.load(content), pixels=format.pixels)
             _check(path, difference, PIXEL_TOLERANCE if format.pixels else TOLERANCE)
             file.write(content)
-            unit = "of 255 gray levels" if format.pixels else "of pixels in [-1, 1]"
-            figures = f"{len(content) / 1e6:.1f} MB, differs from PyTorch by at most {difference:.2g} {unit}"
-            log.info("%s: %s over %d latents", path, figures, sum(CHECK_BATCHES))
+            figures = f"{len(content) / 1e6:.1f} MB; pixels of {sum(CHECK_BATCHES)} latents differ from PyTorch's by at most"
+            log.info("%s: %s %.2g%s", path, figures, difference, " of 255" if format.pixels else "")
     return paths
 
 
@@ -76,11 +75,16 @@ def largest_difference(generator: WaveletGenerator, run: Run, *, pixels: bool) -
         generator: the generator, on the CPU.
         run: a function with the inputs of the generator.
         pixels: the output of `run` is uint8.
+
+    Raises:
+        WaveganError: an image of `generator` is not finite.
     """
     differences = []
     for z in counted.normal(0, CHECK_STREAM, range(sum(CHECK_BATCHES)), generator.z_dim).split(CHECK_BATCHES):
         inputs = generator_inputs(generator, z)
         images = generator(*inputs)
+        if not images.isfinite().all():
+            raise WaveganError("the generator's images are not finite: the weights are unusable; take another snapshot")
         expected = to_uint8(images) if pixels else images
         differences.append((run(*inputs).double() - expected.double()).abs().max())
     return torch.stack(differences).max().item()

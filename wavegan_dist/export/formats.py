@@ -65,7 +65,7 @@ def encode_onnx(program: ExportedProgram, metadata: Metadata) -> bytes:
     """
     if sum(tensor.nbytes for tensor in program.state_dict.values()) > MAX_ONNX_BYTES:
         raise UsageError("--format onnx: an ONNX file holds at most 2 GB, and this generator is larger; use --format pt2")
-    names_of_sizes = tuple({0: "batch"} for _ in program.graph_signature.user_inputs)
+    names_of_sizes = ({0: "batch"}, None)[: len(program.graph_signature.user_inputs)]  # labels have the same size as z
     translations = {torch.ops.aten.scaled_dot_product_attention.default: _attention}
     converted = torch.onnx.export(
         program, dynamo=True, opset_version=OPSET, dynamic_shapes=names_of_sizes, output_names=["images"], verbose=False,
