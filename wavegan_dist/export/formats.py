@@ -66,7 +66,7 @@ def encode_onnx(program: ExportedProgram, metadata: Metadata) -> bytes:
     if sum(tensor.nbytes for tensor in program.state_dict.values()) > MAX_ONNX_BYTES:
         raise UsageError("--format onnx: an ONNX file holds at most 2 GB, and this generator is larger; use --format pt2")
     names_of_sizes = ({0: "batch"}, None)[: len(program.graph_signature.user_inputs)]  # labels have the same size as z
-    translations = {torch.ops.aten.scaled_dot_product_attention.default: _attention}
+    translations: dict[Any, Any] = {torch.ops.aten.scaled_dot_product_attention.default: _attention}
     converted = torch.onnx.export(
         program, dynamo=True, opset_version=OPSET, dynamic_shapes=names_of_sizes, output_names=["images"], verbose=False,
         custom_translation_table=translations,
@@ -76,9 +76,8 @@ def encode_onnx(program: ExportedProgram, metadata: Metadata) -> bytes:
     for node in model.graph.all_nodes():
         node.metadata_props.clear()  # which line of which Python file it comes from
     model.metadata_props.update(metadata)
-    content = io.BytesIO()
-    converted.save(content)
-    return content.getvalue()
+    content: bytes = converted.model_proto.SerializeToString()
+    return content
 
 
 def _attention(query: Any, key: Any, value: Any, *, scale: float) -> Any:
