@@ -14,7 +14,7 @@ help: ## print this list
 # pip rather than uv: on our machines and in CI, pip finds torch on the disk, whereas uv would download 3 GB.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,eval,embedded,slurm,deepspeed]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,eval,export,embedded,slurm,deepspeed]'
 	-$(BIN)/wavegan doctor --build
 	@touch $@
 
@@ -41,7 +41,7 @@ bit-equal: $(READY) ## train with the code of BASE=REVISION and of this checkout
 
 lock: ## install the newest versions that pyproject.toml allows into a new environment, and write constraints.txt
 	rm -rf $(VENV)/lock && $(PYTHON) -m venv $(VENV)/lock
-	$(VENV)/lock/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,eval,embedded,slurm,deepspeed]'
+	$(VENV)/lock/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,eval,export,embedded,slurm,deepspeed]'
 	{ sed -n '/^#/p' constraints.txt; $(VENV)/lock/bin/pip freeze --exclude-editable; } >$(VENV)/constraints.txt
 	mv $(VENV)/constraints.txt constraints.txt && rm -rf $(VENV)/lock
 

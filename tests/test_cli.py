@@ -31,6 +31,7 @@ def test_help_is_instant_and_shows_every_command() -> None:
     [
         ("train",),
         ("sample",),
+        ("export",),
         ("evaluate",),
         ("compare",),
         ("explain",),

@@ -13,6 +13,8 @@ from wavegan_dist.wavelet import choose
 OPTIONAL = {
     "torch_fidelity": "wavegan evaluate --metrics fid,fd,kid: pip install 'wavegan-dist[eval]'",
     "efficientnet_lite_pytorch": "wavegan evaluate --metrics fd,kid: pip install 'wavegan-dist[eval]'",
+    "onnxscript": "wavegan export --format onnx: pip install 'wavegan-dist[export]'",
+    "onnxruntime": "wavegan export --format onnx: pip install 'wavegan-dist[export]'",
     "skimage": "wavegan shards write embedded: pip install 'wavegan-dist[embedded]'",
     "sklearn": "wavegan shards write embedded: pip install 'wavegan-dist[embedded]'",
 }

@@ -128,7 +128,7 @@ class WaveletGenerator(PretrainedGenerator):
         """
         if z.dim() != 2 or z.shape[1] != self.z_dim:
             raise UsageError(f"the generator expects latents [B, {self.z_dim}], got {list(z.shape)}")
-        check_labels(labels, self.num_classes, len(z))
+        check_labels(labels, self.num_classes, z.shape[0])
         if self.low is None or self.high is None:
             return self.base(z, labels)[0], None, []
         networks, inputs = (self.base, self.low, self.high), (z, z[:, : self.z_low], z[:, self.z_low :])

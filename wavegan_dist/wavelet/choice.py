@@ -68,10 +68,10 @@ def choose(device: str) -> tuple[KernelName, str]:
 
 
 def kernel_for(x: Tensor) -> Kernel:
-    """Return the implementation for the tensor's device and dtype, or the reference inside `torch.func` transforms."""
+    """Return the implementation for the tensor's device and dtype; in `torch.func` and `torch.export`, the reference."""
     if torch.compiler.is_dynamo_compiling():
         return LOADED[_kernel_name(x.device.type, x.dtype)]
-    if torch._C._are_functorch_transforms_active():
+    if torch._C._are_functorch_transforms_active() or torch.compiler.is_exporting():
         return REFERENCE
     kernel = _KERNEL_OF.get((x.device, x.dtype))
     if kernel is None:

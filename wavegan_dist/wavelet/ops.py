@@ -1,7 +1,8 @@
 """The transform's public functions. Each dispatches to the implementation for the device and dtype of its first argument.
 
 All functions are differentiable to any order, in eager mode and under `torch.compile(fullgraph=True)`. Inside `torch.func`
-transforms they run the reference; with compiled kernels, `torch.autograd.forward_ad` raises NotImplementedError.
+transforms and in `torch.export.export(strict=False)` they run the reference, which consists of PyTorch's own operators; with
+compiled kernels, `torch.autograd.forward_ad` raises NotImplementedError.
 
 Nothing is cast, not even under autocast: tensors of different dtypes are an error. Results are contiguous; on CPUs they are
 channels last if the first argument is. Tensors whose rows are not dense in memory are copied first.

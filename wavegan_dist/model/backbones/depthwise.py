@@ -31,6 +31,8 @@ class DepthwiseConv(nn.Conv2d):
     @override
     def forward(self, x_bchw: Tensor) -> Tensor:
         assert self.bias is not None
+        if torch.compiler.is_exporting():  # to PyTorch's own operators
+            return super().forward(x_bchw)
         # Autocast does not cast the arguments of operators that are not PyTorch's.
         out: Tensor = convolve(x_bchw, self.weight.to(x_bchw.dtype), self.bias.to(x_bchw.dtype))
         return out

@@ -75,7 +75,10 @@ class BilinearUpsample(nn.Module):
 
     @override
     def forward(self, x_bchw: Tensor) -> Tensor:
-        out: Tensor = bilinear.upsample(self.conv(x_bchw), 1.0)
+        y = self.conv(x_bchw)
+        if torch.compiler.is_exporting():  # to PyTorch's own operators
+            return F.interpolate(y, scale_factor=2, mode="bilinear")
+        out: Tensor = bilinear.upsample(y, 1.0)
         return out
 
 

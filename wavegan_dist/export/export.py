@@ -1,0 +1,98 @@
+"""`wavegan export`: writes the generator of a snapshot in other formats, and checks each file against the generator."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import cache, partial
+from pathlib import Path
+
+import torch
+
+from wavegan_dist import __version__, counted
+from wavegan_dist.errors import WaveganError
+from wavegan_dist.export.formats import Format, Run
+from wavegan_dist.export.program import generator_inputs, trace
+from wavegan_dist.files import atomic_file
+from wavegan_dist.images import to_uint8
+from wavegan_dist.log import log
+from wavegan_dist.model.generator import WaveletGenerator
+from wavegan_dist.model.snapshot import Snapshot
+
+TOLERANCE = 1e-4  # largest difference of a pixel in [-1, 1]
+PIXEL_TOLERANCE = 1  # of a pixel in 0..255: a value next to x.5 may be rounded either way
+CHECK_STREAM, CHECK_BATCHES = "latent/export", (1, 32)  # latents, and the batches in which they run
+
+
+def export(snapshot: Snapshot, out: Path, formats: Sequence[Format]) -> list[Path]:
+    """Write the generator of a snapshot, one file for each format, and check what each file computes.
+
+    The files appear, or replace older ones, when all of them are complete and have passed the check.
+
+    Args:
+        snapshot: the snapshot; its generator is on the CPU.
+        out: the folder of the files; it is created if it does not exist.
+        formats: the formats, from `find_formats`.
+
+    Returns:
+        The files.
+
+    Raises:
+        WaveganError: what a file computes differs from the generator by more than TOLERANCE, or is not finite.
+        OSError: a file cannot be written.
+    """
+    paths = [out / format.file for format in formats]
+    generator, traced = snapshot.generator, cache(partial(trace, snapshot.generator))
+    with ExitStack() as files:
+        for format, path in zip(formats, paths, strict=True):
+            file = files.enter_context(atomic_file(path, "wb"))
+            log.info("%s: converting the generator", path)
+            content = format.encode(traced(pixels=format.pixels), metadata_of(snapshot))
+            difference = largest_difference(generator, format.load(content), pixels=format.pixels)
+            _check(path, difference, PIXEL_TOLERANCE if format.pixels else TOLERANCE)
+            file.write(content)
+            figures = f"{len(content) / 1e6:.1f} MB; pixels of {sum(CHECK_BATCHES)} latents differ from PyTorch's by at most"
+            log.info("%s: %s %.2g%s", path, figures, difference, " of 255" if format.pixels else "")
+    return paths
+
+
+def metadata_of(snapshot: Snapshot) -> dict[str, str]:
+    """Return the properties that every file holds, as text."""
+    model = snapshot.config.model
+    return {
+        "resolution": str(model.resolution),
+        "z_dim": str(model.z_dim),
+        "num_classes": str(model.num_classes),
+        "nimg": str(snapshot.nimg),
+        "snapshot_sha256": snapshot.weights_sha256,
+        "wavegan_dist": __version__,
+    }
+
+
+@torch.no_grad()
+def largest_difference(generator: WaveletGenerator, run: Run, *, pixels: bool) -> float:
+    """Return the largest difference between the images of `generator` and those of `run`, over all pixels of some latents.
+
+    Args:
+        generator: the generator, on the CPU.
+        run: a function with the inputs of the generator.
+        pixels: the output of `run` is uint8.
+
+    Raises:
+        WaveganError: an image of `generator` is not finite.
+    """
+    differences = []
+    for z in counted.normal(0, CHECK_STREAM, range(sum(CHECK_BATCHES)), generator.z_dim).split(CHECK_BATCHES):
+        inputs = generator_inputs(generator, z)
+        images = generator(*inputs)
+        if not images.isfinite().all():
+            raise WaveganError("the generator's images are not finite: the weights are unusable; take another snapshot")
+        expected = to_uint8(images) if pixels else images
+        differences.append((run(*inputs).double() - expected.double()).abs().max())
+    return torch.stack(differences).max().item()
+
+
+def _check(path: Path, difference: float, tolerance: float) -> None:
+    if not difference <= tolerance:  # also if it is not a number
+        raise WaveganError(
+            f"{path}: not written, because its images differ from PyTorch's by {difference:.2g}, more than {tolerance}; "
+            "take another snapshot or another format"
+        )
