@@ -26,6 +26,7 @@ FOUNDATION = {
     "redact",
     "rendezvous",
     "run_folder",
+    "work_folder",
 }
 MAY_USE = {
     "wavelet": FOUNDATION,
@@ -35,10 +36,12 @@ MAY_USE = {
     "train": FOUNDATION | {"wavelet", "model", "data", "tracking"},
     "evaluate": FOUNDATION | {"wavelet", "model", "data", "tracking"},
     "compare": FOUNDATION | {"model", "evaluate"},
+    "sample": FOUNDATION | {"model", "data", "evaluate"},
     "plan": FOUNDATION | {"model", "data", "train"},
     "cluster": FOUNDATION | {"tracking"},  # train and evaluate through their command lines only
     "doctor": FOUNDATION | {"wavelet"},
-    "cli": FOUNDATION | {"doctor", "wavelet", "model", "data", "tracking", "train", "evaluate", "compare", "cluster", "plan"},
+    "cli": FOUNDATION
+    | {"doctor", "wavelet", "model", "data", "tracking", "train", "evaluate", "sample", "compare", "cluster", "plan"},
     "__main__": {"cli"},
     "__init__": set(),
     **dict.fromkeys(FOUNDATION, FOUNDATION),

@@ -1,10 +1,9 @@
 """Conversion between uint8 pixels and the model's range [-1, 1], and PNG files."""
 
 from pathlib import Path
-from typing import IO
 
 import torch
-from PIL import Image
+from imagecodecs import PNG, png_encode
 from torch import Tensor
 
 from wavegan_dist.files import atomic_file
@@ -40,9 +39,12 @@ def save_grid(images: Tensor, path: Path, columns: int = 8) -> None:
 def save_png(image_hwc: Tensor, path: Path) -> None:
     """Write uint8 [H, W, 3] as a PNG file, atomically."""
     with atomic_file(path, "wb") as file:
-        write_png(image_hwc, file)
+        file.write(encode_png(image_hwc))
 
 
-def write_png(image_hwc: Tensor, target: Path | IO[bytes]) -> None:
-    """Write uint8 [H, W, 3] as PNG to a path or an open file. Unlike `save_png`, it is not atomic."""
-    Image.fromarray(image_hwc.cpu().numpy()).save(target, format="PNG")
+def encode_png(image_hwc: Tensor) -> bytes:
+    """Encode uint8 [H, W, 3] as PNG. Releases Python's global lock.
+
+    Takes a third of the time of Pillow's default or less, for the same number of bytes (benchmarks/README.md, sample).
+    """
+    return bytes(png_encode(image_hwc.cpu().numpy(), level=1, strategy=PNG.STRATEGY.RLE, filter=PNG.FILTER.PAETH))

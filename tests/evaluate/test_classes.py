@@ -19,10 +19,10 @@ from wavegan_dist.evaluate import evaluate
 from wavegan_dist.evaluate.evaluate import evaluate_snapshot
 from wavegan_dist.evaluate.generate import labels_of_images, snapshot_images
 from wavegan_dist.evaluate.real_images import draw_subsets
-from wavegan_dist.evaluate.sample import sample
 from wavegan_dist.evaluate.spectrum import SpectrumError
 from wavegan_dist.model.build import build_generator
 from wavegan_dist.model.snapshot import Snapshot, load_snapshot, save_snapshot
+from wavegan_dist.sample import sample
 
 CLASSES = Classes([500, 300, 200, 0], ["ant", "bee", "cat, or dog", "7"])
 

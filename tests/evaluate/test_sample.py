@@ -6,10 +6,10 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from wavegan_dist.evaluate.sample import sample
 
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.evaluate.generate import generated_images
-from wavegan_dist.evaluate.sample import sample
 from wavegan_dist.model.snapshot import Snapshot, load_snapshot
 
 
