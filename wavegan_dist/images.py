@@ -1,6 +1,7 @@
 """Conversion between uint8 pixels and the model's range [-1, 1], and PNG files."""
 
 from pathlib import Path
+from typing import IO
 
 import torch
 from imagecodecs import PNG, png_encode
@@ -39,7 +40,12 @@ def save_grid(images: Tensor, path: Path, columns: int = 8) -> None:
 def save_png(image_hwc: Tensor, path: Path) -> None:
     """Write uint8 [H, W, 3] as a PNG file, atomically."""
     with atomic_file(path, "wb") as file:
-        file.write(encode_png(image_hwc))
+        write_png(image_hwc, file)
+
+
+def write_png(image_hwc: Tensor, file: IO[bytes]) -> None:
+    """Write uint8 [H, W, 3] as PNG to an open file."""
+    file.write(encode_png(image_hwc))
 
 
 def encode_png(image_hwc: Tensor) -> bytes:
@@ -47,4 +53,5 @@ def encode_png(image_hwc: Tensor) -> bytes:
 
     Takes a third of the time of Pillow's default or less, for the same number of bytes (benchmarks/README.md, sample).
     """
-    return bytes(png_encode(image_hwc.cpu().numpy(), level=1, strategy=PNG.STRATEGY.RLE, filter=PNG.FILTER.PAETH))
+    pixels = image_hwc.cpu().contiguous().numpy()
+    return bytes(png_encode(pixels, level=1, strategy=PNG.STRATEGY.RLE, filter=PNG.FILTER.PAETH))

@@ -35,7 +35,7 @@ def work_folder(out: Path, command: str, settings: Mapping[str, object], results
             stack.enter_context(locked(work / LOCK, wait=False))
         except BlockingIOError as error:
             raise UsageError(
-                f"another `wavegan {command}` is writing to {out}; wait until it ends or choose another folder"
+                f"another `{command}` is writing to {out}; wait until it ends or choose another folder"
             ) from error
         with _resumable(work, settings, results):
             yield work

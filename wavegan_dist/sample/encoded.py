@@ -21,5 +21,4 @@ def encoded(workers: Workers, images: Images, missing: Collection[int]) -> Itera
 
 
 def _encode(numbers: range, images: Tensor) -> list[tuple[int, bytes]]:
-    images_bhwc = images.permute(0, 2, 3, 1).contiguous()
-    return [(number, encode_png(image_hwc)) for number, image_hwc in zip(numbers, images_bhwc, strict=True)]
+    return [(number, encode_png(image_hwc)) for number, image_hwc in zip(numbers, images.permute(0, 2, 3, 1), strict=True)]
