@@ -3,11 +3,11 @@
     python benchmarks/sample.py                     10,000 images of 32 px, three rounds
     python benchmarks/sample.py --resolution 64 --width 64 --count 2000
 
-The plain loop calls the generator on 16 latents, converts to uint8, saves each image as PNG with Pillow and adds it to a tar, and
-runs with the default number of threads and with one. All variants run in turn in each round; the ratios are
-medians of the ratios of a round. "cpu" is CPU time of the whole process, which other load on the machine disturbs less. The
-generator is untrained, but its batch normalization has the statistics of its own features, so that images have contrast.
-Writes benchmarks/results/sample-RESOLUTION.json.
+The plain loop calls the generator on 16 latents, saves each image as PNG with Pillow and adds it to a tar. It runs with
+PyTorch's default number of threads, and with one. All variants run in turn in each round; the ratios are medians of
+the ratios of a round. "CPU" is the CPU time of the whole process, which other load on the machine disturbs less. The generator
+is untrained, but its batch normalization has the statistics of its own features, so that images have contrast. Writes
+benchmarks/results/sample-RESOLUTION.json.
 """
 
 import argparse

@@ -34,9 +34,7 @@ def work_folder(out: Path, command: str, settings: Mapping[str, object], results
         try:
             stack.enter_context(locked(work / LOCK, wait=False))
         except BlockingIOError as error:
-            raise UsageError(
-                f"another `{command}` is writing to {out}; wait until it ends or choose another folder"
-            ) from error
+            raise UsageError(f"another `{command}` is writing to {out}; wait until it ends or choose another folder") from error
         with _resumable(work, settings, results):
             yield work
 

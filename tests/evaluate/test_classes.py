@@ -108,7 +108,7 @@ def test_an_unknown_class_is_one_line(conditional: Snapshot, tmp_path: Path, tex
 
 
 def test_fewer_images_than_classes_are_refused(conditional: Snapshot, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--count 2: --class 0,1,2 names 3 classes; give at least --count 3"):
+    with pytest.raises(UsageError, match="--class 0,1,2: 3 classes, but images: 2; make at least 3 images"):
         sample(conditional, 2, 0, tmp_path / "grid.png", classes="0,1,2")
 
 

@@ -152,7 +152,7 @@ def test_what_makes_no_sense_is_refused_in_one_line_and_nothing_is_written(
 def test_a_walk_through_several_classes_and_more_classes_than_seeds_are_refused(loaded: Snapshot, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--walk 9: a walk stays in one class, and --class names 2; give one of them"):
         sample(conditional(loaded), None, None, tmp_path / "x.gif", walk=9, classes="ant,bee")
-    with pytest.raises(UsageError, match="--class ant,bee names 2 classes"):
+    with pytest.raises(UsageError, match="--class ant,bee: 2 classes, but images: 1; make at least 2 images"):
         sample(conditional(loaded), None, None, tmp_path / "out", seeds="4", classes="ant,bee")
 
 

@@ -73,7 +73,7 @@ def parse_classes(snapshot: Snapshot, text: str | None, count: int) -> list[int]
     except UsageError as error:
         raise UsageError(f"--class {text}: {error}") from error
     if count < len(classes):
-        raise UsageError(f"--count {count}: --class {text} names {len(classes)} classes; give at least --count {len(classes)}")
+        raise UsageError(f"--class {text}: {len(classes)} classes, but images: {count}; make at least {len(classes)} images")
     return classes
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +37,10 @@ def write_walk(workers: Workers, images: Images, frames: int, out: Path) -> None
         latents=partial(walk_latents, ends, frames),
         labels=None if labels is None else lambda numbers: labels(range(1)).expand(len(numbers)),
     )
-    pictures = [
-        picture for batch in workers.results(walk, walk.batches(), lambda numbers, batch: _pictures(batch)) for picture in batch
-    ]
+    first, *others = chain.from_iterable(workers.results(walk, walk.batches(), _pictures))
+    options = {**ANIMATIONS[out.suffix.lower()], "duration": FRAME_MS, "loop": 0}
     with atomic_file(out, "wb") as file:
-        pictures[0].save(
-            file, save_all=True, append_images=pictures[1:], duration=FRAME_MS, loop=0, **ANIMATIONS[out.suffix.lower()]
-        )
+        first.save(file, save_all=True, append_images=others, **options)
 
 
 def walk_latents(ends: Tensor, frames: int, numbers: range) -> Tensor:
@@ -74,5 +72,5 @@ def slerp(first: Tensor, second: Tensor, share: float) -> Tensor:
     return ((((1 - share) * angle).sin() * a + (share * angle).sin() * b) / angle.sin()).float()
 
 
-def _pictures(images: Tensor) -> list[Image.Image]:
+def _pictures(numbers: range, images: Tensor) -> list[Image.Image]:
     return [Image.fromarray(image_hwc) for image_hwc in images.permute(0, 2, 3, 1).numpy()]
