@@ -28,6 +28,7 @@ FOUNDATION = {
     "redact",
     "rendezvous",
     "run_folder",
+    "work_folder",
 }
 MAY_USE = {
     "wavelet": FOUNDATION,
@@ -39,24 +40,13 @@ MAY_USE = {
     "compare": FOUNDATION | {"model", "evaluate"},
     "explain": FOUNDATION | {"wavelet", "model", "data", "train", "evaluate"},
     "export": FOUNDATION | {"wavelet", "model"},
+    "sample": FOUNDATION | {"model", "data", "evaluate"},
     "plan": FOUNDATION | {"model", "data", "train"},
     "cluster": FOUNDATION | {"tracking"},  # train and evaluate through their command lines only
     "doctor": FOUNDATION | {"wavelet"},
     "cli": FOUNDATION
-    | {
-        "doctor",
-        "wavelet",
-        "model",
-        "data",
-        "tracking",
-        "train",
-        "evaluate",
-        "compare",
-        "explain",
-        "export",
-        "cluster",
-        "plan",
-    },
+    | {"doctor", "wavelet", "model", "data", "tracking", "train", "evaluate", "sample", "compare", "explain", "export"}
+    | {"cluster", "plan"},
     "__main__": {"cli"},
     "__init__": {"errors", "evaluation_result", "model", "wavelet"},  # the public API, imported when it is used
     **dict.fromkeys(FOUNDATION, FOUNDATION),

@@ -33,7 +33,7 @@ def atomic_file(path: Path, mode: str = "w", permissions: int = 0o666) -> Iterat
         permissions: of the file from its creation on, less the umask.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _errors_naming(path, temporary):
+    with errors_naming(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.unlink(missing_ok=True)  # a killed process of the same id may have left it with other permissions
@@ -58,7 +58,7 @@ def atomic_dir(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
         overwrite: replace an existing folder; False: raise OSError if the existing folder is not empty.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with _errors_naming(path, temporary):
+    with errors_naming(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
@@ -123,7 +123,7 @@ def sweep(folder: Path) -> None:
 
 
 @contextmanager
-def _errors_naming(path: Path, temporary: Path) -> Iterator[None]:
+def errors_naming(path: Path, temporary: Path) -> Iterator[None]:
     """Re-raise an OSError of the block with `path` as its file if its file is `temporary` or none, as when the disk is full."""
     try:
         yield
@@ -174,7 +174,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 def append_json_lines(path: Path, objects: Iterable[Mapping[str, Any]]) -> None:
     """Append JSON objects to a file, one per line; begin a new line if a kill or a full disk cut the last one short."""
-    with _errors_naming(path, path), path.open("ab+") as file:
+    with errors_naming(path, path), path.open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             if file.read() != b"\n":

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import IO
 
 import torch
-from PIL import Image
+from imagecodecs import PNG, png_encode
 from torch import Tensor
 
 from wavegan_dist.files import atomic_file
@@ -43,6 +43,15 @@ def save_png(image_hwc: Tensor, path: Path) -> None:
         write_png(image_hwc, file)
 
 
-def write_png(image_hwc: Tensor, target: Path | IO[bytes]) -> None:
-    """Write uint8 [H, W, 3] as PNG to a path or an open file. Unlike `save_png`, it is not atomic."""
-    Image.fromarray(image_hwc.cpu().numpy()).save(target, format="PNG")
+def write_png(image_hwc: Tensor, file: IO[bytes]) -> None:
+    """Write uint8 [H, W, 3] as PNG to an open file."""
+    file.write(encode_png(image_hwc))
+
+
+def encode_png(image_hwc: Tensor) -> bytes:
+    """Encode uint8 [H, W, 3] as PNG. Releases Python's global lock.
+
+    Takes a third of the time of Pillow's default or less, for the same number of bytes (benchmarks/README.md, sample).
+    """
+    pixels = image_hwc.cpu().contiguous().numpy()
+    return bytes(png_encode(pixels, level=1, strategy=PNG.STRATEGY.RLE, filter=PNG.FILTER.PAETH))

@@ -9,8 +9,8 @@ from gpu.quality import metric_names
 from gpu.training import settings, train
 from wavegan_dist.data import Index
 from wavegan_dist.evaluate.evaluate import evaluate_snapshot
-from wavegan_dist.evaluate.sample import sample
 from wavegan_dist.model.snapshot import load_snapshot, save_snapshot
+from wavegan_dist.sample import sample
 
 GRID = 64  # images
 

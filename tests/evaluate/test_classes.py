@@ -17,12 +17,11 @@ from wavegan_dist.data import Index, images_at, write_shards
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.evaluate import evaluate
 from wavegan_dist.evaluate.evaluate import evaluate_snapshot
-from wavegan_dist.evaluate.generate import labels_of_images, snapshot_images
 from wavegan_dist.evaluate.real_images import draw_subsets
-from wavegan_dist.evaluate.sample import sample
 from wavegan_dist.evaluate.spectrum import SpectrumError
 from wavegan_dist.model.build import build_generator
-from wavegan_dist.model.snapshot import Snapshot, load_snapshot, save_snapshot
+from wavegan_dist.model.snapshot import Snapshot, labels_of_images, load_snapshot, save_snapshot, snapshot_images
+from wavegan_dist.sample import sample
 
 CLASSES = Classes([500, 300, 200, 0], ["ant", "bee", "cat, or dog", "7"])
 
@@ -108,7 +107,7 @@ def test_an_unknown_class_is_one_line(conditional: Snapshot, tmp_path: Path, tex
 
 
 def test_fewer_images_than_classes_are_refused(conditional: Snapshot, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--count 2: --class 0,1,2 names 3 classes; give at least --count 3"):
+    with pytest.raises(UsageError, match="--class 0,1,2: 3 classes, but images: 2; make at least 3 images"):
         sample(conditional, 2, 0, tmp_path / "grid.png", classes="0,1,2")
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from tests.explain.helpers import MODELS, make_snapshot
 from wavegan_dist.errors import WaveganError
-from wavegan_dist.evaluate.generate import snapshot_images
 from wavegan_dist.evaluate.spectrum import ROUNDING_NOISE
 from wavegan_dist.explain.energy import bands_of, energy_columns, mean_squares, named_bands
 from wavegan_dist.explain.measure import statistics_images
@@ -21,7 +20,7 @@ from wavegan_dist.explain.pictures import columns_of
 from wavegan_dist.explain.spectra import spectra
 from wavegan_dist.explain.swap import SIDE, change, swap
 from wavegan_dist.images import to_uint8
-from wavegan_dist.model.snapshot import Snapshot, load_snapshot
+from wavegan_dist.model.snapshot import Snapshot, load_snapshot, snapshot_images
 
 
 @pytest.fixture(scope="module", params=MODELS)

@@ -13,11 +13,11 @@ from tests.explain.helpers import MODELS, Page, make_snapshot, rounded
 from tests.helpers import Command, refused
 from wavegan_dist.data import Index
 from wavegan_dist.errors import UsageError
-from wavegan_dist.evaluate.sample import sample
 from wavegan_dist.explain import explain
 from wavegan_dist.explain.measure import measure
 from wavegan_dist.files import sha256
 from wavegan_dist.model.snapshot import load_snapshot
+from wavegan_dist.sample import sample
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ from torch_fidelity.utils import NOISE_SOURCE_REGISTRY
 from wavegan_dist import counted
 from wavegan_dist.data import Index, images_at
 from wavegan_dist.evaluate.evaluate import evaluate_snapshot
-from wavegan_dist.evaluate.generate import LATENT_STREAM
 from wavegan_dist.evaluate.real_images import draw_subsets
 from wavegan_dist.export.export import export
 from wavegan_dist.export.formats import find_formats
 from wavegan_dist.images import save_png, to_uint8
+from wavegan_dist.model.generate import LATENT_STREAM
 from wavegan_dist.model.snapshot import Snapshot
 
 COUNT, SEED = 64, 7

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from wavegan_dist.compare.groups import RunGroup
-from wavegan_dist.evaluate.generate import snapshot_images
 from wavegan_dist.images import images_in_grid, save_grid
+from wavegan_dist.model.snapshot import snapshot_images
 
 COUNT, COLUMNS = 32, 8
 

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,8 +15,7 @@ from wavegan_dist.data.bands import BandStdAccumulator, BandSums
 from wavegan_dist.data.codec import decode, encode
 from wavegan_dist.data.left_out import LeftOut
 from wavegan_dist.data.picture import BadPictureError, Picture
-from wavegan_dist.errors import UsageError
-from wavegan_dist.files import atomic_file, locked
+from wavegan_dist.files import atomic_file
 
 CHUNKS = 64  # target number of chunks: enough to give every worker some
 MIN_PICTURES, MAX_PICTURES = 8, 256  # per chunk; the minimum is 1 where pictures are cut into many patches
@@ -62,50 +59,6 @@ class Chunk(NamedTuple):
                 [LeftOut(*entry) for entry in bad],
                 [LeftOut(*entry) for entry in small],
             )
-
-
-@contextmanager
-def work_folder(out: Path, settings: Mapping[str, object]) -> Iterator[Path]:
-    """Yield the folder of the chunks, `.OUT.partial` beside `out`, locked against other writers.
-
-    The folder is removed when the block ends. If the block raises after some images were encoded, the folder stays for the next
-    write with the same settings.
-
-    Raises:
-        UsageError: another process is writing to `out`, or the folder holds chunks of other settings.
-    """
-    work = out.with_name(f".{out.name}.partial")
-    work.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(work / "lock", wait=False))
-        except BlockingIOError as error:
-            raise UsageError(
-                f"another `shards write` is writing to {out}; wait until it ends or choose another folder"
-            ) from error
-        with _resumable(work, settings):
-            yield work
-
-
-@contextmanager
-def _resumable(work: Path, settings: Mapping[str, object]) -> Iterator[None]:
-    plan = work / "plan.json"
-    if plan.exists() and (before := json.loads(plan.read_text())) != settings:
-        changes = ", ".join(
-            f"{key} {before.get(key)}, not {value}" for key, value in settings.items() if before.get(key) != value
-        )
-        raise UsageError(
-            f"{work} holds an unfinished write with {changes}; finish it with its own command or remove that folder"
-        )
-    try:
-        with atomic_file(plan) as file:
-            file.write(json.dumps(settings))
-        yield
-    except BaseException:
-        if not any(path.stat().st_size for path in work.glob("*.bin")):
-            shutil.rmtree(work, ignore_errors=True)
-        raise
-    shutil.rmtree(work)
 
 
 def split_into_chunks(pictures: Sequence[Picture], work: Path, size: int, encoding: str) -> list[Chunk]:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from wavegan_dist.config import RESOLUTIONS
 from wavegan_dist.counted import rng_at
 from wavegan_dist.data.bands import BandSums, band_std, no_sums
-from wavegan_dist.data.chunks import Chunk, encode_chunk, split_into_chunks, work_folder
+from wavegan_dist.data.chunks import Chunk, encode_chunk, split_into_chunks
 from wavegan_dist.data.codec import ENCODINGS
 from wavegan_dist.data.index import Index, Members, Shard, save_members
 from wavegan_dist.data.left_out import LeftOut, by_reason, save_left_out, summary
@@ -24,6 +24,7 @@ from wavegan_dist.data.tars import read_at, write_tar
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import fsync, sha256
 from wavegan_dist.processes import parallel_map
+from wavegan_dist.work_folder import work_folder
 
 Encoding = Literal["png", "jpg", "webp"]
 
@@ -73,7 +74,7 @@ def write_shards(
     _check(out, size, encoding, shard_images, max_bad_fraction)
     listing = list_pictures(str(source), size, cut_patches=patches, labels=labels)
     settings = {"source": str(source), "size": size, "patches": patches, "encoding": encoding, "labels": labels}
-    with work_folder(out, settings) as work:
+    with work_folder(out, "shards write", settings, "*.bin") as work:
         chunks = split_into_chunks(listing.pictures, work, size, encoding)
         _encode(chunks, max_bad_fraction, workers, progress)
         images, sums, left_out = _encoded_images(chunks, source)

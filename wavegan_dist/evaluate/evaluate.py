@@ -12,7 +12,6 @@ from wavegan_dist.data import Index
 from wavegan_dist.errors import UsageError
 from wavegan_dist.evaluate.accumulate import BATCH, ImageSource, batch_size, compute_statistics
 from wavegan_dist.evaluate.code_digest import code_digest
-from wavegan_dist.evaluate.generate import batch_that_fills_a_gpu, labels_of_images, snapshot_images, uses_exact_mode
 from wavegan_dist.evaluate.metric import Metric, MetricResult
 from wavegan_dist.evaluate.per_class import ClassMetrics, class_metrics
 from wavegan_dist.evaluate.real_images import compute_floors, draw_subsets, real_labels, real_statistics
@@ -26,7 +25,8 @@ from wavegan_dist.evaluate.registry import (
     metrics_for_count,
 )
 from wavegan_dist.evaluation_result import ClassResult, EvaluationProtocol, EvaluationResult
-from wavegan_dist.model.snapshot import Snapshot, load_snapshot
+from wavegan_dist.model.generate import batch_that_fills_a_gpu, uses_exact_mode
+from wavegan_dist.model.snapshot import Snapshot, labels_of_images, load_snapshot, snapshot_images
 from wavegan_dist.processes import Group, join, on_all_ranks, report_lost_ranks
 from wavegan_dist.provenance import git_commit
 

@@ -9,9 +9,9 @@ from torch import Tensor
 from wavegan_dist import counted
 from wavegan_dist.devices import full_float32
 from wavegan_dist.errors import WaveganError
-from wavegan_dist.evaluate.generate import LATENT_STREAM, chunk_size, labels_of_images
 from wavegan_dist.evaluate.progress import image_progress_bar
-from wavegan_dist.model.snapshot import Snapshot
+from wavegan_dist.model.generate import LATENT_STREAM, chunk_size
+from wavegan_dist.model.snapshot import Snapshot, labels_of_images
 from wavegan_dist.wavelet import waverec
 
 

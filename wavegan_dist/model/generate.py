@@ -26,6 +26,7 @@ CHUNK_SIDE = 256  # larger images come in smaller chunks of as many pixels
 TOLERANCE = 1  # largest difference of a pixel between a large batch and exact mode, out of 255 gray levels
 FORWARD_PIXELS, FORWARD_WIDTH = 2**22, 64  # pixels of the images of one forward on a GPU, for networks of at most this width
 
+LatentSource = Callable[[range], Tensor]  # numbers of images -> their latents, float32 [len(numbers), z_dim] on the CPU
 LabelSource = Callable[[range], Tensor]  # numbers of images -> their classes, int64 [len(numbers)]
 
 
@@ -55,6 +56,11 @@ def batch_that_fills_a_gpu(resolution: int, width: int) -> int:
     return max(images - images % chunk, chunk)
 
 
+def latents_of_images(seed: int, z_dim: int) -> LatentSource:
+    """Return the function from image numbers to the latents of a seed."""
+    return partial(counted.normal, seed, LATENT_STREAM, dim=z_dim)
+
+
 def labels_by_number(classes: Classes, seed: int, chosen: Sequence[int] = ()) -> LabelSource:
     """Return the function from image numbers to classes.
 
@@ -79,6 +85,7 @@ def generated_images(
     exact: bool = True,
     labels: LabelSource | None = None,
     chunk: int = CHUNK,
+    latents: LatentSource | None = None,
 ) -> Iterator[Tensor]:
     """Generate images by number in batches.
 
@@ -93,6 +100,7 @@ def generated_images(
             and `numbers`; False: one forward per batch, and images of other batch sizes differ by at most TOLERANCE.
         labels: classes of the images by number; None for a generator without classes.
         chunk: latents of one forward in exact mode.
+        latents: latents of the images by number; None: those of `seed`.
 
     Yields:
         uint8 [batch_size, 3, R, R] on `device`.
@@ -100,13 +108,14 @@ def generated_images(
     Raises:
         WaveganError: an image is not finite.
     """
+    latents = latents or latents_of_images(seed, z_dim)
     for first in numbers[::batch_size]:
         last = min(first + batch_size, numbers.stop)
         start = first - first % chunk if exact else first
         size = chunk if exact else last - first
         chunks = (range(position, position + size) for position in range(start, last, size))
         with torch.no_grad(), full_float32():
-            parts = [_forward(generator, part, seed, z_dim, labels, device) for part in chunks]
+            parts = [_forward(generator, latents(part), None if labels is None else labels(part), device) for part in chunks]
             images = torch.cat(parts)[first - start : last - start]
         if not images.isfinite().all():
             raise WaveganError(
@@ -115,9 +124,6 @@ def generated_images(
         yield to_uint8(images)
 
 
-def _forward(
-    generator: nn.Module, numbers: range, seed: int, z_dim: int, labels: LabelSource | None, device: torch.device | str
-) -> Tensor:
-    z = counted.normal(seed, LATENT_STREAM, numbers, z_dim).to(device)
-    images: Tensor = generator(z) if labels is None else generator(z, labels(numbers).to(device))
+def _forward(generator: nn.Module, z: Tensor, labels: Tensor | None, device: torch.device | str) -> Tensor:
+    images: Tensor = generator(z.to(device)) if labels is None else generator(z.to(device), labels.to(device))
     return images

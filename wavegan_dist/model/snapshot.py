@@ -4,15 +4,17 @@
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from wavegan_dist.classes import Classes
 from wavegan_dist.config import Experiment
 from wavegan_dist.files import atomic_dir, save_tensors, sha256
+from wavegan_dist.model.generate import LabelSource, chunk_size, generated_images, labels_by_number
 from wavegan_dist.model.generator import WaveletGenerator
 from wavegan_dist.model.training_info import CONFIG, META, WEIGHTS, read_training_info
 from wavegan_dist.provenance import provenance
@@ -93,3 +95,24 @@ def load_snapshot(path: str | Path) -> Snapshot:
         half_life_kimg=info.half_life_kimg,
         classes=info.classes,
     )
+
+
+def labels_of_images(snapshot: Snapshot, seed: int, classes: Sequence[int] = ()) -> LabelSource | None:
+    """Return `model.generate.labels_by_number` of the snapshot's classes; None for a snapshot without classes."""
+    return None if snapshot.classes is None else labels_by_number(snapshot.classes, seed, classes)
+
+
+def snapshot_images(
+    snapshot: Snapshot,
+    numbers: range,
+    seed: int,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    *,
+    exact: bool = True,
+    classes: Sequence[int] = (),
+) -> Iterator[Tensor]:
+    """Generate images of a snapshot as `generated_images` does, with the classes of `labels_of_images`, on `device`."""
+    model, labels = snapshot.config.model, labels_of_images(snapshot, seed, classes)
+    generator, chunk = snapshot.generator.to(device), chunk_size(model.resolution)
+    return generated_images(generator, numbers, seed, batch_size, model.z_dim, device, exact=exact, labels=labels, chunk=chunk)

@@ -1,0 +1,24 @@
+"""The PNG files of images, in order of their numbers."""
+
+from collections.abc import Collection, Iterator
+
+from torch import Tensor
+
+from wavegan_dist.images import encode_png
+from wavegan_dist.sample.images import Images
+from wavegan_dist.sample.workers import Workers
+
+
+def encoded(workers: Workers, images: Images, missing: Collection[int]) -> Iterator[tuple[int, bytes]]:
+    """Yield (number, content of a PNG file) of the images whose numbers are in `missing`, in order.
+
+    Batches are generated as a whole, or not if none of their images is missing: outside exact mode, the pixels of an image
+    may depend on its batch.
+    """
+    batches = [batch for batch in images.batches() if any(number in missing for number in batch)]
+    for content in workers.results(images, batches, _encode):
+        yield from (entry for entry in content if entry[0] in missing)
+
+
+def _encode(numbers: range, images: Tensor) -> list[tuple[int, bytes]]:
+    return [(number, encode_png(image_hwc)) for number, image_hwc in zip(numbers, images.permute(0, 2, 3, 1), strict=True)]

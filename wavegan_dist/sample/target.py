@@ -1,0 +1,57 @@
+"""What `--out` and `--format` ask for, and whether it can be written."""
+
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from wavegan_dist.errors import UsageError
+from wavegan_dist.sample.walk import ANIMATIONS
+
+Format = Literal["grid", "folder", "shards", "walk"]
+VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi")
+ARCHIVES = (".tar", ".zip")
+
+
+def find_format(out: Path, requested: Format | None) -> Format:
+    """Return the format of `out`: by its name, a grid (.png), a walk (.gif, .webp) or a folder, unless shards are requested.
+
+    Raises:
+        UsageError: `out` has another extension of pictures, videos or archives, or does not fit the requested format.
+    """
+    suffix = out.suffix.lower()
+    if suffix in VIDEOS:
+        raise UsageError(f"--out {out}: there is no video encoder; name a .webp or .gif file, which video tools convert")
+    if suffix in ARCHIVES:
+        raise UsageError(f"--out {out}: name a folder; --format shards writes tars into it")
+    named: Format = "grid" if suffix == ".png" else "walk" if suffix in ANIMATIONS else "folder"
+    if named == "folder" and suffix in Image.registered_extensions():
+        raise UsageError(f"--out {out}: images are written as PNG only; name a .png file for a grid, or a folder")
+    if requested is None or requested == named or (requested, named) == ("shards", "folder"):
+        return requested or named
+    wanted = {"grid": "a .png file", "walk": "a .webp or .gif file"}.get(requested, "a folder, without such an extension")
+    raise UsageError(f"--out {out}: --format {requested} needs the name of {wanted}")
+
+
+def check_out(out: Path, is_folder: bool) -> None:
+    """Check that a file, or a folder, can be written to `out`.
+
+    Raises:
+        UsageError: `out` is below a file, is a folder where a file must be written or reversed, or is a folder with files, a
+            mount point or the working folder.
+    """
+    parent = next(parent for parent in out.absolute().parents if parent.exists())
+    if not parent.is_dir():
+        raise UsageError(f"--out {out}: {parent} is not a folder")
+    if not is_folder:
+        if out.is_dir():
+            raise UsageError(f"--out {out} is a folder; name a file, or a folder without {out.suffix} in its name")
+        return
+    if not out.is_dir():
+        if out.exists():
+            raise UsageError(f"--out {out} is a file; name a path that ends in .png, or a folder")
+        return
+    if any(out.iterdir()):
+        raise UsageError(f"--out {out} already holds files; remove it or choose another folder")
+    if out.is_mount() or out.samefile(Path.cwd()):
+        raise UsageError(f"--out {out} is a mount point or the working folder; name a new folder in it")

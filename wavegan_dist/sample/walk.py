@@ -1,0 +1,76 @@
+"""A walk through latents as an animation that loops without a seam."""
+
+from dataclasses import replace
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from wavegan_dist.files import atomic_file
+from wavegan_dist.sample.images import Images
+from wavegan_dist.sample.workers import Workers
+
+ANIMATIONS: dict[str, dict[str, Any]] = {".gif": {"format": "GIF"}, ".webp": {"format": "WEBP", "lossless": True}}
+FRAME_MS = 40  # 25 frames a second; GIF counts in units of 10 ms
+PARALLEL = 1e-6  # sine of the angle of two latents below which `slerp` interpolates linearly
+
+
+def write_walk(workers: Workers, images: Images, frames: int, out: Path) -> None:
+    """Write an animation that passes through the latents of `images` in order and returns to the first.
+
+    The number of frames between two latents is the same for all pairs, up to rounding. All frames have the class of image 0.
+
+    Args:
+        workers: the threads.
+        images: the images at the ends of each part of the way.
+        frames: number of frames, at least one per image.
+        out: a .gif or .webp file, which is replaced.
+    """
+    ends, labels = images.latents(range(images.count)), images.labels
+    walk = replace(
+        images,
+        names=range(frames),
+        latents=partial(walk_latents, ends, frames),
+        labels=None if labels is None else lambda numbers: labels(range(1)).expand(len(numbers)),
+    )
+    first, *others = chain.from_iterable(workers.results(walk, walk.batches(), _pictures))
+    options = {**ANIMATIONS[out.suffix.lower()], "duration": FRAME_MS, "loop": 0}
+    with atomic_file(out, "wb") as file:
+        first.save(file, save_all=True, append_images=others, **options)
+
+
+def walk_latents(ends: Tensor, frames: int, numbers: range) -> Tensor:
+    """Return the latents of some frames of a closed walk: float32 [len(numbers), z_dim].
+
+    Args:
+        ends: latents that the walk passes through at equal distances in time, float32 [K, z_dim].
+        frames: frames of a round; frame `frames` is frame 0.
+        numbers: numbers of the frames.
+    """
+    positions = [divmod(number % frames * len(ends), frames) for number in numbers]
+    steps = [(ends[end], ends[(end + 1) % len(ends)], rest / frames) for end, rest in positions]
+    return torch.stack([slerp(first, second, share) for first, second, share in steps])
+
+
+def slerp(first: Tensor, second: Tensor, share: float) -> Tensor:
+    """Interpolate between two vectors at constant angular speed (Shoemake, SIGGRAPH 1985): float32 [z_dim].
+
+    Vectors of nearly the same or of opposite direction are interpolated linearly.
+
+    Args:
+        first, second: float [z_dim].
+        share: 0 for `first` to 1 for `second`.
+    """
+    a, b = first.double(), second.double()
+    angle = torch.nn.functional.cosine_similarity(a, b, dim=0).clamp(-1, 1).arccos()
+    if angle.sin() < PARALLEL:
+        return torch.lerp(a, b, share).float()
+    return ((((1 - share) * angle).sin() * a + (share * angle).sin() * b) / angle.sin()).float()
+
+
+def _pictures(numbers: range, images: Tensor) -> list[Image.Image]:
+    return [Image.fromarray(image_hwc) for image_hwc in images.permute(0, 2, 3, 1).numpy()]

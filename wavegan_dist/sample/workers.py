@@ -1,0 +1,93 @@
+"""Threads that generate and encode batches of images at the same time.
+
+On a CPU, each thread generates whole batches and computes with one core. This is faster than one forward on all cores: these
+networks are small, and the cores would wait for each other in every layer. Images are the same on machines with other numbers
+of cores. On a GPU, the main thread generates, and the threads encode the images of earlier batches.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from wavegan_dist.devices import full_float32
+from wavegan_dist.evaluate.progress import image_progress_bar
+from wavegan_dist.processes import cores
+from wavegan_dist.sample.images import Images
+
+Result = TypeVar("Result")
+Work = Callable[[range, Tensor], Result]  # called with the numbers of some images and the images, uint8 [B, 3, R, R]
+
+MAX_THREADS = 8  # each holds the feature maps of a forward, and Python runs one of them at a time
+QUEUED = 2  # jobs per thread that have started or wait, and whose results have not been written
+ENCODED_AT_ONCE = 64  # images of a GPU's batch that one job encodes
+
+
+class Workers:
+    """The threads of one command; see `worker_threads`."""
+
+    def __init__(self, pool: ThreadPoolExecutor, threads: int) -> None:
+        self._pool, self._window = pool, QUEUED * threads
+
+    def results(self, images: Images, batches: Sequence[range], work: Work[Result]) -> Iterator[Result]:
+        """Generate batches and yield `work(numbers, images)` for the images of each, or of parts of each, in order.
+
+        Shows a progress bar of all images, of which those outside `batches` are done.
+
+        Raises:
+            WaveganError: an image is not finite.
+        """
+        jobs = _whole_batches(images, batches, work) if images.device.type == "cpu" else _parts(images, batches, work)
+        pending: deque[tuple[int, Future[Result]]] = deque()
+        with image_progress_bar(images.count, "generated images") as bar:
+            bar.update(images.count - sum(map(len, batches)))
+            for count, job in jobs:
+                pending.append((count, self._pool.submit(job)))
+                if len(pending) >= self._window:
+                    yield _first(pending, bar.update)
+            while pending:
+                yield _first(pending, bar.update)
+
+
+@contextmanager
+def worker_threads() -> Iterator[Workers]:
+    """Start one thread per core, at most MAX_THREADS, and end them with the block; unfinished jobs are cancelled."""
+    threads, before = min(cores(), MAX_THREADS), torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, initializer=partial(torch.set_num_threads, 1))
+    try:
+        with full_float32():  # threads that enter and leave this context set what they found: this
+            yield Workers(pool, threads)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
+
+
+def _whole_batches(images: Images, batches: Iterable[range], work: Work[Result]) -> Iterator[tuple[int, Callable[[], Result]]]:
+    """Yield jobs that generate a batch and work on it, each with its number of images."""
+    for batch in batches:
+        yield len(batch), partial(_generate_and_work, images, batch, work)
+
+
+def _generate_and_work(images: Images, batch: range, work: Work[Result]) -> Result:
+    return work(batch, images.generate(batch))
+
+
+def _parts(images: Images, batches: Iterable[range], work: Work[Result]) -> Iterator[tuple[int, Callable[[], Result]]]:
+    """Generate batches in this thread and yield jobs that work on parts of them, each with its number of images."""
+    for batch in batches:
+        generated = images.generate(batch)
+        for first in range(0, len(batch), ENCODED_AT_ONCE):
+            part = slice(first, first + ENCODED_AT_ONCE)
+            yield len(batch[part]), partial(work, batch[part], generated[part])
+
+
+def _first(pending: deque[tuple[int, Future[Result]]], done: Callable[[int], object]) -> Result:
+    count, future = pending.popleft()
+    result = future.result()
+    done(count)
+    return result

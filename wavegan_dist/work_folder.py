@@ -1,0 +1,60 @@
+"""Work folders: what an interrupted command has written so far, beside its output, for the same command to continue."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from wavegan_dist.errors import UsageError
+from wavegan_dist.files import atomic_file, locked
+
+PLAN, LOCK = "plan.json", "lock"
+
+
+@contextmanager
+def work_folder(out: Path, command: str, settings: Mapping[str, object], results: str) -> Iterator[Path]:
+    """Yield the work folder of `out`, `.OUT.partial` beside it, locked against other writers.
+
+    The work folder is removed when the block ends. If the block raises after some results were written, the folder stays for
+    the next command with the same settings.
+
+    Args:
+        out: the output folder, which the block creates.
+        command: the words after `wavegan`, for messages.
+        settings: what the results depend on, as JSON values.
+        results: glob pattern of the files in the work folder that the next command can use.
+
+    Raises:
+        UsageError: another process is writing to `out`, or the work folder holds results of other settings.
+    """
+    work = out.with_name(f".{out.name}.partial")
+    work.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(work / LOCK, wait=False))
+        except BlockingIOError as error:
+            raise UsageError(f"another `{command}` is writing to {out}; wait until it ends or choose another folder") from error
+        with _resumable(work, settings, results):
+            yield work
+
+
+@contextmanager
+def _resumable(work: Path, settings: Mapping[str, object], results: str) -> Iterator[None]:
+    plan = work / PLAN
+    if plan.exists() and (before := json.loads(plan.read_text())) != settings:
+        changes = ", ".join(
+            f"{key} {before.get(key)}, not {value}" for key, value in settings.items() if before.get(key) != value
+        )
+        raise UsageError(
+            f"{work} holds an unfinished write with {changes}; finish it with its own command or remove that folder"
+        )
+    try:
+        with atomic_file(plan) as file:
+            file.write(json.dumps(settings))
+        yield
+    except BaseException:
+        if not any(path.stat().st_size for path in work.glob(results)):
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+    shutil.rmtree(work)
