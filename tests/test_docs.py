@@ -8,7 +8,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from wavegan_dist.cli import parse
 
@@ -23,6 +25,16 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert outcome.returncode == 0, outcome.stderr
     assert "WARNING" not in outcome.stderr
     assert "three generators and three discriminators" in (tmp_path / "site" / "index.html").read_text()
+
+
+@pytest.mark.skipif("WAVEGAN_TOUR" not in os.environ, reason="minutes: `make tour` runs it")
+def test_the_tour_runs():
+    notebook = nbformat.read(ROOT / "docs" / "tour.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=900, kernel_name="python3").execute()
+    outputs = "".join(str(cell.get("outputs")) for cell in notebook.cells)
+    for word in ("kimg 8", "torch.Size([16, 3, 32, 32])", "spectrum_db", "index.html"):
+        assert word in outputs
+    assert "wavegan: " not in outputs  # the line of an error
 
 
 def commands(page: Path) -> Iterator[str]:

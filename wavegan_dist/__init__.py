@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from wavegan_dist.model import Snapshot, WaveletDiscriminator, WaveletGenerator, load_snapshot
     from wavegan_dist.wavelet import dwt, idwt, wavedec, waverec
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "EvaluationResult",
