@@ -38,11 +38,25 @@ MAY_USE = {
     "evaluate": FOUNDATION | {"wavelet", "model", "data", "tracking"},
     "compare": FOUNDATION | {"model", "evaluate"},
     "explain": FOUNDATION | {"wavelet", "model", "data", "train", "evaluate"},
+    "gallery": FOUNDATION | {"model", "data", "evaluate"},
     "plan": FOUNDATION | {"model", "data", "train"},
     "cluster": FOUNDATION | {"tracking"},  # train and evaluate through their command lines only
     "doctor": FOUNDATION | {"wavelet"},
     "cli": FOUNDATION
-    | {"doctor", "wavelet", "model", "data", "tracking", "train", "evaluate", "compare", "explain", "cluster", "plan"},
+    | {
+        "doctor",
+        "wavelet",
+        "model",
+        "data",
+        "tracking",
+        "train",
+        "evaluate",
+        "compare",
+        "explain",
+        "gallery",
+        "cluster",
+        "plan",
+    },
     "__main__": {"cli"},
     "__init__": {"errors", "evaluation_result", "model", "wavelet"},  # the public API, imported when it is used
     **dict.fromkeys(FOUNDATION, FOUNDATION),

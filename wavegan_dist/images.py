@@ -1,5 +1,6 @@
 """Conversion between uint8 pixels and the model's range [-1, 1], and PNG files."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import IO
 
@@ -46,3 +47,10 @@ def save_png(image_hwc: Tensor, path: Path) -> None:
 def write_png(image_hwc: Tensor, target: Path | IO[bytes]) -> None:
     """Write uint8 [H, W, 3] as PNG to a path or an open file. Unlike `save_png`, it is not atomic."""
     Image.fromarray(image_hwc.cpu().numpy()).save(target, format="PNG")
+
+
+def png(image_chw: Tensor) -> bytes:
+    """Encode uint8 [3, H, W] as a PNG file."""
+    file = BytesIO()
+    write_png(image_chw.permute(1, 2, 0), file)
+    return file.getvalue()

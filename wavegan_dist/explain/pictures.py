@@ -1,14 +1,13 @@
 """Pictures of images and bands as PNG files, with the range of values that black to white stands for."""
 
 from dataclasses import dataclass
-from io import BytesIO
 
 import numpy as np
 from torch import Tensor
 
 from wavegan_dist.explain.energy import named_bands
 from wavegan_dist.explain.parts import Parts
-from wavegan_dist.images import to_uint8, write_png
+from wavegan_dist.images import png, to_uint8
 
 PERCENTILE = 99.5  # share of the values of a column that are not clipped
 SMALLEST_RANGE = 1 / 127.5  # one gray level: smaller values are hardly more than rounding errors
@@ -53,13 +52,6 @@ def columns_of(parts: Parts) -> list[Column]:
         fused,
         Column("fused - (1 - lam) * base", difference, _limit(difference)),
     ]
-
-
-def png(image_chw: Tensor) -> bytes:
-    """Encode uint8 [3, H, W] as a PNG file."""
-    file = BytesIO()
-    write_png(image_chw.permute(1, 2, 0), file)
-    return file.getvalue()
 
 
 def _limit(values: Tensor) -> float:
