@@ -1,6 +1,5 @@
 """Real photographs as training data, a generator, and runs."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,21 +7,14 @@ import pytest
 import torch
 
 from tests.gallery.helpers import GRAY, add_grids, make_run
-from tests.helpers import Command, fresh_cache
+from tests.helpers import Command
 from wavegan_dist.data import Index, write_shards
 from wavegan_dist.images import save_png
 
 
-@pytest.fixture(scope="package", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", fresh_cache(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="package")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Index:
-    """60 images of 32 px: blobs of random colors and sizes; image 41 is uniformly gray."""
+    """60 images of 32 px: blobs of random colors and sizes; one is uniformly gray."""
     folder, draws = tmp_path_factory.mktemp("data"), np.random.default_rng(3)
     y, x = np.mgrid[:32, :32]
     for number in range(60):
