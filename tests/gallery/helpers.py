@@ -36,6 +36,7 @@ def make_copying_run(folder: Path) -> Path:
     run = RunFolder(make_run(folder, base_only=True))
     snapshot = load_snapshot(run.snapshot(2000))
     head = list(snapshot.generator.base.children())[-1]
+    assert isinstance(head, torch.nn.ConvTranspose2d)
     torch.nn.init.zeros_(head.weight)
     torch.nn.init.constant_(head.bias, math.atanh(GRAY / 127.5 - 1))
     tensors = snapshot.generator.state_dict()
