@@ -27,18 +27,18 @@ def copying(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(made: Path, copying: Path, data: Index, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of two runs, of which one copies and has no grids, with neighbours of 3 samples each."""
+    """The page of two runs, of which one copies and has no grids, with neighbors of 3 samples each."""
     return gallery([made, copying], tmp_path_factory.mktemp("page") / "out", str(data.folder), count=3)
 
 
-def test_a_page_shows_frames_interpolations_and_neighbours_of_every_run(page: Path, made: Path, copying: Path) -> None:
+def test_a_page_shows_frames_interpolations_and_neighbors_of_every_run(page: Path, made: Path, copying: Path) -> None:
     assert page.name == "index.html"
     shown = Page(page)
     for run, frames in ((made, ["0", "1.5", "2"]), (copying, [])):
         names = {name for name in shown.pictures if str(run) in name}
         assert {name for name in names if "kimg" in name} == {f"samples of {run} at {kimg} kimg" for kimg in frames}
         assert {f"from image {first} to image {first + 1} of {run}" for first in (0, 2, 4, 6)} <= names
-        assert {f"neighbour {rank} of sample {number} of {run}" for rank in (1, 2, 3, 4) for number in range(3)} <= names
+        assert {f"neighbor {rank} of sample {number} of {run}" for rank in (1, 2, 3, 4) for number in range(3)} <= names
         assert len(names) == len(frames) + 4 + 3 * 5
     for kimg in ("0 kimg", "1.5 kimg", "2 kimg"):
         assert kimg in shown.text.splitlines()
@@ -72,11 +72,13 @@ def test_the_page_states_the_numbers_and_marks_copies(page: Path, made: Path, co
     for run in runs:
         assert {f"{run.real.median:.4f}", f"{run.real.quantile:.4f}"} <= set(lines)
         for distance, row, mirrored in zip(
-            run.neighbours.distances.flatten(), run.neighbours.rows.flatten(), run.neighbours.mirrored.flatten(), strict=True
+            run.neighbors.distances.flatten(), run.neighbors.rows.flatten(), run.neighbors.mirrored.flatten(), strict=True
         ):
             assert f"{distance:.4f}, image {row}{', mirrored' if mirrored else ''}" in lines
     assert [line for line in lines if line.endswith(" of 3")] == ["0 of 3", "3 of 3"]
-    assert [line for line in lines if "as near as a copy" in line] == [f"sample {n}: as near as a copy" for n in range(3)]
+    assert [line for line in lines if line.startswith("sample ") and "quantile" in line] == [
+        f"sample {n}: at or below the 5 % quantile" for n in range(3)
+    ]
     assert page.read_text().count('class="row near"') == 3
     method = next(line for line in lines if "1 - cos" in line)
     assert "among 60 of the 60 real images, and their mirror images" in method
@@ -86,7 +88,7 @@ def test_the_page_states_the_numbers_and_marks_copies(page: Path, made: Path, co
 def test_a_run_with_its_own_data_and_without_data(
     trained: Path, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wavegan_dist.gallery.neighbours.MAX_REAL", 40)
+    monkeypatch.setattr("wavegan_dist.gallery.neighbors.MAX_REAL", 40)
     text = Page(gallery([trained], tmp_path / "data.html", str(index.folder / "index.json"), count=1)).text
     assert f"among 40 of the {index.count} real images, without mirror images" in text
     assert "A copy of one of the other real images would not be found" in text
@@ -134,7 +136,7 @@ def test_the_command_reports_errors_as_one_line(wavegan: Command, made: Path, da
 
 def test_too_few_real_images_are_refused(made: Path, data: Index, tmp_path: Path) -> None:
     few = data.model_copy(update={"count": 4})
-    with pytest.raises(UsageError, match="holds 4 images, too few for 4 neighbours"):
+    with pytest.raises(UsageError, match="holds 4 images, too few for 4 neighbors"):
         measure({made: newest_snapshot(RunFolder(made))}, 1, few)
 
 
@@ -159,3 +161,14 @@ def test_the_slider_shows_one_frame_at_a_time(page: Path, made: Path, tmp_path: 
         moved = tmp_path / f"moved-{position}.html"
         moved.write_text(text.replace("</body>", keep_visible))
         assert picture_widths(moved, tmp_path) == [width]
+
+
+def test_large_interpolations_are_shrunk_to_means_of_pixels(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = Page(gallery([made], tmp_path / "full.html")).pictures
+    monkeypatch.setattr("wavegan_dist.gallery.page.STRIP_SIDE", 8)
+    name = f"from image 2 to image 3 of {made}"
+    small = Page(gallery([made], tmp_path / "small.html")).pictures[name]
+    means = full[name].astype(float).reshape(8, 4, 64, 4, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(small, means, atol=0.51)

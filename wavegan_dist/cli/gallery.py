@@ -22,8 +22,8 @@ GALLERY = Command(
     example="wavegan gallery runs/demo --data data/demo/index.json --out gallery.html",
     arguments=(
         argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder"),
-        argument("--data", metavar="INDEX", help="index.json of the training data of all runs (default: no neighbours)"),
-        argument("--count", type=positive, default=8, metavar="N", help="number of samples with their neighbours (default: 8)"),
+        argument("--data", metavar="INDEX", help="index.json of the training data of all runs (default: no neighbors)"),
+        argument("--count", type=positive, default=8, metavar="N", help="number of samples with their neighbors (default: 8)"),
         argument(
             "--out",
             type=Path,

@@ -12,7 +12,7 @@ from wavegan_dist.gallery.page import page
 from wavegan_dist.html_page import page_path
 from wavegan_dist.run_folder import RunFolder
 
-MAX_PIXELS = 2**23  # of the samples of one run; their neighbours have four times as many
+MAX_PIXELS = 2**23  # of the samples of one run; their neighbors have four times as many
 
 
 def gallery(runs: Sequence[Path], out: Path, data: str | None = None, count: int = 8) -> Path:
@@ -21,8 +21,8 @@ def gallery(runs: Sequence[Path], out: Path, data: str | None = None, count: int
     Args:
         runs: run folders.
         out: a .html file, which is replaced, or a folder, which gets an index.html.
-        data: index.json of the training data, in which the nearest neighbours of samples are searched; None: no search.
-        count: number of samples of each run whose neighbours are shown: samples 0, 1, ... of `wavegan sample --device cpu`.
+        data: index.json of the training data, in which the nearest neighbors of samples are searched; None: no search.
+        count: number of samples of each run whose neighbors are shown: samples 0, 1, ... of `wavegan sample --device cpu`.
 
     Returns:
         The path of the page.

@@ -12,7 +12,7 @@ from wavegan_dist.errors import UsageError
 from wavegan_dist.evaluate.generate import chunk_size, labels_of_images, snapshot_images
 from wavegan_dist.gallery.frames import Frame, read_frames
 from wavegan_dist.gallery.interpolation import Interpolation, interpolate
-from wavegan_dist.gallery.neighbours import Neighbours, RealImages, find_neighbours, read_real_images
+from wavegan_dist.gallery.neighbors import Neighbors, RealImages, find_neighbors, read_real_images
 from wavegan_dist.model.snapshot import Snapshot, load_snapshot
 from wavegan_dist.run_folder import RunFolder, ema_of
 
@@ -29,8 +29,8 @@ class RunPictures:
         grids: number of sample grids in the run folder, of which `frames` may be a part.
         snapshot: the newest snapshot of the run's first EMA.
         interpolations: interpolations between latents of this snapshot.
-        labels: classes of the samples of `neighbours`; None for a model without classes.
-        neighbours: samples 0, 1, 2, ... of this snapshot and their nearest real images; None without data.
+        labels: classes of the samples of `neighbors`; None for a model without classes.
+        neighbors: samples 0, 1, 2, ... of this snapshot and their nearest real images; None without data.
         real: the real images; None without data.
     """
 
@@ -40,7 +40,7 @@ class RunPictures:
     snapshot: Snapshot
     interpolations: list[Interpolation]
     labels: Tensor | None
-    neighbours: Neighbours | None
+    neighbors: Neighbors | None
     real: RealImages | None
 
 
@@ -64,8 +64,8 @@ def measure(snapshots: dict[Path, Snapshot], count: int, index: Index | None) ->
 
     Args:
         snapshots: run folder to newest snapshot.
-        count: number of samples whose neighbours are searched.
-        index: training data of all runs; None: no neighbours are searched.
+        count: number of samples whose neighbors are searched.
+        index: training data of all runs; None: no neighbors are searched.
 
     Raises:
         UsageError: the data is of another size or has too few images, or the extra `eval` is not installed.
@@ -88,7 +88,7 @@ def measure(snapshots: dict[Path, Snapshot], count: int, index: Index | None) ->
                 snapshot=snapshot,
                 interpolations=interpolations[path],
                 labels=None if labels is None else labels(range(count)),
-                neighbours=None if of_run is None else find_neighbours(_samples(snapshot, count), of_run),
+                neighbors=None if of_run is None else find_neighbors(_samples(snapshot, count), of_run),
                 real=of_run,
             )
         )

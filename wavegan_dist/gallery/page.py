@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from html import escape
 
 import torch
+from torch import Tensor
 
 from wavegan_dist.gallery.frames import MAX_SIDE
 from wavegan_dist.gallery.measure import SEED, RunPictures
-from wavegan_dist.gallery.neighbours import QUANTILE, Neighbours, RealImages
+from wavegan_dist.gallery.neighbors import QUANTILE, Neighbors, RealImages
 from wavegan_dist.html_page import document, figure, paragraph, picture, table
 from wavegan_dist.images import png
 
+STRIP_SIDE = 256  # pixels of an image of an interpolation; larger ones are shrunk
+PERCENT = f"{100 * QUANTILE:g} %"
 STYLE = """
 .frames { display: flex; flex-wrap: wrap; gap: 1rem; }
 .frames img { image-rendering: pixelated; width: 260px; }
@@ -47,7 +50,7 @@ def page(runs: Sequence[RunPictures]) -> str:
         sections += [
             (f"{name}: samples over training", _frames(run)),
             (f"{name}: interpolations", _interpolations(run)),
-            (f"{name}: nearest training images", _neighbours(run)),
+            (f"{name}: nearest training images", _neighbors(run)),
         ]
     return document("Gallery of " + ", ".join(run.path.resolve().name for run in runs), sections, STYLE, SCRIPT)
 
@@ -74,23 +77,29 @@ def _frames(run: RunPictures) -> str:
 def _interpolations(run: RunPictures) -> str:
     note = paragraph(
         f"Spherical interpolation between the latents of two images of wavegan sample --seed {SEED}, at equal angles; "
-        f"the newest snapshot, {run.snapshot.nimg / 1000:g} kimg. Smooth changes are a sign that the generator has not "
-        "memorised single images; jumps are a sign that it has."
+        f"the newest snapshot, {run.snapshot.nimg / 1000:g} kimg. A generator that has memorized single images tends to "
+        f"jump from one to another. Images of more than {STRIP_SIDE} px are shrunk."
     )
     rows = []
     for row in run.interpolations:
         of_class = "" if row.label is None else f", {_class_name(run, row.label)}"
-        strip = torch.cat(list(row.images), dim=-1)
+        strip = torch.cat(list(_shrunk(row.images)), dim=-1)
         rows.append(figure(png(strip), f"from image {row.first} to image {row.first + 1} of {run.path}{of_class}"))
     return note + f'<div class="interpolation">{"".join(rows)}</div>'
 
 
-def _neighbours(run: RunPictures) -> str:
-    neighbours, real = run.neighbours, run.real
-    if neighbours is None or real is None:
+def _shrunk(images: Tensor) -> Tensor:
+    """Shrink uint8 images [B, 3, R, R], R a power of two, to at most `STRIP_SIDE` px: means of pixels."""
+    factor = max(images.shape[-1] // STRIP_SIDE, 1)
+    return torch.nn.functional.avg_pool2d(images.float(), factor).round().to(torch.uint8)
+
+
+def _neighbors(run: RunPictures) -> str:
+    neighbors, real = run.neighbors, run.real
+    if neighbors is None or real is None:
         return ""
-    rows = [_row(run, neighbours, number) for number in range(len(neighbours.samples))]
-    return _method(run, real) + _summary(neighbours, real) + "".join(rows)
+    rows = [_row(run, neighbors, number) for number in range(len(neighbors.samples))]
+    return _method(run, real) + _summary(neighbors, real) + "".join(rows)
 
 
 def _method(run: RunPictures, real: RealImages) -> str:
@@ -108,32 +117,32 @@ def _method(run: RunPictures, real: RealImages) -> str:
     return paragraph(text)
 
 
-def _summary(neighbours: Neighbours, real: RealImages) -> str:
-    marked, count = int(neighbours.marked.sum()), len(neighbours.marked)
+def _summary(neighbors: Neighbors, real: RealImages) -> str:
+    marked, count = int(neighbors.marked.sum()), len(neighbors.marked)
     rows = [
         ("real image to the nearest other real image, median", f"{real.median:.4f}"),
-        (f"real image to the nearest other real image, {QUANTILE:.0%} quantile", f"{real.quantile:.4f}"),
-        ("sample to the nearest real image, median", f"{neighbours.distances[:, 0].median():.4f}"),
-        (f"samples at or below the {QUANTILE:.0%} quantile", f"{marked} of {count}"),
+        (f"real image to the nearest other real image, {PERCENT} quantile", f"{real.quantile:.4f}"),
+        ("sample to the nearest real image, median", f"{neighbors.distances[:, 0].median():.4f}"),
+        (f"samples at or below the {PERCENT} quantile", f"{marked} of {count}"),
     ]
     text = (
-        f"Samples at or below the {QUANTILE:.0%} quantile have a red frame: look at these for copies. A generator that makes "
-        f"new images like the real ones has {QUANTILE:.0%} of them, on average."
+        f"Samples at or below the {PERCENT} quantile have a red frame: look at these for copies. A generator that makes "
+        f"new images like the real ones has {PERCENT} of them, on average."
     )
     return table(["distance", "value"], rows) + paragraph(text)
 
 
-def _row(run: RunPictures, neighbours: Neighbours, number: int) -> str:
+def _row(run: RunPictures, neighbors: Neighbors, number: int) -> str:
     of_class = "" if run.labels is None else f", {_class_name(run, int(run.labels[number]))}"
-    near = bool(neighbours.marked[number])
+    near = bool(neighbors.marked[number])
     name = f"sample {number} of {run.path}"
-    caption = f"sample {number}{of_class}{': as near as a copy' if near else ''}"
-    cells = [_cell(png(neighbours.samples[number]), name, caption)]
+    caption = f"sample {number}{of_class}{f': at or below the {PERCENT} quantile' if near else ''}"
+    cells = [_cell(png(neighbors.samples[number]), name, caption)]
     for rank, (row, distance, mirrored) in enumerate(
-        zip(neighbours.rows[number], neighbours.distances[number], neighbours.mirrored[number], strict=True)
+        zip(neighbors.rows[number], neighbors.distances[number], neighbors.mirrored[number], strict=True)
     ):
         caption = f"{distance:.4f}, image {row}{', mirrored' if mirrored else ''}"
-        cells.append(_cell(png(neighbours.pictures[number, rank]), f"neighbour {rank + 1} of {name}", caption))
+        cells.append(_cell(png(neighbors.pictures[number, rank]), f"neighbor {rank + 1} of {name}", caption))
     return f'<div class="row{" near" if near else ""}">{"".join(cells)}</div>\n'
 
 

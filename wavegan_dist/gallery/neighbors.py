@@ -22,7 +22,7 @@ from wavegan_dist.evaluate.progress import image_progress_bar
 from wavegan_dist.evaluate.real_images import draw_subsets
 
 MAX_REAL = 20_000  # most real images to compare with
-NEIGHBOURS = 4  # per sample
+NEIGHBORS = 4  # per sample
 QUANTILE = 0.05
 ROUNDING = 1e-5  # smaller distances are rounding errors and count as 0
 QUERIES = 512  # rows of a distance matrix that are in memory at once
@@ -52,16 +52,16 @@ class RealImages:
 
 
 @dataclass(frozen=True)
-class Neighbours:
-    """The nearest real images of B samples, K = `NEIGHBOURS` each, nearest first.
+class Neighbors:
+    """The nearest real images of B samples, K = `NEIGHBORS` each, nearest first.
 
     Attributes:
         samples: the samples, uint8 [B, 3, R, R].
-        rows: rows of the neighbours in the index, int64 [B, K].
+        rows: rows of the neighbors in the index, int64 [B, K].
         distances: their distances, float32 [B, K].
-        mirrored: whether the mirror image of the neighbour is the nearer, bool [B, K].
-        pictures: the neighbours, mirrored where `mirrored` is, uint8 [B, K, 3, R, R].
-        marked: whether the nearest neighbour is at most `RealImages.quantile` away, bool [B].
+        mirrored: whether the mirror image of the neighbor is the nearer, bool [B, K].
+        pictures: the neighbors, mirrored where `mirrored` is, uint8 [B, K, 3, R, R].
+        marked: whether the nearest neighbor is at most `RealImages.quantile` away, bool [B].
     """
 
     samples: Tensor
@@ -81,12 +81,12 @@ def read_real_images(index: Index, seed: int, *, mirror: bool) -> RealImages:
         mirror: count mirror images as training images.
 
     Raises:
-        UsageError: the data set has no more images than `NEIGHBOURS`, a shard is missing, or the extra `eval` is not installed.
+        UsageError: the data set has no more images than `NEIGHBORS`, a shard is missing, or the extra `eval` is not installed.
         WaveganError: an image cannot be read.
     """
-    if index.count <= NEIGHBOURS:
+    if index.count <= NEIGHBORS:
         raise UsageError(
-            f"--data {index.storage.base} holds {index.count} images, too few for {NEIGHBOURS} neighbours; give the run's data"
+            f"--data {index.storage.base} holds {index.count} images, too few for {NEIGHBORS} neighbors; give the run's data"
         )
     rows, extractor = draw_subsets(index, min(MAX_REAL, index.count), seed)[0], efflite0()
     plain, mirrored, size = [], [], batch_size(index.size)
@@ -101,7 +101,7 @@ def read_real_images(index: Index, seed: int, *, mirror: bool) -> RealImages:
     return RealImages(index, rows, features, of_mirrored, nearest.median().item(), quantile, extractor)
 
 
-def find_neighbours(samples: Tensor, real: RealImages) -> Neighbours:
+def find_neighbors(samples: Tensor, real: RealImages) -> Neighbors:
     """Find the nearest real images of samples uint8 [B, 3, R, R], which have the size of the real images.
 
     Raises:
@@ -109,13 +109,22 @@ def find_neighbours(samples: Tensor, real: RealImages) -> Neighbours:
     """
     parts = samples.split(batch_size(samples.shape[-1]))
     features = torch.cat([unit_features(real.extractor, part) for part in parts])
-    all_distances, all_mirrored = distances(features, real.features, real.mirrored)
-    nearest, positions = all_distances.topk(NEIGHBOURS, dim=1, largest=False)
-    mirrored = all_mirrored.gather(1, positions)
+    nearest, positions, mirrored = _nearest(features, real)
     rows = torch.from_numpy(real.rows)[positions]
     pictures = torch.cat(list(images_at(real.index, rows.flatten().numpy(), rows.numel()))).unflatten(0, rows.shape)
     pictures = torch.where(mirrored[:, :, None, None, None], pictures.flip(-1), pictures)
-    return Neighbours(samples, rows, nearest, mirrored, pictures, nearest[:, 0] <= real.quantile)
+    return Neighbors(samples, rows, nearest, mirrored, pictures, nearest[:, 0] <= real.quantile)
+
+
+def _nearest(features: Tensor, real: RealImages) -> tuple[Tensor, Tensor, Tensor]:
+    """Return distances, positions in `real.rows` and `Neighbors.mirrored` of the nearest images, each [B, K]."""
+    parts = []
+    for part in features.split(QUERIES):
+        matrix, mirrored = distances(part, real.features, real.mirrored)
+        nearest, positions = matrix.topk(NEIGHBORS, dim=1, largest=False)
+        parts.append((nearest, positions, mirrored.gather(1, positions)))
+    nearest, positions, mirrored = map(torch.cat, zip(*parts, strict=True))
+    return nearest, positions, mirrored
 
 
 def unit_features(extractor: Extractor, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Neighbours against brute force in NumPy, and generators that copy."""
+"""Neighbors against brute force in NumPy, and generators that copy."""
 
 from pathlib import Path
 
@@ -10,9 +10,9 @@ from torch import Tensor
 from tests.gallery.helpers import GRAY, make_copying_run
 from wavegan_dist.data import Index, images_at
 from wavegan_dist.evaluate.efflite0 import EffLite0
-from wavegan_dist.gallery import neighbours
+from wavegan_dist.gallery import neighbors
 from wavegan_dist.gallery.measure import measure, newest_snapshot
-from wavegan_dist.gallery.neighbours import ROUNDING, RealImages, find_neighbours, nearest_other, read_real_images
+from wavegan_dist.gallery.neighbors import ROUNDING, RealImages, find_neighbors, nearest_other, read_real_images
 from wavegan_dist.run_folder import RunFolder
 
 
@@ -45,10 +45,11 @@ def brute_force(queries: np.ndarray, pixels: Tensor, mirror: bool) -> np.ndarray
     return np.array([[[1 - query @ other for other in pair] for pair in others] for query in queries])
 
 
-def test_neighbours_are_those_of_brute_force(real: RealImages, pixels: Tensor) -> None:
+def test_neighbors_are_those_of_brute_force(real: RealImages, pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     samples = torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     samples = torch.cat((samples.repeat_interleave(4, -1).repeat_interleave(4, -2), 255 - pixels[7:9]))
-    found = find_neighbours(samples, real)
+    monkeypatch.setattr(neighbors, "QUERIES", 2)
+    found = find_neighbors(samples, real)
     mirror = real.mirrored is not None
     expected = brute_force(unit(samples), pixels, mirror)
     nearest = expected.min(axis=2).argsort(axis=1)[:, :4]
@@ -73,7 +74,7 @@ def test_the_reference_is_the_distance_between_other_real_images(
     assert real.median == pytest.approx(nearest[(len(nearest) - 1) // 2], abs=1e-5)
     assert real.quantile == pytest.approx(np.quantile(nearest, 0.05), abs=1e-5)
     assert 10 * ROUNDING < real.quantile < real.median
-    monkeypatch.setattr(neighbours, "QUERIES", 7)
+    monkeypatch.setattr(neighbors, "QUERIES", 7)
     in_parts = nearest_other(real.features, real.mirrored).sort().values
     np.testing.assert_allclose(in_parts, nearest, atol=1e-5)
 
@@ -81,7 +82,7 @@ def test_the_reference_is_the_distance_between_other_real_images(
 def test_copies_are_marked_and_other_images_are_not(real: RealImages, pixels: Tensor) -> None:
     new = torch.randint(256, (3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
     almost = (pixels[5].int() + torch.randint(-1, 2, (3, 32, 32))).clamp(0, 255).to(torch.uint8)
-    found = find_neighbours(torch.stack((pixels[3], new, pixels[9].flip(-1), almost)), real)
+    found = find_neighbors(torch.stack((pixels[3], new, pixels[9].flip(-1), almost)), real)
     assert found.marked[[0, 1, 3]].tolist() == [True, False, True]
     assert found.rows[[0, 2, 3], 0].tolist() == [3, 9, 5]
     assert found.distances[0, 0] == 0
@@ -93,31 +94,31 @@ def test_copies_are_marked_and_other_images_are_not(real: RealImages, pixels: Te
 
 
 def test_copies_are_marked_though_the_data_has_duplicates(data: Index, pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "images_at", lambda index, rows, size: images_at(index, np.asarray(rows) // 2, size))
+    monkeypatch.setattr(neighbors, "images_at", lambda index, rows, size: images_at(index, np.asarray(rows) // 2, size))
     real = read_real_images(data, 0, mirror=True)
     assert real.quantile == real.median == 0
-    found = find_neighbours(torch.stack((pixels[3], 255 - pixels[3])), real)
+    found = find_neighbors(torch.stack((pixels[3], 255 - pixels[3])), real)
     assert found.marked.tolist() == [True, False]
 
 
 def test_a_generator_that_copies_a_training_image_is_found(data: Index, pixels: Tensor, tmp_path: Path) -> None:
     run = make_copying_run(tmp_path / "copying")
     (pictures,) = measure({run: newest_snapshot(RunFolder(run))}, 2, data)
-    assert (pictures.neighbours.samples == GRAY).all()
-    assert pictures.neighbours.marked.all()
-    assert pictures.neighbours.rows[:, 0].tolist() == [int((pixels == GRAY).flatten(1).all(dim=1).nonzero())] * 2
+    assert (pictures.neighbors.samples == GRAY).all()
+    assert pictures.neighbors.marked.all()
+    assert pictures.neighbors.rows[:, 0].tolist() == [int((pixels == GRAY).flatten(1).all(dim=1).nonzero())] * 2
 
 
 def test_an_untrained_generator_does_not_copy(made: Path, data: Index) -> None:
     (pictures,) = measure({made: newest_snapshot(RunFolder(made))}, 8, data)
-    assert not pictures.neighbours.marked.any()
-    assert pictures.neighbours.distances.shape == (8, 4)
+    assert not pictures.neighbors.marked.any()
+    assert pictures.neighbors.distances.shape == (8, 4)
 
 
 def test_at_most_a_fixed_number_of_real_images_is_compared(data: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(neighbours, "MAX_REAL", 20)
+    monkeypatch.setattr(neighbors, "MAX_REAL", 20)
     real = read_real_images(data, 0, mirror=False)
     assert len(set(real.rows.tolist())) == 20
     assert real.features.shape == (20, 1280)
-    found = find_neighbours(pixels_of(data)[real.rows[:3]], real)
+    found = find_neighbors(pixels_of(data)[real.rows[:3]], real)
     assert found.rows[:, 0].tolist() == real.rows[:3].tolist()
