@@ -38,20 +38,27 @@ def real(request: pytest.FixtureRequest, data: Index) -> RealImages:
     return read_real_images(data, 0, mirror=request.param)
 
 
-def brute_force(queries: np.ndarray, pixels: Tensor, mirror: bool) -> np.ndarray:
+@pytest.fixture(scope="module")
+def features(pixels: Tensor) -> np.ndarray:
+    """Features of each image and of its mirror image, [N, 2, 1280]."""
+    return np.stack((unit(pixels), unit(pixels.flip(-1))), axis=1)
+
+
+def brute_force(queries: np.ndarray, others: np.ndarray, mirror: bool) -> np.ndarray:
     """Distances [M, N, 1 or 2], for one query and one image at a time: to the image and to its mirror image."""
-    variants = [pixels, pixels.flip(-1)] if mirror else [pixels]
-    others = np.stack([unit(images) for images in variants], axis=1)
+    others = others if mirror else others[:, :1]
     return np.array([[[1 - query @ other for other in pair] for pair in others] for query in queries])
 
 
-def test_neighbors_are_those_of_brute_force(real: RealImages, pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbors_are_those_of_brute_force(
+    real: RealImages, pixels: Tensor, features: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     samples = torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     samples = torch.cat((samples.repeat_interleave(4, -1).repeat_interleave(4, -2), 255 - pixels[7:9]))
     monkeypatch.setattr(neighbors, "QUERIES", 2)
     found = find_neighbors(samples, real)
     mirror = real.mirrored is not None
-    expected = brute_force(unit(samples), pixels, mirror)
+    expected = brute_force(unit(samples), features, mirror)
     nearest = expected.min(axis=2).argsort(axis=1)[:, :4]
     np.testing.assert_array_equal(found.rows, nearest)
     np.testing.assert_allclose(found.distances, np.take_along_axis(expected.min(axis=2), nearest, 1), atol=1e-5)
@@ -65,10 +72,10 @@ def test_neighbors_are_those_of_brute_force(real: RealImages, pixels: Tensor, mo
 
 
 def test_the_reference_is_the_distance_between_other_real_images(
-    real: RealImages, pixels: Tensor, monkeypatch: pytest.MonkeyPatch
+    real: RealImages, features: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror = real.mirrored is not None
-    expected = brute_force(unit(pixels), pixels, mirror).min(axis=2)
+    expected = brute_force(features[:, 0], features, mirror).min(axis=2)
     np.fill_diagonal(expected, np.inf)
     nearest = np.sort(expected.min(axis=1))
     assert real.median == pytest.approx(nearest[(len(nearest) - 1) // 2], abs=1e-5)
