@@ -22,7 +22,7 @@ def test_help_is_instant_and_shows_every_command() -> None:
     outcome = subprocess.run(help_page, capture_output=True, text=True, check=False)
     assert time.perf_counter() - began < 1
     assert outcome.returncode == 0
-    for command in ("train", "sample", "evaluate", "compare", "explain", "shards", "track"):
+    for command in ("train", "sample", "evaluate", "compare", "explain", "gallery", "shards", "track"):
         assert command in outcome.stdout
 
 
@@ -35,6 +35,7 @@ def test_help_is_instant_and_shows_every_command() -> None:
         ("evaluate",),
         ("compare",),
         ("explain",),
+        ("gallery",),
         ("track", "sync"),
         ("submit", "train"),
         ("submit", "evaluate"),

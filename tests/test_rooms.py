@@ -41,12 +41,13 @@ MAY_USE = {
     "explain": FOUNDATION | {"wavelet", "model", "data", "train", "evaluate"},
     "export": FOUNDATION | {"wavelet", "model"},
     "sample": FOUNDATION | {"model", "data", "evaluate"},
+    "gallery": FOUNDATION | {"model", "data", "evaluate"},
     "plan": FOUNDATION | {"model", "data", "train"},
     "cluster": FOUNDATION | {"tracking"},  # train and evaluate through their command lines only
     "doctor": FOUNDATION | {"wavelet"},
     "cli": FOUNDATION
     | {"doctor", "wavelet", "model", "data", "tracking", "train", "evaluate", "sample", "compare", "explain", "export"}
-    | {"cluster", "plan"},
+    | {"gallery", "cluster", "plan"},
     "__main__": {"cli"},
     "__init__": {"errors", "evaluation_result", "model", "wavelet"},  # the public API, imported when it is used
     **dict.fromkeys(FOUNDATION, FOUNDATION),

@@ -1,8 +1,11 @@
-"""Self-contained HTML pages: pictures are embedded, nothing is loaded, there are no scripts."""
+"""Self-contained HTML pages: pictures are embedded and nothing is loaded."""
 
 import base64
 from collections.abc import Iterable
 from html import escape
+from pathlib import Path
+
+from wavegan_dist.errors import UsageError
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1300px; padding: 0 1rem; color: #222; }
@@ -18,20 +21,38 @@ img { max-width: 100%; }
 """
 
 
-def document(title: str, sections: Iterable[tuple[str, str]], style: str = "") -> str:
+def document(title: str, sections: Iterable[tuple[str, str]], style: str = "", script: str = "") -> str:
     """Build an HTML document.
 
     Args:
         title: title and top heading, plain text.
         sections: heading (plain text) and content (HTML) of each section; sections without content are left out.
         style: CSS rules that are added to `STYLE`.
+        script: JavaScript that runs when the page has been read; the page must make sense without it.
     """
     body = "\n".join(f"<section><h2>{escape(heading)}</h2>\n{content}</section>" for heading, content in sections if content)
+    ending = f"<script>{script}</script>\n" if script else ""
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
         f'<link rel="icon" href="data:,"><style>{STYLE}{style}</style></head>\n'
-        f"<body><h1>{escape(title)}</h1>\n{body}\n</body></html>\n"
+        f"<body><h1>{escape(title)}</h1>\n{body}\n{ending}</body></html>\n"
     )
+
+
+def page_path(out: Path) -> Path:
+    """Return the path of the page for `--out`: a .html file, or index.html in a folder.
+
+    Raises:
+        UsageError: the page cannot be written there.
+    """
+    is_file = out.suffix.lower() in (".html", ".htm")
+    if is_file and out.is_dir():
+        raise UsageError(f"--out {out} is a folder; name a .html file, or a folder without .html in its name")
+    folder = out.absolute().parent if is_file else out.absolute()
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir():
+        raise UsageError(f"--out {out}: {existing} is not a folder; name a .html file or a folder")
+    return out if is_file else out / "index.html"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -54,3 +75,8 @@ def picture(png: bytes, text: str) -> str:
 def figure(png: bytes, text: str) -> str:
     """Embed a PNG file with `text`, plain text, as its caption."""
     return f"<figure>{picture(png, text)}<figcaption>{escape(text)}</figcaption></figure>"
+
+
+def paragraph(text: str) -> str:
+    """Build a paragraph of plain text."""
+    return f"<p>{escape(text)}</p>"

@@ -129,6 +129,10 @@ class RunFolder:
         """The sample grid at image `nimg`."""
         return self.path / "samples" / f"{label(nimg)}.png"
 
+    def sample_grids(self) -> dict[int, Path]:
+        """All sample grids by their image number, oldest first."""
+        return {nimg_of(path.with_suffix("")): path for path in sorted(self.path.glob("samples/kimg-*.png"))}
+
     def snapshot(self, nimg: int, ema: str = "") -> Path:
         """The snapshot at image `nimg`: of the first EMA, or of the one whose `ema_label` is `ema`."""
         return self.path / "snapshots" / (f"{label(nimg)}-{ema}" if ema else label(nimg))

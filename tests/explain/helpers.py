@@ -24,7 +24,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "classes": {"num_classes": 3},
     "base only": {"base_only": True},
 }
-VOID = {"meta", "link", "img", "br"}
+VOID = {"meta", "link", "img", "br", "input"}
 
 
 def make_snapshot(path: Path, names: tuple[str, ...] = ("zero", "one", "two"), **model: Any) -> Path:
@@ -47,7 +47,7 @@ class Page(HTMLParser):
 
     Attributes:
         pictures: `alt` to uint8 array [H, W, 3] of each picture.
-        text: all text, without the title and the style.
+        text: all text, without the title, the style and scripts.
         links: values of all `src` and `href`.
         tags: the names of all tags.
     """
@@ -83,7 +83,7 @@ class Page(HTMLParser):
 
     @override
     def handle_data(self, data: str) -> None:
-        if not {"style", "title"} & set(self._open):
+        if not {"style", "title", "script"} & set(self._open):
             self.text += data + "\n"
 
 

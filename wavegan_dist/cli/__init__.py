@@ -6,7 +6,21 @@ import sys
 from collections.abc import Sequence
 
 from wavegan_dist import log
-from wavegan_dist.cli import compare, doctor, evaluate, explain, export, plan, sample, shards, submit, track, train, watch
+from wavegan_dist.cli import (
+    compare,
+    doctor,
+    evaluate,
+    explain,
+    export,
+    gallery,
+    plan,
+    sample,
+    shards,
+    submit,
+    track,
+    train,
+    watch,
+)
 from wavegan_dist.cli.command import Command, make_parser
 from wavegan_dist.errors import EXIT_INTERRUPTED, WaveganError, describe
 from wavegan_dist.redact import redacted
@@ -21,6 +35,7 @@ COMMANDS: tuple[Command, ...] = (
     evaluate.EVALUATE,
     compare.COMPARE,
     explain.EXPLAIN,
+    gallery.GALLERY,
     shards.WRITE,
     shards.INDEX,
     shards.ORDER,

@@ -8,6 +8,7 @@ from wavegan_dist.evaluate.require import require
 from wavegan_dist.explain.measure import measure
 from wavegan_dist.explain.page import page
 from wavegan_dist.files import atomic_file
+from wavegan_dist.html_page import page_path
 from wavegan_dist.model.snapshot import Snapshot, load_snapshot
 
 MAX_PIXELS = 2**23  # of all images of one kind on a page: 8 images of 1024 px; a page embeds about six times as many
@@ -35,7 +36,7 @@ def explain(
         WaveganError: the snapshot or the data is damaged.
     """
     require("matplotlib.figure", "explain")
-    path = _page_path(out)
+    path = page_path(out)
     loaded = load_snapshot(snapshot)
     most = MAX_PIXELS // loaded.config.model.resolution**2
     if count > most:
@@ -45,18 +46,6 @@ def explain(
     with atomic_file(path) as file:
         file.write(html)
     return path
-
-
-def _page_path(out: Path) -> Path:
-    """Return the path of the page for `--out`; raise UsageError if it cannot be written."""
-    is_file = out.suffix.lower() in (".html", ".htm")
-    if is_file and out.is_dir():
-        raise UsageError(f"--out {out} is a folder; name a .html file, or a folder without .html in its name")
-    folder = out.absolute().parent if is_file else out.absolute()
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not existing.is_dir():
-        raise UsageError(f"--out {out}: {existing} is not a folder; name a .html file or a folder")
-    return out if is_file else out / "index.html"
 
 
 def _parse_classes(snapshot: Snapshot, text: str | None) -> list[int]:

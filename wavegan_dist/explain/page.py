@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from html import escape
 
 from wavegan_dist.explain.measure import Explanation
-from wavegan_dist.explain.pictures import PERCENTILE, columns_of, png
+from wavegan_dist.explain.pictures import PERCENTILE, columns_of
 from wavegan_dist.explain.spectra import GRAY_LEVELS, plot_spectra
 from wavegan_dist.explain.swap import Change
-from wavegan_dist.html_page import document, figure, picture, table, table_of_html
-from wavegan_dist.images import to_uint8
+from wavegan_dist.html_page import document, figure, paragraph, picture, table, table_of_html
+from wavegan_dist.images import encode_png, to_uint8
 
 STYLE = """
 .facts thead { display: none; }
@@ -59,7 +59,7 @@ def _snapshot(explanation: Explanation) -> str:
     else:
         rows.append(("lam", f"{explanation.shown.lam:.6g}"))
         formula = FORMULA
-    return f'<div class="facts">{table(("setting", "value"), rows)}</div>{_paragraph(formula)}'
+    return f'<div class="facts">{table(("setting", "value"), rows)}</div>{paragraph(formula)}'
 
 
 def _parts(explanation: Explanation) -> str:
@@ -70,7 +70,7 @@ def _parts(explanation: Explanation) -> str:
         name = _image_name(explanation, number)
         cells = [picture(column.png(number), f"{column.name} of {name}") for column in columns]
         rows.append([escape(name), *cells])
-    note = _paragraph(
+    note = paragraph(
         "Row i is image i of wavegan sample --device cpu with this seed: the column fused has the same pixels. Under each "
         "heading is the value of white; black is the negative value and mid-gray is 0. Images have the range of pixels, the "
         f"low band of level j that of the low band of such images, ±2^j. The other columns have the range of {PERCENTILE:g} % "
@@ -87,7 +87,7 @@ def _energies(explanation: Explanation) -> str:
         "generated images and as many real ones, or all if there are fewer. LL contains the mean brightness. The terms are "
         "correlated, so that their energies do not add up to that of the fused image."
     )
-    return _paragraph(note) + table(["band", *columns], rows)
+    return paragraph(note) + table(["band", *columns], rows)
 
 
 def _spectra(explanation: Explanation) -> str:
@@ -97,19 +97,19 @@ def _spectra(explanation: Explanation) -> str:
         "there. No curve falls below the power of rounding to 8 bits."
     )
     plot = plot_spectra(explanation.spectra, explanation.snapshot.config.model.resolution)
-    return _paragraph(note) + picture(plot, f"power spectra of {', '.join(explanation.spectra)}")
+    return paragraph(note) + picture(plot, f"power spectra of {', '.join(explanation.spectra)}")
 
 
 def _swaps(explanation: Explanation) -> str:
     swaps = explanation.swaps
     images = to_uint8(swaps.images)
     cells = [
-        picture(png(images[row, column]), f"fused image of z_l {row} and z_h {column}")
+        picture(encode_png(images[row, column]), f"fused image of z_l {row} and z_h {column}")
         for row in range(images.shape[0])
         for column in range(images.shape[1])
     ]
     of_class = "" if explanation.labels is None else f" All images are of the class of {_image_name(explanation, 0)}."
-    note = _paragraph(
+    note = paragraph(
         "Along a row, z_l is fixed and z_h varies; along a column, z_h is fixed and z_l varies. The base network gets both. "
         f"The latents are those of the first images above, whose own combinations are on the diagonal.{of_class}"
     )
@@ -118,7 +118,7 @@ def _swaps(explanation: Explanation) -> str:
         [band, *(cell for of_part in swaps.changes.values() for cell in _change_cells(of_part[band]))]
         for band in next(iter(swaps.changes.values()))
     ]
-    meaning = _paragraph(
+    meaning = paragraph(
         "Change of each band: the root mean square difference of two images with other z_l and z_h (both), in gray levels of "
         "0..255, and the mean square difference of two images that have one of them in common, in percent of that."
     )
@@ -133,7 +133,7 @@ def _change_cells(change: Change) -> list[str]:
 def _scores(explanation: Explanation) -> str:
     scores = explanation.scores
     if not scores:
-        return _paragraph(explanation.scores_source)
+        return paragraph(explanation.scores_source)
     generated = {part: of_part for part, of_part in scores.items() if part != "real"}
     names = list(scores["fused"])
     head = ["image", *(f"{part}: {name}" for part in generated for name in names)]
@@ -147,7 +147,7 @@ def _scores(explanation: Explanation) -> str:
         "hinge": "A discriminator is trained to give at least 1 to real and at most -1 to generated images.",
         "relativistic": "Only differences between the logits of real and generated images have a meaning.",
     }[objective]
-    note = _paragraph(
+    note = paragraph(
         f"{explanation.scores_source} Logits of the discriminators image, low and high for the images above, before they are "
         f"rounded to pixels and without augmentation. {meaning}"
     )
@@ -159,9 +159,9 @@ def _real_scores(explanation: Explanation, names: Sequence[str]) -> str:
         return ""
     scores = explanation.scores["real"]
     captions = [", ".join(f"{name} {scores[name][number]:.3f}" for name in names) for number in range(len(scores[names[0]]))]
-    pictures = [figure(png(image), caption) for image, caption in zip(explanation.real.images, captions, strict=True)]
+    pictures = [figure(encode_png(image), caption) for image, caption in zip(explanation.real.images, captions, strict=True)]
     means = ", ".join(f"{name} {statistics.fmean(scores[name]):.3f}" for name in names)
-    return _paragraph(f"Real images; mean logits: {means}.") + f'<div class="strip">{"".join(pictures)}</div>'
+    return paragraph(f"Real images; mean logits: {means}.") + f'<div class="strip">{"".join(pictures)}</div>'
 
 
 def _image_name(explanation: Explanation, number: int) -> str:
@@ -169,7 +169,3 @@ def _image_name(explanation: Explanation, number: int) -> str:
     if classes is None or labels is None:
         return f"image {number}"
     return f"image {number}, {classes.name(int(labels[number]))}"
-
-
-def _paragraph(text: str) -> str:
-    return f"<p>{escape(text)}</p>"

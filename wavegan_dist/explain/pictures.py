@@ -1,14 +1,13 @@
 """Pictures of images and bands as PNG files, with the range of values that black to white stands for."""
 
 from dataclasses import dataclass
-from io import BytesIO
 
 import numpy as np
 from torch import Tensor
 
 from wavegan_dist.explain.energy import named_bands
 from wavegan_dist.explain.parts import Parts
-from wavegan_dist.images import to_uint8, write_png
+from wavegan_dist.images import encode_png, to_uint8
 
 PERCENTILE = 99.5  # share of the values of a column that are not clipped
 SMALLEST_RANGE = 1 / 127.5  # one gray level: smaller values are hardly more than rounding errors
@@ -30,7 +29,7 @@ class Column:
 
     def png(self, number: int) -> bytes:
         """Return the picture of image `number` as a PNG file."""
-        return png(to_uint8(self.images[number] / self.limit))
+        return encode_png(to_uint8(self.images[number] / self.limit))
 
 
 def columns_of(parts: Parts) -> list[Column]:
@@ -53,13 +52,6 @@ def columns_of(parts: Parts) -> list[Column]:
         fused,
         Column("fused - (1 - lam) * base", difference, _limit(difference)),
     ]
-
-
-def png(image_chw: Tensor) -> bytes:
-    """Encode uint8 [3, H, W] as a PNG file."""
-    file = BytesIO()
-    write_png(image_chw.permute(1, 2, 0), file)
-    return file.getvalue()
 
 
 def _limit(values: Tensor) -> float:

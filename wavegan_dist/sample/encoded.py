@@ -21,4 +21,4 @@ def encoded(workers: Workers, images: Images, missing: Collection[int]) -> Itera
 
 
 def _encode(numbers: range, images: Tensor) -> list[tuple[int, bytes]]:
-    return [(number, encode_png(image_hwc)) for number, image_hwc in zip(numbers, images.permute(0, 2, 3, 1), strict=True)]
+    return [(number, encode_png(image_chw)) for number, image_chw in zip(numbers, images, strict=True)]
