@@ -41,7 +41,7 @@ from wavegan_dist.train.progress import peak_memory
 from wavegan_dist.train.trainer import Trainer
 
 BASE_ONLY = ["model.base_only=true", "loss.weights.low=0", "loss.weights.high=0"]
-RESIDUAL = ["model.backbone=residual", "model.logit_gain=1"]
+RESIDUAL = ["model.backbone=residual"]
 HAAR = [*RESIDUAL, "model.resample=haar"]
 PLAIN = "plain"
 # The first of each group is the baseline of its ratios.
@@ -60,7 +60,7 @@ RESIDUAL_MODELS = {
     "residual haar, full, 2 levels": [*HAAR, "model.levels=2"],
     "residual bilinear, full": RESIDUAL,
 }
-NO_PENALTY = ["model.spectral_norm=false", "model.logit_gain=1", "loss.objective=relativistic"]
+NO_PENALTY = ["model.spectral_norm=false", "loss.objective=relativistic"]
 PENALTIES = {
     "no penalty": NO_PENALTY,
     "exact": [*NO_PENALTY, "loss.r1=1", "loss.r2=1"],
