@@ -19,7 +19,7 @@ from wavegan_dist.cluster.run_exit import CrashLog, read_exit
 from wavegan_dist.files import append_json_lines, atomic_dir, atomic_file, locked, read_json_lines, save_tensors
 from wavegan_dist.images import from_uint8, save_grid, to_uint8
 from wavegan_dist.redact import without_folders
-from wavegan_dist.run_folder import RunExit
+from wavegan_dist.run_folder import RunExit, RunFolder
 
 
 def test_a_file_that_fails_half_way_leaves_the_old_one(tmp_path: Path) -> None:
@@ -261,3 +261,13 @@ def test_a_grid_is_filled_row_by_row(tmp_path: Path) -> None:
 )
 def test_only_the_last_part_of_an_absolute_path_stays(text: str, expected: str) -> None:
     assert without_folders(text) == expected
+
+
+def test_files_of_other_names_in_a_run_folder_are_left_out(tmp_path):
+    for name in ("samples/kimg-xyz.png", "samples/kimg-000100 (1).png", "checkpoints/kimg-zzz", "checkpoints/kimg-000100 copy"):
+        (tmp_path / name).mkdir(parents=True)
+    folder = RunFolder(tmp_path)
+    for path in (folder.samples(100_064), folder.checkpoint(2_000_000)):
+        path.mkdir()
+    assert folder.sample_grids() == {100_064: folder.samples(100_064)}
+    assert folder.checkpoints() == [folder.checkpoint(2_000_000)]

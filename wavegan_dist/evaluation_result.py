@@ -129,14 +129,14 @@ class EvaluationResult(BaseModel):
         return abs(self.metrics[metric] / floor) if floor else None
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Path | str) -> Self:
         """Read a result from JSON.
 
         Raises:
             WaveganError: the file is damaged or not an evaluation result.
         """
         try:
-            return cls.model_validate(json.loads(path.read_text()))
+            return cls.model_validate(json.loads(Path(path).read_text()))
         except ValueError as error:
             raise WaveganError(f"{path} is damaged or not an evaluation result; delete it, or evaluate again") from error
 

@@ -18,6 +18,7 @@ runs/<name>/config.yaml            the experiment, with all defaults filled in
 import json
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -131,7 +132,8 @@ class RunFolder:
 
     def sample_grids(self) -> dict[int, Path]:
         """All sample grids by their image number, oldest first."""
-        return {nimg_of(path.with_suffix("")): path for path in sorted(self.path.glob("samples/kimg-*.png"))}
+        paths = sorted(self.path.glob("samples/kimg-*.png"))
+        return {nimg_of(path.with_suffix("")): path for path in paths if LABEL.fullmatch(path.name.removesuffix(".png"))}
 
     def snapshot(self, nimg: int, ema: str = "") -> Path:
         """The snapshot at image `nimg`: of the first EMA, or of the one whose `ema_label` is `ema`."""
@@ -151,7 +153,7 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """All complete checkpoints, oldest first."""
-        return sorted(self.path.glob("checkpoints/kimg-*"))
+        return sorted(path for path in self.path.glob("checkpoints/kimg-*") if LABEL.fullmatch(path.name))
 
     def diagnostics(self, nimg: int) -> Path:
         """Folder of the report about a non-finite loss or gradient at image `nimg`."""
@@ -261,6 +263,9 @@ def _nimg_of_line(line: str) -> float:
         return int(json.loads(line)["nimg"])
     except (ValueError, KeyError, TypeError):
         return float("inf")
+
+
+LABEL = re.compile(r"kimg-\d{6,}(\.\d{3})?")  # what `label` returns
 
 
 def label(nimg: int) -> str:

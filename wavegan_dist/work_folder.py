@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from wavegan_dist.errors import UsageError
 from wavegan_dist.files import atomic_file, locked
@@ -26,7 +27,7 @@ def work_folder(out: Path, command: str, settings: Mapping[str, object], results
         results: glob pattern of the files in the work folder that the next command can use.
 
     Raises:
-        UsageError: another process is writing to `out`, or the work folder holds results of other settings.
+        UsageError: another process is writing to `out`, or the work folder is damaged or holds results of other settings.
     """
     work = out.with_name(f".{out.name}.partial")
     work.mkdir(parents=True, exist_ok=True)
@@ -42,7 +43,7 @@ def work_folder(out: Path, command: str, settings: Mapping[str, object], results
 @contextmanager
 def _resumable(work: Path, settings: Mapping[str, object], results: str) -> Iterator[None]:
     plan = work / PLAN
-    if plan.exists() and (before := json.loads(plan.read_text())) != settings:
+    if plan.exists() and (before := _read_plan(plan)) != settings:
         changes = ", ".join(
             f"{key} {before.get(key)}, not {value}" for key, value in settings.items() if before.get(key) != value
         )
@@ -58,3 +59,13 @@ def _resumable(work: Path, settings: Mapping[str, object], results: str) -> Iter
             shutil.rmtree(work, ignore_errors=True)
         raise
     shutil.rmtree(work)
+
+
+def _read_plan(plan: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(plan.read_text())
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise UsageError(f"{plan} is damaged; remove {plan.parent} and start again")
+    return content

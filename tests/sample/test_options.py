@@ -189,3 +189,29 @@ def test_the_settings_of_pytorch_are_as_before() -> None:
     with worker_threads():
         assert backends.cudnn.conv.fp32_precision == "ieee"
     assert (torch.get_num_threads(), backends.cudnn.conv.fp32_precision, backends.cudnn.deterministic) == before
+
+
+def test_too_many_images_are_refused_before_anything_is_written(loaded: Snapshot, tmp_path: Path) -> None:
+    for count in (10_000_001, 10**24):
+        with pytest.raises(UsageError, match=f"--count {count}: more than 10,000,000 images"):
+            sample(loaded, count, 0, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_link_that_leads_nowhere_is_one_line(loaded: Snapshot, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in ("loop", "loop.png"):
+        (tmp_path / name).unlink(missing_ok=True)
+        (tmp_path / name).symlink_to(tmp_path / name)
+        with pytest.raises(UsageError, match="is a link that leads nowhere"):
+            sample(loaded, 1, 0, tmp_path / name)
+    with pytest.raises(UsageError, match="--out / already holds files"):
+        sample(loaded, 1, 0, Path("/"))
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"[]", b"null", b"\xff"])
+def test_a_damaged_plan_of_an_unfinished_folder_is_one_line(loaded: Snapshot, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / ".out.partial" / "plan.json").write_bytes(content)
+    with pytest.raises(UsageError, match=r"plan\.json is damaged; remove .*\.out\.partial and start again"):
+        sample(loaded, 1, 0, tmp_path / "out")

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
@@ -116,4 +117,4 @@ def _metrics(result: EvaluationResult) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
+    return escape(" ".join(text.replace("|", "\\|").split()))

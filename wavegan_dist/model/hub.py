@@ -142,4 +142,4 @@ def load_weights(generator: nn.Module, folder: Path) -> None:
         raise WaveganError(f"{folder} has no {WEIGHTS}; take another copy") from error
     except (SafetensorError, RuntimeError) as error:
         settings = CONFIG if (folder / META).is_file() else ARGUMENTS
-        raise WaveganError(f"{path} does not fit {settings}: {str(error).splitlines()[0]}") from error
+        raise WaveganError(f"{path} does not fit {settings}: {' '.join(str(error).split())[:300]}") from error

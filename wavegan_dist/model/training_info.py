@@ -110,11 +110,13 @@ def _advice(folder: Path) -> str:
 def _meta(path: Path) -> dict[str, Any]:
     try:
         meta: dict[str, Any] = json.loads(path.read_text())
-        if {"nimg", "weights_sha256", "index_digest"} <= meta.keys():
+        types = {"nimg": int, "weights_sha256": str, "index_digest": str}
+        half_life = meta.get("ema_half_life_kimg", 0)
+        if all(isinstance(meta.get(name), type) for name, type in types.items()) and isinstance(half_life, int | float):
             return meta
     except (ValueError, AttributeError):
         pass
-    raise WaveganError(f"{path} is damaged: nimg, weights_sha256 or index_digest is missing; use another snapshot")
+    raise WaveganError(f"{path} is damaged: nimg, weights_sha256 or index_digest is missing or wrong; use another snapshot")
 
 
 def _config(path: Path, meta: dict[str, Any]) -> Experiment:

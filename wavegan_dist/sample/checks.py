@@ -9,7 +9,7 @@ from wavegan_dist.model.snapshot import Snapshot
 from wavegan_dist.sample.target import Format
 
 COUNT, WALK_COUNT = 64, 8  # number of images by default, and of the latents that a walk passes through
-MAX_SEEDS = 10_000_000
+MAX_IMAGES = 10_000_000
 MAX_GRID_PIXELS = 2**26  # 64 images of 1024 px; Pillow refuses to open pictures of more than 1.3 times as many
 MAX_WALK_PIXELS = 2**28  # 4096 frames of 256 px, 256 of 1024 px; Pillow holds all frames in memory
 
@@ -25,8 +25,8 @@ def parse_seeds(text: str | None) -> list[int]:
     if text is None:
         return []
     ranges = [_seed_range(text, part.strip()) for part in text.split(",")]
-    if sum(part.stop - part.start for part in ranges) > MAX_SEEDS:
-        raise UsageError(f"--seeds {text}: more than {MAX_SEEDS:,} seeds; give fewer, or --seed and --count")
+    if sum(part.stop - part.start for part in ranges) > MAX_IMAGES:
+        raise UsageError(f"--seeds {text}: more than {MAX_IMAGES:,} seeds; give fewer, or --seed and --count")
     seeds = [seed for part in ranges for seed in part]
     if len(set(seeds)) < len(seeds):
         raise UsageError(f"--seeds {text}: a seed occurs twice; list each once, because files are named by their seed")
@@ -44,7 +44,7 @@ def number_of_images(count: int | None, seed: int | None, seeds: Sequence[int], 
     """Return the number of images, or of the latents of a walk.
 
     Raises:
-        UsageError: the number is less than 1, or `seeds` come with a count or a seed.
+        UsageError: the number is less than 1 or more than `MAX_IMAGES`, or `seeds` come with a count or a seed.
     """
     if seeds:
         if count is not None or seed is not None:
@@ -55,6 +55,8 @@ def number_of_images(count: int | None, seed: int | None, seeds: Sequence[int], 
         return COUNT if walk is None else WALK_COUNT
     if count < 1:
         raise UsageError(f"--count {count}: give at least one image")
+    if count > MAX_IMAGES:
+        raise UsageError(f"--count {count}: more than {MAX_IMAGES:,} images; make them with several seeds, a folder for each")
     return count
 
 

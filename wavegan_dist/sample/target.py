@@ -37,10 +37,12 @@ def check_out(out: Path, is_folder: bool) -> None:
     """Check that a file, or a folder, can be written to `out`.
 
     Raises:
-        UsageError: `out` is below a file, is a folder where a file must be written or reversed, or is a folder with files, a
-            mount point or the working folder.
+        UsageError: `out` is a broken link, is below a file, is a folder where a file must be written or reversed, or is a
+            folder with files, a mount point or the working folder.
     """
-    parent = next(parent for parent in out.absolute().parents if parent.exists())
+    if out.is_symlink() and not out.exists():
+        raise UsageError(f"--out {out} is a link that leads nowhere; remove it or choose another name")
+    parent = next((parent for parent in out.absolute().parents if parent.exists()), out.absolute())
     if not parent.is_dir():
         raise UsageError(f"--out {out}: {parent} is not a folder")
     if not is_folder:
