@@ -42,7 +42,7 @@ def batches(trainer: Trainer) -> Iterator[ImageBatch]:
 
 def stale_gradient(trainer: Trainer) -> None:
     """Do not freeze the discriminators in the G phase: their gradients of that phase are added to their next step."""
-    trainer.discriminator.module.requires_grad_ = lambda _flag: None  # type: ignore[assignment, misc]
+    trainer.discriminator.requires_grad = lambda value: None
 
 
 def wrong_order(trainer: Trainer) -> None:
