@@ -9,7 +9,7 @@ from wavegan_dist.explain.measure import measure
 from wavegan_dist.explain.page import page
 from wavegan_dist.files import atomic_file
 from wavegan_dist.html_page import page_path
-from wavegan_dist.model.snapshot import Snapshot, load_snapshot
+from wavegan_dist.model.snapshot import load_snapshot, parse_classes
 
 MAX_PIXELS = 2**23  # of all images of one kind on a page: 8 images of 1024 px; a page embeds about six times as many
 
@@ -42,18 +42,7 @@ def explain(
     if count > most:
         raise UsageError(f"--count {count}: a page of so many images would be too large for a browser; give at most {most}")
     index = None if data is None else Index.load(data)
-    html = page(measure(loaded, count, seed, _parse_classes(loaded, classes), index))
+    html = page(measure(loaded, count, seed, parse_classes(loaded, classes), index))
     with atomic_file(path) as file:
         file.write(html)
     return path
-
-
-def _parse_classes(snapshot: Snapshot, text: str | None) -> list[int]:
-    if text is None:
-        return []
-    if snapshot.classes is None:
-        raise UsageError(f"--class {text}: {snapshot.path} was trained without classes (model.num_classes = 0); leave it out")
-    try:
-        return snapshot.classes.parse(text)
-    except UsageError as error:
-        raise UsageError(f"--class {text}: {error}") from error

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wavegan_dist.classes import Classes
 from wavegan_dist.config import Experiment
+from wavegan_dist.errors import UsageError
 from wavegan_dist.files import atomic_dir, save_tensors, sha256
 from wavegan_dist.model.generate import LabelSource, chunk_size, generated_images, labels_by_number
 from wavegan_dist.model.generator import WaveletGenerator
@@ -95,6 +96,22 @@ def load_snapshot(path: str | Path) -> Snapshot:
         half_life_kimg=info.half_life_kimg,
         classes=info.classes,
     )
+
+
+def parse_classes(snapshot: Snapshot, text: str | None) -> list[int]:
+    """Return the classes that `--class` names; none if it is missing.
+
+    Raises:
+        UsageError: there is no such class, or the snapshot has no classes.
+    """
+    if text is None:
+        return []
+    if snapshot.classes is None:
+        raise UsageError(f"--class {text}: {snapshot.path} was trained without classes (model.num_classes = 0); leave it out")
+    try:
+        return snapshot.classes.parse(text)
+    except UsageError as error:
+        raise UsageError(f"--class {text}: {error}") from error
 
 
 def labels_of_images(snapshot: Snapshot, seed: int, classes: Sequence[int] = ()) -> LabelSource | None:

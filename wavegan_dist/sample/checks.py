@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wavegan_dist.errors import UsageError
-from wavegan_dist.model.snapshot import Snapshot
+from wavegan_dist.model.snapshot import Snapshot, parse_classes
 from wavegan_dist.sample.target import Format
 
 COUNT, WALK_COUNT = 64, 8  # number of images by default, and of the latents that a walk passes through
@@ -60,20 +60,13 @@ def number_of_images(count: int | None, seed: int | None, seeds: Sequence[int], 
     return count
 
 
-def parse_classes(snapshot: Snapshot, text: str | None, count: int) -> list[int]:
+def check_classes(snapshot: Snapshot, text: str | None, count: int) -> list[int]:
     """Return the classes that `--class` names; none if it is missing.
 
     Raises:
         UsageError: there is no such class, the snapshot has no classes, or they are more than `count`.
     """
-    if text is None:
-        return []
-    if snapshot.classes is None:
-        raise UsageError(f"--class {text}: {snapshot.path} was trained without classes (model.num_classes = 0); leave it out")
-    try:
-        classes = snapshot.classes.parse(text)
-    except UsageError as error:
-        raise UsageError(f"--class {text}: {error}") from error
+    classes = parse_classes(snapshot, text)
     if count < len(classes):
         raise UsageError(f"--class {text}: {len(classes)} classes, but images: {count}; make at least {len(classes)} images")
     return classes

@@ -10,7 +10,7 @@ from torch import Tensor
 from wavegan_dist.files import errors_naming, replace_dir, sweep
 from wavegan_dist.model.generate import LatentSource, latents_of_images, uses_exact_mode
 from wavegan_dist.model.snapshot import Snapshot, labels_of_images
-from wavegan_dist.sample.checks import check_size, check_truncation, number_of_images, parse_classes, parse_seeds
+from wavegan_dist.sample.checks import check_classes, check_size, check_truncation, number_of_images, parse_seeds
 from wavegan_dist.sample.folder import write_folder
 from wavegan_dist.sample.grid import write_grid
 from wavegan_dist.sample.images import Images, labels_of_seeds, latents_of_seeds
@@ -67,7 +67,7 @@ def sample(
     """
     listed = parse_seeds(seeds)
     number = number_of_images(count, seed, listed, walk)
-    chosen = parse_classes(snapshot, classes, number)
+    chosen = check_classes(snapshot, classes, number)
     check_truncation(truncation)
     format = find_format(out, format)
     check_size(out, format, number, snapshot.config.model.resolution, walk, chosen)
