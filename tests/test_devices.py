@@ -51,6 +51,18 @@ def test_tf32_is_allowed_and_forbidden_for_every_operation_even_after_one_was_se
             assert set(tf32_settings()) == {"tf32" if allowed else "ieee"}
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+def test_pytorch_can_export_and_compile_after_tf32_was_allowed_or_forbidden(allowed: bool) -> None:
+    module, x = torch.nn.Conv2d(3, 3, 3), torch.rand(2, 3, 8, 8)
+    with full_float32():
+        allow_tf32(allowed)
+        torch.export.export(module, (x,))
+        torch.compile(module, backend="eager")(x)
+        assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (allowed, allowed)
+        assert set(tf32_settings()) == {"tf32" if allowed else "ieee"}
+    torch.export.export(module, (x,))
+
+
 @pytest.mark.parametrize("precision", ["tf32", "ieee"])
 def test_full_float32_forbids_tf32_and_restores_each_setting(precision: str) -> None:
     backends: Any = torch.backends

@@ -1,6 +1,7 @@
 """The device on which a command that runs in one process computes, and whether it may use TF32."""
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,13 +28,13 @@ def find_device(name: str | None = None) -> torch.device:
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Allow or forbid TF32 in all float32 convolutions and matrix products of this process.
+    """Allow or forbid TF32 in all float32 convolutions and matrix products that this process computes on a GPU.
 
     Setting `torch.backends.fp32_precision` alone is not enough: the setting of a backend or an operation takes precedence once
     it has been set, and each compilation of `torch.compile` sets the one of `torch.backends.cuda.matmul`.
     """
-    for backend in _float32_backends():
-        backend.fp32_precision = "tf32" if allowed else "ieee"
+    of_cpus = {*_cpu_backends()}
+    _set_precisions({backend: "tf32" if allowed and backend not in of_cpus else "ieee" for backend in _backends()})
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def full_float32() -> Iterator[None]:
 
     By default PyTorch allows TF32 in convolutions. Its rounding errors are 8,000 times those of float32.
     """
-    precisions = [backend.fp32_precision for backend in _float32_backends()]
+    precisions = {backend: backend.fp32_precision for backend in _backends()}
     deterministic = torch.backends.cudnn.deterministic
     allow_tf32(False)
     torch.backends.cudnn.deterministic = True
@@ -50,15 +51,33 @@ def full_float32() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.deterministic = deterministic
-        for backend, precision in zip(_float32_backends(), precisions, strict=True):
-            backend.fp32_precision = precision
+        _set_precisions(precisions)
 
 
-def _float32_backends() -> list[Any]:
+def _set_precisions(precisions: Mapping[Any, str]) -> None:
+    """Set the `fp32_precision` of each backend, and the older `allow_tf32` in agreement with them.
+
+    PyTorch keeps both, and raises a RuntimeError where it reads an `allow_tf32` that disagrees, as `torch.export` does.
+    """
+    cudnn: Any = torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # PyTorch asks to set fp32_precision instead
+        cudnn.allow_tf32 = precisions[cudnn.conv] == "tf32"
+        matmul.allow_tf32 = precisions[matmul] == "tf32"
+    for backend, precision in precisions.items():  # allow_tf32 has changed some of them
+        backend.fp32_precision = precision
+
+
+def _backends() -> list[Any]:
     """Return every object with a `fp32_precision`, the general one first."""
     backends: Any = torch.backends
-    cuda, cudnn, mkldnn = backends.cuda, backends.cudnn, backends.mkldnn
-    return [backends, cuda.matmul, cudnn, cudnn.conv, cudnn.rnn, mkldnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
+    return [backends, backends.cuda.matmul, backends.cudnn, backends.cudnn.conv, backends.cudnn.rnn, *_cpu_backends()]
+
+
+def _cpu_backends() -> list[Any]:
+    mkldnn: Any = torch.backends.mkldnn
+    return [mkldnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn]
 
 
 def _device_count(kind: str) -> int:
