@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from wavegan_dist.errors import WaveganError
+from wavegan_dist.errors import UsageError, WaveganError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,6 +67,24 @@ def atomic_dir(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
             replace_dir(temporary, path, overwrite=overwrite)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_folder(path: Path, name: str) -> None:
+    """Check that `path` is a folder, or can become one, before work is done whose results go there.
+
+    Args:
+        path: the folder.
+        name: what the message calls it, for example "--out DIR".
+
+    Raises:
+        UsageError: `path`, or the part of it that exists, is not a folder, or may not be written to.
+    """
+    path = path.absolute()
+    existing = next(folder for folder in (path, *path.parents) if folder.exists() or folder.is_symlink())
+    if not existing.is_dir():
+        raise UsageError(f"{name}: {existing} is not a folder; choose another name")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(f"{name}: you may not write to the folder {existing}; choose another name")
 
 
 def replace_dir(temporary: Path, path: Path, *, overwrite: bool = True) -> None:

@@ -6,6 +6,7 @@ from html import escape
 from pathlib import Path
 
 from wavegan_dist.errors import UsageError
+from wavegan_dist.files import check_folder
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1300px; padding: 0 1rem; color: #222; }
@@ -49,9 +50,7 @@ def page_path(out: Path) -> Path:
     if is_file and out.is_dir():
         raise UsageError(f"--out {out} is a folder; name a .html file, or a folder without .html in its name")
     folder = out.absolute().parent if is_file else out.absolute()
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not existing.is_dir():
-        raise UsageError(f"--out {out}: {existing} is not a folder; name a .html file or a folder")
+    check_folder(folder, f"--out {out}")
     return out if is_file else out / "index.html"
 
 

@@ -114,7 +114,7 @@ def test_the_command_prints_the_path_and_replaces_an_older_page(
     ("model", "out", "options", "message"),
     [
         ("dcgan", "folder.html", {}, r"--out .*folder\.html is a folder; name a \.html file"),
-        ("dcgan", "file", {}, r"--out .*file is not a folder; name a \.html file or a folder"),
+        ("dcgan", "file", {}, r"--out .*file is not a folder; choose another name"),
         ("dcgan", "file/x.html", {}, "file is not a folder"),
         ("dcgan", "x.html", {"count": 8193}, "--count 8193: .* give at most 8192"),
         ("dcgan", "x.html", {"classes": "one"}, "--class one: .* was trained without classes"),

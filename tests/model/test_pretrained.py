@@ -105,12 +105,19 @@ def test_without_known_frequencies_all_classes_are_equally_likely() -> None:
         ({"count": 1, "classes": 3}, "there is no class '3'; the classes are 0 to 2 .cat, dog, a, b"),
         ({"count": 1, "classes": ["cow"]}, "there is no class 'cow'"),
         ({"count": 1, "classes": -1}, "there is no class '-1'"),
+        ({"count": 1, "classes": []}, "classes is empty; give at least one class"),
     ],
 )
 def test_bad_arguments_of_sample_are_one_line(conditional: WaveletGenerator, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message) as error:
         conditional.sample(**arguments)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("arguments", [{"count": 1.0}, {"count": "1"}, {"count": 1, "seed": 1.5}])
+def test_counts_and_seeds_are_integers(conditional: WaveletGenerator, arguments: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+        conditional.sample(**arguments)
 
 
 def test_a_generator_without_classes_takes_none(plain: Path) -> None:
@@ -205,7 +212,12 @@ def test_a_saved_folder_is_replaced_as_a_whole_and_other_files_are_safe(
     assert WaveletGenerator.from_pretrained(str(tmp_path / "saved")).width == 6
     files = {path.name: path.read_bytes() for path in plain.iterdir()}
     (tmp_path / "saved/notes.txt").write_text("mine")
-    for folder, reason in ((plain, "other files"), (tmp_path / "saved", "other files"), (plain / "config.yaml", "is a file")):
+    for folder, reason in (
+        (plain, "other files"),
+        (tmp_path / "saved", "other files"),
+        (plain / "config.yaml", "is not a folder"),
+        (plain / "config.yaml/below", "save_pretrained: .*config.yaml is not a folder; choose another name"),
+    ):
         with pytest.raises(UsageError, match=reason):
             generator.save_pretrained(folder)
     assert (tmp_path / "saved/notes.txt").read_text() == "mine"

@@ -9,9 +9,11 @@ from wavegan_dist.cli.command import Command, argument
 def run(options: argparse.Namespace) -> None:
     from wavegan_dist.export.export import export
     from wavegan_dist.export.formats import find_formats
+    from wavegan_dist.files import check_folder
     from wavegan_dist.model.snapshot import load_snapshot
 
     formats = find_formats(options.format)
+    check_folder(options.out, f"--out {options.out}")
     for path in export(load_snapshot(options.snapshot), options.out, formats):
         print(path)
 

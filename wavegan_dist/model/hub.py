@@ -23,6 +23,7 @@ from torch import nn
 
 from wavegan_dist.config import FileKind, ModelConfig
 from wavegan_dist.errors import UsageError, WaveganError
+from wavegan_dist.files import check_folder
 from wavegan_dist.model.training_info import CONFIG, EVALUATION, META, WEIGHTS
 
 ARGUMENTS, CARD, SAMPLES = "config.json", "README.md", "samples.png"
@@ -78,10 +79,9 @@ def check_description(folder: Path, name: str | Path) -> None:
 
 def check_writable(path: Path) -> None:
     """Raise UsageError unless `save_pretrained` may write or replace the folder."""
+    check_folder(path, "save_pretrained")
     if not path.exists():
         return
-    if not path.is_dir():
-        raise UsageError(f"{path} is a file; give the name of a folder")
     names = {entry.name for entry in path.iterdir()}
     if names and (ARGUMENTS not in names or not names <= set(FILES)):  # a snapshot of a run has no config.json
         raise UsageError(f"{path} already holds other files; give the name of a new folder")

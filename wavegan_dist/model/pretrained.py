@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from operator import index
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Self, cast
@@ -69,9 +70,11 @@ class PretrainedGenerator(
             RGB images, uint8 [count, 3, resolution, resolution], on the device of the module.
 
         Raises:
-            UsageError: `count` or `seed` is too small, or there is no such class.
+            UsageError: `count` or `seed` is too small, `classes` is empty, or there is no such class.
+            TypeError: `count` or `seed` is not an integer.
             WaveganError: an image is not finite.
         """
+        count, seed = index(count), index(seed)
         if count < 1 or not 0 <= seed < 2**64:
             raise UsageError(f"count = {count}, seed = {seed}: count must be at least 1, seed from 0 to 2**64 - 1")
         labels = self._labels(seed, classes)
@@ -97,6 +100,8 @@ class PretrainedGenerator(
         known = self.training_info.classes if self.training_info else None
         classes = known or Classes([1] * self.num_classes, [])
         several = [] if chosen is None else [chosen] if isinstance(chosen, int | str) else chosen
+        if chosen is not None and not several:
+            raise UsageError("classes is empty; give at least one class, or None to draw classes")
         return labels_by_number(classes, seed, [label for one in several for label in classes.parse(str(one))])
 
     @override

@@ -6,6 +6,7 @@ from typing import Literal
 from PIL import Image
 
 from wavegan_dist.errors import UsageError
+from wavegan_dist.files import check_folder
 from wavegan_dist.sample.walk import ANIMATIONS
 
 Format = Literal["grid", "folder", "shards", "walk"]
@@ -42,9 +43,7 @@ def check_out(out: Path, is_folder: bool) -> None:
     """
     if out.is_symlink() and not out.exists():
         raise UsageError(f"--out {out} is a link that leads nowhere; remove it or choose another name")
-    parent = next((parent for parent in out.absolute().parents if parent.exists()), out.absolute())
-    if not parent.is_dir():
-        raise UsageError(f"--out {out}: {parent} is not a folder")
+    check_folder(out.absolute().parent, f"--out {out}")
     if not is_folder:
         if out.is_dir():
             raise UsageError(f"--out {out} is a folder; name a file, or a folder without {out.suffix} in its name")
