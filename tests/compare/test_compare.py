@@ -26,6 +26,7 @@ from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.evaluate.evaluate import evaluate_snapshot
 from wavegan_dist.evaluate.publish import publish_result, write_result
 from wavegan_dist.evaluate.wavelet_distance import haar_packets, packet_names
+from wavegan_dist.evaluation_result import ClassResult, EvaluationResult
 from wavegan_dist.run_folder import RunFolder
 
 BASE_ONLY = ("model.base_only=true", "loss.weights.low=0", "loss.weights.high=0")
@@ -73,10 +74,35 @@ def test_the_page_holds_mean_deviation_and_floor_of_every_metric(runs: dict[str,
     newest = [json.loads(sorted(path.glob("evaluations/*.json"))[-1].read_text()) for path in runs.values()]
     for metric, floor in newest[0]["floors"].items():
         mean, std = mean_and_std([result["metrics"][metric] for result in newest[:2]])
-        row = f"<td>{metric}</td><td>{mean:.4g} ± {std:.2g}</td><td>{newest[2]['metrics'][metric]:.4g}</td><td>{floor:.4g}</td>"
+        base = newest[2]["metrics"][metric]
+        row = (
+            f"<td>{metric}</td><td>{mean:.4g} ± {std:.2g} ({mean / floor:.3g} x floor)</td>"
+            f"<td>{base:.4g} ({base / floor:.3g} x floor)</td><td>{floor:.4g}</td>"
+        )
         assert row in text
     assert "model.base_only" in text
     assert "model.width" not in text
+
+
+def test_the_page_has_a_table_of_classes_for_each_metric_that_was_measured_per_class(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    copies = {name: tmp_path / name for name in ("full-0", "full-1")}
+    for number, (name, copy) in enumerate(copies.items()):
+        shutil.copytree(runs[name], copy)
+        newest = sorted(copy.glob("evaluations/*.json"))[-1]
+        result = EvaluationResult.read(newest)
+        shared: dict[str, Any] = {"images_real": 90, "images_generated": 90, "intervals": {}, "left_out": {}}
+        classes = [
+            ClassResult(label=label, name=name, metrics={"fwd": value}, **shared)
+            for label, name, value in ((0, "cat", 0.25 + number), (1, "<dog>", 0.5))
+        ]
+        result.model_copy(update={"classes": classes[: 2 - number]}).write(newest)
+    text = compare([str(path) for path in copies.values()], tmp_path / "out").read_text()
+    assert "<h3>fwd</h3>" in text
+    assert "<td>cat</td><td>0.75 ± 0.71</td>" in text
+    assert "<td>&lt;dog&gt;</td><td>0.5</td>" in text
+    assert "<h3>spectrum_db</h3>" not in text
 
 
 def test_the_page_needs_nothing_from_outside(page: Path) -> None:

@@ -44,6 +44,14 @@ class Column:
         """The newest value of each run of a group; runs without a value are left out."""
         return [list(curve.values())[-1] for curve in map(self.curve, group.runs) if curve]
 
+    def of_classes(self, group: RunGroup) -> dict[str, list[float]]:
+        """The metric of each class: name of the class to the value of each run's newest result that has the class."""
+        newest = [results[-1] for results in map(self.results, group.runs) if results]
+        values: dict[str, list[float]] = {}
+        for one in (one for result in newest for one in result.classes if self.metric in one.metrics):
+            values.setdefault(one.name, []).append(one.metrics[self.metric])
+        return values
+
     def floor(self, groups: Sequence[RunGroup]) -> float | None:
         """The metric between two sets of real images, equal in all results of the column; None if there is no floor."""
         results = (result for group in groups for run in group.runs for result in self.results(run))

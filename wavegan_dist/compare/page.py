@@ -6,6 +6,7 @@ from pathlib import Path
 
 from wavegan_dist.compare.columns import Column, mean_and_std, protocol_differences
 from wavegan_dist.compare.groups import RunGroup, differing_settings
+from wavegan_dist.evaluation_result import CLASS_COLUMNS
 from wavegan_dist.html_page import document, figure, picture, table
 
 
@@ -21,6 +22,7 @@ def page(groups: Sequence[RunGroup], columns: Sequence[Column], pictures: dict[s
     sections = [
         ("Results", _results(groups, columns)),
         ("Why a metric has several columns", _protocols(columns)),
+        ("Classes", _classes(groups, columns)),
         ("Configurations", _configurations(groups)),
         ("Cost", _cost(groups)),
         ("Samples from the same latents", _samples(samples)),
@@ -36,12 +38,12 @@ def _results(groups: Sequence[RunGroup], columns: Sequence[Column]) -> str:
     head = ["metric", *(f"{group.label}, {_evaluated_kimg(group)}" for group in groups), "floor"]
     rows = []
     for column in columns:
-        cells = [_cell(column.final(group)) for group in groups]
         floor = column.floor(groups)
+        cells = [_cell(column.final(group), floor) for group in groups]
         rows.append([column.label, *cells, "-" if floor is None else f"{floor:.4g}"])
     note = (
         "<p>Newest evaluation of each run; &plusmn; is the standard deviation over runs. Floor: the same metric between two "
-        "disjoint sets of as many real images, which is what a perfect generator would get.</p>"
+        "disjoint sets of as many real images, which is what a perfect generator would get; x floor: value / floor.</p>"
     )
     return table(head, rows) + note + _commits(groups)
 
@@ -63,11 +65,26 @@ def _evaluated_kimg(group: RunGroup) -> str:
     return f"{min(newest):g} kimg" if min(newest) == max(newest) else f"{min(newest):g} to {max(newest):g} kimg"
 
 
-def _cell(values: Sequence[float]) -> str:
+def _cell(values: Sequence[float], floor: float | None = None) -> str:
     if not values:
         return "-"
     mean, std = mean_and_std(values)
-    return f"{mean:.4g}" if std is None else f"{mean:.4g} ± {std:.2g}"
+    spread = "" if std is None else f" ± {std:.2g}"
+    return f"{mean:.4g}{spread}" + (f" ({abs(mean / floor):.3g} x floor)" if floor else "")
+
+
+def _classes(groups: Sequence[RunGroup], columns: Sequence[Column]) -> str:
+    """For each metric that was measured per class, a table with one row per class and one column per configuration."""
+    parts = []
+    for column in (column for column in columns if column.metric in CLASS_COLUMNS):
+        of_groups = [column.of_classes(group) for group in groups]
+        names = {name: None for values in of_groups for name in values}
+        rows = [[name, *(_cell(values.get(name, ())) for values in of_groups)] for name in names]
+        if rows:
+            head = ["class", *(group.label for group in groups)]
+            parts.append(f"<h3>{escape(column.label)}</h3>{table(head, rows)}")
+    note = "<p>Compare the same class of two configurations, not two classes: their numbers of images differ.</p>"
+    return note + "".join(parts) if parts else ""
 
 
 def _protocols(columns: Sequence[Column]) -> str:
