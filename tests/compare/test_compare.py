@@ -76,8 +76,8 @@ def test_the_page_holds_mean_deviation_and_floor_of_every_metric(runs: dict[str,
         mean, std = mean_and_std([result["metrics"][metric] for result in newest[:2]])
         base = newest[2]["metrics"][metric]
         row = (
-            f"<td>{metric}</td><td>{mean:.4g} ± {std:.2g} ({mean / floor:.3g} x floor)</td>"
-            f"<td>{base:.4g} ({base / floor:.3g} x floor)</td><td>{floor:.4g}</td>"
+            f"<td>{metric}</td><td>{mean:.4g} ± {std:.2g} ({abs(mean / floor):.3g} x floor)</td>"
+            f"<td>{base:.4g} ({abs(base / floor):.3g} x floor)</td><td>{floor:.4g}</td>"
         )
         assert row in text
     assert "model.base_only" in text

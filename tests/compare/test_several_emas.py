@@ -92,7 +92,7 @@ def test_a_comparison_shows_each_length_and_groups_it_with_runs_of_this_length(
     assert differing_settings(list(groups.values())) == {"ema.half_life_kimg": [0.2, 0.02]}
     page = compare([str(path) for path in runs.values()], tmp_path / "out")
     text = page.read_text()
-    assert f"<td>{fwd(runs['both'], NAMES[3]):.4g}</td>" in text
+    assert f"<td>{fwd(runs['both'], NAMES[3]):.4g} (" in text
     assert text.count("both, EMA 0.02 kimg</td>") == 0  # one row of costs for each run
     with page.with_name("comparison.csv").open() as file:
         rows = {line["run"]: float(line["value"]) for line in csv.DictReader(file) if line["metric"] == "fwd"}

@@ -20,7 +20,8 @@ def glcm(real: Tensor, generated: Tensor) -> MetricResult:
 
 def skimage_score(image: Tensor) -> float:
     """Mean entropy in bits over patches of 64 px, distances 1 to 4 and four angles."""
-    levels = (np.tensordot([0.299, 0.587, 0.114], image.numpy().astype(np.float64), 1).round() // 4).astype(np.uint8)
+    luma = (np.tensordot([299, 587, 114], image.numpy().astype(np.int64), 1) + 500) // 1000
+    levels = (luma // 4).astype(np.uint8)
     side = levels.shape[0]
     cut = [levels[top : top + 64, left : left + 64] for top in range(0, side, 64) for left in range(0, side, 64)]
     return float(

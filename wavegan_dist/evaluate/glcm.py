@@ -23,7 +23,7 @@ LEVELS = 64
 PATCH = 64  # pixels
 PART = 64  # patches whose matrices are counted at once: 2 MiB
 DISTANCES = (1, 2, 3, 4)
-LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in OpenCV
+LUMA = (299, 587, 114)  # thousandths of ITU-R BT.601
 # (rows, columns) from the first to the second pixel; diagonal distances are rounded to whole pixels, as in scikit-image.
 DIAGONALS = {distance: round(distance / 2**0.5) for distance in DISTANCES}
 OFFSETS = [
@@ -52,9 +52,12 @@ def entropies(images: Tensor) -> Tensor:
 
 
 def gray_levels(images: Tensor) -> Tensor:
-    """uint8 [B, 3, H, W] to luma in 64 levels, int64 [B, 1, H, W]."""
-    weights = torch.tensor(LUMA, dtype=torch.float64, device=images.device).view(3, 1, 1)
-    luma = (images.double() * weights).sum(dim=1, keepdim=True).round().long()
+    """uint8 [B, 3, H, W] to luma in 64 levels, int64 [B, 1, H, W].
+
+    Uses integers: in floating point, the order of the sum decides how x.5 is rounded, and it differs between processors.
+    """
+    weights = torch.tensor(LUMA, device=images.device).view(3, 1, 1)
+    luma = ((images.long() * weights).sum(dim=1, keepdim=True) + 500) // 1000
     return luma // (256 // LEVELS)
 
 
