@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def gaussian_frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> Tensor:
-    """Squared Fréchet (2-Wasserstein) distance between Gaussians (Dowson and Landau 1982).
+    """Compute the squared Fréchet (2-Wasserstein) distance between Gaussians (Dowson and Landau 1982).
 
         d = |m1 - m2|^2 + tr C1 + tr C2 - 2 tr (C1 C2)^(1/2)
 
@@ -25,7 +25,7 @@ def gaussian_frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: 
 
 
 def _matrix_root(covariance: Tensor) -> Tensor:
-    """L with L L^T = covariance, [..., D, D]."""
+    """Return L with L L^T = covariance, [..., D, D]."""
     values, vectors = torch.linalg.eigh(covariance)
     root: Tensor = vectors * values.clamp(min=0).sqrt().unsqueeze(-2)
     return root
