@@ -112,7 +112,7 @@ class AugmentConfig(Section):
         1.0,
         ge=0,
         le=1,
-        description="strength of random color changes; at 1, brightness changes by -0.5 to 0.5 (pixels are in -1 to 1), "
+        description="strength of random color changes; at 1, brightness changes by -0.5 to 0.5 (of pixels in -1 to 1), "
         "saturation by a factor of 0 to 2, contrast by a factor of 0.5 to 1.5",
     )
     cutout: float = Field(0.5, ge=0, lt=1, description="side of a square that is cut out, as a fraction of the image side")
