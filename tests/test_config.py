@@ -134,6 +134,12 @@ def test_differences_name_settings_but_not_those_that_may_change(minimal: Path) 
 def test_the_reference_is_that_of_the_schema_and_describes_every_setting() -> None:
     page = Path(__file__).parent.parent / "docs" / "configuration.md"
     assert page.read_text() == reference(), "docs/configuration.md is stale; run `make docs`"
+
+
+def test_every_section_is_once_in_the_reference() -> None:
+    headings = [line for line in reference().splitlines() if line.startswith("## ")]
+    assert len(headings) == len(set(headings))
+    assert "## loss.weights" in headings
     assert all(field.description for _, field in settings())
 
 

@@ -11,7 +11,7 @@ from wavegan_dist.errors import UsageError
 
 
 def find_device(name: str | None = None) -> torch.device:
-    """Return the device called `name` ("cpu", "cuda", "cuda:1", ...); None: the accelerator if there is one, else the CPU.
+    """Return the device called `name` ("cpu", "cuda", "cuda:1", ...). None: the accelerator if there is one, else the CPU.
 
     Raises:
         UsageError: this machine has no such device.
@@ -41,7 +41,7 @@ def allow_tf32(allowed: bool) -> None:
 def full_float32() -> Iterator[None]:
     """Forbid TF32 in float32 convolutions and matrix products, and set `cudnn.deterministic`, within this context.
 
-    By default PyTorch allows TF32 in convolutions. Its rounding errors are 8,000 times those of float32.
+    PyTorch allows TF32 in convolutions by default. The rounding errors of TF32 are 8,000 times those of float32.
     """
     precisions = {backend: backend.fp32_precision for backend in _backends()}
     deterministic = torch.backends.cudnn.deterministic

@@ -12,17 +12,18 @@ from pydantic import BaseModel, ConfigDict
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import atomic_file
 
-# These fields identify the snapshot, all others the measurement.
+# Fields of the protocol that identify the snapshot. All other fields describe the measurement.
 SUBJECT = {"nimg", "snapshot", "snapshot_sha256", "ema_half_life_kimg", "class_counts"}
 CLASSES_SHOWN = 10  # largest number of classes in a line
-CLASS_COLUMNS = ("fwd", "swd", "spectrum_db", "bands_db", "glcm_bits", "compression_bpp")  # of the table of classes
+# Metrics in the table of classes.
+CLASS_COLUMNS = ("fwd", "swd", "spectrum_db", "bands_db", "glcm_bits", "compression_bpp")
 
 
-SCORES = ("glcm_score", "compression_ratio")  # best is the value of the real images
+SCORES = ("glcm_score", "compression_ratio")  # the best value is that of the real images
 
 
 def optimum(metric: str) -> float | None:
-    """Return the best possible value of a metric: 1 for precision and recall, None for scores, 0 for every other metric."""
+    """Return the best possible value of a metric: 1 for precision and recall, None for `SCORES`, 0 for every other metric."""
     if metric in SCORES:
         return None
     return 1.0 if metric.startswith(("precision_", "recall_")) else 0.0
@@ -32,14 +33,14 @@ class EvaluationProtocol(BaseModel):
     """What was measured, and everything that the metrics depend on.
 
     Args:
-        nimg: number of training images of the snapshot.
+        nimg: real images shown to the discriminators before the snapshot was taken.
         snapshot: path of the snapshot folder.
         snapshot_sha256: hash of the snapshot's weights.
         images_real, images_generated: number of images in each set.
         image_size: side of the images in pixels.
         seed: seed of the latents, of the choice of real images, of KID's subsets and of the bootstrap.
-        ema: whether the weights are the moving average; always true.
-        ema_half_life_kimg: its half-life; None in results of older versions.
+        ema: whether the weights are an exponential moving average; always true.
+        ema_half_life_kimg: half-life of the EMA, in thousands of images; None in results of older versions.
         index_digest: digest of the real data set.
         wavegan_dist: version of this package.
         git_commit: commit of the checkout, with "+" after it if files were changed; shown but not compared.
@@ -52,7 +53,7 @@ class EvaluationProtocol(BaseModel):
             snapshot without classes.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")  # fields of later versions are conditions, too
+    model_config = ConfigDict(frozen=True, extra="allow")  # `conditions` includes fields that a later version has added
 
     nimg: int
     snapshot: str
@@ -120,7 +121,7 @@ class EvaluationResult(BaseModel):
 
     @property
     def kimg(self) -> float:
-        """Number of training images of the snapshot, in thousands."""
+        """Real images shown to the discriminators before the snapshot was taken, in thousands."""
         return self.protocol.nimg / 1000
 
     def floor_ratio(self, metric: str) -> float | None:

@@ -55,27 +55,27 @@ def page_path(out: Path) -> Path:
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Build a table that scrolls if it is wider than the page. All cells are plain text."""
+    """Build an HTML table from cells of plain text. It scrolls if it is wider than the page."""
     return table_of_html(map(escape, head), (map(escape, row) for row in rows))
 
 
 def table_of_html(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Build the same table from cells that are HTML."""
+    """Build a table like `table`, from cells of HTML."""
     header = "".join(f"<th>{cell}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in rows)
     return f'<div class="wide"><table><thead><tr>{header}</tr></thead>\n<tbody>{body}</tbody></table></div>\n'
 
 
 def picture(png: bytes, text: str) -> str:
-    """Embed a PNG file; `text`, plain text, describes it to people who cannot see it."""
+    """Build an image element from the content of a PNG file, with plain `text` as its alternative text."""
     return f'<img alt="{escape(text)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def figure(png: bytes, text: str) -> str:
-    """Embed a PNG file with `text`, plain text, as its caption."""
+    """Build an image element with plain `text` as its caption and alternative text."""
     return f"<figure>{picture(png, text)}<figcaption>{escape(text)}</figcaption></figure>"
 
 
 def paragraph(text: str) -> str:
-    """Build a paragraph of plain text."""
+    """Build an HTML paragraph from plain text."""
     return f"<p>{escape(text)}</p>"

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from wavegan_dist.files import atomic_file
 
-MAX_GRID_PIXELS = 2**24  # of a grid whose number of images the program chooses: 64 images of 512 px, 16 of 1024 px
+DEFAULT_GRID_PIXELS = 2**24  # most pixels of a grid whose number of images nobody chose: 64 images of 512 px, 16 of 1024 px
 
 
 def images_in_grid(count: int, size: int) -> int:
-    """Return `count`, or how many images of `size` x `size` pixels a grid of MAX_GRID_PIXELS holds if that is less."""
-    return min(count, MAX_GRID_PIXELS // size**2)
+    """Return `count`, or the number of images of `size` x `size` pixels that fit into DEFAULT_GRID_PIXELS if that is less."""
+    return min(count, DEFAULT_GRID_PIXELS // size**2)
 
 
 def from_uint8(images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Work folders: what an interrupted command has written so far, beside its output, for the same command to continue."""
+"""Work folders, beside the output of a command: what it has written so far. The same command continues from it."""
 
 import json
 import shutil
@@ -23,8 +23,8 @@ def work_folder(out: Path, command: str, settings: Mapping[str, object], results
     Args:
         out: the output folder, which the block creates.
         command: the words after `wavegan`, for messages.
-        settings: what the results depend on, as JSON values.
-        results: glob pattern of the files in the work folder that the next command can use.
+        settings: everything that the results depend on, as JSON values.
+        results: glob pattern, below the work folder, of the files that the next command can use.
 
     Raises:
         UsageError: another process is writing to `out`, or the work folder is damaged or holds results of other settings.

@@ -29,7 +29,9 @@ class LossConfig(Section):
     """Training objective. Gradient penalties need `model.spectral_norm=false`."""
 
     objective: Literal["hinge", "relativistic"] = Field(
-        "hinge", description="relativistic: softplus of the difference between the logits of a real and a generated image"
+        "hinge",
+        description="hinge: hinge losses; relativistic: softplus of the difference between the logits of a real and a "
+        "generated image",
     )
     weights: LossWeights = Field(default_factory=LossWeights, description="weights of the discriminators' losses")
     r1: NonNegativeFloat = Field(0.0, description="gamma of the gradient penalty on real images; 0: no penalty")
@@ -39,7 +41,7 @@ class LossConfig(Section):
         description="exact: differentiates twice; approximate: difference of logits under noise, works under every strategy",
     )
     penalty_interval: PositiveInt = Field(
-        1, description="discriminator steps from one with penalties to the next; gamma is multiplied by this number"
+        1, description="one in this many discriminator phases has penalties; gamma is multiplied by this number"
     )
     penalty_noise: PositiveFloat | None = Field(
         None, description="standard deviation of the noise of approximate penalties; null: 0.01, or 0.03 in bf16"
@@ -92,8 +94,8 @@ class AugmentConfig(Section):
     )
     ramp_kimg: NonNegativeFloat = Field(
         0.0,
-        description="p rises linearly from 0 to augment.probability over so many kimg; 0: p is constant. With augment.target, "
-        "p rises or falls at this speed",
+        description="p rises linearly from 0 to augment.probability over this many kimg; 0: p is constant. With "
+        "augment.target, p rises or falls at this speed",
     )
     target: float | None = Field(
         None,
@@ -102,12 +104,16 @@ class AugmentConfig(Section):
         description="p rises while r_t, the mean sign of the discriminator's logits of training images, is above this value "
         "and falls while it is below, from 0 to at most augment.probability (ADA; 0.6 is usual); null: p is not adapted",
     )
-    mirror: bool = Field(True, description="mirror left to right, half of the images for which the transformation is chosen")
+    mirror: bool = Field(True, description="mirror left to right: half of the images for which this transformation is chosen")
     translation: float = Field(
         0.125, ge=0, le=0.5, description="largest translation as a fraction of the image side; whole pixels, reflected borders"
     )
     colour: float = Field(
-        1.0, ge=0, le=1, description="strength of random brightness, saturation and contrast; 1: +-0.5, 0 to 2, 0.5 to 1.5"
+        1.0,
+        ge=0,
+        le=1,
+        description="strength of random color changes; at 1, brightness changes by -0.5 to 0.5 (of pixels in -1 to 1), "
+        "saturation by a factor of 0 to 2, contrast by a factor of 0.5 to 1.5",
     )
     cutout: float = Field(0.5, ge=0, lt=1, description="side of a square that is cut out, as a fraction of the image side")
 

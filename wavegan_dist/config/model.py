@@ -28,7 +28,7 @@ class ModelConfig(Section):
         None,
         validate_default=True,
         description="how residual networks resample feature maps; haar: by the wavelet transform, which loses nothing; "
-        "null: bilinear (dcgan networks have no choice)",
+        "null: bilinear. Must be null for dcgan networks",
     )
     resolution: int = Field(32, description="image side in pixels, a power of two from 32 to 1024")
     z_dim: int = Field(128, ge=2, le=LARGEST_COUNT, description="size n of the latent vector")
@@ -40,7 +40,7 @@ class ModelConfig(Section):
     width: PositiveInt = Field(
         64,
         le=LARGEST_WIDTH,
-        description="channels of the largest feature map; they double with each halving of its side, up to 8 times",
+        description="channels of the largest feature map; each halving of the side doubles their number, up to 8 * width",
     )
     levels: PositiveInt = Field(1, description="levels of the wavelet transform; resolution / 2**levels must be at least 8")
     num_classes: int = Field(
@@ -50,15 +50,17 @@ class ModelConfig(Section):
         description="number of classes of a conditional model, from the images' labels; 0: unconditional",
     )
     attention: Literal["max", "dot", "none"] = Field("max", description="attention in the base generator")
-    attention_at: list[int] = Field([16], description="sizes of the feature maps that get attention, in pixels")
+    attention_at: list[int] = Field(
+        [16], description="sizes in pixels of the base generator's feature maps that are followed by an attention layer"
+    )
     norm: Literal["batch", "none"] | None = Field(
         None,
         validate_default=True,
-        description="normalization in dcgan generators; null: batch, or none in residual generators",
+        description="normalization in dcgan generators; null: batch. Residual generators have none",
     )
     lam: Literal["free", "clamp", "sigmoid"] = Field(
         "free",
-        description="parametrization of the mixing scalar lam; free: no bounds; clamp: clamped to [0, 1] after each step; "
+        description="parametrization of the blending scalar lam; free: no bounds; clamp: clamped to [0, 1] after each step; "
         "sigmoid: the sigmoid of a learned logit",
     )
     band_scale: Literal["none", "data"] = Field(
@@ -67,7 +69,7 @@ class ModelConfig(Section):
     spectral_norm: bool | None = Field(
         None,
         validate_default=True,
-        description="spectral norm in dcgan discriminators; excludes gradient penalties; null: true, or false for residual",
+        description="spectral norm in dcgan discriminators; excludes gradient penalties; null: true. Residual ones have none",
     )
     logit_gain: PositiveFloat = Field(
         1.0, description="factor of the logits of discriminators with spectral norm, whose logits otherwise hardly leave 0"

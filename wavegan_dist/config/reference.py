@@ -35,14 +35,14 @@ BOUNDS = {
 
 def reference() -> str:
     """Return the content of docs/configuration.md: a table for each section of the experiment."""
-    parts = [INTRODUCTION]
-    section = None
+    rows: dict[str, list[str]] = {}
     for key, field in settings():
-        if section != key.rpartition(".")[0]:
-            section = key.rpartition(".")[0]
-            parts.append(f"\n## {section or 'Top level'}\n\n{_summary(section)}\n\n{HEADER}")
-        parts.append(_row(key, field))
-    return "\n".join(parts) + "\n"
+        rows.setdefault(key.rpartition(".")[0], []).append(_row(key, field))
+    tables = [
+        "\n".join((f"\n## {section or 'Top level'}\n\n{_summary(section)}\n\n{HEADER}", *of_section))
+        for section, of_section in rows.items()
+    ]
+    return "\n".join((INTRODUCTION, *tables)) + "\n"
 
 
 def _summary(section: str) -> str:

@@ -18,7 +18,7 @@ class OptimConfig(Section):
     lr_g: PositiveFloat = Field(2e-4, description="learning rate of the generators")
     lr_d: PositiveFloat = Field(2e-4, description="learning rate of the discriminators")
     lr_warmup_kimg: NonNegativeFloat = Field(
-        0.0, description="both learning rates rise linearly from 0 over so many kimg; 0: no warm-up"
+        0.0, description="both learning rates rise linearly from 0 over this many kimg; 0: no warm-up"
     )
     lr_decay: Literal["constant", "cosine"] = Field(
         "constant", description="cosine: both learning rates fall along half a cosine, over optim.lr_decay_kimg"
@@ -26,7 +26,8 @@ class OptimConfig(Section):
     lr_decay_kimg: PositiveFloat | None = Field(
         None,
         validate_default=True,
-        description="kimg at which the cosine ends; the rates then stay. Not train.total_kimg, which may change on resume",
+        description="kimg at which the cosine ends; the rates then stay constant. A separate setting, because "
+        "train.total_kimg may change on resume",
     )
     lr_final: float = Field(0.0, ge=0, le=1, description="factor of both learning rates at the end of the cosine")
     beta1: float = Field(0.0, ge=0, lt=1, description="decay of the first moment")
@@ -60,7 +61,7 @@ class TrainConfig(Section):
     """Training loop. Lengths are in kimg: thousands of real images shown to the discriminators."""
 
     batch_size: PositiveInt = Field(64, le=LARGEST_COUNT, description="images per optimizer step, over all processes")
-    d_steps: PositiveInt = Field(1, description="discriminator steps per generator step")
+    d_steps: PositiveInt = Field(1, description="discriminator phases per generator phase; each has one optimizer step")
     total_kimg: PositiveFloat = Field(1000.0, description="length of the run", json_schema_extra=MAY_CHANGE)
     snapshot_kimg: PositiveFloat = Field(
         50.0, description="interval between snapshots: EMA weights and a sample grid", json_schema_extra=MAY_CHANGE
@@ -144,7 +145,7 @@ class EmaConfig(Section):
     half_life_kimg: PositiveFloat | list[PositiveFloat] = Field(
         10.0,
         description="number of images, in thousands, after which the contribution of old weights to the average has halved; a "
-        "list keeps several averages, each with its own snapshots: samples during training are of the first",
+        "list keeps several averages, each with its own snapshots; sample grids during training show the first",
     )
     rampup: float = Field(
         0.05, ge=0, description="upper limit of the half-life as a fraction of the images seen so far; 0: no limit"

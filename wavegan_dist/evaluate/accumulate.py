@@ -2,8 +2,8 @@
 
 A set of images is cut into at most 64 segments of consecutive images, each processed in batches of 64. Rank r of n processes
 takes the segments r, r + n, ..., and rank 0 merges the segments in order. Every convolution therefore sees the same batch and
-every sum is taken in the same order, whatever the number of processes. Above 256 px, features are computed in smaller parts
-of a batch with as many pixels.
+every sum is taken in the same order, whatever the number of processes. Above 256 px, features are computed from smaller parts
+of a batch, which have as many pixels as 64 images of 256 px.
 """
 
 import functools
@@ -22,7 +22,7 @@ from wavegan_dist.processes import Group, gather_to_main, on_all_ranks
 
 BATCH = 64
 BATCH_SIDE = 256  # largest side of images of which a whole batch is processed at once
-SEGMENTS = 64  # few enough to send to rank 0, enough to share out evenly
+SEGMENTS = 64  # few enough to send their statistics to rank 0, enough to divide the work evenly
 
 ImageSource = Callable[[range], Iterator[Tensor]]  # image numbers -> uint8 [<= BATCH, 3, S, S], in order
 
@@ -48,10 +48,10 @@ def compute_statistics(
         features: the features to compute.
         group: the processes that share the work.
         label: text before the progress bar.
-        classes: the class of each image, int64 [count]; only used by features of one class.
+        classes: the class of each image, int64 [count]. Only features with a `label` use it; None if there are none.
 
     Returns:
-        On rank 0, the statistics of each feature by the feature's name; on other ranks, empty statistics.
+        The statistics of each feature by the feature's name; on ranks other than 0, statistics of no images.
 
     Raises:
         WaveganError: on all ranks, if the source fails on any rank.
@@ -93,7 +93,7 @@ def _segment_statistics(
 
 
 def _update(statistics: Statistics, feature: Feature[Any], images: Tensor, labels: Tensor | None) -> None:
-    """Add the features of a part of a batch, or of its images of one class."""
+    """Add the features of some images, or, if the feature has a `label`, of those images that have this label."""
     if feature.label is not None:
         assert labels is not None
         images = images[(labels == feature.label).to(images.device)]

@@ -1,7 +1,7 @@
 """Energy and kurtosis of each Haar sub-band: is the detail there, and is it as sparse as in real images?
 
-The pyramid is that of the model's own transform: every level splits the low band of the level before. Band coefficients of
-natural images have a high kurtosis (Field 1987): few of them are large. Gaussian noise has a kurtosis of 3.
+The bands are those of the model's own transform (`wavedec`): every level splits the low band of the level before. Band
+coefficients of natural images have a high kurtosis (Field 1987): few of them are large. Gaussian noise has a kurtosis of 3.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ NAMES = ["bands_db", "bands_db_signed", "bands_kurtosis"]
 
 
 class BandMetric:
-    """Differences of the sub-bands' energy and kurtosis to real images.
+    """Differences in the energy and the kurtosis of the sub-bands between generated and real images.
 
     `bands_db` is the mean absolute difference of the bands' energy in dB, `bands_db_signed` the mean difference: below 0,
     generated images have too little energy. `bands_kurtosis` is the mean absolute difference of the natural logarithm of the
@@ -60,7 +60,7 @@ class BandMetric:
         )
 
     def _band_powers(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, S, S] to the mean square of each band, then the mean fourth power of each: float64 [B, 2 * bands]."""
+        """Compute the mean square of each band, then the mean fourth powers: uint8 [B, 3, S, S] -> float64 [B, 2 * bands]."""
         low = images.double()
         low = low - low.mean(dim=(-2, -1), keepdim=True)
         low, highs = wavedec(low, self.levels)
@@ -84,7 +84,7 @@ def _energy_and_kurtosis(means: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _values(real: Tensor, generated: Tensor) -> Tensor:
-    """Mean features of both sets [..., 2 * bands] to the values of `NAMES` [..., 3]."""
+    """Compute the values of `NAMES`, [..., 3], from the mean features of both sets, each [..., 2 * bands]."""
     real_db, real_kurtosis = _energy_and_kurtosis(real)
     generated_db, generated_kurtosis = _energy_and_kurtosis(generated)
     error = generated_db - real_db

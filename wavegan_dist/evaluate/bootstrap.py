@@ -20,8 +20,8 @@ def bootstrap_intervals(
 
     Args:
         names: names of the values.
-        values_of_means: mean features of both sets, each [..., D], to values [..., len(names)].
-        real, generated: float64 [N, D], one row per image.
+        values_of_means: function from the mean features of both sets, each [..., D], to the values [..., len(names)].
+        real, generated: features of both sets, float64 [N, D] and [M, D], one row per image.
         seed: seed of the draws.
 
     Returns:
@@ -34,11 +34,11 @@ def bootstrap_intervals(
 
 
 def resample_counts(count: int, rng: np.random.Generator) -> Tensor:
-    """How often each image is drawn in each resample of `count` draws with replacement: int64 [RESAMPLES, count]."""
+    """Return how often each image is drawn in each resample of `count` draws with replacement: int64 [RESAMPLES, count]."""
     return torch.from_numpy(np.stack([np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(RESAMPLES)]))
 
 
 def percentile_interval(values: Tensor) -> tuple[float, float]:
-    """The 2.5% and 97.5% quantiles of values [RESAMPLES]."""
+    """Return the 2.5% and 97.5% quantiles of values [RESAMPLES]."""
     low, high = torch.quantile(values, torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
     return low, high

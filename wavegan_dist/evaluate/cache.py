@@ -27,7 +27,7 @@ CacheKey = dict[str, Any]  # any JSON-serializable values
 
 
 def cache_folder() -> Path:
-    """The folder of all entries."""
+    """Return the folder of all entries."""
     return user_cache() / "evaluate"
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import wavegan_dist
 
-# Evaluation imports the packages wavelet, model and data (tests/test_rooms.py). Of the top-level modules, only three affect the
-# numbers: counted.py draws latents and subsets, classes.py draws classes, images.py rounds pixels. The others read, write and
-# report.
+# Evaluation imports the packages wavelet, model and data (tests/test_rooms.py). Of the top-level modules, four affect values
+# of metrics: counted.py draws latents and subsets, classes.py draws classes, devices.py forbids TF32, images.py rounds pixels.
 SOURCES = (
     "classes.py",
     "counted.py",
+    "devices.py",
     "images.py",
     "evaluate/*.py",
     "model/**/*.py",
@@ -20,12 +20,12 @@ SOURCES = (
     "wavelet/**/*.cpp",
     "wavelet/**/*.h",
 )
-EXCEPT = {"model/card.py", "model/hub.py", "model/pretrained.py"}  # publishing of generators
+EXCEPT = {"model/card.py", "model/hub.py", "model/pretrained.py"}  # they publish generators and affect no metric
 
 
 @cache
 def code_digest() -> str:
-    """Hex sha256 of the names and contents of all source files in `SOURCES`.
+    """Return the sha256, in hex, of the names and contents of all source files in `SOURCES` without those in `EXCEPT`.
 
     Two results with equal digests were computed by the same code, whatever else has changed between their commits.
     """
@@ -33,7 +33,7 @@ def code_digest() -> str:
 
 
 def digest_of(package: Path) -> str:
-    """The digest of a copy of this package in the folder `package`."""
+    """Return the digest of a copy of this package in the folder `package`."""
     digest = hashlib.sha256()
     files = {path for pattern in SOURCES for path in package.glob(pattern)}
     for path in sorted(files - {package / name for name in EXCEPT}):

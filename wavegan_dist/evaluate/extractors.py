@@ -15,7 +15,7 @@ from wavegan_dist.files import sha256
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-CPU_CHUNK = 8  # twice as fast as 64: activations fit into the CPU cache and below the size for which malloc maps new pages
+CPU_CHUNK = 8  # images; twice as fast as 64: activations fit into the CPU's cache, and malloc need not map new pages
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Extractor:
 
     Args:
         name: name of the extractor in the names of metrics.
-        module: frozen network, uint8 [B, 3, H, W] to a tuple with features [B, dims].
+        module: frozen network, uint8 [B, 3, H, W] -> a tuple with features [B, dims].
         dims: number of features.
         protocol: everything that the features depend on, except the images.
     """
@@ -35,7 +35,7 @@ class Extractor:
     protocol: dict[str, Any]
 
     def feature(self) -> Feature[FeatureRows]:
-        """The features of every image, as metrics accumulate them."""
+        """Return the `Feature` that accumulates the features of every image."""
         return Feature(self.name, self.features, self.protocol, FeatureRows)
 
     def features(self, images: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class Extractor:
 
 
 def efflite0(device: torch.device | str = "cpu") -> Extractor:
-    """EfficientNet-Lite0 at 128 px with ImageNet weights that a package ships.
+    """Return EfficientNet-Lite0 at 128 px with ImageNet weights, which a Python package contains.
 
     Raises:
         UsageError: the extra `eval` is not installed.
@@ -58,7 +58,7 @@ def efflite0(device: torch.device | str = "cpu") -> Extractor:
 
 
 def inception(weights: Path | None = None, device: torch.device | str = "cpu") -> Extractor:
-    """FID's Inception-v3, from the file `weights` or from torch.hub's folder.
+    """Return FID's Inception-v3, from the file `weights` or from torch.hub's folder.
 
     The file's hash is checked first, because torch-fidelity unpickles the file.
 
@@ -78,7 +78,7 @@ def inception(weights: Path | None = None, device: torch.device | str = "cpu") -
 
 
 def dinov2(weights: Path | None, device: torch.device | str = "cpu") -> Extractor:
-    """DINOv2 (Oquab et al. 2023) from a checkpoint file in the authors' format (`wavegan_dist/evaluate/dinov2.py`).
+    """Return DINOv2 (Oquab et al. 2023) from a checkpoint file in the authors' format (`evaluate/dinov2.py`).
 
     Raises:
         UsageError: `weights` is None, missing or no DINOv2 checkpoint, or the extra `eval` is not installed.

@@ -14,8 +14,8 @@ class Feature(Generic[StatisticsT]):
     """A function of images, and the statistics that accumulate its values over a set of images.
 
     Args:
-        name: identifies the feature: metrics that name the same feature share its statistics.
-        extract: uint8 [B, 3, S, S] to the features that `statistics.update` takes.
+        name: identifies the feature: metrics whose features have the same name share the statistics.
+        extract: function from images, uint8 [B, 3, S, S], to the features that `statistics.update` takes.
         protocol: everything that the features depend on, except the images.
         statistics: `FeatureRows` or `Moments`.
         label: the class whose images are used; None: all images.

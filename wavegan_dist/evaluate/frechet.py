@@ -7,7 +7,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 
 def gaussian_frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> Tensor:
-    """Squared Fréchet (2-Wasserstein) distance between Gaussians (Dowson and Landau 1982).
+    """Compute the squared Fréchet (2-Wasserstein) distance between Gaussians (Dowson and Landau 1982).
 
         d = |m1 - m2|^2 + tr C1 + tr C2 - 2 tr (C1 C2)^(1/2)
 
@@ -27,7 +27,7 @@ def gaussian_frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: 
 
 
 def _matrix_root(covariance: Tensor) -> Tensor:
-    """L with L L^T = covariance, [..., D, D]."""
+    """Return L with L L^T = covariance, [..., D, D]."""
     try:
         values, vectors = torch.linalg.eigh(covariance)
     except LinAlgError:  # PyTorch's library does not converge on some matrices, for example of one repeated number
@@ -38,6 +38,7 @@ def _matrix_root(covariance: Tensor) -> Tensor:
 
 def _singular_values(matrix: Tensor) -> Tensor:
     try:
-        return torch.linalg.svdvals(matrix)
+        values: Tensor = torch.linalg.svdvals(matrix)
     except LinAlgError:  # as above
-        return torch.from_numpy(np.linalg.svd(matrix.cpu().numpy(), compute_uv=False)).to(matrix.device)
+        values = torch.from_numpy(np.linalg.svd(matrix.cpu().numpy(), compute_uv=False)).to(matrix.device)
+    return values

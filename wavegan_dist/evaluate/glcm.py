@@ -45,14 +45,14 @@ def glcm_metric(size: int, seed: int = 0) -> PerImageMetric:
 
 
 def entropies(images: Tensor) -> Tensor:
-    """uint8 [B, 3, S, S] to the mean entropy of each image's matrices in bits: float64 [B, 1]."""
+    """Return the mean entropy of each image's matrices in bits: uint8 [B, 3, S, S] -> float64 [B, 1]."""
     parts = tiles(gray_levels(images), PATCH).squeeze(1).split(PART)
     means = [torch.stack([co_occurrence_entropy(part, *offset) for offset in OFFSETS]).mean(dim=0) for part in parts]
     return torch.cat(means).view(len(images), -1).mean(dim=1, keepdim=True)
 
 
 def gray_levels(images: Tensor) -> Tensor:
-    """uint8 [B, 3, H, W] to luma in 64 levels, int64 [B, 1, H, W].
+    """Convert colors to luma in 64 levels: uint8 [B, 3, H, W] -> int64 [B, 1, H, W] in 0..63.
 
     Uses integers: in floating point, the order of the sum decides how x.5 is rounded, and it differs between processors.
     """
@@ -62,7 +62,7 @@ def gray_levels(images: Tensor) -> Tensor:
 
 
 def co_occurrence_entropy(patches: Tensor, rows: int, columns: int) -> Tensor:
-    """Entropy of the co-occurrence matrix of each patch at one offset.
+    """Compute the entropy of the co-occurrence matrix of each patch at one offset.
 
     Args:
         patches: int64 [P, H, W], levels from 0 to LEVELS - 1.

@@ -73,8 +73,9 @@ class KernelDistance:
 class PrecisionRecall:
     """Improved precision and recall (Kynkäänniemi et al. 2019); 1 is best.
 
-    Precision is the share of generated features that lie within the third-neighbor balls of real features, recall the share
-    of real features that lie within those of generated features. Recall falls when modes are missing.
+    The ball of an image has the distance to the third nearest image of the same set as its radius. Precision is the fraction of
+    generated images within the ball of a real image, recall the fraction of real images within the ball of a generated image.
+    Recall falls when modes are missing.
 
     Args:
         extractor: the network that computes the features.
@@ -95,14 +96,14 @@ class PrecisionRecall:
 
 
 def feature_frechet_distance(real: Tensor, generated: Tensor) -> float:
-    """torch-fidelity's Fréchet distance between features [N, D] and [M, D], computed in float64."""
+    """Return torch-fidelity's Fréchet distance between features [N, D] and [M, D], computed in float64."""
     fid = require("torch_fidelity.metric_fid", "fd and fid")
     statistics = [fid.fid_features_to_statistics(features.double()) for features in (real, generated)]
     return float(fid.fid_statistics_to_metric(*statistics, verbose=False)[fid.KEY_METRIC_FID])
 
 
 def kernel_distance(real: Tensor, generated: Tensor, subset: int, seed: int) -> float:
-    """torch-fidelity's KID between features [N, D] and [M, D]: the mean over 100 random subsets of `subset` images.
+    """Return torch-fidelity's KID between features [N, D] and [M, D]: the mean over 100 random subsets of `subset` images.
 
     Computed in the dtype of the features. Features are float32, as in torch-fidelity; float64 would change the value by a
     relative 4e-6. `subset` must be at most N and M.
@@ -113,7 +114,7 @@ def kernel_distance(real: Tensor, generated: Tensor, subset: int, seed: int) -> 
 
 
 def resampled_kernel_distances(real: Tensor, generated: Tensor, seed: int) -> Tensor:
-    """The unbiased squared MMD that KID estimates, for images resampled with replacement.
+    """Compute the unbiased squared MMD that KID estimates, for images resampled with replacement.
 
     Each kernel value is computed once and weighted by how often its two images were drawn. Pairs of an image with itself or
     with a copy of itself are left out: these pairs would bias the distance upwards.
@@ -123,8 +124,8 @@ def resampled_kernel_distances(real: Tensor, generated: Tensor, seed: int) -> Te
         seed: seed of the draws.
 
     Returns:
-        float64 [RESAMPLES]; NaN for a resample without a pair, in which every draw of a set is the same image. This happens
-        with fewer than about 8 images.
+        float64 [RESAMPLES]; NaN for a resample in which all draws of a set are the same image, so that it has no pair. This
+        happens with fewer than about 8 images.
     """
     rng = rng_at(seed, "bootstrap", 0)
     x, y = real.double(), generated.double()
@@ -134,7 +135,7 @@ def resampled_kernel_distances(real: Tensor, generated: Tensor, seed: int) -> Te
 
 
 def precision_recall(real: Tensor, generated: Tensor) -> tuple[float, float]:
-    """torch-fidelity's precision and recall between features [N, D] and [M, D], each from 0 to 1."""
+    """Return torch-fidelity's precision and recall between features [N, D] and [M, D], each from 0 to 1."""
     prc = require("torch_fidelity.metric_prc", "prc")
     options = {"prc_neighborhood": NEIGHBORS, "prc_batch_size": PRC_BATCH, "save_cpu_ram": True, "verbose": False}
     values = prc.prc_features_to_metric(generated, real, **options)

@@ -1,6 +1,7 @@
 """Metrics of each class of a conditional snapshot: the images of an evaluation, real and generated, divided by class.
 
-Only metrics without a trained network: they are defined for the few hundred images that a class has in an evaluation.
+Only metrics that use no trained network are computed: they are defined for the few hundred images that a class has in an
+evaluation.
 """
 
 import copy
@@ -24,14 +25,14 @@ MAX_STATISTICS_BYTES = 2**31  # of all classes and one set of images
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """What is measured of one class.
+    """The metrics of one class.
 
     Attributes:
         label: number of the class.
         name: name of the class.
         images_real, images_generated: number of images in each set.
-        metrics: the metrics, whose features are those of the images of this class only.
-        left_out: the reason for each metric that is not measured.
+        metrics: the metrics, whose features use the images of this class only.
+        left_out: name of each metric that is left out -> the reason.
     """
 
     label: int
@@ -72,7 +73,7 @@ def class_metrics(
     Args:
         metrics: the metrics of the evaluation, by name.
         classes: the classes of the snapshot.
-        real, generated: the class of each image of both sets, int64 [N]; -1 without a label.
+        real, generated: the class of each image of both sets, int64 [N]; -1 for an image without a label.
         minimum: smallest number of images of a class in each set.
 
     Returns:
@@ -120,7 +121,7 @@ def _restricted(metric: Metric[Any], label: int) -> Metric[Any]:
 
 
 def _statistics_bytes(metric: Metric[Any]) -> int:
-    """Return the bytes of a metric's statistics that do not depend on the number of images."""
+    """Return the bytes of a metric's statistics of fixed size: covariances, but not features of each image."""
     if not isinstance(metric, WaveletDistance):
         return 0
     variables: int = metric.protocol["variables"]

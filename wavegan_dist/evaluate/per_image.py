@@ -18,17 +18,17 @@ from wavegan_dist.evaluate.wasserstein import wasserstein_distance
 class PerImageMetric:
     """Three values: `NAME_UNIT`, `NAME_UNIT_signed` and a score.
 
-    `NAME_UNIT` is the Wasserstein-1 distance between the numbers of real and of generated images, so too little, too much and
-    too uniform detail all count. `NAME_UNIT_signed` is the difference of the means: below 0, generated images have too little
-    detail. The score is a function of the mean of the generated images, as papers report it; it has no best value of its own,
-    and its floor is the score of real images.
+    `NAME_UNIT` is the Wasserstein-1 distance between the numbers of real and of generated images: it is large if generated
+    images have too little, too much or too uniform detail. `NAME_UNIT_signed` is the mean of generated images minus the mean
+    of real images: below 0, generated images have too little detail. The score is a function of the mean number of the
+    generated images, as papers report it. It has no best value of its own: compare it with its floor, the score of real images.
 
     Args:
         name: name of the metric.
         unit: unit of the numbers.
         feature: computes the numbers, float64 [B, 1].
         score: name of the score.
-        score_of_mean: mean number to score, any shape.
+        score_of_mean: elementwise function from mean numbers to scores.
         seed: seed of the bootstrap.
     """
 
@@ -65,5 +65,5 @@ class PerImageMetric:
         )
 
     def _values(self, real: Tensor, generated: Tensor) -> Tensor:
-        """Means of both sets [..., 1] to the signed difference and the score [..., 2]."""
+        """Compute the signed difference and the score, [..., 2], from the means of both sets, each [..., 1]."""
         return torch.cat((generated - real, self.score_of_mean(generated)), dim=-1)

@@ -21,9 +21,9 @@ def write_result(result: EvaluationResult, path: Path) -> None:
 def publish_result(result: EvaluationResult, run: RunFolder, snapshot: str) -> None:
     """Log the metrics to the MLflow run of `run` at the snapshot's image number, with the result's file and its plot.
 
-    They are called eval/METRIC, those of other EMAs than the first eval/EMA/METRIC, for example eval/ema-0500/fwd.
-    The files are logged if `write_result` put them at `run.evaluation(snapshot)`. Events that MLflow does not accept now stay
-    in the run folder for `wavegan track sync`. Never raises.
+    Metrics of the first EMA are named eval/METRIC, those of another EMA eval/EMA/METRIC, for example eval/ema-0500/fwd. An "@"
+    in a name becomes "_at_". The files are logged if `write_result` put them at `run.evaluation(snapshot)`. Events that MLflow
+    does not accept now stay in the run folder for `wavegan track sync`. Never raises.
 
     Args:
         result: the result.

@@ -44,12 +44,13 @@ def real_statistics(
     group: Group,
     class_features: Sequence[Feature[Any]] = (),
 ) -> list[dict[str, Any]]:
-    """Statistics of each subset that `draw_subsets` returns, from the cache where possible. Collective.
+    """Compute the statistics of each subset that `draw_subsets` returns, or read them from the cache. Collective.
 
-    `class_features`, features of single classes, are computed of the first subset only: they have no floors.
+    `class_features`, the features of single classes, are computed for the first subset only, because metrics of classes have no
+    floors.
 
     Returns:
-        On rank 0, for each subset, the statistics of each feature by its name; on other ranks, unspecified statistics.
+        For each subset, the statistics of each feature by the feature's name. They are valid on rank 0 only.
 
     Raises:
         WaveganError: on all ranks, if any rank cannot read an image.
@@ -69,7 +70,7 @@ def real_statistics(
 def compute_floors(
     metrics: Sequence[Metric[Any]], subsets: Sequence[dict[str, Any]], index: Index, count: int, seed: int, group: Group
 ) -> dict[str, float]:
-    """Compute the floors: every value of every metric between two subsets of real images, from the cache where possible.
+    """Compute the floors, or read them from the cache: every value of every metric between two subsets of real images.
 
     Args:
         metrics: the metrics.

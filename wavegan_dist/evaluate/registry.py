@@ -28,7 +28,7 @@ EXTRACTORS = ("efflite0", "inception", "dinov2")
 
 @dataclass(frozen=True)
 class ExtractorWeights:
-    """The network that computes the features of fd, kid and prc, and the weight files that no package ships.
+    """The network that computes the features of fd, kid and prc, and the weight files that no Python package contains.
 
     Args:
         extractor: one of `EXTRACTORS`.
@@ -66,7 +66,7 @@ def build_metrics(
     """Create the named metrics.
 
     Args:
-        names: names out of `METRICS`.
+        names: names from `METRICS`.
         size: side of the images in pixels.
         count: number of images in each set.
         seed: seed of KID's subsets and of the bootstrap.
@@ -77,7 +77,7 @@ def build_metrics(
         The metrics by the names given.
 
     Raises:
-        UsageError: weights or packages are missing.
+        UsageError: weights or packages are missing, or the image size is not one that a metric supports.
     """
     extractor = functools.cache(functools.partial(_extractor, weights=weights, device=device))
     factories: dict[str, Callable[[], Metric[Any]]] = {

@@ -1,4 +1,4 @@
-"""Imports of the packages of the extra `eval`, at the time when a metric needs them."""
+"""Imports packages of the extra `eval` when a metric or a page needs them."""
 
 import contextlib
 from types import ModuleType

@@ -23,14 +23,14 @@ from wavegan_dist.evaluate.wavelet_distance import CHANNELS, PACKET_SIDE, TILE, 
 from wavegan_dist.evaluate.wavelet_distance import tiles as cut_into_tiles
 
 MOST_DIRECTIONS, FEWEST_DIRECTIONS = 64, 4  # of a packet
-NUMBERS_OF_TILE = 8192  # projections of all packets of a tile: 32 KiB
+NUMBERS_OF_TILE = 8192  # projections of all packets of a tile (32 KiB), which limits the directions of a packet
 DIRECTIONS_STREAM = "evaluate/directions"
 
 
 class SlicedDistance:
-    """Sliced Wasserstein distance `swd` of Haar packets, and two parts of it.
+    """Sliced Wasserstein distance `swd`, the mean over all Haar packets, and two parts of it.
 
-    `swd_low` is the distance of the one packet that is low at every level, `swd_high` the mean of all other packets. Images
+    `swd_low` is the distance of the one packet that is low at every level, `swd_high` the mean over all other packets. Images
     above 256 px are cut into tiles of 256 px, which count like images.
 
     Args:
@@ -61,7 +61,7 @@ class SlicedDistance:
         )
 
     def _projections(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, S, S] to the projections of each packet in gray levels: float32 [B * tiles, packets, directions]."""
+        """Project each packet, in gray levels: uint8 [B, 3, S, S] -> float32 [B * tiles of an image, packets, directions]."""
         packets = haar_packets(cut_into_tiles(images, self.side).double(), self.level).flatten(2)
         return (packets.transpose(0, 1) @ self.directions.to(images.device)).transpose(0, 1).float()
 

@@ -23,11 +23,11 @@ RANGES = {"": 0.0, "_top_half": 0.5, "_top_quarter": 0.75}  # name suffix -> low
 
 
 class SpectrumError:
-    """Difference of the radial power spectrum to that of real images.
+    """Difference between the radial power spectra of generated and real images.
 
     `spectrum_db` is the mean absolute difference in dB over all radii; `spectrum_db_top_half` and `spectrum_db_top_quarter`
     cover the radii from 1/2 and 3/4 of the Nyquist frequency up. The upper half is the range that one Haar level separates as
-    its high bands. The mean difference has the suffix `_signed`: below 0, generated images have too little detail.
+    its high bands. With the suffix `_signed`, it is the mean difference: below 0, generated images have too little power.
 
     Args:
         size: side of the images in pixels.
@@ -57,7 +57,7 @@ class SpectrumError:
         )
 
     def _values(self, real: Tensor, generated: Tensor) -> Tensor:
-        """Mean powers [..., R] to the six values [..., 6]."""
+        """Compute the six values, [..., 6], from the mean powers of both sets, each [..., number of radii]."""
         error = decibels(generated) - decibels(real)
         ranges = [error[..., self.frequency >= lowest] for lowest in RANGES.values()]
         return torch.stack([mean for part in ranges for mean in (part.abs().mean(dim=-1), part.mean(dim=-1))], dim=-1)
@@ -79,7 +79,7 @@ class RadialPower:
         self.share = 1 / torch.bincount(self.radius).double()
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, S, S] to the power at each radius, float64 [B, R]."""
+        """Compute the power at each radius: images in gray levels, uint8 or floating [B, 3, S, S] -> float64 [B, radii(S)]."""
         gray_levels = images.double()
         centered = gray_levels - gray_levels.mean(dim=(-2, -1), keepdim=True)
         power = torch.fft.fft2(centered * self.window.to(images.device)).abs().square().mean(dim=1).flatten(1)

@@ -41,7 +41,7 @@ class FeatureRows:
         self.batches += other.batches
 
     def rows(self) -> Tensor:
-        """All rows added so far, in order, as one tensor [N, ...] on the CPU."""
+        """Return all rows added so far, in order, as one tensor [N, ...] on the CPU."""
         return torch.cat(self.batches)
 
     def to_tensors(self) -> dict[str, Tensor]:
@@ -66,7 +66,7 @@ class Moments:
         self.mean = self.scatter = torch.zeros(0, dtype=torch.float64)
 
     def update(self, features: Tensor) -> None:
-        """Add features [..., B, D] of any floating dtype: along the leading axes, independent distributions of D variables."""
+        """Add features of B images, floating [..., B, D]. Each index of the leading axes is a distribution of D variables."""
         features = features.double()
         mean = features.mean(dim=-2)
         centered = features - mean.unsqueeze(-2)
@@ -78,7 +78,7 @@ class Moments:
             self._add(other.count, other.mean, other.scatter)
 
     def covariance(self, part: slice = slice(None)) -> Tensor:
-        """The unbiased covariance (divided by count - 1), float64 [..., D, D]; `part` selects along the first axis."""
+        """Return the unbiased covariance (divided by count - 1), float64 [..., D, D]; `part` selects along the first axis."""
         return self.scatter[part] / (self.count - 1)
 
     def to_tensors(self) -> dict[str, Tensor]:

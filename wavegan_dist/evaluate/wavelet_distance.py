@@ -12,7 +12,8 @@ Images above 256 px are cut into tiles of 256 px, whose statistics are pooled. W
 image, with the covariances of coefficients up to 256 px apart at equal positions in each tile. Undivided, the covariances of
 1024 px would take 4.5 GiB of memory and the distance 16,384 packets. Larger structures show in `spectrum`, `bands` and `fd`.
 
-Like every Fréchet distance, both are too large by about 1/count: `benchmarks/evaluation.py --floors` prints by how much.
+Like every Fréchet distance, both have a positive bias that is about proportional to 1/count. `benchmarks/evaluation.py
+--floors` prints the bias.
 """
 
 from importlib.metadata import version
@@ -38,10 +39,10 @@ BANDS = {"a": "LL", "h": "LH", "v": "HL", "d": "HH"}  # PyWavelets' letters, in 
 
 
 def packet_level(size: int) -> int:
-    """Number of levels for images of `size` pixels: Haar packets have 8x8 pixels x 3 channels = 192 variables at every size.
+    """Return the number of levels for images, or tiles, of `size` pixels: 2 at 32 px, 3 at 64 px, 4 at 128 px, 5 at 256 px.
 
-    32 px: 2, 64 px: 3, 128 px: 4, 256 px: 5; larger images are cut into tiles. The paper uses 4 for 256 px, where a packet has
-    768 variables; fewer variables need fewer images.
+    A Haar packet then has 8x8 pixels x 3 channels = 192 variables at every size. The paper uses 4 levels at 256 px, where a
+    packet has 768 variables; fewer variables need fewer images.
 
     Raises:
         UsageError: `size` is not 16, 32, 64, ...
@@ -53,7 +54,10 @@ def packet_level(size: int) -> int:
 
 
 def tiles(images: Tensor, side: int) -> Tensor:
-    """Cut images [B, C, H, W] into tiles of at most `side` x `side` pixels: [B * tiles of an image, C, h, w]."""
+    """Cut images [B, C, H, W] into tiles: [B * tiles of an image, C, h, w].
+
+    A height or width of at most `side` is not cut; a larger one must be a multiple of `side`.
+    """
     height, width = images.shape[-2:]
     rows, columns = max(height // side, 1), max(width // side, 1)
     cut: Tensor = images.unflatten(3, (columns, -1)).unflatten(2, (rows, -1))  # [B, C, rows, h, columns, w]
@@ -61,7 +65,7 @@ def tiles(images: Tensor, side: int) -> Tensor:
 
 
 def packet_names(level: int) -> list[str]:
-    """Names in the order of the packets, coarsest split first: "LL.LL", "LL.LH", ..., "HH.HH"."""
+    """Return names in the order of the packets, the first split first: "LL.LL", "LL.LH", ..., "HH.HH" for two levels."""
     return [".".join(path) for path in product(BANDS.values(), repeat=level)]
 
 
@@ -96,10 +100,10 @@ PACKETS = {"haar": haar_packets, "db2": db2_packets}
 
 
 class WaveletDistance:
-    """Fréchet Wavelet Distance `fwd`, and two parts of it.
+    """Fréchet Wavelet Distance `fwd`, the mean over all packets, and two parts of it.
 
-    `fwd_low` is the distance of the one packet that is low at every level, `fwd_high` the mean of all other packets. With
-    the basis `db2`, the names begin with `fwd_db2`.
+    `fwd_low` is the distance of the one packet that is low at every level, `fwd_high` the mean over all other packets. With the
+    basis `db2`, the names begin with `fwd_db2`.
 
     Args:
         size: side of the images in pixels.
@@ -129,11 +133,11 @@ class WaveletDistance:
         )
 
     def _parts(self) -> list[slice]:
-        """Split the packets into parts: covariances and their roots of all packets would take gigabytes."""
+        """Split the packets into parts: the covariances of all packets at once, and their roots, would take gigabytes."""
         return [slice(first, first + PART) for first in range(0, 4**self.level, PART)]
 
     def _coefficients(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, S, S] to packet coefficients, float64 [packets, B * tiles of an image, variables]."""
+        """Compute packet coefficients: uint8 [B, 3, S, S] -> float64 [packets, B * tiles of an image, variables]."""
         return self.packets(tiles(images, self.side).double() / 255, self.level).flatten(2).transpose(0, 1)
 
 

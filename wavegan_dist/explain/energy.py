@@ -21,7 +21,7 @@ def named_bands(low: Tensor, highs: Sequence[Tensor]) -> dict[str, Tensor]:
         highs: high bands of every level as `wavelet.wavedec` returns them, the coarsest first: [B, 9, h, w], ...
 
     Returns:
-        Each band [B, 3, h, w] of its level by its name.
+        Name -> band [B, 3, h, w], where h x w is the size of the band's level.
     """
     bands = {f"LL{len(highs)}": low}
     for level, high in zip(range(len(highs), 0, -1), highs, strict=True):
@@ -30,7 +30,7 @@ def named_bands(low: Tensor, highs: Sequence[Tensor]) -> dict[str, Tensor]:
 
 
 def bands_of(images: Tensor, levels: int) -> dict[str, Tensor]:
-    """Return the bands of images [B, 3, R, R] by the names of `named_bands`."""
+    """Return the bands of images [B, 3, R, R], named as in `named_bands`."""
     return named_bands(*wavedec(images, levels))
 
 
@@ -40,14 +40,15 @@ def mean_squares(bands: dict[str, Tensor]) -> Energies:
 
 
 def energy_columns(parts: Parts, levels: int, real: Tensor | None) -> dict[str, Energies]:
-    """Return the energies of each part, and of real images, by the heading of their column.
+    """Return the columns of the page's table of energies: heading -> energies.
 
-    A model without band networks has no other part than its fused images.
+    The columns are the parts of generated images, with and without their factors, then `real` and `fused / real` if there are
+    real images. With `model.base_only`, `fused` is the only part.
 
     Args:
         parts: the parts of the generated images.
         levels: number of levels of the transform.
-        real: real images, uint8 [N, 3, R, R]; None: without that column.
+        real: real images, uint8 [N, 3, R, R]; None: no columns of real images.
     """
     columns: dict[str, Energies] = {}
     if parts.low is not None:
@@ -57,7 +58,7 @@ def energy_columns(parts: Parts, levels: int, real: Tensor | None) -> dict[str, 
     fused = columns["fused"] = mean_squares(bands_of(parts.fused, levels))
     if real is not None:
         columns["real"] = mean_squares(bands_of(from_uint8(real), levels))
-        # no number where the real images have no energy
+        # NaN where the real images have no energy
         columns["fused / real"] = {name: value / (columns["real"][name] or math.nan) for name, value in fused.items()}
     return columns
 

@@ -11,7 +11,7 @@ from wavegan_dist.files import atomic_file
 from wavegan_dist.html_page import page_path
 from wavegan_dist.model.snapshot import load_snapshot, parse_classes
 
-MAX_PIXELS = 2**23  # of all images of one kind on a page: 8 images of 1024 px; a page embeds about six times as many
+MAX_PIXELS = 2**23  # of the shown images: 8 of 1024 px; with their parts, a page embeds about six times as many pixels
 
 
 def explain(

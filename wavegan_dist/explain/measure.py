@@ -17,7 +17,7 @@ from wavegan_dist.explain.swap import Swaps, swap
 from wavegan_dist.images import from_uint8
 from wavegan_dist.model.snapshot import Snapshot
 
-STATISTICS_IMAGES, STATISTICS_PIXELS = 256, 2**20  # most images, and their pixels, for energies and spectra
+STATISTICS_IMAGES, STATISTICS_PIXELS = 256, 2**20  # energies and spectra use at most so many images, of so many pixels in all
 Scores = dict[str, dict[str, list[float]]]  # part -> discriminator -> logit of each image
 
 
@@ -34,7 +34,7 @@ class RealImages:
     labels: Tensor | None
 
     def spread(self, count: int) -> "RealImages":
-        """Return at most `count` images at equal distances: a dataset may be sorted."""
+        """Return at most `count` images, equally spaced among these, because a dataset may be sorted."""
         chosen = slice(None, None, -(-len(self.images) // count))
         return RealImages(self.images[chosen], None if self.labels is None else self.labels[chosen])
 
@@ -46,14 +46,15 @@ class Explanation:
     Attributes:
         snapshot: the snapshot.
         seed: seed of the latents.
-        shown: parts of the images that are shown: 0, 1, 2, ...
-        labels: their classes, int64; None for a model without classes.
-        real: as many real images; None without training data.
-        statistics_images: number of images, shown or not, that energies and spectra are means over.
+        shown: the parts of the images that the page shows: images 0, 1, ..., `count` - 1.
+        labels: the classes of these images, int64 [count]; None for a model without classes.
+        real: at most as many real images, to show; None without training data.
+        statistics_images: number of generated images, shown or not, over which energies and spectra are means.
         energies: mean squares of the bands, by column of the table (`energy_columns`).
         spectra: power spectra in dB, by part (`spectra.spectra`).
         swaps: the swap experiments.
-        scores: logits of the shown images, by part, then by discriminator; empty without discriminators.
+        scores: logits of the shown generated and real images, by part, then by discriminator network; empty without
+            discriminators.
         scores_source: the checkpoint of the discriminators, or why there are no scores.
     """
 
@@ -109,15 +110,15 @@ def measure(snapshot: Snapshot, count: int, seed: int, classes: Sequence[int], i
 
 
 def statistics_images(resolution: int) -> int:
-    """Return how many images energies and spectra are computed from: 256 up to 64 px, fewer above, 4 at 512 px."""
+    """Return the least number of images for energies and spectra: 256 up to 64 px, fewer above, 4 at 512 px."""
     return max(min(STATISTICS_IMAGES, STATISTICS_PIXELS // resolution**2), 1)
 
 
 def read_real_images(snapshot: Snapshot, index: Index, count: int, seed: int) -> RealImages:
-    """Read `count` random images, or all if there are fewer.
+    """Read `count` random images of the training data, or all if there are fewer.
 
     Raises:
-        UsageError: the images are of another size than the snapshot's, or the model has classes and an image has none of these.
+        UsageError: the images are of another size than the snapshot's, or the model has classes and an image has none of them.
         WaveganError: an image cannot be read.
     """
     model, where = snapshot.config.model, f"--data {index.storage.base}"

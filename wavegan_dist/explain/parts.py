@@ -1,4 +1,7 @@
-"""The parts of generated images: the outputs of the three networks, and what they are mixed into."""
+"""The parts of generated images: the outputs of the three networks, and the images that the generator blends from them.
+
+The band networks are `low` and `high`; a model with `model.base_only` has none.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,11 +24,11 @@ class Parts:
 
     Attributes:
         base: images of the base network [B, 3, R, R].
-        low: low band of the last level [B, 3, R / 2**levels, R / 2**levels]; None for a model without band networks.
-        highs: high bands of every level, the coarsest first, as `WaveletGenerator.components` returns them; empty for a model
-            without band networks.
-        fused: the images of the generator [B, 3, R, R].
-        lam: the lam that they are mixed with; 0 for a model without band networks.
+        low: low band of the last level [B, 3, R / 2**levels, R / 2**levels]; None without band networks.
+        highs: high bands of every level, the coarsest first, as `WaveletGenerator.components` returns them; empty without band
+            networks.
+        fused: the generator's images [B, 3, R, R], blended from the other parts.
+        lam: the effective lam of the blend; 0 without band networks.
     """
 
     base: Tensor
@@ -40,7 +43,7 @@ class Parts:
         return Parts(self.base[:count], low, [high[:count] for high in self.highs], self.fused[:count], self.lam)
 
     def wavelet_image(self) -> Tensor | None:
-        """Return the inverse transform of the bands [B, 3, R, R]; None for a model without band networks."""
+        """Return the inverse transform of the bands [B, 3, R, R]; None without band networks."""
         return None if self.low is None else waverec(self.low, self.highs)
 
     def difference(self) -> Tensor:
@@ -50,8 +53,8 @@ class Parts:
     def contributions(self) -> dict[str, Tensor]:
         """Return the terms of the fused image by name, each [B, 3, R, R]; their sum is the fused image.
 
-        The inverse transform is linear, so that it is the sum of the images that the low band and the high bands give alone.
-        There are no terms for a model without band networks, whose fused image is the base image.
+        The terms are the base image, the inverse transform of the low band alone and that of the high bands alone, each times
+        its factor. Without band networks, there are no terms: the fused image is the base image.
         """
         if self.low is None:
             return {}
@@ -69,7 +72,7 @@ def latents_of_images(snapshot: Snapshot, numbers: range, seed: int) -> Tensor:
 
 
 def parts_of_images(snapshot: Snapshot, count: int, seed: int, classes: Sequence[int] = ()) -> tuple[Parts, Tensor | None]:
-    """Compute the parts of at least `count` images from image 0, and their classes.
+    """Compute the parts of images 0, 1, ..., at least `count` of them, and their classes.
 
     The fused images are equal bit for bit to those of `wavegan sample` on a CPU. As there, the networks always get `chunk_size`
     latents at a time, so `count` is rounded up to a multiple of it.
@@ -78,7 +81,11 @@ def parts_of_images(snapshot: Snapshot, count: int, seed: int, classes: Sequence
         snapshot: the snapshot, with its generator on the CPU.
         count: number of images.
         seed: seed of the latents.
-        classes: as for `labels_of_images`.
+        classes: image i gets class `classes[i % len(classes)]`; empty: classes are drawn with the frequencies of the training
+            data.
+
+    Returns:
+        The parts of n >= `count` images, and their classes, int64 [n]; None for a model without classes.
 
     Raises:
         WaveganError: an image is not finite.
@@ -91,7 +98,9 @@ def parts_of_images(snapshot: Snapshot, count: int, seed: int, classes: Sequence
 
 
 def run_networks(snapshot: Snapshot, z: Tensor, labels: Tensor | None) -> Parts:
-    """Compute the parts of the images of latents [B, z_dim], `chunk_size` at a time, and of classes int64 [B] if there are any.
+    """Compute the parts of the images of latents [B, z_dim] and, for a model with classes, labels int64 [B].
+
+    The networks get `chunk_size` latents at a time, as in exact mode.
 
     Raises:
         WaveganError: an image is not finite.

@@ -36,8 +36,8 @@ def columns_of(parts: Parts) -> list[Column]:
     """Return the columns of a row for each image: base, bands, inverse transform, fused, difference.
 
     Images have the range of pixels, -1 to 1, and the low band of level j has that of the bands of such images, -2**j to 2**j.
-    The high bands of each level, and the difference, have the range that holds `PERCENTILE` percent of their values. A model
-    without band networks has the column fused alone.
+    The high bands of each level, and the difference, have the range that holds `PERCENTILE` percent of their values. With
+    `model.base_only`, `fused` is the only column.
     """
     fused, wavelet = Column("fused", parts.fused, 1.0), parts.wavelet_image()
     if parts.low is None or wavelet is None:

@@ -18,21 +18,21 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Discriminators:
-    """The discriminators of a run.
+    """The discriminator networks of a run, if a checkpoint holds them.
 
     Attributes:
         module: the discriminators in eval mode, without gradients; None if there is no usable checkpoint.
-        source: the checkpoint that they are from, or why there are none; a sentence for people.
+        source: a sentence for the page: which checkpoint they are from, or why there are none.
     """
 
     module: WaveletDiscriminator | None
     source: str
 
     def scores(self, images: Tensor | None, labels: Tensor | None) -> dict[str, list[float]]:
-        """Return the logit of each image by the name of the network; empty without discriminators or images.
+        """Return the logits of images by name of the network, B numbers each; empty without discriminators or images.
 
         Args:
-            images: images [B, 3, R, R] for pixels in [-1, 1].
+            images: float32 [B, 3, R, R] for pixels in [-1, 1]; None: no images.
             labels: classes, int64 [B]; None for a model without classes.
         """
         if self.module is None or images is None:
@@ -46,14 +46,17 @@ class Discriminators:
 
 
 def load_discriminators(snapshot: Snapshot) -> Discriminators:
-    """Read the discriminators from the checkpoint of the snapshot's run that was saved nearest to the snapshot."""
+    """Read the discriminators from that checkpoint of the snapshot's run whose image number is nearest to the snapshot's.
+
+    Does not raise if there is no checkpoint or it is damaged: `source` then says so.
+    """
     run = RunFolder.of_snapshot(snapshot.path)
     checkpoints = run.checkpoints() if run else []
     if run is None or not checkpoints:
         where = "the snapshot is not in a run folder" if run is None else f"{run.path} holds no checkpoint"
         return Discriminators(None, f"There are no scores: {where}, and only checkpoints hold the discriminators.")
     path = min(checkpoints, key=lambda checkpoint: abs(nimg_of(checkpoint) - snapshot.nimg))
-    band_std = [dict.fromkeys(BANDS, 1.0)] * snapshot.config.model.levels  # replaced by those in the checkpoint
+    band_std = [dict.fromkeys(BANDS, 1.0)] * snapshot.config.model.levels  # placeholders: the checkpoint holds the true values
     module = build_discriminator(snapshot.config, band_std)
     try:
         if damage := find_damage(path):

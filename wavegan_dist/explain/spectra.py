@@ -13,14 +13,15 @@ GRAY_LEVELS = 127.5  # gray levels of 0..255 per unit of [-1, 1]
 
 
 def spectra(parts: Parts, real: Tensor | None) -> dict[str, Tensor]:
-    """Return the spectrum of each term of the fused images, of the fused images and of real images by name.
+    """Return power spectra by name: of each term of the fused images (`Parts.contributions`), of `fused` and of `real` images.
 
     Args:
         parts: the parts of the generated images.
         real: real images, uint8 [N, 3, R, R]; None: without their spectrum.
 
     Returns:
-        Mean power in dB at each radius as `evaluate.spectrum` defines it, float64 [radii(R)]; 0 dB is one squared gray level.
+        Name -> mean power over the images in dB at each radius (`evaluate.spectrum`), float64 [radii(R)]; 0 dB is one squared
+        gray level.
     """
     images = {**parts.contributions(), "fused": parts.fused} | ({} if real is None else {"real": from_uint8(real)})
     power = RadialPower(parts.base.shape[-1])

@@ -14,12 +14,12 @@ SIDE = 4  # latents of each kind in the grid
 
 @dataclass(frozen=True)
 class Change:
-    """Mean squared difference between two images of a grid, over pairs of images, colors and pixels.
+    """Mean squared difference between two images of a grid, or between a band of both: the mean over pairs, colors and pixels.
 
     Attributes:
-        low: of pairs with the same `z_h` and another `z_l`.
-        high: of pairs with the same `z_l` and another `z_h`.
-        both: of pairs that have neither in common.
+        low: mean over the pairs with the same `z_h` and different `z_l`.
+        high: mean over the pairs with the same `z_l` and different `z_h`.
+        both: mean over the pairs in which both differ.
     """
 
     low: float
@@ -33,7 +33,8 @@ class Swaps:
 
     Attributes:
         images: fused images [SIDE, SIDE, 3, R, R]; those of a row have the same `z_l`, those of a column the same `z_h`.
-        changes: by part (base, wavelet, fused; base alone for a model without band networks), then by the name of the band.
+        changes: by part, then by the name of the band (`energy.named_bands`). The parts are `base`, `wavelet` (the inverse
+            transform of the bands) and `fused`; with `model.base_only`, `base` alone.
     """
 
     images: Tensor
@@ -41,7 +42,7 @@ class Swaps:
 
 
 def swap(snapshot: Snapshot, seed: int, label: int | None) -> Swaps:
-    """Combine the latents of the images 0 to `SIDE` - 1 of `wavegan sample`: on the diagonal of the grid are these images.
+    """Combine the latents of images 0 to `SIDE` - 1 of `wavegan sample`. The diagonal of the grid shows these images.
 
     Args:
         snapshot: the snapshot.
@@ -62,7 +63,7 @@ def swap(snapshot: Snapshot, seed: int, label: int | None) -> Swaps:
 
 
 def change(grid: Tensor) -> Change:
-    """Compute the change of images [side * side, ...] that are in the order of a grid, row by row."""
+    """Compute the change of a grid of images, or of one of their bands: float [side * side, ...], row by row."""
     side = round(len(grid) ** 0.5)
     values = grid.flatten(1).double()
     squares = torch.pdist(values).square() / values.shape[1]

@@ -19,11 +19,11 @@ from wavegan_dist.model.snapshot import Snapshot
 
 TOLERANCE = 1e-4  # largest difference of a pixel in [-1, 1]
 PIXEL_TOLERANCE = 1  # of a pixel in 0..255: a value next to x.5 may be rounded either way
-CHECK_STREAM, CHECK_BATCHES = "latent/export", (1, 32)  # latents, and the batches in which they run
+CHECK_STREAM, CHECK_BATCHES = "latent/export", (1, 32)  # stream of the 33 latents of the check, and their batch sizes
 
 
 def export(snapshot: Snapshot, out: Path, formats: Sequence[Format]) -> list[Path]:
-    """Write the generator of a snapshot, one file for each format, and check what each file computes.
+    """Write the generator of a snapshot, one file for each format, and compare what each file computes with the generator.
 
     The files appear, or replace older ones, when all of them are complete and have passed the check.
 
@@ -33,10 +33,12 @@ def export(snapshot: Snapshot, out: Path, formats: Sequence[Format]) -> list[Pat
         formats: the formats, from `find_formats`.
 
     Returns:
-        The files.
+        The paths of the files, in the order of `formats`.
 
     Raises:
-        WaveganError: what a file computes differs from the generator by more than TOLERANCE, or is not finite.
+        WaveganError: the images of a file differ from the generator's by more than TOLERANCE (uint8: PIXEL_TOLERANCE), or an
+            image is not finite.
+        UsageError: the weights are too large for an ONNX file.
         OSError: a file cannot be written.
     """
     paths = [out / format.file for format in formats]
@@ -55,7 +57,7 @@ def export(snapshot: Snapshot, out: Path, formats: Sequence[Format]) -> list[Pat
 
 
 def metadata_of(snapshot: Snapshot) -> dict[str, str]:
-    """Return the properties that every file holds, as text."""
+    """Return the properties that every file holds (docs/export.md), all as text."""
     model = snapshot.config.model
     return {
         "resolution": str(model.resolution),
@@ -69,12 +71,12 @@ def metadata_of(snapshot: Snapshot) -> dict[str, str]:
 
 @torch.no_grad()
 def largest_difference(generator: WaveletGenerator, run: Run, *, pixels: bool) -> float:
-    """Return the largest difference between the images of `generator` and those of `run`, over all pixels of some latents.
+    """Return the largest difference between the images of `generator` and those of `run`, over the pixels of 33 images.
 
     Args:
         generator: the generator, on the CPU.
-        run: a function with the inputs of the generator.
-        pixels: the output of `run` is uint8.
+        run: a function of the generator's inputs.
+        pixels: the output of `run` is uint8 0..255, and the difference is in gray levels; False: float in [-1, 1].
 
     Raises:
         WaveganError: an image of `generator` is not finite.

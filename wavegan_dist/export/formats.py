@@ -18,7 +18,7 @@ MAX_ONNX_BYTES = 2**31 - 2**24  # a Protocol Buffers file has at most 2 GiB; the
 METADATA = "metadata.json"  # the file inside a .pt2 file
 
 Metadata = Mapping[str, str]
-Run = Callable[..., Tensor]  # inputs of the program -> its output
+Run = Callable[..., Tensor]  # runs a file: the inputs of the program -> its images
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Format:
     Args:
         name: the name in `--format`.
         file: name of the file.
-        encode: a program and its metadata to the content of the file.
-        load: the content of a file to a function of the program's inputs.
-        pixels: the output is uint8 0..255 instead of float32 [-1, 1].
-        packages: modules of the extra `export` that it needs.
+        encode: turns a program and its metadata into the content of the file.
+        load: turns the content of a file into a function that runs it on the CPU.
+        pixels: the output is uint8 0..255 instead of float32 in about [-1, 1].
+        packages: modules of the extra `export` that the format needs.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Format:
 
 
 def find_formats(names: str) -> list[Format]:
-    """Return the formats of a comma-separated list of names, each once.
+    """Return the formats that a comma-separated list names, without duplicates.
 
     Raises:
         UsageError: a name is not a format, or the packages that a format needs are not installed.
@@ -74,7 +74,7 @@ def encode_onnx(program: ExportedProgram, metadata: Metadata) -> bytes:
     assert converted is not None
     model = converted.model
     for node in model.graph.all_nodes():
-        node.metadata_props.clear()  # which line of which Python file it comes from
+        node.metadata_props.clear()  # they name the Python file and line that the node comes from
     model.metadata_props.update(metadata)
     content: bytes = converted.model_proto.SerializeToString()
     return content
@@ -112,7 +112,7 @@ def encode_pt2(program: ExportedProgram, metadata: Metadata) -> bytes:
 
 
 def load_pt2(content: bytes) -> Run:
-    """Return the module in a .pt2 file, on the CPU."""
+    """Return the module in a .pt2 file, which runs on the CPU."""
     return torch.export.load(io.BytesIO(content)).module()
 
 

@@ -22,7 +22,7 @@ class PixelGenerator(nn.Module):
 
 
 def generator_inputs(generator: WaveletGenerator, z: Tensor) -> tuple[Tensor, ...]:
-    """Return the arguments of the generator for these latents [B, z_dim]: with classes also int64 [B], 0, 1, 2, ... in turn."""
+    """Return the generator's arguments for latents [B, z_dim]: (z,), or (z, labels) with the labels 0, 1, 2, ... in turn."""
     return (z, torch.arange(len(z)) % generator.num_classes) if generator.num_classes else (z,)
 
 

@@ -27,10 +27,10 @@ class Frame:
 
 
 def read_frames(run: RunFolder) -> tuple[list[Frame], int]:
-    """Read the sample grids of a run, oldest first: all, or some at equal distances if they have more than `MAX_PIXELS`.
+    """Read the sample grids of a run, oldest first: all, or equally spaced ones if all have more than `MAX_PIXELS` pixels.
 
     Returns:
-        The frames, always with the first and the last grid, and the number of grids in the run folder.
+        The frames, which include the first and the last grid, and the number of grids in the run folder.
 
     Raises:
         WaveganError: a grid is damaged.
@@ -45,7 +45,7 @@ def read_frames(run: RunFolder) -> tuple[list[Frame], int]:
 
 
 def spread(values: list[int], count: int) -> list[int]:
-    """Return at most `count` >= 2 values at equal distances in the list, with the first and the last."""
+    """Return at most `count` >= 2 equally spaced values of the list, including the first and the last."""
     if len(values) <= count:
         return values
     return [values[round(number * (len(values) - 1) / (count - 1))] for number in range(count)]

@@ -21,7 +21,8 @@ def gallery(runs: Sequence[Path], out: Path, data: str | None = None, count: int
     Args:
         runs: run folders.
         out: a .html file, which is replaced, or a folder, which gets an index.html.
-        data: index.json of the training data, in which the nearest neighbors of samples are searched; None: no search.
+        data: index.json of the training data of all runs, in which the nearest neighbors of samples are searched; None: no
+            search.
         count: number of samples of each run whose neighbors are shown: samples 0, 1, ... of `wavegan sample --device cpu`.
 
     Returns:

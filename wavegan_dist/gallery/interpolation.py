@@ -49,7 +49,7 @@ def interpolate(snapshot: Snapshot, seed: int) -> list[Interpolation]:
 
 
 def slerp(first: Tensor, last: Tensor, steps: int) -> Tensor:
-    """Interpolate spherically between two vectors [D]; returns [steps, D], with both vectors.
+    """Interpolate spherically between two vectors [D]; returns [steps, D], whose first and last rows are the two vectors.
 
     The latents in between are as long as the ends; those on a straight line would be shorter than the latents of training
     (White, "Sampling generative networks", 2016; the formula is that of Shoemake, 1985).

@@ -27,7 +27,7 @@ class RunPictures:
         path: the run folder as the user named it.
         frames: sample grids over training, oldest first.
         grids: number of sample grids in the run folder, of which `frames` may be a part.
-        snapshot: the newest snapshot of the run's first EMA.
+        snapshot: the newest snapshot of the run's first EMA (the first of `ema.half_life_kimg`).
         interpolations: interpolations between latents of this snapshot.
         labels: classes of the samples of `neighbors`; None for a model without classes.
         neighbors: samples 0, 1, 2, ... of this snapshot and their nearest real images; None without data.

@@ -134,7 +134,7 @@ def unit_features(extractor: Extractor, images: Tensor) -> Tensor:
 
 
 def distances(queries: Tensor, plain: Tensor, mirrored: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Compute cosine distances of M images to N others, or to the mirror images of these if they are nearer.
+    """Compute the cosine distances of M images to N others. A mirror image of the others counts if it is nearer.
 
     Args:
         queries: features of unit length [M, dims].
@@ -152,9 +152,13 @@ def distances(queries: Tensor, plain: Tensor, mirrored: Tensor | None) -> tuple[
 
 
 def nearest_other(features: Tensor, mirrored: Tensor | None) -> Tensor:
-    """Compute the distance from each of N images to the nearest of the others, whose mirror images count, too: [N].
+    """Compute the cosine distance from each of N images to the nearest other image or mirror image of another: float32 [N].
 
-    The image's own mirror image does not count. Arguments are those of `distances`.
+    An image's own mirror image does not count.
+
+    Args:
+        features: features of unit length [N, dims].
+        mirrored: features of the mirror images [N, dims]; None: mirror images do not count.
     """
     nearest = []
     for first in range(0, len(features), QUERIES):

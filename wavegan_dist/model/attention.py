@@ -12,7 +12,8 @@ class MaxAttention(nn.Module):
     """Computes `h(x) + expand(H*W * softmax(maximum(f(x), g(x))))` (patent CN 111275640 B); the cost is linear in H*W.
 
     The softmax runs over the H*W positions of each channel. The factor H*W gives the attention map the mean 1 at every
-    resolution. f and g are 1x1 convolutions to C/8 channels, at least 4; h is one to C, and `expand` one back to C.
+    resolution. All four layers are 1x1 convolutions: f and g from C to max(C/8, 4) channels, h from C to C, and `expand` from
+    the channels of f and g back to C.
 
     Args:
         channels: number of channels C of the input and of the output.
@@ -37,8 +38,8 @@ class MaxAttention(nn.Module):
 class DotAttention(nn.Module):
     """Computes `x + gamma * out(softmax(f(x)^T g(x)) h(x))` (SAGAN, Zhang et al. 2019); the cost is quadratic in H*W.
 
-    f and g are 1x1 convolutions to C/8 channels, h is one to C/2 (all at least 4), and `out` one back to C. gamma is learned
-    and initialized to 0.
+    All four layers are 1x1 convolutions: f and g from C to max(C/8, 4) channels, h from C to max(C/2, 4), and `out` from the
+    channels of h back to C. The scalar gamma is learned and initialized to 0.
 
     Args:
         channels: number of channels C of the input and of the output.

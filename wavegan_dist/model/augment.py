@@ -1,7 +1,8 @@
 """Differentiable augmentation of the images that enter the discriminators (Zhao et al. 2020; Karras et al. 2020, ADA).
 
-The parameters of every transformation are a row of a float tensor: `draw_parameters` makes it from uniform numbers, `gate`
-switches transformations off, `augment` applies what is left. All zeros leave an image as it is, bit for bit.
+The parameters of all transformations of one image are a row of a float tensor. `draw_parameters` computes the rows from uniform
+random numbers; `gate` sets the parameters of a transformation to 0 with probability 1 - p; `augment` transforms the images. A
+row of zeros leaves an image as it is, bit for bit.
 """
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor
 
 from wavegan_dist.config import AugmentConfig
 
-GATES = 4  # one for each transformation: mirror, translation, colour, cutout
-# The parameters of an image, in the order of the columns, and the gate of each.
+GATES = 4  # one uniform number for each transformation, which `gate` compares with p: mirror, translation, color, cutout
+# The parameters of an image, in the order of the columns, and the number of the transformation that each belongs to.
 PARAMETERS = {
     "mirror": 0,  # 1: mirrored left to right
     "down": 1,  # translation in pixels
@@ -28,7 +29,7 @@ UNIFORMS = GATES + 8  # numbers to draw for each image
 
 
 def draw_parameters(uniforms: Tensor, settings: AugmentConfig, resolution: int) -> Tensor:
-    """Turn uniform random numbers into the gates and parameters of each image.
+    """Compute the parameters of each image from uniform random numbers.
 
     Args:
         uniforms: float32 [b, UNIFORMS] in [0, 1).
@@ -36,7 +37,8 @@ def draw_parameters(uniforms: Tensor, settings: AugmentConfig, resolution: int) 
         resolution: side of the images in pixels.
 
     Returns:
-        float32 [b, 2 len(PARAMETERS)]: a gate for each parameter, which `gate` compares with p, then the parameters.
+        float32 [b, 2 * len(PARAMETERS)]: for each parameter the uniform number of its transformation, which the function `gate`
+        compares with p; then the parameters.
     """
     gates = uniforms[:, list(PARAMETERS.values())]
     mirror, down, right, brightness, saturation, contrast, top, left = uniforms[:, GATES:].unbind(1)
@@ -60,11 +62,11 @@ def draw_parameters(uniforms: Tensor, settings: AugmentConfig, resolution: int) 
 
 
 def gate(drawn: Tensor, probability: Tensor) -> Tensor:
-    """Keep each transformation of each image with this probability; the others' parameters become 0, the identity.
+    """Choose the transformations of each image, each with the same probability; set the parameters of all others to 0.
 
     Args:
-        drawn: what `draw_parameters` returns, with any number of leading dimensions: float32 [..., b, 2 len(PARAMETERS)].
-        probability: float32 scalar on the same device; it stays there, so that the host does not wait for it.
+        drawn: what `draw_parameters` returns, with any number of leading dimensions: float32 [..., b, 2 * len(PARAMETERS)].
+        probability: p, float32 scalar on the device of `drawn`; a tensor, so that the host does not wait for it.
 
     Returns:
         The parameters for `augment`, float32 [..., b, len(PARAMETERS)].
@@ -74,14 +76,14 @@ def gate(drawn: Tensor, probability: Tensor) -> Tensor:
 
 
 def augment(images: Tensor, parameters: Tensor) -> Tensor:
-    """Mirror and translate images, change their colours and cut a square out of each. Differentiable with respect to `images`.
+    """Mirror and translate images, change their colors and cut a square out of each. Differentiable with respect to `images`.
 
     A translation reflects the image at its borders: a border of zeros would put edges into the high bands, which the
     discriminators would then learn. A cutout is 0, the middle of the range. Values may leave [-1, 1].
 
     Args:
-        images: floating [n b, 3, R, R] in [-1, 1]; image i gets the parameters i mod b, so that real and generated images share
-            them.
+        images: floating [n * b, 3, R, R] in [-1, 1]. Image i gets row i mod b of the parameters, so that a real image and the
+            generated image beside it share a row.
         parameters: float32 [b, len(PARAMETERS)], from `gate`.
 
     Returns:

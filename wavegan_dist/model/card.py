@@ -38,12 +38,12 @@ def model_card(
     """Return the model card.
 
     Args:
-        data: metadata of the library.
-        arguments: those of `WaveletGenerator`.
-        parameters: number of parameters.
+        data: name and tags of the library, for the metadata at the top of the card.
+        arguments: the arguments of `WaveletGenerator`.
+        parameters: number of parameters of the generator.
         info: how the generator was trained; None if that is unknown.
         license: identifier of the license; None: the author states none.
-        repository: name of the repository.
+        repository: name of the repository, for the example in the card.
     """
     fields = vars(data) | {"license": license.lower() if license else None}  # fields that are None are left out
     result = info.evaluation() if info else None

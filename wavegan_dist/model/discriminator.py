@@ -13,26 +13,30 @@ from wavegan_dist.model.backbones.residual import ResidualDiscriminator
 from wavegan_dist.model.shapes import IMAGE_CHANNELS, band_sizes, check_labels, check_levels, check_resolution
 from wavegan_dist.wavelet import wavedec
 
-Inputs = dict[str, list[Tensor]]  # of each network, by name: one tensor for `image` and `low`, one for each level for `high`
+Inputs = dict[str, list[Tensor]]  # network -> its inputs: one tensor for `image` and `low`, one tensor per level for `high`
 NETWORKS = ("image", "low", "high")
 BANDS = ("low", "lh", "hl", "hh")
 
 
 class WaveletDiscriminator(nn.Module):
-    """Computes one logit per image from each of up to three networks (patent CN 111275640 B).
+    """Up to three networks that each compute one logit per image: from the image, its low band, its high bands.
+
+    The method is that of patent CN 111275640 B.
 
     The bands are those of the image that is passed in, real or generated, never the raw outputs of the generator's `low` and
-    `high` networks: the three losses therefore reach all three generator networks.
+    `high` networks. Each of the three losses therefore has a gradient with respect to all three generator networks.
 
     Args:
         resolution: height and width of the image in pixels, one of `config.RESOLUTIONS`.
-        width: number of channels of each network's largest feature map; each halving of the size doubles it, up to 8 times.
+        width: number of channels of each network's largest feature map. Each halving of the feature map's size doubles the
+            number of channels, up to `8 * width`.
         networks: which of `image`, `low`, `high` to build; the attributes of the other networks are None.
         levels: number of levels of the wavelet transform: `low` gets the low band of the last level, `high` the high bands of
             every level.
         num_classes: number of classes; 0: the discriminator takes no labels.
         backbone: architecture of the networks: `dcgan` or `residual`.
-        resample: how `residual` networks halve the size of feature maps: `bilinear` or `haar`; unused in `dcgan` networks.
+        resample: how `residual` networks halve the size of feature maps: `bilinear` or `haar`. None: `bilinear`. Unused in
+            `dcgan` networks.
         band_std: for each level, the standard deviation of each Haar band (`low`, `lh`, `hl`, `hh`) over real data, by which
             the bands are divided. None (the patent's choice): bands are not scaled.
         spectral_norm: divide the weights of `dcgan` networks by their spectral norm; unused in `residual` networks.
@@ -79,10 +83,10 @@ class WaveletDiscriminator(nn.Module):
 
     @override
     def forward(self, image_bchw: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-        """Compute the logits [B] of images [B, 3, R, R], by name of the network.
+        """Compute the logits of images: float [B] by name of the network.
 
         Args:
-            image_bchw: real or generated images.
+            image_bchw: real or generated images, float [B, 3, R, R] in about [-1, 1].
             labels: classes, int64 [B] in 0..num_classes-1; None if `num_classes` is 0.
 
         Raises:
@@ -91,13 +95,13 @@ class WaveletDiscriminator(nn.Module):
         return self.logits(self.inputs(image_bchw), labels)
 
     def inputs(self, image_bchw: Tensor, scaled: bool = True) -> Inputs:
-        """Return the inputs of each network for images [B, 3, R, R].
+        """Return the inputs of each network for images [B, 3, R, R], by name of the network.
 
-        `image` and `low` have one input. `high` has one for each level: [B, 9, R/2, R/2], [B, 9, R/4, R/4], ...
+        `image` and `low` have one input. `high` has one per level, the finest first: [B, 9, R/2, R/2], [B, 9, R/4, R/4], ...
 
         Args:
             image_bchw: the images.
-            scaled: False: bands are not scaled, so that the inputs for white noise are white noise.
+            scaled: divide the bands by `band_std`. False: the bands of white noise are white noise.
         """
         inputs: Inputs = {} if self.image is None else {"image": [image_bchw]}
         if self.low is None and self.high is None:

@@ -32,7 +32,7 @@ class Ema(Generic[Module]):
 
         Args:
             nimg: images seen so far, including those of the update.
-            batch_size: images seen since the last update.
+            batch_size: images seen since the last update, which may be several batches.
         """
         half_life = min(self.half_life, nimg * self.rampup) if self.rampup else self.half_life
         return float(0.5 ** (batch_size / max(half_life, 1e-8)))

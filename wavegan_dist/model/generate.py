@@ -1,11 +1,11 @@
-"""Generated images by number: image i depends on the seed and on i, not on the number of images or of processes.
+"""Generates images by number: image i depends on the seed and on i, not on the number of images or of processes.
 
 The class of image i of a model with classes is drawn with the frequencies of the training data, or given by a list of classes.
 
-Rounding in a convolution depends on the batch size. In exact mode the network therefore always gets the same 16 latents (fewer
-above 256 px, `chunk_size`) with image i, and the image is the same bit for bit. Otherwise it gets as many latents as fill a
-GPU, and some pixels of an image may differ from those of exact mode by TOLERANCE gray level. CPUs always use exact mode: there,
-larger batches are faster at few sizes only (docs/LOG.md, 2026-11-27).
+Rounding in a convolution depends on the batch size. In exact mode, image i is therefore always computed in the same batch of 16
+latents (fewer above 256 px, see `chunk_size`), and is the same bit for bit. Without exact mode, the network gets as many
+latents as fill a GPU, and a pixel may differ from that of exact mode by TOLERANCE gray level. CPUs always use exact mode,
+because larger batches are faster on CPUs at few sizes only (docs/LOG.md, 2026-11-27).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -41,7 +41,7 @@ def chunk_size(resolution: int) -> int:
 
 
 def batch_that_fills_a_gpu(resolution: int, width: int) -> int:
-    """Number of images per forward on a GPU outside exact mode: a multiple of `chunk_size`, at least as many.
+    """Number of images per forward on a GPU outside exact mode: a multiple of `chunk_size`, and at least `chunk_size`.
 
     The images of one forward have 2**22 pixels: 4096 images of 32 px, 1024 of 64 px, 64 of 256 px, 4 of 1024 px. Networks
     wider than 64 channels get fewer images in proportion. The largest feature map (`width` channels at half the resolution)
@@ -57,16 +57,16 @@ def batch_that_fills_a_gpu(resolution: int, width: int) -> int:
 
 
 def latents_of_images(seed: int, z_dim: int) -> LatentSource:
-    """Return the function from image numbers to the latents of a seed."""
+    """Return the function from image numbers to their latents, standard normal draws of the seed."""
     return partial(counted.normal, seed, LATENT_STREAM, dim=z_dim)
 
 
 def labels_by_number(classes: Classes, seed: int, chosen: Sequence[int] = ()) -> LabelSource:
-    """Return the function from image numbers to classes.
+    """Return the function from image numbers to the classes of these images.
 
     Args:
         classes: the classes of the model.
-        seed: seed of the draws.
+        seed: seed of the draws; unused with `chosen`.
         chosen: image i gets class `chosen[i % len(chosen)]`; empty: classes are drawn with the frequencies of `classes`.
     """
     if chosen:
@@ -93,7 +93,8 @@ def generated_images(
         generator: latents [B, z_dim], and classes [B] if there are `labels`, to images in [-1, 1]; in eval mode, on `device`.
         numbers: numbers of the images.
         seed: seed of the latents.
-        batch_size: images per batch, except for a smaller last batch; in exact mode, best a multiple of `chunk`.
+        batch_size: images per batch, except for a smaller last batch. In exact mode, a multiple of `chunk` avoids computing
+            chunks twice.
         z_dim: size of a latent.
         device: device of the computation.
         exact: run the generator on `chunk` latents at a time, so that image i is the same bit for bit with any `batch_size`
@@ -103,7 +104,7 @@ def generated_images(
         latents: latents of the images by number; None: those of `seed`.
 
     Yields:
-        uint8 [batch_size, 3, R, R] on `device`.
+        Batches of images, uint8 [batch_size, 3, R, R] on `device`, in order.
 
     Raises:
         WaveganError: an image is not finite.

@@ -16,6 +16,7 @@ from wavegan_dist.wavelet import fuse, waverec
 
 SIGMOID_LOGIT_INIT = -4.0  # sigmoid(-4) = 0.018: a sigmoid cannot output the patent's initial value of exactly 0
 
+# (networks, the input of each, labels) -> the outputs of each network, the largest first
 NetworkRunner = Callable[[Sequence[nn.Module], Sequence[Tensor], Tensor | None], Sequence[list[Tensor]]]
 
 
@@ -25,28 +26,32 @@ class WaveletGenerator(PretrainedGenerator):
     With several `levels`, `low` generates the low band of the last level, `high` the high bands of every level, and `waverec`
     takes the place of `idwt`.
 
-    `PretrainedGenerator`, the base class, has the methods for a trained generator: `sample`, `from_pretrained`,
+    The base class `PretrainedGenerator` has the methods for a trained generator: `sample`, `from_pretrained`,
     `save_pretrained`, `push_to_hub`.
 
     Attributes:
-        base, low, high: the three networks; `low` and `high` are None with `base_only`. Each returns a list of outputs.
+        base, low, high: the three networks; `low` and `high` are None with `base_only`. Each returns a list of outputs, the
+            largest first.
         lam: the learned blending scalar, as stored (see `effective_lam`); absent with `base_only`.
-        training_runner: in training mode, called as `training_runner(networks, inputs, labels)` to run the three networks. None
-            (the default): each network is called directly. See `model.lockstep`, its only use.
+        training_runner: function that runs the three networks in training mode, called as `training_runner(networks, inputs,
+            labels)`. None (the default): each network is called directly. Only `model.lockstep` sets it.
 
     Args:
         resolution: height and width of the image in pixels, one of `config.RESOLUTIONS`.
         z_dim: size n of the latent.
-        z_low: k, the number of latent components that feed `low`; the remaining n - k feed `high`. Default: n / 2.
-        width: number of channels of each network's largest feature map; each halving of the size doubles it, up to 8 times.
+        z_low: k, the number of latent components that feed `low`; the remaining n - k feed `high`. None: n // 2.
+        width: number of channels of each network's largest feature map. Each halving of the feature map's size doubles the
+            number of channels, up to `8 * width`.
         levels: number of levels of the wavelet transform; `resolution / 2**levels` is at least 8.
         num_classes: number of classes; 0: the generator takes no labels.
         backbone: architecture of the three networks: `dcgan` or `residual`.
-        resample: how `residual` networks double the size of feature maps: `bilinear` or `haar`; unused in `dcgan` networks.
+        resample: how `residual` networks double the size of feature maps: `bilinear` or `haar`. None: `bilinear`. Unused in
+            `dcgan` networks.
         attention: attention layer of `base`: the patent's `max`, SAGAN's `dot` or `none`.
-        attention_at: sizes in pixels of the feature maps of `base` that are followed by an attention layer.
-        norm: in `dcgan` networks, `batch` for batch norm after every transposed convolution but the last (the default), or
-            `none`; `residual` networks have none.
+        attention_at: sizes in pixels of the feature maps of `base` that are followed by an attention layer. A `dcgan` network
+            ignores sizes that it does not have.
+        norm: normalization of `dcgan` networks: `batch` for batch norm after every transposed convolution but the last, or
+            `none`. None: `batch`. Unused in `residual` networks, which have no normalization.
         lam: how lam is parametrized: `free` (unbounded), `clamp` (the trainer clamps it to [0, 1] after each optimizer step)
             or `sigmoid` (the stored parameter is a logit).
         base_only: ablation without `low`, `high` and lam: `image = base(z)`.
@@ -109,8 +114,11 @@ class WaveletGenerator(PretrainedGenerator):
             labels: classes, int64 [B] in 0..num_classes-1; None if `num_classes` is 0.
 
         Returns:
-            Images [B, 3, resolution, resolution] for pixels in [-1, 1], not clamped: the inverse transform of bounded bands may
-            exceed this range, and the outputs of `residual` networks have no bound.
+            Images, float [B, 3, resolution, resolution]. Pixels are in about [-1, 1] and not clamped: the inverse transform of
+            bounded bands may exceed this range, and the outputs of `residual` networks have no bound.
+
+        Raises:
+            UsageError: `z` has another shape, or labels are missing, not expected, or not int64 [B].
         """
         base, low, highs = self.components(z, labels)
         return base if low is None else self.blend(base, low, highs)
@@ -142,7 +150,7 @@ class WaveletGenerator(PretrainedGenerator):
     def blend(self, base: Tensor, low: Tensor, highs: Sequence[Tensor]) -> Tensor:
         """Return the image `(1 - lam) * base + lam * waverec(low, highs)`; arguments as returned by `components`.
 
-        The inverse transform of the first level and the blend are one pass over memory.
+        The inverse transform of level 1, the finest, and the blend are computed in one pass over memory.
         """
         *coarser, high = highs
         return fuse(base, waverec(low, coarser) if coarser else low, high, self.effective_lam())

@@ -69,7 +69,7 @@ def check_description(folder: Path, name: str | Path) -> None:
     """Check that the folder or repository `name`, whose small files are in `folder`, says which generator to build.
 
     Raises:
-        UsageError: it is of something else, or a newer version wrote it.
+        UsageError: the folder does not hold a generator, or a newer version wrote it.
     """
     if not any((folder / file).is_file() for file in (META, ARGUMENTS)):
         raise UsageError(f"{name} does not hold a generator of wavegan-dist: it has neither {META} nor {ARGUMENTS}")
@@ -78,7 +78,7 @@ def check_description(folder: Path, name: str | Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raise UsageError unless `save_pretrained` may write or replace the folder."""
+    """Raise UsageError unless `path` can be created, is empty, or is a folder that `save_pretrained` wrote and may replace."""
     check_folder(path, "save_pretrained")
     if not path.exists():
         return
@@ -91,9 +91,10 @@ def check_writable(path: Path) -> None:
 
 @contextmanager
 def hub_errors(what: str) -> Iterator[None]:
-    """Raise each error of huggingface_hub within the block as a WaveganError of one line, "WHAT: REASON".
+    """Raise every error of huggingface_hub within the block as a WaveganError of one line, "WHAT: REASON".
 
-    Network errors are of the classes of the HTTP library, which differs between versions of huggingface_hub.
+    A repository that does not exist, or that the token may not read, is a UsageError. Catches all exceptions, because the
+    classes of network errors are those of the HTTP library, which differs between versions of huggingface_hub.
     """
     try:
         yield
@@ -118,7 +119,7 @@ def read_arguments(folder: Path) -> dict[str, Any]:
 
 
 def check_arguments(tree: dict[str, Any], source: str) -> dict[str, Any]:
-    """Return the arguments of `WaveletGenerator` in a mapping, which errors call `source`. Raises UsageError."""
+    """Validate arguments of `WaveletGenerator` and fill in its defaults. A UsageError names their origin, `source`."""
     if missing := {"resolution", "z_dim", "width"} - tree.keys():
         raise UsageError(f"{source} is not of a generator of wavegan-dist: it has no '{min(missing)}'")
     return generator_arguments(ARGUMENTS_FILE.validate(ModelConfig, tree, source))

@@ -2,7 +2,7 @@
 
 Only the trainer uses this module. Each collective costs its latency and the wait for the slowest process, so the three networks
 advance together from one batch norm to the next and share its collective. The price: forward hooks on the three
-networks do not fire in training mode (hooks on their layers other than batch norms do).
+networks do not fire in training mode. Hooks on their layers fire, except those on batch norms.
 """
 
 from collections.abc import Iterator, Sequence

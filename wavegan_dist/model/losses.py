@@ -11,16 +11,17 @@ from torch.nn import functional as F
 class Objective:
     """How the logits of one discriminator network become losses.
 
-    All functions take logits of any floating dtype, real and generated images in pairs, and return a float32 scalar.
+    All functions take (logits of real images [B], logits of generated images [B]) of any floating dtype, and return a float32
+    scalar. Real and generated logits of the same position are a pair.
 
     Attributes:
-        d_loss: the loss of the discriminator from (logits of real images [B], logits of generated images [B]).
-        g_loss: the loss of the generator from the same; the logits of real images are None unless `g_needs_real`.
+        d_loss: the loss of the discriminator.
+        g_loss: the loss of the generator; the logits of real images may be None unless `g_needs_real`.
         g_needs_real: whether the loss of the generator depends on the logits of real images.
-        share: a share of the batch, in [0, 1] and without gradient, that is near 1 if the discriminator has won.
-        share_name: name of this share.
-        overfitting: how surely the discriminator calls training images real, a mean in [-1, 1] without gradient, from the same:
-            sign(D(real)), r_t of ADA (Karras et al. 2020), or sign(D(real) - D(fake)) for `relativistic`.
+        share: a fraction of the batch, in [0, 1] and without gradient, that is near 1 if the discriminator has won.
+        share_name: name of this fraction in reports.
+        overfitting: the mean, in [-1, 1] and without gradient, of sign(D(real)), which is r_t of ADA (Karras et al. 2020), or,
+            for `relativistic`, of sign(D(real) - D(fake)).
     """
 
     d_loss: Callable[[Tensor, Tensor], Tensor]
@@ -68,7 +69,7 @@ def relativistic_g(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def saturation(real: Tensor, fake: Tensor) -> Tensor:
-    """Share of the logits beyond the hinge's margin (real > 1, fake < -1), where the discriminator's gradient is zero.
+    """Fraction of the logits beyond the hinge's margin (real > 1, fake < -1), where the hinge loss has no gradient.
 
     Returns:
         A float32 scalar in [0, 1] without gradient.
@@ -77,7 +78,7 @@ def saturation(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def pair_accuracy(real: Tensor, fake: Tensor) -> Tensor:
-    """Share of the pairs in which the logit of the real image is the larger one.
+    """Fraction of the pairs in which the real image has the larger logit.
 
     Returns:
         A float32 scalar in [0, 1] without gradient.

@@ -1,8 +1,8 @@
-"""Zero-centred gradient penalties R1 and R2 (Mescheder et al. 2018; Roth et al. 2017), exact and approximate.
+"""Zero-centered gradient penalties R1 and R2 (Mescheder et al. 2018; Roth et al. 2017), exact and approximate.
 
 R1 is `gamma / 2 * E |d logit / d input|^2` over real images, R2 the same over generated images. Each discriminator network's
-logit is differentiated with respect to the network's own input, which is the image, its low band or its high bands, so that
-scaled bands (`model.band_scale`) do not change the meaning of gamma.
+logit is differentiated with respect to the network's own input: the image, its low band or its high bands, the bands after the
+scaling of `model.band_scale`. Gamma therefore means the same with and without scaled bands.
 
 Exact penalties differentiate twice. The approximation needs no second derivative: for small s, the mean of
 `(logit(x + s * eps) - logit(x))^2 / s^2` over standard normal eps is `|d logit / d x|^2` (Lin et al. 2025, Diffusion
@@ -19,7 +19,7 @@ from wavegan_dist.model.discriminator import Inputs
 Logits = dict[str, Tensor]  # [N] by discriminator network
 Squares = dict[str, tuple[Tensor, ...]]  # squared gradient norms, float32 [b] for each penalty, by discriminator network
 LogitsOf = Callable[[Inputs, Tensor | None], Logits]  # of the networks' inputs [N, ...] and classes [N]
-REAL, FAKE = 0, 1  # halves of a batch of b real images and b generated ones
+REAL, FAKE = 0, 1  # halves of a batch of b real images, then b generated ones
 HALVES = {"r1": REAL, "r2": FAKE}  # which half each penalty is about
 
 
@@ -33,11 +33,12 @@ def exact_squares(
         inputs: inputs [2b, ...] of b real images, then b generated ones.
         labels: classes [2b], or None.
         halves: halves of the batch whose squared norms to return: [REAL], [FAKE] or [REAL, FAKE].
-        anchor: a finite scalar that requires gradients, which makes the inputs require gradients. `torch.compile` does not
-            support `requires_grad_()` on a tensor that is computed within the graph.
+        anchor: a finite scalar that requires gradients. Adding 0 times the anchor makes the inputs require gradients:
+            `torch.compile` does not support `requires_grad_()` on a tensor that is computed within the graph.
 
     Returns:
-        The logits [2b], and |d logit / d input|^2 of the images of each of `halves`, summed over a network's inputs.
+        The logits [2b], and for each of `halves` the squared norms |d logit / d input|^2, float32 [b], summed over the
+        network's inputs.
     """
     inputs = {name: [tensor + 0 * anchor for tensor in tensors] for name, tensors in inputs.items()}
     logits = logits_of(inputs, labels)
@@ -63,7 +64,7 @@ def approximate_squares(
         size: standard deviation of the noise that is added.
 
     Returns:
-        The logits [2b] of the inputs without noise, and the estimates for the images of each of `halves`, float32 [b].
+        The logits [2b] of the inputs without noise, and for each of `halves` the estimated squared norms, float32 [b].
     """
     count, joined = len(halves), {}
     for name, tensors in inputs.items():

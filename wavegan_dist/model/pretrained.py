@@ -38,7 +38,7 @@ class PretrainedGenerator(
     pipeline_tag="unconditional-image-generation",
     tags=["gan", "wavelet"],
 ):
-    """Base class of `WaveletGenerator`. `PyTorchModelHubMixin` records the constructor's arguments, which config.json holds.
+    """Base class of `WaveletGenerator`. `PyTorchModelHubMixin` records the constructor's arguments for config.json.
 
     Attributes:
         resolution, width, z_dim, num_classes: the constructor's arguments of these names.
@@ -53,18 +53,19 @@ class PretrainedGenerator(
     training_info: TrainingInfo | None = None
 
     def sample(self, count: int, seed: int = 0, classes: ClassChoice | None = None, *, exact: bool = False) -> Tensor:
-        """Generate images on the device of the module, in eval mode and without gradients. The module's modes stay as they are.
+        """Generate images on the device of the module, in eval mode and without gradients.
 
-        Image i depends on the seed and i only. On CPUs it equals image i of `wavegan sample --seed SEED` bit for bit. For the
-        network's own output, float in about [-1, 1], call the module with latents instead.
+        Image i depends on the weights, `seed`, `classes` and i, not on `count` (but see `exact`). On CPUs it equals image i of
+        `wavegan sample --seed SEED` bit for bit. Afterwards the module and its submodules are in train or eval mode as before.
+        For the network's own output, float in about [-1, 1], call the module with latents instead.
 
         Args:
             count: number of images.
             seed: seed of the latents and classes, at least 0.
-            classes: class of the images by number or name, or several that the images take turns in; None: drawn with the
-                frequencies of the training data, or with equal ones if `training_info` is None.
-            exact: also on GPUs, run the network on a fixed number of latents at a time, so that `count` changes no image;
-                otherwise pixels may differ by 1 gray level. CPUs always do.
+            classes: class of the images by number or name, or several that the images take turns in. None: classes are drawn
+                with the frequencies of the training data, or all equally likely if `training_info` is None.
+            exact: run the network on a fixed number of latents at a time, so that image i is the same bit for bit with any
+                `count`. False: on GPUs, a pixel may differ by 1 of 255 gray levels; CPUs run as with True.
 
         Returns:
             RGB images, uint8 [count, 3, resolution, resolution], on the device of the module.
@@ -130,7 +131,7 @@ class PretrainedGenerator(
             force_download: download files again.
 
         Raises:
-            UsageError: there is no such folder or repository, it holds something else, or a newer version wrote it.
+            UsageError: there is no such folder or repository, it does not hold a generator, or a newer version wrote it.
             WaveganError: a file is missing or damaged, or the Hub cannot be reached.
         """
         folder = hub.find_folder(
@@ -147,7 +148,7 @@ class PretrainedGenerator(
 
     @classmethod
     def from_snapshot(cls, info: TrainingInfo) -> Self:
-        """Load the generator of the snapshot that `info` was read from. Raises WaveganError as `from_pretrained` does."""
+        """Load the generator of the snapshot that `info` was read from; raises WaveganError as `from_pretrained` does."""
         generator = cls._load(info.folder, hub.generator_arguments(info.config.model))
         generator.training_info = info
         return generator
@@ -167,12 +168,13 @@ class PretrainedGenerator(
         the last part is written.
 
         Args:
-            save_directory: the folder: new, empty, or written by `save_pretrained` before, which replaces it.
+            save_directory: a folder that does not exist or is empty, or that `save_pretrained` wrote before and now replaces.
             license: identifier of the weights' license for the model card, for example "cc-by-4.0"; None: the card says that
                 the author states none.
 
         Raises:
-            UsageError: the folder holds other files, or the module's layers or dtypes are not those of its constructor.
+            UsageError: the folder holds other files, is a mount point or is the working folder; or the module's layers or
+                dtypes are not those that its constructor makes.
             WaveganError: a generated image is not finite.
         """
         self._write(Path(save_directory), license, repository="USER/NAME")
@@ -237,14 +239,14 @@ class PretrainedGenerator(
             commit_message: message of the commit.
             private: whether a new repository is private; None: as the account or organization has it by default.
             token: token for the Hub; None: that of `hf auth login`.
-            branch: an existing branch; None: main.
+            branch: an existing branch of the repository; None: main.
             create_pr: open a pull request instead of committing to the branch.
 
         Returns:
             The URL of the commit.
 
         Raises:
-            UsageError: as in `save_pretrained`, or you may not use the repository.
+            UsageError: as in `save_pretrained`, or the token may not use the repository.
             WaveganError: the Hub refused the upload or cannot be reached.
         """
         api = HfApi(token=token)

@@ -23,7 +23,7 @@ def check_levels(levels: int, resolution: int) -> None:
     """Check that images of `resolution` pixels can be decomposed into this number of levels.
 
     Raises:
-        UsageError: there is no level, or the bands of the last level are smaller than 8 x 8 pixels.
+        UsageError: `levels` is less than 1, or the bands of the last level are smaller than 8 x 8 pixels.
     """
     most = deepest_level(resolution)
     if not 1 <= levels <= most:

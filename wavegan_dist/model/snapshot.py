@@ -28,7 +28,7 @@ class Snapshot:
     Attributes:
         path: the snapshot's folder.
         generator: the EMA generator on the CPU, in eval mode, without gradients.
-        config: the experiment that trained it.
+        config: the settings of the training run.
         nimg: real images shown to the discriminators before the snapshot was taken.
         weights_sha256: sha256 of model.safetensors, in hex.
         index_digest: digest of the index of the training data.
@@ -56,16 +56,16 @@ def save_snapshot(
     half_life_kimg: float | None = None,
     classes: Classes | None = None,
 ) -> None:
-    """Write a snapshot folder atomically, in place of an older one: after a failure, `path` is as before.
+    """Write a snapshot folder atomically and replace an older one. After an error, `path` is as before.
 
     Args:
         path: the folder to create.
         layout: the generator's state dict; only its names, shapes and dtypes are read.
-        weights: the names of `layout` with the EMA's values; consumed one tensor at a time.
+        weights: (name, value) of each tensor of the EMA, for the names in `layout`; consumed one tensor at a time.
         experiment: the settings, with all defaults filled in.
         nimg: real images shown to the discriminators so far.
         index_digest: digest of the index of the training data.
-        half_life_kimg: half-life of the EMA; None: the first of the experiment.
+        half_life_kimg: half-life of the EMA; None: the first of `ema.half_life_kimg`.
         classes: names and frequencies of the classes in the training data; None for a model without classes.
     """
     half_life_kimg = half_life_kimg or experiment.ema.half_lives_kimg[0]
@@ -115,7 +115,7 @@ def parse_classes(snapshot: Snapshot, text: str | None) -> list[int]:
 
 
 def labels_of_images(snapshot: Snapshot, seed: int, classes: Sequence[int] = ()) -> LabelSource | None:
-    """Return `model.generate.labels_by_number` of the snapshot's classes; None for a snapshot without classes."""
+    """Return the function from image numbers to classes (`labels_by_number`); None for a snapshot without classes."""
     return None if snapshot.classes is None else labels_by_number(snapshot.classes, seed, classes)
 
 

@@ -30,7 +30,7 @@ class TrainingInfo:
 
     Attributes:
         folder: the folder that this was read from.
-        config: the experiment.
+        config: the settings of the training run.
         nimg: real images shown to the discriminators before the snapshot was taken.
         weights_sha256: sha256 of model.safetensors, in hex.
         index_digest: digest of the index of the training data.

@@ -79,10 +79,11 @@ def check_truncation(truncation: float) -> None:
 
 
 def check_size(out: Path, format: Format, count: int, resolution: int, walk: int | None, classes: Sequence[int]) -> None:
-    """Check that `count` images, or a walk of `walk` frames through them, can be held in memory and make sense.
+    """Check that a grid of `count` images, or a walk of `walk` frames through `count` latents, fits into memory.
 
     Raises:
-        UsageError: a grid or a walk is too large; or see `_check_walk`.
+        UsageError: a grid or a walk is too large; a number of frames for another format than a walk; a walk without a number of
+            frames, with several classes, with fewer than two latents, or with fewer frames than latents.
     """
     if format == "walk":
         _check_walk(out, count, resolution, walk, classes)

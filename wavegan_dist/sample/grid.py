@@ -11,7 +11,15 @@ from wavegan_dist.sample.workers import Workers
 
 
 def write_grid(workers: Workers, images: Images, out: Path, rows: int) -> None:
-    """Write images that take turns in `rows` classes: a row for each class, or a square for one."""
+    """Write all images as one PNG file.
+
+    Args:
+        workers: the threads.
+        images: the images.
+        out: the .png file, which is replaced.
+        rows: number of classes that the images take turns in. Image i is in row i % rows, so that each row is a class. 1: the
+            grid is a square, filled row by row.
+    """
     grid = torch.cat(list(workers.results(images, images.batches(), lambda numbers, batch: batch)))
     columns = math.ceil(math.sqrt(len(grid))) if rows == 1 else math.ceil(len(grid) / rows)
     if rows > 1:

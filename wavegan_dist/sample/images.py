@@ -25,9 +25,10 @@ class Images:
 
     Attributes:
         snapshot: the snapshot; its generator is on `device`.
-        names: the number in the file name of each image: its own number, or its seed.
-        latents: latents of images by number. Numbers >= count also have one: exact mode fills its last chunk with them.
-        labels: classes of images by number, as `latents`; None for a model without classes.
+        names: the number in the file name of each image: the image's number, or its seed.
+        latents: function from image numbers to latents. Numbers >= `count` have a latent, too: exact mode fills its last chunk
+            with these.
+        labels: function from image numbers to classes, also of numbers >= `count`; None for a model without classes.
         device: device of the computation.
         exact: generate in exact mode (`model.generate`).
     """
@@ -82,7 +83,7 @@ class Images:
 
 
 def latents_of_seeds(seeds: Sequence[int], z_dim: int) -> LatentSource:
-    """Return the function from image numbers to latents in which image i is image 0 of `seeds[i % len(seeds)]`."""
+    """Return the function from image numbers to latents: image i has the latent of image 0 of `seeds[i % len(seeds)]`."""
 
     def latents(numbers: range) -> Tensor:
         draws = [counted.normal(seeds[number % len(seeds)], LATENT_STREAM, range(1), z_dim) for number in numbers]
@@ -92,11 +93,11 @@ def latents_of_seeds(seeds: Sequence[int], z_dim: int) -> LatentSource:
 
 
 def labels_of_seeds(snapshot: Snapshot, seeds: Sequence[int], classes: Sequence[int]) -> LabelSource | None:
-    """Return the function from image numbers to classes, by seed as in `latents_of_seeds`; None without classes.
+    """Return the function from image numbers to classes; None for a snapshot without classes.
 
     Args:
         snapshot: the snapshot.
-        seeds: seed of each image.
+        seeds: image i has the seed `seeds[i % len(seeds)]`.
         classes: image i gets class `classes[i % len(classes)]`; empty: the class of image 0 of its seed.
     """
     known = snapshot.classes

@@ -28,7 +28,7 @@ def write_shards(workers: Workers, images: Images, folder: Path) -> None:
 
 
 def divide(count: int, resolution: int) -> list[range]:
-    """Divide the numbers of `count` images into shards of nearly equal size, a multiple of 8 shards if there are 8 images.
+    """Divide the numbers of `count` images into shards of nearly equal size: a multiple of 8 shards, or `count` if it is less.
 
     A shard has at most 2048 images, and at most 2**27 pixels: 512 images of 512 px, 128 of 1024 px.
     """

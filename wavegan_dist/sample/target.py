@@ -1,4 +1,4 @@
-"""What `--out` and `--format` ask for, and whether it can be written."""
+"""The format that `--out` and `--format` ask for, and whether `--out` can be written."""
 
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ ARCHIVES = (".tar", ".zip")
 
 
 def find_format(out: Path, requested: Format | None) -> Format:
-    """Return the format of `out`: by its name, a grid (.png), a walk (.gif, .webp) or a folder, unless shards are requested.
+    """Return the format that the name of `out` implies: .png a grid, .gif or .webp a walk, else a folder, or requested shards.
 
     Raises:
         UsageError: `out` has another extension of pictures, videos or archives, or does not fit the requested format.
@@ -38,8 +38,8 @@ def check_out(out: Path, is_folder: bool) -> None:
     """Check that a file, or a folder, can be written to `out`.
 
     Raises:
-        UsageError: `out` is a broken link, is below a file, is a folder where a file must be written or reversed, or is a
-            folder with files, a mount point or the working folder.
+        UsageError: `out` is a broken link, is below a file, is a folder where a file must be written, is a file where a folder
+            must be written, or is a folder with files, a mount point or the working folder.
     """
     if out.is_symlink() and not out.exists():
         raise UsageError(f"--out {out} is a link that leads nowhere; remove it or choose another name")

@@ -26,7 +26,7 @@ def write_walk(workers: Workers, images: Images, frames: int, out: Path) -> None
 
     Args:
         workers: the threads.
-        images: the images at the ends of each part of the way.
+        images: the images whose latents the walk passes through, at least two.
         frames: number of frames, at least one per image.
         out: a .gif or .webp file, which is replaced.
     """
@@ -47,9 +47,9 @@ def walk_latents(ends: Tensor, frames: int, numbers: range) -> Tensor:
     """Return the latents of some frames of a closed walk: float32 [len(numbers), z_dim].
 
     Args:
-        ends: latents that the walk passes through at equal distances in time, float32 [K, z_dim].
-        frames: frames of a round; frame `frames` is frame 0.
-        numbers: numbers of the frames.
+        ends: latents that the walk passes through at equal intervals of time, float32 [K, z_dim].
+        frames: number of frames of one round of the walk; frame `frames` is frame 0 again.
+        numbers: numbers of the frames whose latents to return.
     """
     positions = [divmod(number % frames * len(ends), frames) for number in numbers]
     steps = [(ends[end], ends[(end + 1) % len(ends)], rest / frames) for end, rest in positions]

@@ -24,8 +24,8 @@ Result = TypeVar("Result")
 Work = Callable[[range, Tensor], Result]  # called with the numbers of some images and the images, uint8 [B, 3, R, R]
 
 MAX_THREADS = 8  # each holds the feature maps of a forward, and Python runs one of them at a time
-QUEUED = 2  # jobs per thread that have started or wait, and whose results have not been written
-ENCODED_AT_ONCE = 64  # images of a GPU's batch that one job encodes
+QUEUED = 2  # tasks per thread that have started or wait, and whose results have not been written
+ENCODED_AT_ONCE = 64  # images of a GPU's batch that one task encodes
 
 
 class Workers:
@@ -37,17 +37,17 @@ class Workers:
     def results(self, images: Images, batches: Sequence[range], work: Work[Result]) -> Iterator[Result]:
         """Generate batches and yield `work(numbers, images)` for the images of each, or of parts of each, in order.
 
-        Shows a progress bar of all images, of which those outside `batches` are done.
+        Shows a progress bar of all images; images outside `batches` count as done.
 
         Raises:
             WaveganError: an image is not finite.
         """
-        jobs = _whole_batches(images, batches, work) if images.device.type == "cpu" else _parts(images, batches, work)
+        tasks = _whole_batches(images, batches, work) if images.device.type == "cpu" else _parts(images, batches, work)
         pending: deque[tuple[int, Future[Result]]] = deque()
         with image_progress_bar(images.count, "generated images") as bar:
             bar.update(images.count - sum(map(len, batches)))
-            for count, job in jobs:
-                pending.append((count, self._pool.submit(job)))
+            for count, task in tasks:
+                pending.append((count, self._pool.submit(task)))
                 if len(pending) >= self._window:
                     yield _first(pending, bar.update)
             while pending:
@@ -56,11 +56,11 @@ class Workers:
 
 @contextmanager
 def worker_threads() -> Iterator[Workers]:
-    """Start one thread per core, at most MAX_THREADS, and end them with the block; unfinished jobs are cancelled."""
+    """Start one thread per core, at most MAX_THREADS, and end them with the block; unfinished tasks are cancelled."""
     threads, before = min(cores(), MAX_THREADS), torch.get_num_threads()
     pool = ThreadPoolExecutor(threads, initializer=partial(torch.set_num_threads, 1))
     try:
-        with full_float32():  # threads that enter and leave this context set what they found: this
+        with full_float32():  # process-wide; a thread that enters and leaves this context again restores the same state
             yield Workers(pool, threads)
     finally:
         pool.shutdown(cancel_futures=True)
@@ -68,7 +68,7 @@ def worker_threads() -> Iterator[Workers]:
 
 
 def _whole_batches(images: Images, batches: Iterable[range], work: Work[Result]) -> Iterator[tuple[int, Callable[[], Result]]]:
-    """Yield jobs that generate a batch and work on it, each with its number of images."""
+    """Yield (number of images, task) for each batch; the task generates the batch and calls `work`."""
     for batch in batches:
         yield len(batch), partial(_generate_and_work, images, batch, work)
 
@@ -78,7 +78,7 @@ def _generate_and_work(images: Images, batch: range, work: Work[Result]) -> Resu
 
 
 def _parts(images: Images, batches: Iterable[range], work: Work[Result]) -> Iterator[tuple[int, Callable[[], Result]]]:
-    """Generate batches in this thread and yield jobs that work on parts of them, each with its number of images."""
+    """Generate batches in this thread and yield (number of images, task) for parts of them; the task calls `work`."""
     for batch in batches:
         generated = images.generate(batch)
         for first in range(0, len(batch), ENCODED_AT_ONCE):

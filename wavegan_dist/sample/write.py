@@ -1,4 +1,4 @@
-"""Checks what is asked for, generates the images and writes them."""
+"""`wavegan sample`: checks the arguments, generates the images and writes them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -38,15 +38,15 @@ def sample(
     format: Format | None = None,
     walk: int | None = None,
 ) -> None:
-    """Write images of a snapshot: `write_grid`, `write_folder`, `write_shards` or `write_walk`.
+    """Write images of a snapshot as a grid, a folder of PNG files, WebDataset shards or a walk.
 
-    A folder appears only when it is complete. Until then, `.OUT.partial` beside `out` holds its images, from which the same
-    call continues after an interruption; the result has the same bytes. A grid or a walk is held in memory as a whole. Shows
-    a progress bar if stderr is a terminal.
+    A folder appears only when it is complete. Until then, `.OUT.partial` beside `out` holds its images. After an interruption,
+    the same call continues from these images, and the result has the same bytes. A grid or a walk is held in memory as a
+    whole. Shows a progress bar if stderr is a terminal.
 
     Args:
         snapshot: the snapshot; its generator is moved to `device`.
-        count: number of images, or of the latents that a walk passes through; None: 64, or 8.
+        count: number of images, or of the latents that a walk passes through; None: 64, or 8 for a walk.
         seed: seed of the latents; None: 0.
         out: a .png, .gif or .webp file, which is replaced, or a folder that does not exist or is empty.
         device: device of the computation.
@@ -54,10 +54,10 @@ def sample(
         classes: number or name of a class, or a comma-separated list that the images take turns in, a row of a grid for each;
             None: classes are drawn with the frequencies of the training data. A walk has one class, by default that of its
             first image.
-        seeds: seeds and ranges of seeds, such as "1,5-8": make image 0 of each, named by its seed, instead of images 0, 1, ...
-            of `seed`.
+        seeds: seeds and ranges of seeds, such as "1,5-8". The images are then image 0 of each of these seeds, in files named by
+            the seed, instead of images 0, 1, ... of `seed`. Excludes `count` and `seed`.
         truncation: factor of the latents, above 0 and at most 1.
-        format: None: by the name of `out` (`find_format`).
+        format: the format; None: by the name of `out` (`find_format`).
         walk: number of frames of a walk; None for the other formats.
 
     Raises:
@@ -100,7 +100,7 @@ def _write_resumable(
     out: Path,
     options: dict[str, object],
 ) -> None:
-    """Let `write` complete the images of the work folder, and rename their folder to `out`."""
+    """Call `write` on the folder of images in the work folder, which may hold images already, and rename it to `out`."""
     weights, device = images.snapshot.weights_sha256[:16], images.device.type
     settings = {"snapshot": weights, **options, "exact": images.exact, "device": device}
     with work_folder(out, "sample", settings, "images/**/[!.]*.*") as work, errors_naming(out, work):

@@ -16,12 +16,13 @@ class AugmentProbability:
     """Returns the probability p at any image number; with `augment.target`, adapts it to overfitting.
 
     Overfitting is measured by r_t of ADA (Karras et al. 2020), in [-1, 1]: the mean of `Objective.overfitting` of the
-    discriminator of images, over the images of all ranks since the last adjustment. Its sum is one of integers, which does not
-    depend on how many processes share the images. An adapted p is on the device: the host never waits for it.
+    discriminator network `image`, over the images of all ranks since the last adjustment. It is computed from a sum of signs,
+    an integer that does not depend on how many processes share the images. An adapted p is on the device: the host never
+    waits for it.
 
     Args:
         settings: the section `augment`.
-        accelerator: Accelerate's device, rank and collectives.
+        accelerator: gives the device, the rank and the collectives.
     """
 
     def __init__(self, settings: AugmentConfig, accelerator: Accelerator) -> None:
@@ -36,7 +37,7 @@ class AugmentProbability:
     def at(self, nimg: int) -> Tensor:
         """Return p of the step that begins at image number `nimg`: float32 scalar on the device.
 
-        With `augment.target` this is the adapted p of the present, whatever `nimg` is.
+        With `augment.target`, this is the current adapted p, whatever `nimg` is.
         """
         settings = self.settings
         if settings.target is not None:

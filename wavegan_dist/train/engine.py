@@ -20,11 +20,11 @@ from wavegan_dist.train.phase import MicroBatch, Phase, compile_phase
 from wavegan_dist.train.precision import LossScale
 
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")  # keys of torch.optim.Adam's state of one parameter
-ReadTensors = Callable[[dict[str, Tensor]], None]  # fills the given tensors in place from the checkpoint's, by name
+ReadTensors = Callable[[dict[str, Tensor]], None]  # name in the checkpoint -> tensor to fill in place
 
 
 class Engine(ABC):
-    """A module, its optimizer and its loss scale.
+    """A module that trains, with its optimizer and its loss scale.
 
     Args:
         module: the module as built, with equal weights on all ranks.
@@ -33,7 +33,7 @@ class Engine(ABC):
             under `optimizer_g` or `optimizer_d`.
         lr: Adam's learning rate.
         experiment: the settings.
-        accelerator: Accelerate's device, rank and collectives.
+        accelerator: gives the device, the rank and the collectives.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Engine(ABC):
 
     @abstractmethod
     def forward(self, micro_batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        """Call the wrapped phase, so that `backward` computes the gradients of the module's parameters.
+        """Call the phase, through DDP or DeepSpeed if there are several processes: `backward` then synchronizes gradients.
 
         Returns:
             The loss, a float32 scalar, and the detached values, float32 [n], as `Phase` describes them.
@@ -63,8 +63,8 @@ class Engine(ABC):
         """Context around the forward and backward of one micro-batch, for gradient accumulation.
 
         Args:
-            last: whether this is the last micro-batch of the step. Where the strategy allows, gradients are communicated
-                only then.
+            last: whether this is the last micro-batch before the optimizer step. Where the strategy allows, gradients are
+                communicated only then.
         """
 
     @abstractmethod
@@ -94,21 +94,24 @@ class Engine(ABC):
 
     @abstractmethod
     def load(self, read: ReadTensors) -> None:
-        """Restore weights, buffers and moments from a checkpoint.
+        """Restore weights, buffers and Adam's state from a checkpoint.
 
         Args:
-            read: fills a dict of tensors, by name, in place. Every rank reads for itself.
+            read: fills tensors in place, by their names in the checkpoint. Every rank reads for itself.
         """
 
     def gathered_params(self) -> AbstractContextManager[None]:
-        """Context in which the module's direct parameters (not those of its children) are gathered: a collective call."""
+        """Context in which the parameters of the module itself, not of its submodules, are complete on every rank.
+
+        A collective call. ZeRO stage 3 partitions parameters; other strategies need not gather.
+        """
         return nullcontext()
 
     def make_ema(self, ema: Ema[WaveletGenerator], name: str) -> EmaState:
-        """Return the EMA of this engine's module in the form that fits the strategy.
+        """Return the EMA of this engine's module: replicated, or sharded if the strategy shards weights.
 
         Args:
-            ema: an EMA of the module, made before this engine.
+            ema: an EMA of the module, created before this engine, while the module was complete.
             name: the prefix of the EMA's tensors in a checkpoint.
         """
         assert isinstance(self.module, WaveletGenerator)

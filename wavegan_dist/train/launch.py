@@ -27,8 +27,8 @@ from wavegan_dist.train.zero_settings import check_strategy
 # Longer than anything that one rank does while the others wait in a collective (a sample grid, a read from slow storage);
 # short enough that a hang does not waste much cluster time.
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
-# With these, accelerate trains in ways that the engines of this package do not know.
-STRATEGIES = (
+# Environment variables with which accelerate configures its own strategy, which the engines of this package would ignore.
+STRATEGY_VARIABLES = (
     "ACCELERATE_USE_DEEPSPEED",
     "ACCELERATE_USE_FSDP",
     "ACCELERATE_USE_MEGATRON_LM",
@@ -42,8 +42,8 @@ def init_accelerator(train: TrainConfig) -> Accelerator:
     """Join the process group that the launcher created and configure PyTorch for training.
 
     Raises:
-        UsageError: the number of processes is not the requested one or does not divide the batch size, the launcher is
-            configured with settings of its own, or `train.strategy` or `train.compile` cannot run here.
+        UsageError: the number of processes is not the requested one or does not divide the batch size, the launcher configures
+            something that this run would not honor, or `train.strategy` or `train.compile` cannot run here.
         WaveganError: the other processes did not join.
     """
     refuse_launcher_settings(train)
@@ -82,10 +82,12 @@ def check_batch_division(world_size: int, train: TrainConfig) -> None:
 
 
 def check_compile(train: TrainConfig, device: torch.device) -> None:
-    """Check `train.compile`, and set the folder of compiled code to the user's cache, where a requeued job finds it.
+    """Check `train.compile`, and set TORCHINDUCTOR_CACHE_DIR, the folder of compiled code.
+
+    If the variable is not set yet, the folder is in the user's cache, where a requeued job finds it again.
 
     Raises:
-        UsageError: `train.compile` is graphs and there is no GPU.
+        UsageError: `train.compile` is `graphs` and this process does not train on a GPU.
         WaveganError: there is no folder for a cache, or it is not writable.
     """
     if train.compile == "off":
@@ -102,7 +104,7 @@ def check_compile(train: TrainConfig, device: torch.device) -> None:
     except OSError as error:
         raise WaveganError(f"cannot keep compiled code in {folder} ({error.strerror}); set XDG_CACHE_HOME") from error
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # without a GPU, it warns that there is none
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # on machines without a GPU, it warns of that
 
 
 def keep_freed_memory() -> None:
@@ -118,7 +120,7 @@ def refuse_launcher_settings(train: TrainConfig) -> None:
 
     docs/launching.md lists all fields of accelerate's config file. The variables are those that accelerate sets from them.
     """
-    for variable in STRATEGIES:
+    for variable in STRATEGY_VARIABLES:
         if os.environ.get(variable, "false").lower() in ("true", "1"):
             raise UsageError(
                 f"{variable} is set: the launcher's profile configures its own strategy; set distributed_type: MULTI_GPU there "

@@ -11,7 +11,7 @@ class MetricAccumulator:
     """Sums since the last report, local to each rank; `drain` averages them over steps and ranks.
 
     Args:
-        accelerator: the process group.
+        accelerator: gives the device, the rank and the collectives.
     """
 
     def __init__(self, accelerator: Accelerator) -> None:

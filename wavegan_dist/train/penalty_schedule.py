@@ -19,7 +19,7 @@ class PenaltySchedule:
 
     Args:
         experiment: the settings.
-        accelerator: Accelerate's device, rank and collectives.
+        accelerator: gives the device, the rank and the collectives.
     """
 
     def __init__(self, experiment: Experiment, accelerator: Accelerator) -> None:

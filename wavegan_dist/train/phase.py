@@ -1,4 +1,4 @@
-"""The two phases of a training step. Each is a module that computes the loss of a micro-batch from its inputs.
+"""The two phases of a training step. Each phase is an `nn.Module` that computes the loss of a micro-batch.
 
 DDP, DeepSpeed and `torch.compile` wrap a whole phase: the forward of both modules and the loss. The backward of this loss
 synchronizes the gradients.
@@ -23,7 +23,7 @@ OVERFITTING = "augment/overfitting"  # name of the value of `Objective.overfitti
 
 
 class MicroBatch(NamedTuple):
-    """The inputs of a phase: b real images, and the random numbers of the b images that the generator makes beside them.
+    """The inputs of a phase: b real images, and the random numbers for as many generated images, one beside each real image.
 
     Attributes:
         real: real images, float32 [b, 3, R, R] in [-1, 1].
@@ -32,8 +32,8 @@ class MicroBatch(NamedTuple):
         augment: the parameters of `model.augment.augment` for each real image, and for the generated image beside it, float32
             [b, parameters]; None without augmentation.
         noise: standard normal noise for approximate penalties, float32 [b, 3, R, R]; None for a phase without them.
-        penalty_factor: factor of the gradient penalties, float32 scalar; None for a phase without penalties. Must require
-            gradients if the penalties are exact.
+        penalty_factor: factor of the gradient penalties, float32 scalar; None for a phase without penalties. If the penalties
+            are exact, it must require gradients (`model.penalties.exact_squares` uses it as the anchor).
     """
 
     real: Tensor
@@ -55,9 +55,9 @@ class MicroBatch(NamedTuple):
 class Phase(nn.Module, ABC):
     """Computes the loss of the module that trains, while the other module is frozen.
 
-    `forward` takes the fields of a `MicroBatch`. It returns the weighted sum of the losses and, if `penalty_factor` is given,
-    of the gradient penalties, a float32 scalar to differentiate, and detached values, float32 [n], whose names `value_names`
-    returns. The networks compute under autocast.
+    `forward` takes the fields of a `MicroBatch`. It returns two tensors: the loss, a float32 scalar to differentiate, and
+    detached values, float32 [n], whose names `value_names` returns. The loss is the weighted sum of the networks' losses and,
+    if `penalty_factor` is given, of the gradient penalties. The networks compute under autocast.
 
     Attributes:
         name: "d" or "g".
@@ -94,7 +94,7 @@ class Phase(nn.Module, ABC):
         """Return the names of the values that `forward` returns. The losses come first, in the order of `networks`.
 
         Args:
-            penalized: whether the micro-batch has a penalty factor.
+            penalized: whether the micro-batch has a `penalty_factor`.
         """
 
     def _images(self, images: Tensor, parameters: Tensor | None) -> Tensor:
@@ -112,11 +112,11 @@ class Phase(nn.Module, ABC):
 
 
 class DiscriminatorPhase(Phase):
-    """Trains the discriminator. Computes all logits in one call, of real images, then of generated ones.
+    """Trains the discriminator. One call of each network computes the logits of real and of generated images.
 
     Args:
         trained, frozen, loss, precision: as for `Phase`.
-        measures_overfitting: whether `OVERFITTING` is among the values, measured by the network `image`.
+        measures_overfitting: whether the values include `OVERFITTING`, which is measured on the logits of the network `image`.
     """
 
     name = "d"
@@ -215,13 +215,13 @@ class GeneratorPhase(Phase):
 
 
 def compile_phase(phase: Phase, mode: str) -> None:
-    """Make the first call of a phase compile it with `torch.compile`: one graph for the forward, one for the backward.
+    """Apply `torch.compile` to a phase: one graph for the forward, one for the backward, compiled at the first call.
 
     Changes settings of `torch._dynamo.config` for the whole process.
 
     Args:
         phase: the phase. Calling `phase.forward` directly still runs eagerly.
-        mode: `train.compile`: `off` does nothing; `default`; `graphs` also records and replays CUDA graphs.
+        mode: `train.compile`. `off`: do nothing; `default`: compile; `graphs`: also record and replay CUDA graphs.
     """
     if mode == "off":
         return

@@ -16,9 +16,9 @@ class StepSync:
     """Combines the status of all ranks.
 
     Args:
-        trainer: knows whether the last step was finite.
-        checkpointer: knows whether the last save failed.
-        signals: knows whether this process received a signal.
+        trainer: has the flag `nonfinite` of the last step.
+        checkpointer: knows whether the checkpoint being written has failed.
+        signals: has the signal that this process received, if any.
     """
 
     trainer: Trainer

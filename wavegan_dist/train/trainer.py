@@ -63,8 +63,8 @@ class Trainer:
     Args:
         experiment: the settings.
         index: the data set's index, for the standard deviation of each wavelet band.
-        accelerator: Accelerate's device, rank and collectives. Modules are on its device, replicated or sharded according to
-            `train.strategy`.
+        accelerator: gives the device, the rank and the collectives. Modules are on its device, replicated or sharded according
+            to `train.strategy`.
     """
 
     def __init__(self, experiment: Experiment, index: Index, accelerator: Accelerator) -> None:
@@ -88,7 +88,7 @@ class Trainer:
         self.generator = engine(generator, g_phase, "generator", optim.lr_g, experiment, accelerator)
         self.discriminator = engine(discriminator, d_phase, "discriminator", optim.lr_d, experiment, accelerator)
         self.emas = [self.generator.make_ema(ema, "ema")]
-        for half_life_kimg in others:  # copies of the first one's module: the engine's may be sharded by now
+        for half_life_kimg in others:  # copies of the first EMA's module: the engine's module may be sharded by now
             other = Ema(ema.module, half_life_kimg * 1000, experiment.ema.rampup)
             self.emas.append(self.generator.make_ema(other, ema_label(half_life_kimg)))
         self.phase_results: list[PhaseResult] = []
@@ -169,12 +169,13 @@ class Trainer:
 
     @contextmanager
     def _compiled_once(self, engine: Engine, batch: MicroBatch) -> Iterator[None]:
-        """Context around a phase: its first run compiles it; if a later run compiles it again, that raises RuntimeError.
+        """Context around the forward and backward of a phase, in which only its first run may compile it.
 
-        The discriminator phase is compiled once with penalties and once without.
+        The discriminator phase is compiled twice, with and without penalties. A recompilation in a later run raises
+        RuntimeError.
 
         Raises:
-            WaveganError: the phase cannot be compiled.
+            WaveganError: PyTorch cannot compile the phase.
         """
         mode, variant = self.experiment.train.compile, (engine.phase.name, batch.penalty_factor is not None)
         if mode == "off" or variant in self._compiled:
@@ -220,7 +221,7 @@ class Trainer:
         self.phase_results.append(PhaseResult(engine, self.nimg, micro_batches, named_values, nonfinite))
 
     def _add_to_metrics(self) -> None:
-        """Add the values of all phases, summed over the discriminator phases; of penalties only the last value."""
+        """Add the values of the step: sums over the discriminator phases, but of penalties only the last value."""
         values: dict[str, Tensor] = {}
         for result in self.phase_results:
             for name, value in result.values.items():

@@ -1,7 +1,7 @@
 """Bilinear interpolation and its transpose, each the backward of the other.
 
-PyTorch's backward of bilinear interpolation adds in any order on GPUs, so that a resumed run would differ from an uninterrupted
-one. Ours is a convolution on GPUs, which is deterministic.
+On GPUs, PyTorch's backward of bilinear interpolation accumulates in an arbitrary order, so that a resumed run would differ from
+an uninterrupted one. The backward in this module is a convolution on GPUs, which is deterministic.
 """
 
 from typing import Any
@@ -25,11 +25,11 @@ def upsample(x: Tensor, scale: float) -> Tensor:
 
 @torch.library.custom_op("wavegan::bilinear_upsample_transpose", mutates_args=())
 def transpose(y: Tensor, scale: float) -> Tensor:
-    """Apply the transpose of `upsample`: [B, C, 2H, 2W] -> [B, C, H, W]; with scale = 1/4, a constant stays what it is.
+    """Apply the transpose of `upsample`: [B, C, 2H, 2W] -> [B, C, H, W]. With scale = 1/4, a constant map keeps its value.
 
     The result has the dtype and memory format of y.
     """
-    if y.device.type == "cpu":  # where PyTorch's function is deterministic, and faster
+    if y.device.type == "cpu":  # here PyTorch's function is deterministic, and faster
         batch, channels, height, width = y.shape
         size = [batch, channels, height // 2, width // 2]
         x = torch.ops.aten.upsample_bilinear2d_backward(y, [height, width], size, False, 2.0, 2.0)
@@ -41,8 +41,8 @@ def transpose(y: Tensor, scale: float) -> Tensor:
 def transpose_by_convolution(y: Tensor) -> Tensor:
     """Apply the transpose of bilinear interpolation: [B, C, 2H, 2W] -> [B, C, H, W].
 
-    Interpolation repeats the border of its input once and then is a transposed convolution. So its transpose is a convolution
-    that gives a map with a border, which is added to its neighbours.
+    Interpolation pads its input by one repeated pixel on each side, then applies a transposed convolution. Its transpose is
+    therefore a convolution, whose result has a border of one pixel, and the addition of this border to the pixels next to it.
     """
     taps = 1 - (torch.arange(4, dtype=y.dtype, device=y.device) - 1.5).abs() / 2  # 1/4, 3/4, 3/4, 1/4
     kernels = taps.outer(taps).expand(y.shape[1], 1, -1, -1)

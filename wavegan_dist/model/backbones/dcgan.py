@@ -24,13 +24,13 @@ class DCGANGenerator(nn.Sequential):
 
     Args:
         z_dim: size of the latent.
-        bounds: the largest absolute value of each output by its height and width s in pixels. The sizes are powers of two from
-            8 on; each is half of another, except for the largest.
+        bounds: height (= width) s of each output in pixels -> largest absolute value of the output. The sizes are consecutive
+            powers of two, at least 8.
         out_channels: number of channels C of each output.
         width: number of channels of the largest feature map (`feature_map_channels`).
         norm: `batch` or `none`.
-        num_classes: number of classes; each class has a gain and a bias for each channel of every feature map, after the batch
-            norm if there is one (then: conditional batch norm, Dumoulin et al. 2017). 0: the network takes no labels.
+        num_classes: number of classes. Each class has a gain and a bias for each channel of every feature map: conditional
+            batch norm (Dumoulin et al. 2017) if `norm` is `batch`. 0: the network takes no labels.
         attention: attention layer: `max`, `dot` or `none`.
         attention_at: sizes of the feature maps that are followed by an attention layer; others are ignored.
     """
@@ -128,9 +128,10 @@ def apply_layer(layer: nn.Module, activation: Tensor, labels: Tensor | None, out
 
     Args:
         layer: the layer.
-        activation: the output of the layer before.
+        activation: the input of the layer.
         labels: classes, int64 [B], for a `ClassAffine`.
-        outputs: an `OutputHead` appends its output here; the layer that follows it gets the same input.
+        outputs: the output of an `OutputHead` is appended to this list; the layer that follows gets the input of the
+            `OutputHead`.
 
     Returns:
         The input of the next layer.
@@ -151,7 +152,7 @@ class DCGANDiscriminator(nn.Sequential):
         resolution: height and width R of the first input in pixels.
         in_channels: number of channels C of each input.
         width: number of channels of the largest feature map (`feature_map_channels`).
-        levels: number of inputs. Input i, of R / 2**i pixels, is concatenated with the channels of the feature map of its size.
+        levels: number of inputs. Input i > 0, of R / 2**i pixels, is concatenated with the feature map of its size.
         num_classes: number of classes, for a projection head. 0: the network takes no labels.
         spectral_norm: divide each layer's weight by its largest singular value (Miyato et al. 2018).
         logit_gain: factor of the logits. With spectral norm, random convolutions shrink their input so much that logits hardly

@@ -19,7 +19,7 @@ SIZE = 3  # height and width of a filter
 
 
 class DepthwiseConv(nn.Conv2d):
-    """A 3x3 convolution of each channel with a filter of its own, zero padding, stride 1: [B, C, H, W] -> [B, C, H, W].
+    """A 3x3 convolution of each channel with its own filter, zero padding, stride 1: [B, C, H, W] -> [B, C, H, W].
 
     Args:
         channels: number of channels.
@@ -33,7 +33,7 @@ class DepthwiseConv(nn.Conv2d):
         assert self.bias is not None
         if torch.compiler.is_exporting():  # to PyTorch's own operators
             return super().forward(x_bchw)
-        # Autocast does not cast the arguments of operators that are not PyTorch's.
+        # Autocast does not cast the arguments of custom operators.
         out: Tensor = convolve(x_bchw, self.weight.to(x_bchw.dtype), self.bias.to(x_bchw.dtype))
         return out
 

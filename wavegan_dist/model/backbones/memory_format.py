@@ -1,4 +1,4 @@
-"""The memory format of operators' results: `torch.compile` relies on it, and that of a convolution depends on its backend."""
+"""Fixes the memory format of custom operators' results: `torch.compile` relies on it, but convolution backends choose it."""
 
 from collections.abc import Sequence
 

@@ -2,7 +2,7 @@
 
 A network is a stack of stages, one for each feature-map size from 4 px to half the resolution. Between stages, the size
 doubles in the generator and halves in the discriminator. The Haar transform connects the pixels with the largest feature map:
-the generator's last convolution computes four bands, the discriminator's first one reads four bands.
+the generator's last convolution computes four bands, and the discriminator's first convolution reads four bands.
 
 At initialization the last convolution of every block is zero, so a block is the identity, and the other weights are scaled to
 preserve variance. Where bands are merged or discarded, the scales assume the spectrum of natural images: their power falls as
@@ -42,7 +42,9 @@ BLOCKS_PER_STAGE = 1
 
 
 class ResidualGenerator(nn.Module):
-    """Generates one tensor per output size from a latent and, optionally, a class: unbounded, of unit variance at first.
+    """Generates one tensor per output size from a latent and, optionally, a class.
+
+    The outputs are unbounded and have unit variance at initialization.
 
     A linear map of the latent scales a learned 4x4 basis. The largest output is the inverse Haar transform of four bands
     computed from the largest feature map, which has half the output's size; every other output is a 3x3 convolution of the
@@ -53,7 +55,8 @@ class ResidualGenerator(nn.Module):
         output_sizes: heights (= widths) of the outputs in pixels, the largest first, each half of the one before: powers of
             two, at least 8.
         out_channels: number of channels of every output.
-        width: number of channels of the largest feature map; each halving of the size doubles it, up to 8 times.
+        width: number of channels of the largest feature map. Each halving of the feature map's size doubles the number of
+            channels, up to `8 * width`.
         num_classes: number of classes; 0 for an unconditional network. An embedding of the class is concatenated with the
             latent.
         attention: attention layer: the patent's `max`, SAGAN's `dot` or `none`.
@@ -138,7 +141,8 @@ class ResidualDiscriminator(nn.Module):
     Args:
         resolution: height and width of the largest input in pixels: a power of two, at least 8.
         in_channels: number of channels of every input.
-        width: number of channels of the largest feature map; each halving of the size doubles it, up to 8 times.
+        width: number of channels of the largest feature map. Each halving of the feature map's size doubles the number of
+            channels, up to `8 * width`.
         levels: number of inputs; each has half the size of the one before, at least 8 px.
         num_classes: number of classes; 0 for an unconditional network.
         attention: attention layer: the patent's `max`, SAGAN's `dot` or `none`.

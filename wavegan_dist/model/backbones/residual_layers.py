@@ -99,8 +99,8 @@ class HaarUpsample(nn.Module):
 class BilinearDownsample(nn.Module):
     """Halves the size by the filter [1, 3, 3, 1] / 8 and a 1x1 convolution: [B, C, s, s] -> [B, C', s/2, s/2].
 
-    The filter is the transpose of bilinear upsampling, divided by 4. The convolution compensates for the variance that the
-    filter removes from natural images, one of log2(s) octaves.
+    The filter is the transpose of bilinear upsampling, divided by 4. It removes one of log2(s) octaves from natural images; the
+    convolution compensates for the lost variance.
     """
 
     def __init__(self, in_channels: int, out_channels: int, size: int) -> None:
@@ -182,7 +182,8 @@ def scaled(layer: _Layer, gain: float = 1.0) -> _Layer:
 def conv3x3(in_channels: int, out_channels: int, size: int | None = None) -> nn.Conv2d:
     """Return a 3x3 convolution with zero padding that preserves the variance of its input.
 
-    Without `size` it does so away from the border; with the size of the map in pixels, in the mean over the map.
+    Without `size`, the variance is preserved away from the border, where no tap falls on the padding. With the size of the map
+    in pixels, the mean variance over the map is preserved.
     """
     taps = 3.0 if size is None else 3 - 2 / size  # mean number of taps inside the map, in each dimension
     return scaled(nn.Conv2d(in_channels, out_channels, 3, padding=1), 3 / taps)
