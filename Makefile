@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-reference check bit-equal lock docs site tour bench bench-data bench-haar bench-gpu bench-checkpoint bench-zero bench-resume ablations bench-tracking bench-evaluation bench-scaling bench-precision slurm-up slurm-down clean
+.PHONY: help demo test test-all test-cluster test-reference check bit-equal lock docs site tour bench bench-data bench-haar bench-gpu bench-checkpoint bench-zero bench-resume ablations bench-tracking bench-evaluation bench-scaling bench-precision slurm-up slurm-down clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 18
@@ -21,7 +21,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## write shards, train in 2 processes, evaluate: data/demo and runs/demo, in less than 15 minutes
 	@BIN=$(BIN) launchers/demo.sh
 
-test: $(READY) ## run all tests except those on a Slurm cluster
+test: $(READY) ## run the tests that take less than 10 seconds each, and not those on a Slurm cluster
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/cluster -m "not slow" $(TEST_FLAGS)
+
+test-all: $(READY) ## run all tests except those on a Slurm cluster
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/cluster $(TEST_FLAGS)
 
 test-cluster: $(READY) ## run the tests on a real Slurm on this machine, as root; slurm/local/install.sh installs Slurm

@@ -15,6 +15,8 @@ import yaml
 from tests.helpers import ROOT, environment
 from wavegan_dist.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 IMAGE_ONLY = ["model.base_only=true", "loss.weights.low=0", "loss.weights.high=0"]
 
 

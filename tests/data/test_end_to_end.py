@@ -25,6 +25,7 @@ Read = Callable[[Tensor], list[int]]
 STRETCH = st.tuples(st.integers(1, 8), st.integers(0, 4), st.integers(1, 9), st.integers(1, 5))
 
 
+@pytest.mark.slow
 @given(
     stretches=st.lists(STRETCH, min_size=1, max_size=3),
     last=STRETCH,

@@ -45,6 +45,7 @@ def images_in_order(index: Index) -> list[np.ndarray]:
     return [np.asarray(Image.open(BytesIO(sample["png"]))) for sample in samples(index)]
 
 
+@pytest.mark.slow
 def test_embedded_set_gives_ten_thousand_patches_in_eight_shards(tmp_path: Path) -> None:
     index = write_shards("embedded", tmp_path / "set", 32, progress=False)
     assert index.count >= 10_000

@@ -85,6 +85,7 @@ def test_the_real_side_is_read_once_and_the_result_is_the_same(
         evaluate_snapshot(snapshot, data, ("fwd",), count=251)
 
 
+@pytest.mark.slow
 def test_one_two_and_four_processes_give_the_same_numbers(snapshot: Path, data: Path, tmp_path: Path) -> None:
     results = []
     for processes in (1, 2, 4):

@@ -38,6 +38,7 @@ def extractor() -> Extractor:
     return efflite0()
 
 
+@pytest.mark.slow
 def test_fd_and_kid_rise_with_blur(extractor: Extractor, photos: Tensor) -> None:
     real = statistics_of(FrechetDistance(extractor, "fd"), photos[:64])
     soft = [statistics_of(FrechetDistance(extractor, "fd"), blurred(photos[:64], sigma)) for sigma in (0.0, 0.7, 1.5)]

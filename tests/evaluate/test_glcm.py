@@ -48,6 +48,7 @@ def test_a_flat_image_has_no_entropy_and_a_striped_one_has_that_of_its_pairs() -
     assert striped == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.slow
 def test_blur_and_jpeg_lower_the_score_and_noise_and_checkerboards_raise_it(photos: Tensor) -> None:
     real, others = photos.split(300)
     floor = glcm(real, others).metrics

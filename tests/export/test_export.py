@@ -55,6 +55,7 @@ def test_onnx_runtime_computes_the_images_of_1000_latents_as_pytorch_does(
     torch.testing.assert_close(torch.cat(images), snapshots[name].generator(*inputs), atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_pt2_files_run_with_pytorch_alone(exported: dict[str, Path], snapshots: dict[str, Snapshot], tmp_path: Path) -> None:
     inputs = {name: latents(snapshot, 130) for name, snapshot in snapshots.items()}
     torch.save(inputs, tmp_path / "inputs.pt")

@@ -134,6 +134,7 @@ def test_a_transformation_of_strength_0_never_happens() -> None:
     assert torch.equal(augment(images(100), rows), images(100))
 
 
+@pytest.mark.slow
 def test_derivatives_of_first_and_second_order() -> None:
     x = torch.rand(4, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     rows = gate(

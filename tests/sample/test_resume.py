@@ -34,6 +34,7 @@ def start(snapshot: Path, out: Path, format: str) -> ForkedProgram:
     return ForkedProgram((*command, "--device", "cpu"), environment())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("format", "pattern", "end"),
     [("folder", "[!.]*.png", signal.SIGKILL), ("shards", "[!.]*.tar", signal.SIGKILL), ("shards", "[!.]*.tar", signal.SIGTERM)],

@@ -29,6 +29,7 @@ def nobody() -> Callable[..., subprocess.CompletedProcess[str]]:
     return run
 
 
+@pytest.mark.slow
 def test_a_user_without_name_and_home_trains_evaluates_and_syncs(tmp_path, config, shards, store, nobody):
     run = tmp_path / "runs" / "x"
     settings = ("tracking.enabled=true", f"tracking.uri={store}", "train.total_kimg=0.064")

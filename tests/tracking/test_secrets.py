@@ -50,6 +50,7 @@ def test_a_run_with_a_password_is_tracked_and_only_tracking_json_holds_it(tmp_pa
     assert files_with_secret(run, server.folder) == ["tracking.json"]
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_is_named_without_the_password(tmp_path, config, wavegan):
     run = tmp_path / "run"
     command = ("train", "--config", config, "--run-dir", run, "tracking.enabled=true", "train.total_kimg=0.064")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 import psutil
+import pytest
 
 from tests.helpers import environment, points, refused
 from wavegan_dist import config as configuration
@@ -57,6 +58,7 @@ def test_a_server_killed_in_mid_run_has_every_point_once_and_in_order(tmp_path, 
     assert mlflow.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_costs_neither_points_nor_time(tmp_path, experiment, proxy, stored, caplog):
     proxy.mode = "hang"
     began = time.monotonic()

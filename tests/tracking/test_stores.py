@@ -81,6 +81,7 @@ def resume(tmp_path, config, wavegan) -> Callable[..., object]:
     return run
 
 
+@pytest.mark.slow
 def test_another_store_is_used_while_the_run_is_in_none_and_refused_afterwards(tmp_path, resume, server, stored):
     first = resume(0.064, "tracking.uri=http://127.0.0.1:9")
     assert "could not be sent to http://127.0.0.1:9" in first.stderr

@@ -160,6 +160,7 @@ def test_p_and_the_share_of_overfitting_are_reported_as_means_over_steps_and_pha
     assert "augment/p" not in make_trainer({}, {}).augmentation.values()
 
 
+@pytest.mark.slow
 def test_a_probability_that_changes_compiles_nothing_again(monkeypatch):
     """A compilation after the first step raises an error (`Trainer`)."""
     compiled = partialmethod(torch.nn.Module.compile, backend="aot_eager")

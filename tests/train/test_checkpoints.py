@@ -33,6 +33,7 @@ def run(finished, tmp_path) -> Path:
     return shutil.copytree(finished, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_runs_killed_at_random_end_bit_for_bit_as_the_uninterrupted_run():
     command = [sys.executable, str(ROOT / "benchmarks" / "resume.py"), "--cuts", "5", "--processes", "1,2", "--seed", "1"]
     outcome = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=ROOT)

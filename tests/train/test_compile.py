@@ -17,6 +17,8 @@ from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.train.checkpoint import Checkpointer, load_checkpoint
 from wavegan_dist.train.trainer import Trainer
 
+pytestmark = pytest.mark.slow
+
 MODEL: dict[str, object] = {"attention": "none"}  # each kernel takes a second to compile
 TWENTY = "seed=2,optim.clip_norm=1.0,train.total_kimg=0.64"
 

@@ -45,6 +45,7 @@ def start(
     return subprocess.run(list(map(str, command)), env=launched, capture_output=True, text=True, timeout=240)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "profile", "variables", "reason"),
     [
@@ -103,6 +104,7 @@ def test_a_launch_of_one_process_trains_alone_beside_a_profile_that_it_does_not_
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["world_size"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rank", "missing"), [("0", "rank 1 is missing of the 2"), ("1", "rank 0 is missing of the 2")])
 def test_a_rank_that_waits_says_who_is_missing(tmp_path, config, rank, missing):
     left_over = {"WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}

@@ -40,6 +40,7 @@ def test_a_nan_in_one_network_of_one_rank_stops_both_before_the_step_and_names_i
     assert report["ranks"][0]["keys"] == ["key 64"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["zero2", "zero3"])
 def test_under_zero_too_no_weight_moves_and_the_network_is_named(tmp_path, config, strategy):
     run_ranks(2, HERE / "inject.py", tmp_path / "seen", config, tmp_path, strategy, "gradient")

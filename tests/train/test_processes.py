@@ -60,6 +60,7 @@ def test_accelerate_launch_makes_one_run_of_two_processes_and_one_process_resume
     assert steps == [160, 320, 480]
 
 
+@pytest.mark.slow
 def test_processes_that_a_launcher_does_not_connect_are_refused(tmp_path, config):
     """`accelerate launch --cpu --num_processes 2` starts one process, or two unconnected ones, without an error."""
     train = ["-m", "wavegan_dist", "train", "--config", config, "--run-dir", tmp_path / "run"]

@@ -15,6 +15,8 @@ from torch import Tensor
 from tests.helpers import run_ranks
 from tests.train.trained import SCRIPT, distance, tensors
 
+pytestmark = pytest.mark.slow
+
 FEATURES = {
     "augment": {"probability": 0.8, "ramp_kimg": 0.5, "target": 0.1},
     "ema": {"half_life_kimg": [0.1, 0.03], "rampup": 0},

@@ -13,6 +13,8 @@ from wavegan_dist.errors import UsageError
 from wavegan_dist.train import zero_settings
 from wavegan_dist.train.launch import check_batch_division
 
+pytestmark = pytest.mark.slow
+
 # Adam without momentum turns a gradient that is only rounding noise, such as that of a bias before a batch norm, into a
 # full-sized step. With some seeds one weight in thousands therefore diverges; with this seed none does.
 COMMON = "seed=2,optim.clip_norm=1.0,train.total_kimg"

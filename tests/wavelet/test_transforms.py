@@ -42,6 +42,7 @@ def compile_options(kernel: str) -> dict[str, Any]:
     return {"fullgraph": True, "backend": "inductor" if kernel == "fastest" else "aot_eager"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_compiled_equals_eager(kernel: str, layout: torch.memory_format) -> None:
     x, lam = image(2, 3, 8, 6).contiguous(memory_format=layout), torch.tensor(0.3)

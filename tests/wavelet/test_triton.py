@@ -20,6 +20,7 @@ triton_gate = pytest.importorskip("triton_gate")  # a module of benchmarks/
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 def test_the_arithmetic_equals_the_references_in_the_interpreter() -> None:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/wavelet/interpreted.py"]
     env = environment(TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
