@@ -25,7 +25,7 @@ STRENGTHS: dict[Degrade, tuple[float, ...]] = {
     checkered: (4.0, 8.0, 32.0),
     noisy: (6.0, 12.0, 48.0),
     compressed: (50.0, 80.0, 97.0),
-    collapsed: (400.0, 100.0, 10.0),
+    collapsed: (800.0, 100.0, 10.0),
 }
 
 
@@ -35,14 +35,14 @@ RISING = ("fwd", "fwd_high", "fwd_db2", "swd", "swd_high", "spectrum_db")
 
 @pytest.fixture(scope="module")
 def others() -> Tensor:
-    """1,000 patches."""
-    return patches(stride=16)[1000:2000]
+    """2,000 patches."""
+    return patches(stride=16)[2000:4000]
 
 
 @pytest.fixture(scope="module")
 def real() -> list[Statistics]:
-    """Each metric's statistics of 1,000 patches, none of them in `others`."""
-    return [statistics_of(metric, patches(stride=16)[:1000]) for metric in METRICS]
+    """Each metric's statistics of 2,000 patches, none of them in `others`."""
+    return [statistics_of(metric, patches(stride=16)[:2000]) for metric in METRICS]
 
 
 @pytest.mark.parametrize("degrade", STRENGTHS, ids=lambda degrade: degrade.__name__)
