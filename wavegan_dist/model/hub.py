@@ -24,7 +24,7 @@ from torch import nn
 from wavegan_dist.config import FileKind, ModelConfig
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import check_folder
-from wavegan_dist.model.training_info import CONFIG, EVALUATION, META, WEIGHTS
+from wavegan_dist.model.training_info import CONFIG, EVALUATION, META, WEIGHTS, find_snapshot
 
 ARGUMENTS, CARD, SAMPLES = "config.json", "README.md", "samples.png"
 FILES = (WEIGHTS, ARGUMENTS, CARD, SAMPLES, CONFIG, META, EVALUATION)
@@ -43,14 +43,14 @@ def find_folder(name: str | Path, **download: Any) -> Path:
     repositories that hold a generator.
 
     Args:
-        name: a folder, or USER/NAME.
+        name: a folder, USER/NAME, or the name of a snapshot that this package contains.
         download: `revision`, `token`, `cache_dir`, `local_files_only` and `force_download` of `snapshot_download`.
 
     Raises:
         UsageError: there is no such folder or repository, or it does not hold a generator.
         WaveganError: the Hub cannot be reached, or refuses the download.
     """
-    path = Path(name)
+    path = find_snapshot(name)
     if path.is_dir():
         check_description(path, name)
         return path

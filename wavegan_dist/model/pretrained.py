@@ -123,7 +123,8 @@ class PretrainedGenerator(
         snapshot, the weights are compared with their recorded sha256.
 
         Args:
-            pretrained_model_name_or_path: a folder, or the name of a repository, "USER/NAME"; a `Path` is always a folder.
+            pretrained_model_name_or_path: a folder; the name of a repository, "USER/NAME"; or "embedded-32", a small generator
+                that this package contains. A `Path` is never a repository.
             revision: branch, tag or commit of the repository; None: its main branch.
             token: token for the Hub; None: that of `hf auth login`, if any.
             cache_dir: folder of downloaded files; None: that of huggingface_hub.

@@ -17,7 +17,7 @@ from wavegan_dist.errors import UsageError
 from wavegan_dist.files import atomic_dir, save_tensors, sha256
 from wavegan_dist.model.generate import LabelSource, chunk_size, generated_images, labels_by_number
 from wavegan_dist.model.generator import WaveletGenerator
-from wavegan_dist.model.training_info import CONFIG, META, WEIGHTS, read_training_info
+from wavegan_dist.model.training_info import CONFIG, META, WEIGHTS, find_snapshot, read_training_info
 from wavegan_dist.provenance import provenance
 
 
@@ -81,11 +81,14 @@ def save_snapshot(
 def load_snapshot(path: str | Path) -> Snapshot:
     """Read and verify a snapshot folder, or a folder that `WaveletGenerator.save_pretrained` wrote for a snapshot.
 
+    Args:
+        path: the folder, or the name of a snapshot that this package contains ("embedded-32").
+
     Raises:
         UsageError: `path` is not a snapshot, or its config.yaml has settings that this version does not know.
         WaveganError: a file of the snapshot is damaged.
     """
-    info = read_training_info(Path(path))
+    info = read_training_info(find_snapshot(path))
     return Snapshot(
         path=info.folder,
         generator=WaveletGenerator.from_snapshot(info).requires_grad_(False),

@@ -21,6 +21,7 @@ from wavegan_dist.redact import without_folders
 from wavegan_dist.run_folder import RunFolder
 
 WEIGHTS, CONFIG, META = "model.safetensors", "config.yaml", "snapshot.json"
+PRETRAINED = Path(__file__).parents[1] / "pretrained"  # snapshots that this package contains
 EVALUATION = "evaluation.json"  # in a folder of `save_pretrained`; a run keeps its evaluations elsewhere
 
 
@@ -75,6 +76,13 @@ class TrainingInfo:
             result.model_copy(update={"protocol": protocol}).write(folder / EVALUATION)
 
 
+def find_snapshot(name: str | Path) -> Path:
+    """Return the folder `name` or, if it does not exist, the snapshot of this name that the package contains ("embedded-32")."""
+    folder = Path(name)
+    contained = PRETRAINED / folder
+    return contained if len(folder.parts) == 1 and not folder.exists() and contained.is_dir() else folder
+
+
 def read_training_info(folder: Path) -> TrainingInfo:
     """Read and verify the files of a snapshot.
 
@@ -104,7 +112,7 @@ def read_training_info(folder: Path) -> TrainingInfo:
 def _advice(folder: Path) -> str:
     if (folder / "config.json").is_file():
         return "it holds a generator without its training settings, which only WaveletGenerator.from_pretrained can load"
-    return "give a folder such as runs/demo/snapshots/kimg-000100"
+    return "give a folder such as runs/demo/snapshots/kimg-000100, or embedded-32, which this package contains"
 
 
 def _meta(path: Path) -> dict[str, Any]:
