@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-cluster test-reference check bit-equal lock docs site tour bench bench-data bench-haar bench-gpu bench-checkpoint bench-zero bench-resume ablations bench-tracking bench-evaluation bench-scaling bench-precision slurm-up slurm-down clean
+.PHONY: help demo test test-all test-cluster test-reference check bit-equal lock docs site tour first-hour wheel-check bench bench-data bench-haar bench-gpu bench-checkpoint bench-zero bench-resume ablations bench-tracking bench-evaluation bench-scaling bench-precision slurm-up slurm-down clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 18
@@ -55,7 +55,13 @@ site: $(READY) ## build the documentation as a web site in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 tour: $(READY) ## run the notebook docs/tour.ipynb
-	WAVEGAN_TOUR=1 PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m pytest tests/test_docs.py -k tour
+	$(BIN)/python -m pytest tests/test_docs.py -k tour
+
+first-hour: $(READY) ## run the commands of README.md as a newcomer would, and time them: less than 20 minutes
+	$(BIN)/python benchmarks/first_hour.py
+
+wheel-check: $(READY) ## build the package and use it in empty environments of PYTHONS="python3.11 python3.12 ..."
+	$(BIN)/python benchmarks/packages.py --python $(or $(PYTHONS),$(PYTHON))
 
 bench: $(READY) bench-data bench-tracking bench-checkpoint bench-evaluation ## run the data, tracking, checkpoint, evaluation and step benchmarks: tables, and JSON in benchmarks/results
 	$(BIN)/python benchmarks/step.py

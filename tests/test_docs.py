@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import first_hour
 import nbformat
 import pytest
 from nbclient import NotebookClient
@@ -27,14 +28,27 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert "three generators and three discriminators" in (tmp_path / "site" / "index.html").read_text()
 
 
-@pytest.mark.skipif("WAVEGAN_TOUR" not in os.environ, reason="minutes: `make tour` runs it")
-def test_the_tour_runs():
+@pytest.mark.slow
+def test_the_tour_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)  # for `!wavegan`
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     notebook = nbformat.read(ROOT / "docs" / "tour.ipynb", as_version=4)
     NotebookClient(notebook, timeout=900, kernel_name="python3").execute()
     outputs = "".join(str(cell.get("outputs")) for cell in notebook.cells)
     for word in ("kimg 8", "torch.Size([16, 3, 32, 32])", "spectrum_db", "index.html"):
         assert word in outputs
     assert not re.search(r"wavegan: (?!warning)", outputs)  # the line of an error
+
+
+def test_first_hour_finds_the_commands_of_the_readme_that_it_changes_or_leaves_out():
+    readme = (ROOT / "README.md").read_text()
+    steps = list(first_hour.steps(readme))
+    assert len(steps) > 20
+    assert [words for words in first_hour.CHANGED if not any(words in step for step in steps)] == []
+    assert [start for start in first_hour.LEFT_OUT if not any(step.startswith(start) for step in steps)] == []
+    assert [shlex.split(step) for step in steps if step.startswith("wavegan ")] == [
+        shlex.split(command) for command in commands(ROOT / "README.md") if command.startswith("wavegan ")
+    ]
 
 
 def commands(page: Path) -> Iterator[str]:

