@@ -31,11 +31,11 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         json.dump(content, file, indent=2)
 
 
-def write_smooth_noise(folder: Path) -> None:
-    """Write 8 RGB PNGs of 288 px into `folder`, which may exist: random colors on a 16 x 16 grid, interpolated."""
+def write_smooth_noise(folder: Path, count: int = 8) -> None:
+    """Write `count` RGB PNGs of 288 px into `folder`, which may exist: random colors on a 16 x 16 grid, interpolated."""
     folder.mkdir(exist_ok=True)
     draws = np.random.default_rng(0)
-    for number in range(8):
+    for number in range(count):
         coarse = Image.fromarray(draws.integers(0, 256, (16, 16, 3), dtype=np.uint8))
         coarse.resize((288, 288), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
 

@@ -34,26 +34,28 @@ generator = WaveletGenerator.from_pretrained("SNAPSHOT")
 assert generator.sample(16, seed=0).shape == (16, 3, 32, 32)
 generator.save_pretrained("my-generator")
 """.replace("SNAPSHOT", SNAPSHOT)
-# Commands of `wavegan` that work without an extra, in this order, and those that need one.
+TWO_PROCESSES = "torch.distributed.run --standalone --nproc-per-node 2"
+VERSIONS = "import platform, torch; print(platform.python_version(), torch.__version__)"
+# What follows `python -m`: commands that need no extra, in this order, and those that need one.
 COMMANDS = {
     "": (
-        "shards write photos data --size 32 --patches",
-        "train --config tiny.yaml --run-dir runs/first",
-        f"sample --snapshot {SNAPSHOT} --count 4 --out grid.png",
-        f"export --snapshot {SNAPSHOT} --format pt2 --out exported",
-        f"evaluate --snapshot {SNAPSHOT} --data data/index.json --count 128 --metrics fwd,swd,spectrum",
-        "plan --config tiny.yaml --gpus 8 --hardware h100.yaml",
+        "wavegan_dist shards write photos data --size 32 --patches",
+        "wavegan_dist train --config tiny.yaml --run-dir runs/first",
+        f"wavegan_dist sample --snapshot {SNAPSHOT} --count 4 --out grid.png",
+        f"wavegan_dist export --snapshot {SNAPSHOT} --format pt2 --out exported",
+        f"wavegan_dist evaluate --snapshot {SNAPSHOT} --data data/index.json --count 200 --metrics fwd,swd,spectrum",
+        "wavegan_dist plan --config tiny.yaml --gpus 8 --hardware h100.yaml",
     ),
     "eval": (
-        f"evaluate --snapshot {SNAPSHOT} --data data/index.json --count 128 --metrics fwd_db2,fd,kid,prc",
-        "compare runs/first --out comparison",
-        f"explain --snapshot {SNAPSHOT} --out explain.html",
-        "gallery runs/first --data data/index.json --out gallery.html",
+        f"wavegan_dist evaluate --snapshot {SNAPSHOT} --data data/index.json --count 301 --metrics fwd_db2,kid,prc",
+        "wavegan_dist compare runs/first --out comparison",
+        f"wavegan_dist explain --snapshot {SNAPSHOT} --out explain.html",
+        "wavegan_dist gallery runs/first --data data/index.json --out gallery.html",
     ),
-    "export": (f"export --snapshot {SNAPSHOT} --format onnx,onnx-uint8 --out onnx",),
-    "embedded": ("shards write embedded embedded --size 32",),
-    "slurm": ("submit train --config tiny.yaml --run-dir runs/job --profile gpu8 --dry-run",),
-    "deepspeed": ("train --config tiny.yaml --run-dir runs/zero train.strategy=zero1",),
+    "export": (f"wavegan_dist export --snapshot {SNAPSHOT} --format onnx,onnx-uint8 --out onnx",),
+    "embedded": ("wavegan_dist shards write embedded embedded --size 32",),
+    "slurm": ("wavegan_dist submit train --config tiny.yaml --run-dir runs/job --profile gpu8 --dry-run",),
+    "deepspeed": (f"{TWO_PROCESSES} -m wavegan_dist train --config tiny.yaml --run-dir runs/zero train.strategy=zero1",),
 }
 EXTRAS = tuple(name for name in COMMANDS if name)
 
@@ -80,14 +82,14 @@ class Environment:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
         return check([self.python, "-m", "pip", *arguments], self.folder, inherited | {"PATH": str(self.folder / "bin")})
 
-    def run(self, *arguments: object, exit_code: int = 0) -> str:
+    def run(self, arguments: Sequence[str], fails: bool = False) -> str:
         """Run the interpreter in the working folder and return its output, that on stderr included."""
         env = {"PATH": str(self.folder / "bin"), "HOME": str(self.work / "home"), "OMP_NUM_THREADS": "2"}
-        return check([self.python, *arguments], self.work, env, exit_code)
+        return check([self.python, *arguments], self.work, env, fails)
 
-    def wavegan(self, arguments: str, exit_code: int = 0) -> str:
-        """Run `wavegan ARGUMENTS`, separated at spaces."""
-        return self.run("-m", "wavegan_dist", *arguments.split(), exit_code=exit_code)
+    def run_module(self, command: str, fails: bool = False) -> str:
+        """Run `python -m COMMAND`, split at spaces."""
+        return self.run(["-m", *command.split()], fails)
 
     def copy(self, folder: Path) -> "Environment":
         """Copy the environment to `folder`, as hard links. Its scripts, such as bin/pip, still belong to the original."""
@@ -99,16 +101,16 @@ class Environment:
         return sum(path.lstat().st_size for path in self.folder.rglob("*") if path.is_file()) >> 20
 
 
-def check(command: Sequence[object], cwd: Path, env: dict[str, str], exit_code: int = 0) -> str:
+def check(command: Sequence[object], cwd: Path, env: dict[str, str], fails: bool = False) -> str:
     """Run a command and return its output.
 
     Raises:
-        SystemExit: the exit code is not `exit_code`; the message has the end of the output.
+        SystemExit: the command failed, or should fail (`fails`) and did not; the message has the end of the output.
     """
     words = [str(word) for word in command]
     outcome = subprocess.run(words, cwd=cwd, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if outcome.returncode != exit_code:
-        raise SystemExit(f"{' '.join(words)}: exit code {outcome.returncode} instead of {exit_code}\n{outcome.stdout[-3000:]}")
+    if bool(outcome.returncode) != fails:
+        raise SystemExit(f"{' '.join(words)}: exit code {outcome.returncode}\n{outcome.stdout[-3000:]}")
     return outcome.stdout
 
 
@@ -141,40 +143,43 @@ def create(python: str, folder: Path) -> Environment:
     """
     work = folder / "work"
     (work / "home").mkdir(parents=True)
-    write_smooth_noise(work / "photos")
+    write_smooth_noise(work / "photos", count=2)
     (work / "tiny.yaml").write_text(CONFIG)
     check([python, "-m", "venv", folder / "base"], folder, dict(os.environ))
     return Environment(folder / "base", work)
 
 
 def check_base(environment: Environment) -> None:
-    """Run the commands that need no extra; the others must say in one line what to install."""
-    report = json.loads(environment.wavegan("doctor --json"))
+    """Run the commands that need no extra. `wavegan doctor` must say that there is no compiler, and name every extra."""
+    report = json.loads(environment.run_module("wavegan_dist doctor --json"))
     assert report["kernels"]["cpu"]["kernel"] == "reference", report
     assert report["kernels"]["cpu"]["why"].startswith("no C++ compiler (c++); install g++"), report
-    assert extras_of(report) == set(EXTRAS), report
-    for arguments in COMMANDS[""]:
-        environment.wavegan(arguments)
-    environment.run("-c", FIVE_LINES)
+    assert missing_extras(report) == set(EXTRAS), report
+    for command in COMMANDS[""]:
+        environment.run_module(command)
+    environment.run(["-c", FIVE_LINES])
 
 
 def check_refusals(environment: Environment) -> None:
-    """Run the commands that need an extra in an environment without extras: each must name its extra in one line."""
+    """Run the commands that need an extra, in an environment without extras: each must name its extra in one line."""
     for extra in EXTRAS:
-        for arguments in COMMANDS[extra]:
-            lines = environment.wavegan(arguments, exit_code=2).splitlines()
-            assert f"pip install 'wavegan-dist[{extra}]'" in lines[-1], lines
-            assert lines[-1].startswith("wavegan: "), lines
+        for command in COMMANDS[extra]:
+            output = environment.run_module(command, fails=True)
+            lines = {line for line in output.splitlines() if line.startswith("wavegan: ")}
+            assert lines, output
+            assert all(f"pip install 'wavegan-dist[{extra}]'" in line for line in lines), output
+            assert "Traceback" not in output or command.startswith(TWO_PROCESSES), output
 
 
 def check_extra(environment: Environment, extra: str) -> None:
     """Run the commands of an extra in an environment that has this extra only."""
-    assert extras_of(json.loads(environment.wavegan("doctor --json"))) == set(EXTRAS) - {extra}
-    for arguments in COMMANDS[extra]:
-        environment.wavegan(arguments)
+    report = json.loads(environment.run_module("wavegan_dist doctor --json"))
+    assert missing_extras(report) == set(EXTRAS) - {extra}, report
+    for command in COMMANDS[extra]:
+        environment.run_module(command)
 
 
-def extras_of(report: dict[str, list[str]]) -> set[str]:
+def missing_extras(report: dict[str, list[str]]) -> set[str]:
     """Return the extras that `wavegan doctor` calls missing."""
     return {extra for extra in EXTRAS if any(f"wavegan-dist[{extra}]" in line for line in report["missing"])}
 
@@ -203,7 +208,7 @@ def measure(python: str, wheel: Path, requirements: Sequence[str], extras: Seque
         else:
             check_base(environment)
             check_refusals(environment)
-        versions = environment.run("-c", "import platform, torch; print(platform.python_version(), torch.__version__)").split()
+        versions = environment.run(["-c", VERSIONS]).split()
         rows.append([*versions, extra or "none", seconds, environment.mebibytes(), time.perf_counter() - began])
         print("| {} | {} | {} | {:.0f} | {:,} | {:.0f} |".format(*rows[-1]), flush=True)
 

@@ -42,7 +42,7 @@ def environment(built, tmp_path_factory) -> Environment:
     """An environment with the wheel and no extra, for this version of Python."""
     environment = packages.create(sys.executable, tmp_path_factory.mktemp("environment"))
     share_torch(environment)
-    packages.install(environment, str(built[0]), *CONSTRAINTS)
+    packages.install(environment, "--no-compile", str(built[0]), *CONSTRAINTS)
     return environment
 
 
