@@ -70,7 +70,7 @@ def environment(home: Path) -> dict[str, str]:
 
 def copy_photographs(target: Path) -> None:
     """Copy the photographs that scikit-image and scikit-learn contain to the folder `target`."""
-    target.mkdir()
+    target.mkdir(parents=True)
     for package, folder in (("skimage", "data"), ("sklearn", "datasets/images")):
         spec = find_spec(package)
         assert spec is not None
@@ -111,34 +111,37 @@ def run_server(script: str, checkout: Path, env: dict[str, str]) -> None:
             os.killpg(server.pid, signal.SIGTERM)
 
 
+def run_steps(scratch: Path) -> Iterator[tuple[str, float, float]]:
+    """Clone this checkout into `scratch` and run the steps there; yield each step, its seconds and its CPU seconds."""
+    home, checkout, activate = scratch / "home", scratch / "wavegan-dist", ""
+    copy_photographs(home / "photos")
+    run(f"git clone --quiet {ROOT} {checkout}", scratch, environment(home))
+    for step in map(changed, steps((checkout / "README.md").read_text())):
+        if step.startswith("source "):
+            activate = f"{step}\n"
+        elif not is_left_out(step):
+            script = activate + (f"python - <<'END'\n{step}\nEND" if "\n" in step else step)
+            began, cpu = time.perf_counter(), cpu_seconds()
+            (run_server if step.startswith(SERVER) else run)(script, checkout, environment(home))
+            yield step, time.perf_counter() - began, cpu_seconds() - cpu
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of all child processes that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 def main() -> None:
     """Run every step and print a table."""
     argument_parser(__doc__).parse_args()
+    rows = []
     with TemporaryDirectory(prefix="wavegan-first-hour-") as scratch:
-        home, checkout = Path(scratch) / "home", Path(scratch) / "wavegan-dist"
-        home.mkdir()
-        copy_photographs(home / "photos")
-        rows: list[tuple[float, str]] = []
-        activate = ""
-        print("| s | step |\n|---|---|")
-        for step in [f"git clone --quiet {ROOT} {checkout}", *map(changed, steps((ROOT / "README.md").read_text()))]:
-            if is_left_out(step):
-                continue
-            if step.startswith("source "):
-                activate = f"{step}\n"
-                continue
-            script = activate + (f"python - <<'END'\n{step}\nEND" if "\n" in step else step)
-            began = time.perf_counter()
-            folder = checkout if rows else Path(scratch)
-            (run_server if step.startswith(SERVER) else run)(script, folder, environment(home))
-            rows.append((time.perf_counter() - began, step))
-            name = (
-                "the five lines of Python"
-                if "\n" in step
-                else f"`{step.replace(str(ROOT), 'URL').replace(f' {checkout}', '')}`"
-            )
-            print(f"| {rows[-1][0]:.0f} | {name} |", flush=True)
-        print(f"| **{sum(seconds for seconds, _ in rows):.0f}** | all |")
+        print("| step | s | CPU s |\n|---|---|---|")
+        for step, seconds, cpu in run_steps(Path(scratch)):
+            rows.append({"step": step, "seconds": seconds, "cpu_seconds": cpu})
+            print(f"| `{step.splitlines()[0]}` | {seconds:.0f} | {cpu:.0f} |", flush=True)
+    print("| all | {:.0f} | {:.0f} |".format(*(sum(row[key] for row in rows) for key in ("seconds", "cpu_seconds"))))
     write_result("first_hour", {"rows": rows, "cores": os.cpu_count(), "load": os.getloadavg()})
 
 
