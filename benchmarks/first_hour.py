@@ -23,8 +23,8 @@ from bench_common import argument_parser, write_result
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ("accelerate", "make", "mlflow", "pip", "python", "source", "wavegan")
 CHANGED = {
-    "train.total_kimg=2000": "train.total_kimg=2",
-    "kimg-002000": "kimg-000002",
+    "train.total_kimg=2048": "train.total_kimg=2.048",
+    "kimg-002048": "kimg-000002.048",
     "--count 50000": "--count 500",
     "runs/first runs/second": "runs/first runs/demo",
 }

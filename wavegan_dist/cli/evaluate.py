@@ -104,7 +104,7 @@ EVALUATE = Command(
     description="Compute the metrics fwd, fwd_db2, swd, spectrum, bands, glcm, compression, fd, kid, prc and fid between\n"
     "images of a snapshot's EMA generator and real images. With `accelerate launch -m wavegan_dist evaluate ...`, several\n"
     "processes share the work; the values are the same.",
-    example="wavegan evaluate --snapshot runs/demo/snapshots/kimg-000100 --data data/demo/index.json --count 2000",
+    example="wavegan evaluate --snapshot runs/demo/snapshots/kimg-000144 --data data/demo/index.json --count 2000",
     arguments=(
         argument("--snapshot", type=Path, required=True, metavar="DIR", help="snapshot folder"),
         argument("--data", type=Path, required=True, metavar="INDEX", help="index.json of the real images"),

@@ -19,7 +19,7 @@ EXPLAIN = Command(
     description="Write an HTML page that shows what each network of a snapshot contributes to its images: bands, energies,\n"
     "power spectra, swapped latents, and the discriminators' scores if the run still has a checkpoint. The page loads\n"
     "nothing from the network.",
-    example="wavegan explain --snapshot runs/demo/snapshots/kimg-000100 --data data/demo/index.json --out explain.html",
+    example="wavegan explain --snapshot runs/demo/snapshots/kimg-000144 --data data/demo/index.json --out explain.html",
     arguments=(
         argument("--snapshot", type=Path, required=True, metavar="DIR", help="snapshot folder"),
         argument("--data", metavar="INDEX", help="index.json of the training data, to compare with (default: no comparison)"),

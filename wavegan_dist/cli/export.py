@@ -22,7 +22,7 @@ EXPORT = Command(
     name="export",
     help="write the generator of a snapshot as ONNX or for torch.export.load",
     description="Write a snapshot's EMA generator as files that run without this package, and check each of them against it.",
-    example="wavegan export --snapshot runs/demo/snapshots/kimg-000100 --out exported --format onnx,pt2",
+    example="wavegan export --snapshot runs/demo/snapshots/kimg-000144 --out exported --format onnx,pt2",
     arguments=(
         argument("--snapshot", type=Path, required=True, metavar="DIR", help="snapshot folder"),
         argument("--out", type=Path, required=True, metavar="DIR", help="folder of the files; files in it are replaced"),

@@ -39,7 +39,7 @@ SAMPLE = Command(
 
 The name of --out says what is written: a grid (.png), a walk through latents as an animation (.gif, .webp), or a folder of PNG
 files. A command that is interrupted while it writes a folder continues when it is started again.""",
-    example="wavegan sample --snapshot runs/demo/snapshots/kimg-000100 --count 64 --seed 1 --out grid.png",
+    example="wavegan sample --snapshot runs/demo/snapshots/kimg-000144 --count 64 --seed 1 --out grid.png",
     arguments=(
         argument("--snapshot", type=Path, required=True, metavar="DIR", help="snapshot folder"),
         argument(

@@ -112,7 +112,7 @@ def read_training_info(folder: Path) -> TrainingInfo:
 def _advice(folder: Path) -> str:
     if (folder / "config.json").is_file():
         return "it holds a generator without its training settings, which only WaveletGenerator.from_pretrained can load"
-    return "give a folder such as runs/demo/snapshots/kimg-000100, or embedded-32, which this package contains"
+    return "give a folder such as runs/demo/snapshots/kimg-000144, or embedded-32, which this package contains"
 
 
 def _meta(path: Path) -> dict[str, Any]:
