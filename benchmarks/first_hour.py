@@ -29,7 +29,7 @@ CHANGED = {
     "runs/first runs/second": "runs/first runs/demo",
 }
 LEFT_OUT = {  # the beginning of a command: the reason
-    "make test": "takes most of an hour",
+    "make test": "tests the package, in minutes",
     "accelerate launch --config_file launchers/accelerate/gpu8.yaml": "needs GPUs",
     "pip install '.[slurm]'": "needs Slurm",
     "wavegan submit": "needs Slurm",

@@ -1,5 +1,6 @@
 """The documentation: the site builds, its commands exist, the messages it explains are those of the code."""
 
+import math
 import os
 import re
 import shlex
@@ -14,6 +15,8 @@ import pytest
 from nbclient import NotebookClient
 
 from wavegan_dist.cli import parse
+from wavegan_dist.config import load
+from wavegan_dist.run_folder import label
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if path.name != "LOG.md")]
@@ -49,6 +52,13 @@ def test_first_hour_finds_the_commands_of_the_readme_that_it_changes_or_leaves_o
     assert [shlex.split(step) for step in steps if step.startswith("wavegan ")] == [
         shlex.split(command) for command in commands(ROOT / "README.md") if command.startswith("wavegan ")
     ]
+
+
+def test_the_readme_names_the_snapshot_that_its_training_command_writes_last():
+    readme = (ROOT / "README.md").read_text()
+    train = load(ROOT / "configs" / "photos64.yaml", re.findall(r"train\.total_kimg=[\d.]+ ", readme)).train
+    nimg = math.ceil(train.total_kimg * 1000 / train.batch_size) * train.batch_size
+    assert set(re.findall(r"runs/first/snapshots/([\w.-]+)", readme)) == {label(nimg)}
 
 
 def commands(page: Path) -> Iterator[str]:
