@@ -2,7 +2,7 @@
 
 Each step is timed. `CHANGED` makes long steps shorter; `LEFT_OUT` has the commands that are not run, and why. pip uses the
 caller's cache and settings, so that the table does not measure the network. Everything else starts from nothing. The
-newcomer's pictures are those in scikit-image and scikit-learn, copied to ~/photos.
+newcomer's pictures, in ~/photos, are nine photographs that scikit-image and scikit-learn contain.
 """
 
 import os
@@ -12,13 +12,16 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from importlib.util import find_spec
+from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
 from bench_common import argument_parser, write_result
+
+from wavegan_dist.data.embedded import PHOTOGRAPHS
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ("accelerate", "make", "mlflow", "pip", "python", "source", "wavegan")
@@ -69,15 +72,11 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def copy_photographs(target: Path) -> None:
-    """Copy the photographs that scikit-image and scikit-learn contain to the folder `target`."""
+    """Copy nine photographs that scikit-image and scikit-learn contain to the folder `target`."""
     target.mkdir(parents=True)
-    for package, folder in (("skimage", "data"), ("sklearn", "datasets/images")):
-        spec = find_spec(package)
-        assert spec is not None
-        assert spec.origin is not None
-        for path in (Path(spec.origin).parent / folder).iterdir():
-            if path.suffix in {".jpg", ".png"} and path.stat().st_size > 50_000:
-                shutil.copy(path, target)
+    for name in PHOTOGRAPHS:
+        package, _, file = name.partition("/")
+        shutil.copy(str(files(package) / file), target)
 
 
 def run(script: str, checkout: Path, env: dict[str, str]) -> None:
@@ -135,7 +134,7 @@ def cpu_seconds() -> float:
 def main() -> None:
     """Run every step and print a table."""
     argument_parser(__doc__).parse_args()
-    rows = []
+    rows: list[dict[str, Any]] = []
     with TemporaryDirectory(prefix="wavegan-first-hour-") as scratch:
         print("| step | s | CPU s |\n|---|---|---|")
         for step, seconds, cpu in run_steps(Path(scratch)):

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from bench_common import argument_parser, write_result, write_smooth_noise
 
@@ -192,14 +193,14 @@ def install(environment: Environment, *requirements: str) -> float:
     return time.perf_counter() - began
 
 
-def measure(python: str, wheel: Path, requirements: Sequence[str], extras: Sequence[str], folder: Path) -> list[list[object]]:
+def measure(python: str, wheel: Path, requirements: Sequence[str], extras: Sequence[str], folder: Path) -> list[list[Any]]:
     """Check one version of Python: the wheel alone, then each extra alone.
 
     Returns:
         A row for each environment: Python, PyTorch, the extra, seconds to install, size in MiB, seconds of the commands.
     """
     base = create(python, folder)
-    rows: list[list[object]] = []
+    rows: list[list[Any]] = []
 
     def row(environment: Environment, extra: str, seconds: float) -> None:
         began = time.perf_counter()
