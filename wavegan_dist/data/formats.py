@@ -15,7 +15,7 @@ _PICTURE = re.compile(
     re.DOTALL,
 )
 # Raw photographs, which are TIFF files: Pillow would read their thumbnail.
-_RAW = re.compile("3fr|arw|cr2|dcr|dng|erf|fff|iiq|k25|kdc|mef|mos|nef|nrw|pef|sr2|srf|srw")
+_RAW = re.compile("3fr|arw|cr2|dcr|dng|erf|fff|gpr|iiq|k25|kdc|mef|mos|nef|nrw|pef|sr2|srf|srw")
 _OTHER_KINDS = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bzip2"),
