@@ -8,6 +8,7 @@ decoders: a file that training would refuse as damaged is refused there, too.
 """
 
 import logging
+import warnings
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
@@ -96,14 +97,16 @@ def read_picture(content: bytes) -> Image.Image:
         Exception: of almost any type, from the decoders, if the bytes are broken; see also `open_picture` and `to_rgb`.
     """
     pixels, orientation, needs_pillow = split_metadata(content)
-    image = open_picture(pixels)
-    if pixels.startswith(PNG):
-        image = Image.fromarray(_decode_png(pixels))
-    elif pixels.startswith(JPEG) and not needs_pillow:
-        image = Image.fromarray(decode_jpeg(pixels))  # Pillow ignores damage that simplejpeg reports
-    elif isinstance(image, TiffImageFile) and image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) & 1:
-        raise ValueError("its first image is only a thumbnail, as in raw photographs")
-    return _upright(to_rgb(image), orientation)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow about files that it can read, or cannot read, which is an exception as well
+        image = open_picture(pixels)
+        if pixels.startswith(PNG):
+            image = Image.fromarray(_decode_png(pixels))
+        elif pixels.startswith(JPEG) and not needs_pillow:
+            image = Image.fromarray(decode_jpeg(pixels))  # Pillow ignores damage that simplejpeg reports
+        elif isinstance(image, TiffImageFile) and image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) & 1:
+            raise ValueError("its first image is only a thumbnail, as in raw photographs")
+        return _upright(to_rgb(image), orientation)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
