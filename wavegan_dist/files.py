@@ -5,6 +5,7 @@ import getpass
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,6 +17,12 @@ from wavegan_dist.errors import UsageError, WaveganError
 if TYPE_CHECKING:
     from torch import Tensor
 
+# An extension that is meant for a file.
+_FILE_NAME = re.compile(
+    r"\.(7z|avif|bmp|bz2|csv|gif|gz|h5|hdf5|heic|heif|html?|jpe?g|jsonl?|jxl|log|md|np[yz]|onnx|pdf|pickle|pkl|png|pt2?|pth|rar|"
+    r"safetensors|svg|tar|tgz|tiff?|txt|webp|xz|ya?ml|zip|zst)",
+    re.IGNORECASE,
+)
 NO_HOME = "/nonexistent"  # Debian's home of users that have none
 SAFETENSORS_DTYPES = {"torch.float32": "F32", "torch.int64": "I64"}
 
@@ -77,14 +84,22 @@ def check_folder(path: Path, name: str) -> None:
         name: what the message calls it, for example "--out DIR".
 
     Raises:
-        UsageError: `path`, or the part of it that exists, is not a folder, or may not be written to.
+        UsageError: `path`, or the part of it that exists, is not a folder, or may not be written to; or `path` does not exist
+            and has the name of a file.
     """
     path = path.absolute()
+    if not path.exists() and is_file_name(path):
+        raise UsageError(f"{name}: the result is a folder, and {path.name} is the name of a file; leave out {path.suffix}")
     existing = next(folder for folder in (path, *path.parents) if folder.exists() or folder.is_symlink())
     if not existing.is_dir():
         raise UsageError(f"{name}: {existing} is not a folder; choose another name")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UsageError(f"{name}: you may not write to the folder {existing}; choose another name")
+
+
+def is_file_name(path: Path) -> bool:
+    """Return whether a name has an extension that is meant for a file, such as .zip or .html."""
+    return _FILE_NAME.fullmatch(path.suffix) is not None
 
 
 def replace_dir(temporary: Path, path: Path, *, overwrite: bool = True) -> None:

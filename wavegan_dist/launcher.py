@@ -22,6 +22,7 @@ TASKS = {
     "PMI_SIZE": "mpirun",
     "MV2_COMM_WORLD_SIZE": "mpirun",
 }
+DEFAULT_PORT, LARGEST_PORT = 29500, 65535  # of torch.distributed
 RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")  # where accelerate looks for this process's rank
 PROGRAMS = ("accelerate-launch", "accelerate.commands.launch", "accelerate/commands/launch.py")
 GROUPS = ("accelerate", "accelerate.commands.accelerate_cli", "accelerate/commands/accelerate_cli.py")  # `launch` follows
@@ -63,8 +64,12 @@ def requested_world_size() -> tuple[int, str]:
 
 
 def trains_on_cpu() -> bool:
-    """Return whether this process uses the CPU: there is no GPU, or the launcher was asked for CPUs."""
-    if not torch.accelerator.is_available() or str_to_bool(os.environ.get("ACCELERATE_USE_CPU", "false")):
+    """Return whether this process uses the CPU: there is no GPU, or the launcher was asked for CPUs.
+
+    Raises:
+        UsageError: ACCELERATE_USE_CPU is neither true nor false.
+    """
+    if _uses_cpu() or not torch.accelerator.is_available():
         return True
     # With --multi_gpu, accelerate 1.15 does not hand `use_cpu` of its config file on to the processes.
     launch = accelerate_launch()
@@ -100,14 +105,34 @@ def launch_arguments(command: Sequence[str]) -> Sequence[str] | None:
 
 def read_launch(options: argparse.Namespace, folder: Path) -> AccelerateLaunch:
     """Combine options and config file as accelerate does: options first, and --cpu hides the user's default config."""
-    num_processes, use_cpu = options.num_processes, options.cpu
+    num_processes, num_machines, use_cpu = options.num_processes, options.num_machines, options.cpu
     file = folder / options.config_file if options.config_file else Path(default_config_file)
     if options.config_file or (file.is_file() and not options.cpu):
         profile = load_config_from_file(str(file))
         use_cpu = use_cpu or (bool(profile.use_cpu) and not options.multi_gpu)  # an option outweighs the file
         if num_processes is None:
             num_processes = getattr(profile, "num_processes", None)  # profiles of SageMaker have none
-    return AccelerateLaunch(max(num_processes or 1, 1), use_cpu)
+        if num_machines is None:
+            num_machines = profile.num_machines
+    return AccelerateLaunch(max(num_processes or 1, num_machines or 1, 1), use_cpu)  # at least one on each machine
+
+
+def master_port() -> int:
+    """Return MASTER_PORT, where rank 0 serves the store of the process group. Raises UsageError if it is not a port."""
+    port = _number("MASTER_PORT", DEFAULT_PORT)
+    if port > LARGEST_PORT:
+        raise UsageError(
+            f"the environment variable MASTER_PORT={port} is not a port; set it to 1 to {LARGEST_PORT} or unset it"
+        )
+    return port
+
+
+def _uses_cpu() -> bool:
+    text = os.environ.get("ACCELERATE_USE_CPU", "false")
+    try:
+        return bool(str_to_bool(text))
+    except ValueError:
+        raise UsageError(f"ACCELERATE_USE_CPU={text!r} is neither true nor false; set it to one of them or unset it") from None
 
 
 def _number(variable: str, default: int) -> int:

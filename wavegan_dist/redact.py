@@ -3,11 +3,24 @@
 import re
 
 _USERINFO = re.compile(r"\b(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<user>[^\s/:@\"']*)(?::[^\s/\"]*)?@", re.IGNORECASE)
-_PARAMETER = re.compile(r"(?<=[?&])(?:password|passwd|sslpassword|token|access_token)=[^&\s\"']*&?", re.IGNORECASE)
-# A password among the words of a shell command, unless a variable of the environment stands for it.
+# Names of settings, options and headers whose value is a secret: the name ends in one of these words.
+_NAME = (
+    r"(?:password|passwd|passphrase|secret|token|signature|bearer|"
+    r"(?:api|secret|access|account|storage|auth|master|shared)[_-]?key)"
+)
+_VALUE = r"[\"']?[^\s\"'$&]"  # not empty, and no variable of the environment
+_USER = r"[^\s:,%\"'$/]+"
+# Parameters of a URL, with the separator that follows them. Presigned URLs of S3, Azure and Google Cloud end in a signature.
+_PARAMETER = re.compile(
+    rf"(?<=[?&;])(?:[\w.-]*{_NAME}|pwd|pass|sig|key|auth|code|jwt|sas|sid|jsessionid)=(?!\$)[^&;\s\"']*[&;]?", re.IGNORECASE
+)
+# A secret among the words of a shell command, unless a variable of the environment stands for it.
 _IN_COMMAND = re.compile(
-    r"((^|\s)(-u|--user|--proxy-user)[=\s]*[\"']?(?!\d+:\d+\b)[^\s:\"'$]+:"  # curl -u NAME:PASSWORD, not docker -u 1:1
-    r"|\bAuthorization:\s*\w+\s+|\w*(password|passwd|secret|token|api_?key)\w*=)[\"']?[^\s\"'$]",
+    rf"(?:^|\s)(?:-\w*u|--user|--proxy-user)[=\s]*[\"']?(?!\d+:\d+\b)(?![+-]){_USER}[:,%](?!/){_VALUE}"  # NAME:PASSWORD
+    rf"|(?:{_NAME}|\b(?:authorization|cookie|x-auth[\w-]*))[\"']?\s*:\s*(?:\w+\s+)?+{_VALUE}"  # a header
+    rf"|(?:{_NAME}|_(?:pwd|pass))={_VALUE}"  # a variable, or --option=SECRET
+    rf"|(?:^|\s)--?[\w-]*{_NAME}\s+(?!-){_VALUE}"  # --option SECRET
+    rf"|\bsshpass\s+-p\s*{_VALUE}|\bpass:{_VALUE}|(?:^|\s)(?:-b|--cookie)[=\s]*[\"']?[^\s\"'$=]+={_VALUE}",
     re.IGNORECASE,
 )
 # An absolute path, also in sqlite:///PATH and file://PATH; not the path of another URL or a relative one.

@@ -13,6 +13,7 @@ from torch._C._distributed_c10d import TCPStore
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from wavegan_dist.errors import UsageError, WaveganError
+from wavegan_dist.launcher import master_port
 from wavegan_dist.log import log
 
 REPORT_AFTER = 10.0  # seconds
@@ -26,7 +27,7 @@ class RollCall:
         group = get_cpu_distributed_information()  # of any launcher that accelerate knows, on GPUs, too
         self.rank, self.world_size = group.rank, group.world_size
         self.address = os.environ.get("MASTER_ADDR", "")
-        self.port = int(os.environ.get("MASTER_PORT", "29500"))
+        self.port = master_port()
         self._store: Store | None = None
 
     def register(self, timeout: timedelta) -> None:
@@ -80,12 +81,18 @@ def report_missing_ranks(cpu: bool, timeout: timedelta) -> Iterator[None]:
         timeout: how long this rank waits for the store of the group.
 
     Raises:
-        UsageError: the environment does not say where rank 0 is.
+        UsageError: the environment does not say where rank 0 is, or MASTER_PORT is not a port.
         WaveganError: the group did not form.
     """
     roll_call = RollCall()
-    forms_group = roll_call.world_size > 1 and (cpu or "LOCAL_RANK" in os.environ)
-    if not forms_group or (dist.is_mpi_available() and cpu):  # MPI forms its groups without a store
+    alone = roll_call.world_size <= 1
+    has_local_rank = os.environ.get("LOCAL_RANK", "-1") != "-1"
+    if alone and has_local_rank and not roll_call.address:  # accelerate would form a group of one process
+        raise UsageError(
+            "LOCAL_RANK is set, but MASTER_ADDR is not: no launcher started this process; unset LOCAL_RANK, RANK and "
+            "WORLD_SIZE, or start the process with accelerate launch or torchrun"
+        )
+    if alone or not (cpu or has_local_rank) or (dist.is_mpi_available() and cpu):  # MPI forms its groups without a store
         yield
         return
     if not roll_call.address:

@@ -37,7 +37,8 @@ def test_wrong_profiles_are_refused(train, profile, tmp_path):
 
 def test_an_unwritable_run_folder_is_refused(train, tmp_path):
     (tmp_path / "file").write_text("")
-    refused(train("--run-dir", tmp_path / "file" / "run"), "not a directory", str(tmp_path / "file"), exit_code=1)
+    refused(train("--run-dir", tmp_path / "file" / "run"), f"{tmp_path / 'file'} is not a folder; choose another name")
+    refused(train("--run-dir", tmp_path / "run.zip"), "run.zip is the name of a file")
     refused(train("--run-dir", "/sys/run"), "/sys/run", "not permitted", exit_code=1)  # where root may not write either
 
 

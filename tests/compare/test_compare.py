@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from tests.browser import needs_chromium, picture_widths
-from tests.helpers import Command
+from tests.helpers import Command, refused
 from wavegan_dist.compare import compare
 from wavegan_dist.compare.columns import find_columns, mean_and_std, protocol_differences
 from wavegan_dist.compare.groups import differing_settings, group_runs
@@ -226,6 +227,33 @@ def test_a_run_in_mlflow_reads_like_its_folder_and_has_its_spectra_step_by_step(
         assert any(re.match(step, name) for name in pictures), pictures
     with pytest.raises(UsageError, match="has no such run"):
         read_run("mlflow:none", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("store", "reason", "exit_code"),
+    [
+        ("http://alice:pa55@127.0.0.1:9", "mlflow:7: http://127.0.0.1:9 cannot be read (API request", 1),
+        (f"sqlite:///{__file__}", "is not a SQLite database", 2),
+        ("sqlite:////nowhere/mlflow.db", "/nowhere/mlflow.db does not exist", 2),
+    ],
+)
+def test_a_store_that_does_not_answer_is_one_line(
+    tmp_path: Path, wavegan_with: Command, store: str, reason: str, exit_code: int
+) -> None:
+    started = time.monotonic()
+    outcome = wavegan_with({"MLFLOW_TRACKING_URI": store}, "compare", "mlflow:7", "--out", tmp_path / "out")
+    refused(outcome, reason, exit_code=exit_code)
+    assert "pa55" not in outcome.stderr
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize("name", ["page.html", "runs.csv"])
+def test_the_name_of_a_file_does_not_become_a_folder(
+    runs: dict[str, Path], tmp_path: Path, wavegan: Command, name: str
+) -> None:
+    out = tmp_path / name
+    refused(wavegan("compare", runs["base"], "--out", out), f"{name} is the name of a file")
+    assert not out.exists()
 
 
 def test_what_is_no_run_or_damaged_is_one_line(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -136,3 +136,57 @@ def jpeg_metadata(orientation: int) -> dict[str, bytes]:
         "32-bit Exif": segment(0xE1, b"Exif\0\0" + tiff(orientation, kind=4)),
         "xmp": segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + xmp(orientation)),
     }
+
+
+SIZES = (0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0)  # number of Huffman codes of 1, 2, ... bits; of the differences
+
+
+def _huffman_codes() -> dict[int, str]:
+    """The code of each number of bits of a difference."""
+    codes, code = dict[int, str](), 0
+    for length, count in enumerate(SIZES, 1):
+        for _ in range(count):
+            codes[len(codes)] = f"{code:0{length}b}"
+            code += 1
+        code <<= 1
+    return codes
+
+
+def blocks_jpeg(*sampling: int) -> bytes:
+    """A JPEG of blocks of one color, for sampling factors that no encoder here writes.
+
+    Args:
+        sampling: for each channel, 16 times the horizontal factor plus the vertical one.
+    """
+    factors, draws, codes = [divmod(byte, 16) for byte in sampling], np.random.default_rng(list(sampling)), _huffman_codes()
+    across, down = (SIZE // (8 * max(factors_of)) for factors_of in zip(*factors, strict=True))
+    bits, last = "", [0] * len(factors)
+    for _ in range(across * down):
+        for channel, (width, height) in enumerate(factors):
+            for value in draws.integers(-60, 60, width * height).tolist():
+                difference, last[channel] = value - last[channel], value
+                size = abs(difference).bit_length()
+                bits += codes[size] + (f"{difference + (difference < 0) * (2**size - 1):0{size}b}" if size else "") + "00"
+    bits += "1" * (-len(bits) % 8)
+    frame = b"".join(bytes([number, byte, 0]) for number, byte in enumerate(sampling, 1))
+    scan = b"".join(bytes([number, 0]) for number in range(1, len(factors) + 1))
+    segments = (
+        segment(0xDB, bytes([0] + [8] * 64)),
+        segment(0xC0, struct.pack(">BHHB", 8, SIZE, SIZE, len(factors)) + frame),
+        segment(0xC4, bytes([0, *SIZES, *range(12)])),
+        segment(0xC4, bytes([0x10, 0, 1] + [0] * 14 + [0])),
+        segment(0xDA, bytes([len(factors)]) + scan + bytes([0, 63, 0])),
+    )
+    entropy = int(bits, 2).to_bytes(len(bits) // 8).replace(b"\xff", b"\xff\0")
+    return b"\xff\xd8" + b"".join(segments) + entropy + b"\xff\xd9"
+
+
+def tiff_picture(pixels: Pixels, *tags: tuple[int, int, int, bytes]) -> bytes:
+    """An uncompressed TIFF of RGB pixels with additional tags: number, type, count, and the value or its offset (4 bytes)."""
+    height, width, _ = pixels.shape
+    start = 8 + 2 + 12 * (9 + len(tags)) + 4
+    plain = ((256, width), (257, height), (258, start), (259, 1), (262, 2), (273, start + 6), (277, 3), (278, height))
+    entries = [(tag, 3 if tag == 258 else 4, 3 if tag == 258 else 1, struct.pack("<I", value)) for tag, value in plain]
+    entries = sorted([*entries, (279, 4, 1, struct.pack("<I", pixels.size)), *tags])
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHI4s", *entry) for entry in entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8) + directory + struct.pack("<HHH", 8, 8, 8) + pixels.tobytes()

@@ -1,8 +1,10 @@
 """A picture gives the same pixels, whether `shards write` or training decodes it, and with any metadata."""
 
 import io
+import json
 import tarfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from tests.data.odd_pictures import (
     SIZE,
     UPRIGHT,
     Pixels,
+    blocks_jpeg,
     chunk,
     jpeg_metadata,
     photograph,
@@ -22,10 +25,12 @@ from tests.data.odd_pictures import (
     save,
     segment,
     tiff,
+    tiff_picture,
+    xmp,
 )
-from tests.helpers import Command
+from tests.helpers import Command, refused
 from wavegan_dist.data import Index
-from wavegan_dist.data.codec import decode
+from wavegan_dist.data.codec import DecodeError, decode
 from wavegan_dist.data.read import Reader
 
 Case = tuple[bytes, Pixels]  # the file, and the pixels that it must give
@@ -144,8 +149,28 @@ def broken_webps() -> dict[str, Case]:
     return {f"webp {name}": (save(image, "WEBP", lossless=True, exif=exif), photograph()) for name, exif in exifs.items()}
 
 
+# Sampling factors of the channels that simplejpeg decodes, and others that it refuses.
+SAMPLINGS = {
+    "4:1:1": (0x41, 0x11, 0x11),
+    "4:4:1": (0x14, 0x11, 0x11),
+    "4:1:0": (0x42, 0x11, 0x11),
+    "4:2:2 with larger factors": (0x22, 0x12, 0x12),
+    "4:4:0 with larger factors": (0x22, 0x21, 0x21),
+    "finer chroma": (0x11, 0x22, 0x22),
+    "different chroma": (0x22, 0x21, 0x12),
+    "one finer chroma": (0x22, 0x11, 0x22),
+    "four channels": (0x22, 0x11, 0x11, 0x22),
+}
+
+
+def sampled_jpegs() -> dict[str, Case]:
+    contents = {f"jpg {name}": blocks_jpeg(*sampling) for name, sampling in SAMPLINGS.items()}
+    return {name: (content, pillow(content)) for name, content in contents.items()}
+
+
 SETS = {
     "colors": colors,
+    "sampled jpegs": sampled_jpegs,
     "turned pngs": turned_pngs,
     "turned jpegs": turned_jpegs,
     "turned webps": turned_webps,
@@ -209,3 +234,71 @@ def test_damaged_transparency_is_an_error_in_both(tmp_path: Path, wavegan: Comma
     assert ours.returncode == theirs.returncode == 1
     assert "tRNS" in ours.stderr
     assert "tRNS" in theirs.stderr
+
+
+def test_a_damaged_jpeg_is_refused_by_both_or_gives_the_same_pixels(tmp_path: Path, wavegan: Command) -> None:
+    draws, image, contents = np.random.default_rng(0), Image.fromarray(photograph()), []
+    for settings in ({}, {"progressive": True}, {"restart_marker_rows": 1}):
+        content = save(image, "JPEG", quality=95, **settings)
+        scan = content.index(b"\xff\xda") + 14
+        for place in draws.choice(np.arange(scan, len(content) - 2), 20, replace=False).tolist():
+            contents.append(content[:place] + bytes([content[place] ^ 1 << int(draws.integers(8))]) + content[place + 1 :])
+    write_pictures(tmp_path / "pictures", [*contents, save(image, "JPEG"), save(image, "JPEG")], "jpg")
+    write = ("shards", "write", tmp_path / "pictures", tmp_path / "ours", "--size", SIZE, "--labels", "--max-bad-fraction", 1)
+    outcome = wavegan(*write)
+    assert outcome.returncode == 0, outcome.stderr
+    bad = [json.loads(line) for line in (tmp_path / "ours" / "left_out.jsonl").read_text().splitlines()]
+    refused_by_write = {int(Path(entry["file"]).parent.name) for entry in bad}
+    names, taken = Index.load(tmp_path / "ours").classes, dict[int, Pixels]()
+    for number, content in enumerate(contents):
+        with suppress(DecodeError):
+            taken[number] = decode(content, SIZE)
+    assert 5 < len(refused_by_write) < len(contents)
+    assert refused_by_write == set(range(len(contents))) - taken.keys()
+    written = {int(names[label]): pixels for label, pixels in images_of(tmp_path / "ours").items()}
+    assert all(np.array_equal(written[number], pixels) for number, pixels in taken.items())
+    write_tar(tmp_path / "theirs", [contents[min(refused_by_write)]], "jpg")
+    refused(wavegan("shards", "index", tmp_path / "theirs"), "0000 of", "Corrupt JPEG data", exit_code=1)
+
+
+FAR = (99_999).to_bytes(4, "little")  # an offset beyond the end of the file
+SHORT_6 = b"\6\0\0\0"
+TIFF_TAGS = {
+    "plain": ((), 1),
+    "orientation 6": (((274, 3, 1, SHORT_6),), 6),
+    "orientation in XMP": (((700, 1, len(xmp(8)), FAR),), 8),
+    "orientation as text": (((274, 2, 4, b"abc\0"),), 1),
+    "orientation far away": (((274, 3, 9, FAR),), 1),
+    "model far away": (((272, 2, 20, FAR), (274, 3, 1, SHORT_6)), 6),
+    "resolution far away": (((282, 5, 1, FAR), (283, 5, 1, FAR)), 1),
+    "EXIF far away": (((34665, 4, 1, FAR),), 1),
+    "EXIF in itself": (((34665, 4, 1, b"\10\0\0\0"),), 1),
+    "a short profile": (((34675, 7, 4, b"abcd"),), 1),
+    "a private tag of an unknown type": (((65000, 99, 1, FAR),), 1),
+}
+
+
+def test_metadata_of_a_tiff_does_not_stop_its_pixels(tmp_path: Path, wavegan: Command) -> None:
+    stored = photograph()
+    contents = [
+        tiff_picture(stored, *tags).ljust(99_999 if "XMP" in name else 0, b"\0") for name, (tags, _) in TIFF_TAGS.items()
+    ]
+    contents = [content + xmp(8) if len(content) == 99_999 else content for content in contents]
+    write_pictures(tmp_path / "pictures", contents, "tif")
+    outcome = wavegan("shards", "write", tmp_path / "pictures", tmp_path / "ours", "--size", SIZE, "--labels")
+    assert outcome.returncode == 0, outcome.stderr
+    written = images_of(tmp_path / "ours")
+    for number, (name, (_, orientation)) in enumerate(TIFF_TAGS.items()):
+        assert np.array_equal(written[number], UPRIGHT[orientation](stored)), name
+
+
+def test_the_thumbnail_of_a_raw_photograph_is_not_taken_for_it(tmp_path: Path, wavegan: Command) -> None:
+    write_pictures(tmp_path / "pictures", [tiff_picture(photograph(), (254, 4, 1, b"\1\0\0\0"))], "tif")
+    (tmp_path / "pictures" / "action-camera.GPR").write_bytes(tiff_picture(photograph()))
+    (tmp_path / "pictures" / "good.png").write_bytes(save(Image.fromarray(photograph()), "PNG"))
+    write = ("shards", "write", tmp_path / "pictures", tmp_path / "ours", "--size", SIZE)
+    refused(wavegan(*write), "picture.tif", "its first image is only a thumbnail", exit_code=1)
+    outcome = wavegan(*write, "--max-bad-fraction", 0.5, "--json")
+    assert outcome.returncode == 0, outcome.stderr
+    reasons = {entry["reason"]: entry["count"] for entry in json.loads(outcome.stdout)["left_out"]}
+    assert reasons == {"cannot be decoded": 1, "no picture that Pillow reads (.gpr)": 1}

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.helpers import Command, refused
 from wavegan_dist.data import Index, info, info_table, save_sheet, verify_shards
 from wavegan_dist.data.index import save_members
 from wavegan_dist.errors import UsageError
@@ -156,3 +157,29 @@ def test_a_bad_index_is_one_line_that_says_what_is_wrong(numbered: Index, text: 
 def test_a_missing_index_says_how_to_write_it(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"index\.json: No such file or directory; write it with `wavegan shards write`"):
         Index.load(tmp_path)
+
+
+def test_a_shard_that_cannot_be_read_is_one_of_the_problems(numbered: Index, wavegan: Command) -> None:
+    shard, other = (numbered.folder / numbered.shards[number].file for number in (1, 4))
+    shard.unlink()
+    shard.symlink_to("/proc/self/mem")  # reading it is an error, also for root
+    other.write_bytes(other.read_bytes()[:-1])
+    outcome = wavegan("shards", "verify", numbered.folder)
+    refused(outcome, f"{shard.name}: cannot be read: input/output error", f"{other.name}: ", exit_code=1)
+
+
+def test_an_index_that_cannot_be_read_is_not_called_missing(numbered: Index, wavegan: Command) -> None:
+    (numbered.folder / "index.json").unlink()
+    (numbered.folder / "index.json").symlink_to("/proc/self/mem")
+    outcome = wavegan("shards", "verify", numbered.folder)
+    refused(outcome, "index.json: Input/output error")
+    assert "write it" not in outcome.stderr
+
+
+def test_a_folder_that_is_named_like_a_tar_is_no_unknown_tar(numbered: Index, wavegan: Command) -> None:
+    (numbered.folder / "old.tar").mkdir()
+    (numbered.folder / "gone.tar").symlink_to("nowhere.tar")
+    assert wavegan("shards", "verify", numbered.folder).returncode == 0
+    (numbered.folder / "new.TAR").write_bytes(bytes(10_240))
+    refused(wavegan("shards", "verify", numbered.folder), "new.TAR: not in the index", exit_code=1)
+    assert info(numbered)["unknown_tars"] == ["new.TAR"]

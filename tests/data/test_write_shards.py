@@ -19,7 +19,7 @@ import webdataset
 from PIL import Image
 
 import wavegan_dist.data.write
-from tests.helpers import environment
+from tests.helpers import Command, environment, refused
 from wavegan_dist.data import Index, index_shards, real_images, verify_shards, write_shards
 from wavegan_dist.data.bands import BandStdAccumulator
 from wavegan_dist.data.tars import key_at
@@ -283,6 +283,12 @@ def test_a_killed_write_goes_on_and_gives_the_same_bytes(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "set"]
     write_shards(tmp_path / "in", tmp_path / "straight", 64, patches=True, progress=False)
     assert content(tmp_path / "straight") == content(tmp_path / "set")
+
+
+@pytest.mark.parametrize("name", ["set.zip", "set.tar", "set.tar.gz", "set.npz"])
+def test_the_name_of_a_file_does_not_become_a_folder(pictures: Path, tmp_path: Path, wavegan: Command, name: str) -> None:
+    refused(wavegan("shards", "write", pictures, tmp_path / name, "--size", 32), f"{name} is the name of a file; leave out .")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_out_folder_that_holds_something_is_refused_and_kept(pictures: Path, tmp_path: Path) -> None:

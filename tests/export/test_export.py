@@ -173,6 +173,7 @@ def test_wrong_use_is_one_line_and_writes_nothing(wavegan: Command, snapshots: d
         outcome = run("--snapshot", snapshot, "--out", tmp_path / place, "--format", "pt2")
         refused(outcome, f"--out {tmp_path / place}: {tmp_path / 'file'} is not a folder; choose another name")
         assert "converting" not in outcome.stderr  # refused before the work
+    refused(run("--snapshot", snapshot, "--out", tmp_path / "x.onnx"), "x.onnx is the name of a file; leave out .onnx")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

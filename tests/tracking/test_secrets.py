@@ -110,6 +110,26 @@ IN_INDEX = [
     f"pipe:curl -sf -H 'Authorization: Bearer {SECRET}' http://host/{{file}}",
     f"pipe:wget -qO- --http-password={SECRET} http://host/{{file}}",
     f"pipe:AWS_SECRET_ACCESS_KEY={SECRET} aws s3 cp s3://bucket/{{file}} -",
+    # presigned URLs of Azure, S3 and Google Cloud, and other parameters
+    f"pipe:curl -sf 'https://x.blob.core.windows.net/set/{{file}}?sv=2026-01-01&sig={SECRET}'",
+    f"pipe:curl -sf 'https://b.s3.amazonaws.com/{{file}}?X-Amz-Credential=a&X-Amz-Signature={SECRET}'",
+    f"https://b.s3.amazonaws.com/index.json?AWSAccessKeyId=a&Signature={SECRET}",
+    f"https://storage.googleapis.com/b/index.json?X-Goog-Signature={SECRET}",
+    f"https://host/set?api_key={SECRET}",
+    f"https://host/set;jsessionid={SECRET}",
+    # headers, options and variables
+    f"pipe:curl -sf -H 'X-Api-Key: {SECRET}' http://host/{{file}}",
+    f"pipe:curl -sf -H 'PRIVATE-TOKEN: {SECRET}' http://host/{{file}}",
+    f"pipe:curl -sf -H 'Authorization: {SECRET}' http://host/{{file}}",
+    f"pipe:curl -sf --cookie session={SECRET} http://host/{{file}}",
+    f"pipe:curl -sf --oauth2-bearer {SECRET} http://host/{{file}}",
+    f"pipe:curl -sfu alice:{SECRET} http://host/{{file}}",
+    f"pipe:lftp -u alice,{SECRET} -e 'cat {{file}}' host",
+    f"pipe:sshpass -p {SECRET} ssh host cat {{file}}",
+    f"pipe:az storage blob download --account-key {SECRET} --name {{file}}",
+    f"pipe:AZURE_STORAGE_KEY={SECRET} az storage blob download --name {{file}}",
+    f"pipe:RCLONE_CONFIG_X_PASS={SECRET} rclone cat x:{{file}}",
+    f"pipe:openssl enc -d -pass pass:{SECRET} -in {{file}}",
 ]
 
 
@@ -130,13 +150,20 @@ def test_train_and_submit_refuse_a_password_in_data_index(tmp_path, config, wave
         assert SECRET not in outcome.stdout + outcome.stderr
 
 
-def test_a_password_in_the_setup_of_a_profile_is_refused(tmp_path, config, wavegan):
+def test_a_password_in_a_profile_is_refused(tmp_path, config, wavegan):
     profile = tmp_path / "mine.yaml"
-    profile.write_text(f"time: 60\nsetup: ['export MLFLOW_TRACKING_PASSWORD={SECRET}']\n")
     submit = ("submit", "train", "--config", config, "--run-dir", tmp_path / "run", "--profile", profile, "--dry-run")
-    outcome = wavegan(*submit)
-    refused(outcome, "setup holds a password")
-    assert SECRET not in outcome.stderr
+    for line in (
+        f"setup: ['export MLFLOW_TRACKING_PASSWORD={SECRET}']",
+        f"container: [apptainer, exec, --env, MLFLOW_TRACKING_PASSWORD={SECRET}, image.sif]",
+        f"container: [docker, login, --password, {SECRET}]",
+        f"srun: ['--export=ALL,HF_TOKEN={SECRET}']",
+        f"sbatch: {{export: 'ALL,HF_TOKEN={SECRET}'}}",
+    ):
+        profile.write_text(f"time: 60\n{line}\n")
+        outcome = wavegan(*submit)
+        refused(outcome, f"{line.partition(':')[0]} holds a password")
+        assert SECRET not in outcome.stdout + outcome.stderr
     profile.write_text("time: 60\nsetup: ['export MLFLOW_TRACKING_PASSWORD=$(cat ~/.mlflow)']\n")
     assert wavegan(*submit).returncode == 0
 
@@ -159,6 +186,17 @@ def test_a_dry_run_prints_no_password(tmp_path, tracked_config, wavegan):
         "pipe:docker run -u 1000:1000 image cat /set/{file}",
         "pipe:wget -qO- --http-password=$PASSWORD http://host/{file}",
         "export NCCL_SOCKET_IFNAME=ib0",
+        "export TOKENIZERS_PARALLELISM=false",
+        "export GOOGLE_APPLICATION_CREDENTIALS=/home/me/key.json",
+        "pipe:curl -sf 'https://host/{file}?sv=2026&sig=$SIG'",
+        'pipe:curl -sf -H "X-Api-Key: $KEY" http://host/{file}',
+        'pipe:curl -sf -H "Authorization: Bearer $(cat ~/.token)" http://host/{file}',
+        "pipe:curl -sf --key key.pem -b cookies.txt https://host/{file}",
+        "pipe:az storage blob download --account-key $KEY --name {file}",
+        "pipe:sshpass -f ~/.password ssh -p 22 host cat {file}",
+        "pipe:rsync -au host:/set/{file} /dev/stdout",
+        "pipe:sh -c 'date -u +%s; cat {file}'",
+        "https://host/set?version=3&key_frame=2&author=x",
         "s3://bucket/set",
     ],
 )
@@ -175,6 +213,9 @@ def test_what_holds_no_password_is_accepted(text):
         ("postgresql://host/db?user=u&password=p", "postgresql://host/db?user=u"),
         ("mysql://host/db?passwd=p&charset=utf8", "mysql://host/db?charset=utf8"),
         ("https://host/x?token=p", "https://host/x"),
+        ("cannot read https://h/x?sv=1&sig=p (HTTP 403)", "cannot read https://h/x?sv=1 (HTTP 403)"),
+        ("https://h/x?X-Amz-Credential=a&X-Amz-Signature=p&y=2", "https://h/x?X-Amz-Credential=a&y=2"),
+        ("https://h/x?key=$KEY&design=z", "https://h/x?key=$KEY&design=z"),
         ("'tracking.uri=http://u:p:q@@host'", "'tracking.uri=http://host'"),
         ('{"uri": "http://u:p@host", "mail": "a@host"}', '{"uri": "http://host", "mail": "a@host"}'),
         ("http://host:5000/a@2x.png and a@host?", "http://host:5000/a@2x.png and a@host?"),

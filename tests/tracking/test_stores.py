@@ -24,6 +24,12 @@ IMPOSSIBLE = [
     ("http://", "names no server"),
     ("http://:5000", "names no server"),
     ("http://host:port", "names no server"),
+    ("http://[::1", "names no server"),
+    ("http://host:5000/?token=x", "has no ? or #"),
+    ("https://host:5000#x", "has no ? or #"),
+    ("sqlite:///:memory:", "is forgotten when the process ends"),
+    ("sqlite:///file:x?mode=memory&uri=true", "is forgotten when the process ends"),
+    (f"sqlite:///{__file__}", "is not a SQLite database"),
     (" http://host:5000", "holds a quote, a space or a line break"),
     ("mysql://host/db", "needs the Python module MySQLdb"),
     ("postgresql+nosuchdriver://host/db", "needs the Python module nosuchdriver"),
@@ -55,6 +61,16 @@ def test_another_experiment_in_the_environment_is_refused(tmp_path, config, wave
     refused(wavegan_with(other, *tracked), "MLFLOW_EXPERIMENT_NAME=birds", "tracking.experiment = wavegan")
     assert wavegan_with(other, *tracked, "tracking.experiment=birds").returncode == 0
     assert wavegan_with(other, *submit).returncode == 0
+
+
+@pytest.mark.parametrize("variable", ["MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"])
+def test_a_run_or_an_experiment_by_number_in_the_environment_is_refused(tmp_path, config, wavegan_with, variable):
+    train = ("train", "--config", config, "--run-dir", tmp_path / "run", "train.total_kimg=0.032")
+    refused(
+        wavegan_with({variable: "7"}, *train, "tracking.enabled=true"), f"{variable} is set", "tracking.experiment = wavegan"
+    )
+    assert not (tmp_path / "run").exists()
+    assert wavegan_with({variable: "7"}, *train).returncode == 0
 
 
 def test_a_variable_that_names_no_store_does_not_matter_without_tracking(tmp_path, config, wavegan_with):

@@ -29,6 +29,8 @@ MULTI_CPU = (
 )
 INDUCTOR = "{distributed_type: 'NO', num_processes: 1, use_cpu: true, dynamo_backend: INDUCTOR}"
 BF16 = "{distributed_type: 'NO', num_processes: 1, use_cpu: true, mixed_precision: bf16}"
+GROUP = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+MACHINES = ["--num_machines", "2", "--machine_rank", "0", "--main_process_ip", "127.0.0.1", "--main_process_port", "29577"]
 ALONE = "accelerate launch asked for 2 processes but 1 take part"
 PYTHON = [sys.executable]
 
@@ -54,18 +56,28 @@ def start(
         ([ACCELERATE, "launch", *WAVEGAN], MULTI_CPU, {}, ALONE),
         ([ACCELERATE, "launch", *WAVEGAN], MULTI_CPU, {"LOCAL_RANK": "0"}, ALONE),
         ([ACCELERATE, "launch", "--no_python", "bash", "SCRIPT"], MULTI_CPU, {}, ALONE),
+        ([ACCELERATE, "launch", "--config_file", "PROFILE", *WAVEGAN], "", {}, ALONE),
         ([ACCELERATE, "launch", *WAVEGAN], INDUCTOR, {}, "ACCELERATE_DYNAMO_BACKEND=INDUCTOR"),
         ([ACCELERATE, "launch", *WAVEGAN], BF16, {}, "train.precision = fp32"),
         ([*PYTHON, *WAVEGAN], "", {"WORLD_SIZE": "2"}, "unset WORLD_SIZE"),
         ([*PYTHON, *WAVEGAN], "", {"WORLD_SIZE": ""}, "WORLD_SIZE='' is not a number"),
         ([*PYTHON, *WAVEGAN], "", {"SLURM_STEP_NUM_TASKS": "2"}, "srun asked for 2 processes but 1 take part"),
         ([*PYTHON, *WAVEGAN], "", {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"}, "MASTER_ADDR is not set"),
+        ([ACCELERATE, "launch", "--cpu", *MACHINES, *WAVEGAN], "", {}, ALONE),
+        ([*PYTHON, *WAVEGAN], "", {"LOCAL_RANK": "0"}, "LOCAL_RANK is set, but MASTER_ADDR is not"),
+        ([*PYTHON, *WAVEGAN], "", {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"}, "unset LOCAL_RANK, RANK and WORLD_SIZE"),
+        ([*PYTHON, *WAVEGAN], "", {**GROUP, "MASTER_PORT": ""}, "MASTER_PORT='' is not a number"),
+        ([*PYTHON, *WAVEGAN], "", {"MASTER_PORT": "tcp://10.0.0.1:80"}, "MASTER_PORT='tcp://10.0.0.1:80' is not a number"),
+        ([*PYTHON, *WAVEGAN], "", {**GROUP, "MASTER_PORT": "99999"}, "MASTER_PORT=99999 is not a port"),
+        ([*PYTHON, *WAVEGAN], "", {"ACCELERATE_USE_CPU": "maybe"}, "ACCELERATE_USE_CPU='maybe' is neither true nor false"),
     ],
 )
 def test_a_launch_that_cannot_be_honored_is_refused_in_one_line(tmp_path, config, words, profile, variables, reason):
     script = tmp_path / "train.sh"
     script.write_text(f'{sys.executable} -m wavegan_dist "$@" || exit $?\n')  # no exec: the shell stays between
-    outcome = start([script if word == "SCRIPT" else word for word in words], config, tmp_path, profile, **variables)
+    (tmp_path / "two.yaml").write_text(MULTI_CPU)
+    files = {"SCRIPT": str(script), "PROFILE": str(tmp_path / "two.yaml")}
+    outcome = start([files.get(word, word) for word in words], config, tmp_path, profile, **variables)
     assert outcome.returncode != 0
     (line,) = [line for line in outcome.stderr.splitlines() if line.startswith("wavegan: ")]
     assert reason in line
@@ -79,6 +91,8 @@ def test_a_launch_that_cannot_be_honored_is_refused_in_one_line(tmp_path, config
         ("--multi_gpu train.py", "{distributed_type: MULTI_CPU, num_processes: 2, use_cpu: true}", AccelerateLaunch(2, False)),
         ("--num_processes=4 train.py --num_processes 9", MULTI_CPU, AccelerateLaunch(4, True)),
         ("train.py --num_processes 9", "{distributed_type: MULTI_GPU, num_processes: 2}", AccelerateLaunch(2, False)),
+        ("train.py", "{distributed_type: MULTI_CPU, num_machines: 3, use_cpu: true}", AccelerateLaunch(3, True)),
+        ("--num_machines 2 --num_processes 16 train.py", MULTI_CPU, AccelerateLaunch(16, True)),
     ],
 )
 def test_options_and_config_file_combine_as_in_accelerate(tmp_path, options, profile, expected):
@@ -87,8 +101,19 @@ def test_options_and_config_file_combine_as_in_accelerate(tmp_path, options, pro
     assert read_launch(launch_command_parser().parse_args(words), tmp_path) == expected
 
 
-def test_torchrun_trains_with_the_processes_asked_for(tmp_path, config):
-    outcome = start([str(BIN / "torchrun"), "--standalone", "--nproc_per_node", "2", *WAVEGAN], config, tmp_path)
+@pytest.mark.parametrize(
+    ("words", "variables"),
+    [
+        ([str(BIN / "torchrun"), "--standalone", "--nproc_per_node", "2"], {}),
+        (
+            [ACCELERATE, "launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "PORT"],
+            {"ACCELERATE_USE_CPU": "true"},
+        ),
+    ],
+)
+def test_a_launch_of_two_processes_trains_with_two(tmp_path, config, words, variables):
+    port = free_port()
+    outcome = start([port if word == "PORT" else word for word in [*words, *WAVEGAN]], config, tmp_path, **variables)
     assert outcome.returncode == 0, outcome.stderr
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["world_size"] == 2
 

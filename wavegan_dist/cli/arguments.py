@@ -47,5 +47,9 @@ JSON = argument("--json", action="store_true", help="print JSON")
 
 
 def run_dir_of(options: argparse.Namespace) -> Path:
-    """Return the folder that `--run-dir` names, by default runs/NAME_OF_CONFIG."""
-    return Path(options.run_dir or Path("runs") / options.config.stem)
+    """Return the folder that `--run-dir` names, by default runs/NAME_OF_CONFIG. Raises UsageError if it cannot be a folder."""
+    from wavegan_dist.files import check_folder
+
+    folder = Path(options.run_dir or Path("runs") / options.config.stem)
+    check_folder(folder, f"--run-dir {folder}")
+    return folder

@@ -82,14 +82,22 @@ def load_profile(name: str, **changes: Any) -> Profile:
         changes: settings that replace those of the file, except where they are None.
 
     Raises:
-        UsageError: there is no such profile, it has unknown settings, a value is impossible, or `setup` holds a password.
+        UsageError: there is no such profile, it has unknown settings, a value is impossible, or it holds a password.
     """
     path = find_launcher_file("slurm", "profile", name)
     tree = PROFILE.read(path) | {key: value for key, value in changes.items() if value is not None}
     profile = PROFILE.validate(Profile, tree, f"profile {path}")
-    if any(map(holds_password, profile.setup)):
-        raise UsageError(
-            f"profile {path}: setup holds a password, which the run folder would show; export it before `wavegan submit`, or "
-            "let setup read it from a file that only you can read"
-        )
+    options = (f"{name}={value}" for name, value in profile.sbatch.items())
+    commands = {
+        "setup": profile.setup,
+        "container": [" ".join(profile.container)],
+        "srun": [" ".join(profile.srun)],
+        "sbatch": options,
+    }
+    for key, lines in commands.items():
+        if any(map(holds_password, lines)):
+            raise UsageError(
+                f"profile {path}: {key} holds a password, which the run folder would show; export it before `wavegan submit`, "
+                "or let setup read it from a file that only you can read"
+            )
     return profile

@@ -10,7 +10,7 @@ from wavegan_dist.compare.page import page
 from wavegan_dist.compare.pictures import draw_all
 from wavegan_dist.compare.runs import read_run
 from wavegan_dist.compare.samples import draw_samples
-from wavegan_dist.files import atomic_file
+from wavegan_dist.files import atomic_file, check_folder
 
 
 def compare(sources: Sequence[str], out: Path) -> Path:
@@ -21,9 +21,10 @@ def compare(sources: Sequence[str], out: Path) -> Path:
         out: output folder; created if it does not exist.
 
     Raises:
-        UsageError: a source is not a run.
+        UsageError: a source is not a run, or `out` cannot be a folder.
         WaveganError: a file of a run is damaged.
     """
+    check_folder(out, f"--out {out}")
     with tempfile.TemporaryDirectory() as scratch:
         runs = [run for source in sources for run in read_run(source, Path(scratch))]
         groups, columns = group_runs(runs), find_columns(runs)

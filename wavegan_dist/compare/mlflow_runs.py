@@ -4,11 +4,12 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from wavegan_dist.config import check_store
-from wavegan_dist.errors import UsageError
+from wavegan_dist.config import check_store, is_database
+from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import ensure_home
 from wavegan_dist.redact import redacted
 from wavegan_dist.run_folder import RunFolder
@@ -29,30 +30,53 @@ def fetch(run_id: str, scratch: Path) -> Path:
 
     Raises:
         UsageError: the variable is not set to an MLflow store, or the store has no such run.
+        WaveganError: the store does not answer or is damaged.
     """
+    uri = _store(run_id)
+    ensure_home()
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # by default, a server that is down takes minutes
+    from mlflow import MlflowClient
+
+    with _translated_errors(run_id, uri):
+        client = MlflowClient()
+        run = client.get_run(run_id)
+        folder = RunFolder(scratch / run_id / str(run.info.run_name))
+        folder.path.mkdir(parents=True)
+        _download_artifacts(client, run_id, folder)
+        lines = (f"{json.dumps(point)}\n" for point in _points(client, run_id, run.data.metrics))
+        folder.metrics.write_text("".join(lines))
+    return folder.path
+
+
+def _store(run_id: str) -> str:
+    """Return MLFLOW_TRACKING_URI without its password. Raises UsageError if it is not the URI of an existing store."""
     try:
-        uri = redacted(check_store(os.environ["MLFLOW_TRACKING_URI"]))
+        uri = check_store(os.environ["MLFLOW_TRACKING_URI"])
     except KeyError as error:
         advice = "set MLFLOW_TRACKING_URI to the run's store, for example sqlite:///runs/mlflow.db"
         raise UsageError(f"mlflow:{run_id}: {advice}") from error
     except ValueError as error:
         raise UsageError(f"mlflow:{run_id}: MLFLOW_TRACKING_URI: {error}") from error
-    ensure_home()
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    from mlflow import MlflowClient
+    file = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not (file.is_file() and is_database(file)):  # MLflow would create a missing one
+        reason = "is not a SQLite database" if file.exists() else "does not exist"
+        raise UsageError(f"mlflow:{run_id}: MLFLOW_TRACKING_URI: {file} {reason}")
+    return redacted(uri)
+
+
+@contextmanager
+def _translated_errors(run_id: str, uri: str) -> Iterator[None]:
+    """Turn the errors of MLflow and its libraries into a UsageError if there is no such run, else into a WaveganError."""
     from mlflow.exceptions import MlflowException
 
-    client = MlflowClient()
     try:
-        run = client.get_run(run_id)
-    except MlflowException as error:
-        raise UsageError(f"mlflow:{run_id}: {uri} has no such run") from error
-    folder = RunFolder(scratch / run_id / str(run.info.run_name))
-    folder.path.mkdir(parents=True)
-    _download_artifacts(client, run_id, folder)
-    lines = (f"{json.dumps(point)}\n" for point in _points(client, run_id, run.data.metrics))
-    folder.metrics.write_text("".join(lines))
-    return folder.path
+        yield
+    except Exception as error:
+        if isinstance(error, MlflowException) and error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise UsageError(f"mlflow:{run_id}: {uri} has no such run") from error
+        reason = " ".join(str(error).split())[:300]
+        raise WaveganError(f"mlflow:{run_id}: {uri} cannot be read ({reason}); try again when it is available") from error
 
 
 def _download_artifacts(client: Any, run_id: str, folder: RunFolder) -> None:

@@ -7,7 +7,7 @@ from wavegan_dist.config.model import RESOLUTIONS, SMALLEST_BAND, ModelConfig, d
 from wavegan_dist.config.passwords import check_passwords
 from wavegan_dist.config.schema import DataConfig, Experiment, TrackingConfig, may_change_on_resume
 from wavegan_dist.config.section import Section
-from wavegan_dist.config.store import check_store
+from wavegan_dist.config.store import check_store, is_database
 from wavegan_dist.config.training import EmaConfig, OptimConfig, TrainConfig
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "check_store",
     "deepest_level",
     "differences",
+    "is_database",
     "load",
     "may_change_on_resume",
     "parse",

@@ -1,11 +1,13 @@
-"""Which MLflow stores a run can be tracked in."""
+"""Which MLflow stores a run can be tracked in, by their URI and by the content of a database file."""
 
 import re
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from wavegan_dist.redact import redacted
 
 DATABASES = ("postgresql", "mysql")
+_SQLITE = b"SQLite format 3\0"
 GIVE = "give sqlite:///FILE or http://HOST:PORT"
 
 
@@ -21,11 +23,19 @@ def check_store(uri: str) -> str:
     if scheme in ("http", "https"):
         _check_address(uri)
         return uri
+    if scheme == "sqlite" and (":memory:" in rest or "mode=memory" in rest):
+        raise ValueError(f"{uri} is forgotten when the process ends; give sqlite:///FILE")
     is_file = scheme == "sqlite" and rest.startswith("/") and rest.strip("/") != "" and not rest.endswith("/")
     is_database = scheme.partition("+")[0] in DATABASES and separator != ""
     if not (is_file or is_database or scheme == "databricks"):
         raise ValueError(f"{redacted(uri)} is not an MLflow store that runs can be sent to; {GIVE}")
     return uri
+
+
+def is_database(path: Path) -> bool:
+    """Return whether a file is a SQLite database: it is empty or begins as one. Raises OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return file.read(len(_SQLITE)) in (b"", _SQLITE)
 
 
 def _check_password(uri: str, rest: str) -> None:
@@ -37,10 +47,15 @@ def _check_password(uri: str, rest: str) -> None:
 
 
 def _check_address(uri: str) -> None:
-    address = urlsplit(uri)
     try:
+        address = urlsplit(uri)
         is_complete = bool(address.hostname) and address.port != 0
-    except ValueError:  # the port is not a number
+    except ValueError:  # the port is not a number, or a bracket of IPv6 is missing
         is_complete = False
     if not is_complete:
         raise ValueError(f"{redacted(uri)} names no server; give http://HOST:PORT")
+    if address.query or address.fragment:  # MLflow appends the path of each request
+        raise ValueError(
+            "the address of a server has no ? or #; give http://HOST:PORT, and a password or token in "
+            "MLFLOW_TRACKING_PASSWORD or MLFLOW_TRACKING_TOKEN"
+        )

@@ -2,12 +2,13 @@
 
 JPEGs, and PNG and WebP files of plain 8-bit RGB, are decoded straight into the caller's buffer: JPEG by simplejpeg, PNG and
 WebP by imagecodecs. These were the fastest decoders that also detect truncated files and wrong PNG checksums
-(benchmarks/README.md). All other PNG files are decoded by imagecodecs, CMYK JPEGs and all other WebP files by Pillow, and then
-converted by `to_rgb`. `shards write` reads its pictures by `read_picture`, which applies the same rules to orientation and
-transparency.
+(benchmarks/README.md). All other PNG files are decoded by imagecodecs, JPEGs of four channels or unusual sampling and all other
+WebP files by Pillow, and then converted by `to_rgb`. `shards write` reads its pictures by `read_picture`, which uses the same
+decoders: a file that training would refuse as damaged is refused there, too.
 """
 
 import logging
+import warnings
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from imagecodecs import png_decode, webp_decode
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 from simplejpeg import decode_jpeg
 
 from wavegan_dist.data.formats import HEAD_BYTES, describe_content
@@ -31,6 +33,7 @@ ENCODINGS: dict[str, dict[str, Any]] = {
 }
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
+_NEW_SUBFILE_TYPE = 254  # TIFF tag; bit 0: a reduced version of another image of the file
 
 # imagecodecs warns of every interlaced PNG that it decodes. Without a handler, Python prints warnings to stderr itself.
 logging.getLogger("imagecodecs").addHandler(logging.NullHandler())
@@ -90,13 +93,20 @@ def read_picture(content: bytes) -> Image.Image:
     """Decode a picture of any size and of any format that Pillow reads, and convert it by `to_rgb`.
 
     Raises:
+        ValueError: the first image of a TIFF is a thumbnail, as in raw photographs.
         Exception: of almost any type, from the decoders, if the bytes are broken; see also `open_picture` and `to_rgb`.
     """
-    pixels, orientation, _ = split_metadata(content)
-    image = open_picture(pixels)
-    if pixels.startswith(PNG):
-        image = Image.fromarray(_decode_png(pixels))
-    return _upright(to_rgb(image), orientation)
+    pixels, orientation, needs_pillow = split_metadata(content)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow about files that it can read, or cannot read, which is an exception as well
+        image = open_picture(pixels)
+        if pixels.startswith(PNG):
+            image = Image.fromarray(_decode_png(pixels))
+        elif pixels.startswith(JPEG) and not needs_pillow:
+            image = Image.fromarray(decode_jpeg(pixels))  # Pillow ignores damage that simplejpeg reports
+        elif isinstance(image, TiffImageFile) and image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) & 1:
+            raise ValueError("its first image is only a thumbnail, as in raw photographs")
+        return _upright(to_rgb(image), orientation)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -149,9 +159,9 @@ def _orientation(image: Image.Image) -> int:
 
 def _fast_decoder(parts: Parts) -> Callable[..., object] | None:
     """Choose the decoder for an image that needs no conversion; None if it must be converted."""
-    pixels, _, is_cmyk = parts
+    pixels, _, needs_pillow = parts
     if pixels.startswith(JPEG):
-        return None if is_cmyk else _decode_jpeg  # simplejpeg and Pillow convert CMYK differently
+        return None if needs_pillow else _decode_jpeg
     if pixels.startswith(PNG):
         return png_decode if _is_plain(pixels) else None
     if pixels.startswith(b"RIFF"):

@@ -5,18 +5,19 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-from wavegan_dist.data.formats import HEAD_BYTES, is_picture, is_raw, picture_extensions
+from wavegan_dist.data.formats import HEAD_BYTES, is_picture, is_raw, is_tar, picture_extensions
 from wavegan_dist.data.index import INDEX_FILE, MEMBERS_FILE
 from wavegan_dist.data.left_out import HIDDEN, LEFT_OUT_FILE, NOT_REGULAR, LeftOut
 
 LOOP = "a link to a folder that contains the link"
 ARCHIVE = "an archive inside the folder; unpack it, or write it as a SOURCE"
 BESIDE_TARS = "beside tars, which alone are read; move the tars or these files to another folder"
+LOWER_TAR = "a tar that is not at the top level; write its folder as a SOURCE, or unpack it"
 COMPRESSED = "a compressed tar; decompress it"
 UNKNOWN = "neither by its name nor by its first bytes a picture"
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4")
-_ARCHIVES = (".tar", ".zip", ".7z", ".rar")
+_ARCHIVES = (".zip", ".7z", ".rar")
 
 
 def files_in(folder: Path, left_out: list[LeftOut]) -> list[str]:
@@ -98,6 +99,8 @@ def reason_without_picture(name: str) -> str:
     """Say why a file is not a picture. The reason is the same for all files of an extension."""
     if name.lower().endswith(_COMPRESSED):
         return COMPRESSED
+    if is_tar(name):
+        return LOWER_TAR
     if name.lower().endswith(_ARCHIVES):
         return ARCHIVE
     extension = _extension(name)
@@ -111,7 +114,7 @@ def tars_in(folder: Path, left_out: list[LeftOut]) -> list[Path]:
     """
     others: list[LeftOut] = []
     names = files_in(folder, others)
-    tars = [name for name in names if "/" not in name and name.endswith(".tar")]
+    tars = [name for name in names if "/" not in name and is_tar(name)]
     if tars:
         left_out += others
         for name in set(names).difference(tars, (INDEX_FILE, MEMBERS_FILE, LEFT_OUT_FILE)):

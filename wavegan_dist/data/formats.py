@@ -1,4 +1,4 @@
-"""Which files are pictures: the formats that Pillow reads, by extension or by the first bytes of the file."""
+"""Which files are pictures, by extension or first bytes: the formats that Pillow reads. And which files are tars."""
 
 import re
 from functools import cache
@@ -15,7 +15,7 @@ _PICTURE = re.compile(
     re.DOTALL,
 )
 # Raw photographs, which are TIFF files: Pillow would read their thumbnail.
-_RAW = re.compile("3fr|arw|cr2|dcr|dng|erf|fff|iiq|k25|kdc|mef|mos|nef|nrw|pef|sr2|srf|srw")
+_RAW = re.compile("3fr|arw|cr2|dcr|dng|erf|fff|gpr|iiq|k25|kdc|mef|mos|nef|nrw|pef|sr2|srf|srw")
 _OTHER_KINDS = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bzip2"),
@@ -26,6 +26,7 @@ _OTHER_KINDS = (
     (b"Rar!", "rar"),
 )
 HEAD_BYTES = 64  # enough of a file for the functions below
+TARS = "*.[tT][aA][rR]"  # glob pattern of the names for which `is_tar` is true
 
 
 @cache
@@ -50,6 +51,11 @@ def is_picture(head: bytes) -> bool:
 def is_raw(extension: str) -> bool:
     """Return whether files of this extension, in lower case and without the dot, are raw photographs of a camera."""
     return _RAW.fullmatch(extension) is not None
+
+
+def is_tar(name: str) -> bool:
+    """Return whether a file of this name is taken for a tar."""
+    return name.lower().endswith(".tar")
 
 
 def compression(head: bytes) -> str | None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from wavegan_dist.config import FileKind
+from wavegan_dist.data.formats import TARS
 from wavegan_dist.data.storage import Storage, locate
 from wavegan_dist.errors import UsageError
 from wavegan_dist.files import atomic_file, sha256
@@ -103,11 +104,7 @@ class Index(IndexModel):
         try:
             content = storage.read(name)
         except OSError as error:
-            folder = Path(storage.base)
-            command = f"index {folder}" if any(folder.glob("*.tar")) else "write"
-            raise UsageError(
-                f"cannot read the index {path}: {error.strerror}; write it with `wavegan shards {command}`"
-            ) from error
+            raise UsageError(f"cannot read the index {path}: {error.strerror}{_advice(error, Path(storage.base))}") from error
         index = INDEX.validate(cls, INDEX.parse(content, path), path)
         index._storage = storage
         return index
@@ -171,6 +168,14 @@ class Index(IndexModel):
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()  # without `members`: the unpickling process maps the file itself
         return {**state, "__dict__": {name: value for name, value in state["__dict__"].items() if name != "members"}}
+
+
+def _advice(error: OSError, folder: Path) -> str:
+    """Say how to get an index that does not exist."""
+    if not isinstance(error, FileNotFoundError):
+        return ""
+    command = f"index {folder}" if any(path.is_file() for path in folder.glob(TARS)) else "write"
+    return f"; write it with `wavegan shards {command}`"
 
 
 def save_members(rows: Members, folder: Path) -> str:

@@ -13,6 +13,7 @@ from wavegan_dist.counted import rng_at
 from wavegan_dist.data.bands import BandStdAccumulator, BandSums, band_std, no_sums
 from wavegan_dist.data.codec import DecodeError, decode
 from wavegan_dist.data.folders import COMPRESSED, reason_without_picture, tars_in
+from wavegan_dist.data.formats import TARS
 from wavegan_dist.data.index import Index, Members, Shard, save_members
 from wavegan_dist.data.left_out import LeftOut, by_reason, save_left_out, summary
 from wavegan_dist.data.pixels import open_picture
@@ -95,7 +96,7 @@ def _advice_without_tars(folder: Path) -> str:
     names = [path.name for path in sorted(folder.iterdir())]
     if compressed := [name for name in names if reason_without_picture(name) == COMPRESSED]:
         return f"decompress the tars first, such as {compressed[0]}"
-    if nested := sorted(folder.glob("*/*.tar")):
+    if nested := sorted(folder.glob(f"*/{TARS}")):
         return f"give the folder that holds the tars, such as {nested[0].parent}"
     return "give the folder of the shards, or make some with `wavegan shards write`"
 
@@ -156,7 +157,7 @@ def _image_header(path: Path, image: Member) -> tuple[int, str]:
 
 
 def _advice(path: Path) -> str:
-    return f"make them one size with `wavegan shards write {path.parent} OUT --size N`"
+    return f"convert them with `wavegan shards write {path.parent} OUT --size N`"
 
 
 def _band_sums(paths: Sequence[Path], scans: Sequence[_ShardScan], workers: int) -> BandSums:

@@ -1,4 +1,4 @@
-"""Separate the metadata of PNG and JPEG files from their pixels: the orientation is read, everything optional is dropped.
+"""Separate the metadata of PNG, JPEG and TIFF files from their pixels: the orientation is read, the optional rest is dropped.
 
 All decoders of the package decode `Parts.pixels` and then apply `Parts.orientation`. Broken or oversized metadata can therefore
 not stop a picture whose pixels are whole, and the place of the metadata in the file does not matter.
@@ -29,9 +29,14 @@ _unpack_segment = struct.Struct(">HH").unpack_from
 _JPEG_OPTIONAL = frozenset((*range(0xFFE0, 0xFFF0), 0xFFFE))  # application data and comments
 _JPEG_FRAMES = frozenset((0xFFC0, 0xFFC1, 0xFFC2))  # headers of the kinds that libjpeg decodes
 _JPEG_NOTED = _JPEG_OPTIONAL | _JPEG_FRAMES
+_USUAL_SAMPLING = (0x11, 0x12, 0x21, 0x22, 0x14, 0x41)  # of the luma, beside chroma of 0x11; see `Parts.needs_pillow`
 _JPEG_COLOR_HEADERS = {0xFFE0: 16, 0xFFEE: 14}  # JFIF, Adobe: the length from which decoders read the color space
 _PNG_PIXELS = frozenset((b"IHDR", b"PLTE", b"IDAT"))
 _PNG_TEXTS = frozenset((b"tEXt", b"zTXt", b"iTXt"))
+_TIFF_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}  # byte orders
+# Tags that say nothing about the pixels: texts, resolution, and all from XMP on (EXIF, GPS, color profile, private tags).
+_TIFF_OPTIONAL = frozenset((269, 270, 271, 272, _ORIENTATION, 282, 283, 285, 297, 305, 306, 315, 316, *range(700, 2**16)))
+_TIFF_XMP = 700
 
 
 class Parts(NamedTuple):
@@ -39,11 +44,11 @@ class Parts(NamedTuple):
 
     pixels: bytes  # the file without optional metadata
     orientation: int  # 1 to 8, as in EXIF; 1 if the file has no usable one
-    is_cmyk: bool = False  # a JPEG of four channels
+    needs_pillow: bool = False  # a JPEG that simplejpeg does not decode as Pillow does: four channels, or unusual sampling
 
 
 def split_metadata(content: bytes) -> Parts:
-    """Split a PNG or JPEG file; `pixels` of any other file is the file itself, with orientation 1.
+    """Split a PNG, JPEG or TIFF file; `pixels` of any other file is the file itself, with orientation 1.
 
     EXIF takes precedence over XMP, as in Pillow. Color profiles, gamma, animation frames and texts are dropped; transparency is
     kept. A damaged file structure is left in `pixels`, for the decoder to report.
@@ -55,6 +60,8 @@ def split_metadata(content: bytes) -> Parts:
         return _split_png(content)
     if content.startswith(JPEG):
         return _split_jpeg(content)
+    if content[:4] in _TIFF_ORDERS:
+        return _split_tiff(content)
     return Parts(content, 1)
 
 
@@ -127,10 +134,10 @@ def _raw_profile(text: bytes) -> bytes:
 
 
 def _split_jpeg(content: bytes) -> Parts:
-    kept, kept_to, exif, xmp, is_cmyk = [], 0, b"", b"", False
+    kept, kept_to, exif, xmp, needs_pillow = [], 0, b"", b"", False
     for marker, start, end in _noted_jpeg_segments(content):
         if marker in _JPEG_FRAMES:
-            is_cmyk = content[start + 9 : start + 10] == b"\4"
+            needs_pillow = not _is_usual_frame(content[start + 9 : end])
             continue
         kept.append(content[kept_to:start])
         kept_to = end
@@ -139,8 +146,19 @@ def _split_jpeg(content: bytes) -> Parts:
         elif marker == 0xFFE1 and content.startswith(_JPEG_XMP, start + 4):
             xmp = content[start + 4 + len(_JPEG_XMP) : end]
     if not kept:
-        return Parts(content, 1, is_cmyk)
-    return Parts(b"".join((*kept, content[kept_to:])), _orientation(exif, xmp), is_cmyk)
+        return Parts(content, 1, needs_pillow)
+    return Parts(b"".join((*kept, content[kept_to:])), _orientation(exif, xmp), needs_pillow)
+
+
+def _is_usual_frame(components: bytes) -> bool:
+    """Return whether a frame header lists one channel, or a luma of a usual sampling and two chroma channels.
+
+    Args:
+        components: the number of channels, and for each its id, sampling factors and table.
+    """
+    if not components or len(components) != 1 + 3 * components[0]:
+        return True  # damaged, which simplejpeg reports
+    return components[0] == 1 or (components[0] == 3 and components[2] in _USUAL_SAMPLING and components[5::3] == b"\x11\x11")
 
 
 def _noted_jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
@@ -162,6 +180,41 @@ def _noted_jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
         start = end
 
 
+def _split_tiff(content: bytes) -> Parts:
+    """Drop entries of the first directory; everything else stays at its place in the file."""
+    order = _TIFF_ORDERS[content[:4]]
+    directory, entries = _tiff_directory(content)
+    end = directory + 2 + 12 * len(entries)
+    if not entries or end + 4 > len(content):
+        return Parts(content, 1)
+    kept = [entry for entry in entries if struct.unpack_from(f"{order}H", entry)[0] not in _TIFF_OPTIONAL]
+    xmp = next(
+        (_tiff_bytes(content, entry) for entry in entries if struct.unpack_from(f"{order}H", entry)[0] == _TIFF_XMP), b""
+    )
+    shorter = struct.pack(f"{order}H", len(kept)) + b"".join(kept) + content[end : end + 4]
+    pixels = content[:directory] + shorter + content[directory + len(shorter) :]
+    return Parts(pixels, _orientation(content, xmp))
+
+
+def _tiff_directory(tiff: bytes) -> tuple[int, list[bytes]]:
+    """Return the offset of the first directory of a TIFF or EXIF block, and its entries of 12 bytes; none if it is damaged."""
+    order = _TIFF_ORDERS.get(tiff[:4])
+    if order is None or len(tiff) < 8:
+        return 0, []
+    (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
+    if directory + 2 > len(tiff):
+        return 0, []
+    (entries,) = struct.unpack_from(f"{order}H", tiff, directory)
+    places = range(directory + 2, min(directory + 2 + 12 * entries, len(tiff) - 11), 12)
+    return directory, [tiff[place : place + 12] for place in places]
+
+
+def _tiff_bytes(tiff: bytes, entry: bytes) -> bytes:
+    """Return the content of an entry of single bytes."""
+    _, _, count, offset = struct.unpack(f"{_TIFF_ORDERS[tiff[:4]]}HHII", entry)
+    return tiff[offset : offset + count]
+
+
 def _orientation(exif: bytes, xmp: bytes) -> int:
     """Return the orientation, 1 to 8, that EXIF or else XMP declares; 1 if there is none or it is unusable."""
     value = _tiff_orientation(exif)
@@ -173,16 +226,10 @@ def _orientation(exif: bytes, xmp: bytes) -> int:
 def _tiff_orientation(exif: bytes) -> int | None:
     """Read the orientation tag from the first directory of an EXIF block; 0 if it is not a single integer, None if missing."""
     tiff = re.sub(rb"^(?:Exif\0\0)+", b"", exif)
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    if order is None or len(tiff) < 8:
-        return None
-    (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
-    if directory + 2 > len(tiff):
-        return None
-    (entries,) = struct.unpack_from(f"{order}H", tiff, directory)
-    for place in range(directory + 2, min(directory + 2 + 12 * entries, len(tiff) - 11), 12):
-        tag, kind, count = struct.unpack_from(f"{order}HHI", tiff, place)
+    order = _TIFF_ORDERS.get(tiff[:4])
+    for entry in _tiff_directory(tiff)[1]:
+        tag, kind, count = struct.unpack_from(f"{order}HHI", entry)
         if tag == _ORIENTATION:
             is_integer = count == 1 and kind in _INTEGERS
-            return int(struct.unpack_from(order + _INTEGERS[kind], tiff, place + 8)[0]) if is_integer else 0
+            return int(struct.unpack_from(f"{order}{_INTEGERS[kind]}", entry, 8)[0]) if is_integer else 0
     return None

@@ -1,12 +1,10 @@
 """Sources of pictures: a folder, a zip, WebDataset tars, a torchvision dataset on disk, or the embedded dataset."""
 
-import os
+import json
 import zipfile
-import zlib
 from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
-from stat import S_IFMT, S_IFREG
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -14,15 +12,17 @@ from PIL import Image
 from wavegan_dist.data.codec import read_picture, to_rgb
 from wavegan_dist.data.embedded import embedded_pictures
 from wavegan_dist.data.folders import files_in, head_of, is_hidden, select_pictures, tars_in
-from wavegan_dist.data.formats import HEAD_BYTES, compression, picture_extensions
+from wavegan_dist.data.formats import compression, is_tar, picture_extensions
 from wavegan_dist.data.left_out import HIDDEN, LeftOut, by_reason, summary
 from wavegan_dist.data.picture import Picture
-from wavegan_dist.data.tars import Sample, pair_labels, read_at, refuse_unsafe, unused_members, walk
-from wavegan_dist.errors import UsageError, WaveganError
+from wavegan_dist.data.tars import Sample, pair_labels, read_at, unused_members, walk
+from wavegan_dist.data.zips import files_in_zip, open_zip, read_head_in_zip
+from wavegan_dist.errors import UsageError
 
 EMBEDDED = "embedded"
 TORCHVISION = "torchvision:"
 _SOURCES = f"give a folder, a zip, torchvision:CLASS:FOLDER or '{EMBEDDED}'"
+LABELS_OF_STYLEGAN = "dataset.json"  # at the top of a folder or zip that dataset_tool.py of StyleGAN wrote
 MAX_FILE_BYTES = 2**30  # a larger file is not a picture
 
 
@@ -81,7 +81,7 @@ def _not_a_source(path: Path) -> str:
     kind = compression(head_of(path))
     if kind == "zip":
         return "is a damaged or incomplete zip; copy it again"
-    if path.name.endswith(".tar"):
+    if is_tar(path.name):
         return f"is a single tar; give a folder that holds it, such as {path.parent}"
     if kind:
         return f"is a {kind} file; unpack it and give the folder"
@@ -96,7 +96,10 @@ def _embedded(size: int, labels: bool) -> Listing:
 
 def _folder(folder: Path, stride: int, labels: bool) -> Listing:
     left_out: list[LeftOut] = []
-    names = list(select_pictures(files_in(folder, left_out), str(folder), lambda name: head_of(folder / name), left_out))
+    files = files_in(folder, left_out)
+    if labels and LABELS_OF_STYLEGAN in files:
+        _refuse_label_file(str(folder), (folder / LABELS_OF_STYLEGAN).read_bytes())
+    names = list(select_pictures(files, str(folder), lambda name: head_of(folder / name), left_out))
     picture_labels, classes = _class_labels(names, str(folder)) if labels else ([-1] * len(names), [])
     pictures = [_file_picture(folder / name, label, stride) for name, label in zip(names, picture_labels, strict=True)]
     return Listing(pictures, classes, left_out)
@@ -107,29 +110,16 @@ def _file_picture(path: Path, label: int, stride: int) -> Picture:
 
 
 def _zip(path: Path, stride: int, labels: bool) -> Listing:
-    entries: dict[str, zipfile.ZipInfo] = {}
-    for entry in _archive(path).infolist():
-        regular = S_IFMT(entry.external_attr >> 16) in (0, S_IFREG)
-        if not entry.is_dir():
-            refuse_unsafe(f"{entry.filename} in {path}", entry.filename, regular=regular)
-            if entry.filename in entries:
-                raise WaveganError(f"{path} holds {entry.filename} twice; write the zip again")
-            entries[entry.filename] = entry
+    entries = files_in_zip(path)
+    if labels and LABELS_OF_STYLEGAN in entries:
+        _refuse_label_file(str(path), open_zip(path).read(LABELS_OF_STYLEGAN))
     visible = [name for name in entries if not any(map(is_hidden, PurePosixPath(name).parts))]
     left_out = [LeftOut(f"{path}/{name}", HIDDEN) for name in entries if name not in set(visible)]
     visible.sort(key=lambda name: PurePosixPath(name).parts)
-    names = list(select_pictures(visible, str(path), partial(_zip_head, path), left_out))
+    names = list(select_pictures(visible, str(path), partial(read_head_in_zip, path), left_out))
     picture_labels, classes = _class_labels(names, str(path)) if labels else ([-1] * len(names), [])
     pictures = [_zip_picture(path, entries[name], label, stride) for name, label in zip(names, picture_labels, strict=True)]
     return Listing(pictures, classes, left_out)
-
-
-def _zip_head(path: Path, name: str) -> bytes:
-    try:
-        with _archive(path).open(name) as file:
-            return file.read(HEAD_BYTES)
-    except (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:  # encrypted, for example
-        raise WaveganError(f"{name} in {path} cannot be read ({error}); unpack the zip and give the folder") from error
 
 
 def _zip_picture(path: Path, entry: zipfile.ZipInfo, label: int, stride: int) -> Picture:
@@ -193,6 +183,19 @@ def _class_labels(names: Sequence[str], source: str) -> tuple[list[int], list[st
     return [numbers[parts[shared]] for parts in folders], classes
 
 
+def _refuse_label_file(source: str, content: bytes) -> None:
+    """Raise UsageError if StyleGAN's dataset.json lists labels: its folders number the files and are no classes."""
+    try:
+        dataset = json.loads(content)
+    except ValueError:
+        return
+    if isinstance(dataset, dict) and dataset.get("labels"):
+        raise UsageError(
+            f"{source}: {LABELS_OF_STYLEGAN} lists the labels, and --labels reads folders; arrange the pictures in one folder "
+            f"per class and remove {LABELS_OF_STYLEGAN}, or omit --labels"
+        )
+
+
 def _fingerprint(path: Path) -> str:
     status = path.stat()
     return f"{status.st_size}-{status.st_mtime_ns}"
@@ -204,9 +207,8 @@ def _read_file(path: Path) -> Image.Image:
 
 
 def _read_zip_member(path: Path, name: str) -> Image.Image:
-    archive = _archive(path)
-    _refuse_large(archive.getinfo(name).file_size)
-    return read_picture(archive.read(name))
+    _refuse_large(open_zip(path).getinfo(name).file_size)
+    return read_picture(open_zip(path).read(name))
 
 
 def _read_tar_member(path: Path, offset: int, size: int) -> Image.Image:
@@ -221,17 +223,6 @@ def _load_item(kind: str, root: str, number: int) -> Image.Image:
 def _refuse_large(size: int) -> None:
     if size > MAX_FILE_BYTES:
         raise ValueError(f"{size:,} bytes")
-
-
-@cache
-def _archive(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise WaveganError(f"{path} is a damaged zip ({error}); copy it again") from error
-
-
-os.register_at_fork(after_in_child=_archive.cache_clear)  # otherwise processes would share a file position
 
 
 @cache

@@ -62,8 +62,8 @@ def walk(path: Path) -> Iterator[Member]:
 
     Raises:
         WaveganError: a member is a link, a device, a sparse file or has a name that is absolute or contains `..`; or, after
-            all complete members have been yielded, the tar is damaged or cut short, or another tar follows its end, where
-            tarfile itself would just end.
+            all complete members have been yielded, the tar is damaged or cut short, or another tar or other data follows its
+            end, where tarfile itself would just end.
     """
     with path.open("rb") as file:
         try:
@@ -219,15 +219,19 @@ def _not_a_tar(path: Path, error: Exception) -> str:
 
 
 def _refuse_second_tar(path: Path, file: BinaryIO) -> None:
-    """Raise WaveganError if the rest of a file, after the end of its tar, holds a header of another tar."""
+    """Raise WaveganError if the rest of a file, after the end of its tar, is not empty: no reader looks there."""
     while block := file.read(BLOCK):
         if block != bytes(len(block)):
+            start = file.tell() - len(block)
             try:
                 tarfile.TarInfo.frombuf(block, "utf-8", "replace")
-            except tarfile.HeaderError:
-                return
+            except tarfile.HeaderError as error:
+                raise WaveganError(
+                    f"{path} holds other data from byte {start:,} on, behind the end of the tar, which is never read; copy or "
+                    "write it again"
+                ) from error
             raise WaveganError(
-                f"{path} holds another tar from byte {file.tell() - BLOCK:,} on, which is never read (two joined by `cat`?); "
+                f"{path} holds another tar from byte {start:,} on, which is never read (two joined by `cat`?); "
                 "unpack it with `tar --ignore-zeros -x` and pack it again"
             )
 

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from wavegan_dist.classes import Classes
 from wavegan_dist.data.folders import is_hidden
+from wavegan_dist.data.formats import TARS
 from wavegan_dist.data.index import MEMBERS_FILE, BandStd, Index, Members, Shard
 from wavegan_dist.data.indexing import TRAINING_EXTENSIONS
 from wavegan_dist.data.labels import count_classes
@@ -59,8 +60,10 @@ def verify_shards(path: Path, *, workers: int = 1) -> list[str]:
 
 
 def unknown_tars(index: Index) -> list[str]:
-    """List the tars in the folder of a local dataset that its index does not know."""
-    tars = {path.name for path in index.folder.glob("*.tar") if not is_hidden(path.name)}
+    """List the tars in the folder of a dataset that its index does not know; none if the dataset is remote."""
+    if index.storage.is_remote:
+        return []
+    tars = {path.name for path in index.folder.glob(TARS) if not is_hidden(path.name) and path.is_file()}
     return sorted(tars - {shard.file for shard in index.shards})
 
 
@@ -145,11 +148,14 @@ def _problems(job: _ShardCheck) -> list[str]:
         return ["missing"]
     problems = []
     size = path.stat().st_size
-    if size != shard.bytes:
-        problems.append(f"{size:,} bytes, the index says {shard.bytes:,}")
-    elif sha256(path) != shard.sha256:
-        problems.append("sha256 differs from the index: bytes have changed")
-    return problems + _content_problems(job, size)
+    try:
+        if size != shard.bytes:
+            problems.append(f"{size:,} bytes, the index says {shard.bytes:,}")
+        elif sha256(path) != shard.sha256:
+            problems.append("sha256 differs from the index: bytes have changed")
+        return problems + _content_problems(job, size)
+    except OSError as error:
+        return [*problems, f"cannot be read: {(error.strerror or str(error)).lower()}"]
 
 
 def _content_problems(job: _ShardCheck, size: int) -> list[str]:

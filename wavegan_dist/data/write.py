@@ -22,7 +22,7 @@ from wavegan_dist.data.picture import BadPictureError
 from wavegan_dist.data.sources import list_pictures
 from wavegan_dist.data.tars import read_at, write_tar
 from wavegan_dist.errors import UsageError, WaveganError
-from wavegan_dist.files import fsync, sha256
+from wavegan_dist.files import check_folder, fsync, sha256
 from wavegan_dist.processes import parallel_map
 from wavegan_dist.work_folder import work_folder
 
@@ -99,6 +99,7 @@ def _check(out: Path, size: int, encoding: str, shard_images: int | None, max_ba
         raise UsageError(f"a fraction of {max_bad_fraction} bad pictures is impossible; give 0 to 1")
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file; choose a folder for the shards")
+    check_folder(out, f"OUT {out}")
     if out.is_dir() and any(out.iterdir()):
         content = "shards" if (out / "index.json").exists() else "files"
         raise UsageError(f"{out} already holds {content}; remove it or choose another folder")

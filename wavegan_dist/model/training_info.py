@@ -77,7 +77,7 @@ class TrainingInfo:
 
 
 def find_snapshot(name: str | Path) -> Path:
-    """Return the folder `name` or, if it does not exist, the snapshot of this name that the package contains ("embedded-32")."""
+    """Return the folder `name` or, if it does not exist, the snapshot of this name that the package contains."""
     folder = Path(name)
     contained = PRETRAINED / folder
     return contained if len(folder.parts) == 1 and not folder.exists() and contained.is_dir() else folder

@@ -6,12 +6,12 @@ from typing import Literal
 from PIL import Image
 
 from wavegan_dist.errors import UsageError
-from wavegan_dist.files import check_folder
+from wavegan_dist.files import check_folder, is_file_name
 from wavegan_dist.sample.walk import ANIMATIONS
 
 Format = Literal["grid", "folder", "shards", "walk"]
 VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi")
-ARCHIVES = (".tar", ".zip")
+ARCHIVES = (".tar", ".tgz", ".zip", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
 def find_format(out: Path, requested: Format | None) -> Format:
@@ -26,7 +26,7 @@ def find_format(out: Path, requested: Format | None) -> Format:
     if suffix in ARCHIVES:
         raise UsageError(f"--out {out}: name a folder; --format shards writes tars into it")
     named: Format = "grid" if suffix == ".png" else "walk" if suffix in ANIMATIONS else "folder"
-    if named == "folder" and suffix in Image.registered_extensions():
+    if named == "folder" and (suffix in Image.registered_extensions() or is_file_name(out)):
         raise UsageError(f"--out {out}: images are written as PNG only; name a .png file for a grid, or a folder")
     if requested is None or requested == named or (requested, named) == ("shards", "folder"):
         return requested or named

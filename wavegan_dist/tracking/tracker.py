@@ -101,7 +101,8 @@ class MlflowTracker(Tracker):
             with suppress(subprocess.TimeoutExpired):
                 self.sidecar.communicate(f"{seconds}\n", timeout=seconds + 1)
         if missing := self.spool.count_undelivered():
-            log.warning("%s could not be sent to %s; `%s` sends them", format_counts(missing), self.uri, self._sync_command)
+            message = "%s could not be sent to %s; `%s` sends them; %s has the reason"
+            log.warning(message, format_counts(missing), self.uri, self._sync_command, self._log_file)
         if rejected := self.spool.delivered()[1]:
             log.warning("%s refused %d values or files; %s has the reasons", self.uri, rejected, self._log_file)
 

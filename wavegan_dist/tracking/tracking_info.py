@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from uuid import uuid4
 
-from wavegan_dist.config import Experiment, check_store
+from wavegan_dist.config import Experiment, check_store, is_database
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import atomic_file
 from wavegan_dist.redact import redacted
@@ -102,6 +102,12 @@ def check_tracking(folder: RunFolder, experiment: Experiment) -> None:
             f"MLFLOW_EXPERIMENT_NAME={name} is set, but tracking.experiment = {experiment.tracking.experiment}; "
             f"set tracking.experiment={name}, or unset the variable"
         )
+    for variable in ("MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID"):
+        if os.environ.get(variable):
+            raise UsageError(
+                f"{variable} is set, but a run creates its own MLflow run, in the experiment named tracking.experiment = "
+                f"{experiment.tracking.experiment}; unset the variable"
+            )
 
 
 def save_password(folder: RunFolder, experiment: Experiment) -> None:
@@ -159,8 +165,12 @@ def _check_file(path: Path) -> None:
     """Raise UsageError unless the SQLite file `path` is or can be a file in a folder that this user may write to."""
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     is_right_kind = existing.is_file() if existing == path else existing.is_dir()
-    if not is_right_kind or not os.access(existing, os.W_OK):
-        reason = "cannot be written to" if is_right_kind else "is a folder" if existing == path else "is not a folder"
-        raise UsageError(
-            f"the MLflow store sqlite:///{path} cannot work: {existing} {reason}; set tracking.uri to another file"
-        )
+    if not is_right_kind:
+        reason = "is a folder" if existing == path else "is not a folder"
+    elif not os.access(existing, os.W_OK):
+        reason = "cannot be written to"
+    elif existing == path and not is_database(path):
+        reason = "is not a SQLite database"
+    else:
+        return
+    raise UsageError(f"the MLflow store sqlite:///{path} cannot work: {existing} {reason}; set tracking.uri to another file")

@@ -1,0 +1,68 @@
+"""Read zips: open them, list their files, refuse unsafe ones, read the first bytes of a file."""
+
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from stat import S_IFMT, S_IFREG
+
+from wavegan_dist.data.formats import HEAD_BYTES
+from wavegan_dist.data.tars import read_at, refuse_unsafe
+from wavegan_dist.errors import WaveganError
+
+_END = b"PK\5\6"  # begins the last record of a zip
+_END_BYTES = 22 + 2**16  # largest size of that record, with its comment
+
+
+def files_in_zip(path: Path) -> dict[str, zipfile.ZipInfo]:
+    """List the files of a zip by name, in its order.
+
+    Raises:
+        WaveganError: the zip is damaged, holds a name twice, or follows another zip in the same file; or a file in it is
+            unsafe (see `refuse_unsafe`).
+    """
+    entries: dict[str, zipfile.ZipInfo] = {}
+    archive = open_zip(path)
+    for entry in archive.infolist():
+        regular = S_IFMT(entry.external_attr >> 16) in (0, S_IFREG)
+        if not entry.is_dir():
+            refuse_unsafe(f"{entry.filename} in {path}", entry.filename, regular=regular)
+            if entry.filename in entries:
+                raise WaveganError(f"{path} holds {entry.filename} twice; write the zip again")
+            entries[entry.filename] = entry
+    _refuse_earlier_zip(path, archive.infolist())
+    return entries
+
+
+def read_head_in_zip(path: Path, name: str) -> bytes:
+    """Read the first HEAD_BYTES of a file of a zip. Raises WaveganError if it cannot be read."""
+    try:
+        with open_zip(path).open(name) as file:
+            return file.read(HEAD_BYTES)
+    except (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:  # encrypted, for example
+        raise WaveganError(f"{name} in {path} cannot be read ({error}); unpack the zip and give the folder") from error
+
+
+@cache
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """Open a zip, once in each process. Raises WaveganError if it is damaged."""
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise WaveganError(f"{path} is a damaged zip ({error}); copy it again") from error
+
+
+os.register_at_fork(after_in_child=open_zip.cache_clear)  # otherwise processes would share a file position
+
+
+def _refuse_earlier_zip(path: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
+    """Raise WaveganError if a whole zip precedes the first of `entries`: readers start at the end of the file."""
+    start = min((entry.header_offset for entry in entries), default=0)
+    before = max(start - _END_BYTES, 0)
+    if _END in read_at(path, before, start - before):
+        raise WaveganError(
+            f"{path} holds another zip before byte {start:,}, which is never read (two joined by `cat`?); separate them with "
+            f"`head -c {start}` and `tail -c +{start + 1}`"
+        )
