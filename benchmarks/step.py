@@ -1,6 +1,6 @@
 """The cost of the two band generators and the two band discriminators: a step of the full model, compared with its base alone.
 Also the cost of levels, of precision and of compilation, and of gradient penalties, compared with the same model without them.
-`plain` is a plain version of the full model (`gpu/plain.py`).
+The rows of `plain` are a plain version of the full model (`gpu/plain.py`).
 
     make bench            or: python benchmarks/step.py --config configs/demo.yaml --steps 20
 
@@ -43,7 +43,7 @@ from wavegan_dist.train.trainer import Trainer
 BASE_ONLY = ["model.base_only=true", "loss.weights.low=0", "loss.weights.high=0"]
 RESIDUAL = ["model.backbone=residual"]
 HAAR = [*RESIDUAL, "model.resample=haar"]
-PLAIN = "plain"
+PLAIN = ("plain", "plain, bf16")
 # The first of each group is the baseline of its ratios.
 DCGAN_MODELS = {
     "dcgan, base only": BASE_ONLY,
@@ -52,7 +52,8 @@ DCGAN_MODELS = {
     "dcgan, full, 2 levels": ["model.levels=2"],
     "dcgan, full, bf16": ["train.precision=bf16"],
     "dcgan, full, compiled": ["train.compile=default"],
-    PLAIN: [],
+    "plain": [],
+    "plain, bf16": ["train.precision=bf16"],
 }
 RESIDUAL_MODELS = {
     "residual haar, base only": [*HAAR, *BASE_ONLY],
@@ -89,7 +90,7 @@ def main() -> None:
     batch = experiments["no penalty"].train.batch_size
     groups = [{name: times[name] for name in part} for part in parts]
     groups[-1] = with_lazy_penalties(groups[-1])
-    work = {name: counted_work(experiments[name]) for part in parts if part is not PENALTIES for name in part if name != PLAIN}
+    work = {name: counted_work(experiments[name]) for part in parts if part is not PENALTIES for name in part if name not in PLAIN}
     rows: list[dict[str, Any]] = [
         {"model": name, "seconds_per_step": seconds, "images_per_second": batch / seconds, "ratio": seconds / group[baseline]}
         | {kind: value / work[baseline][kind] for kind, value in work.get(name, {}).items()}
@@ -140,7 +141,7 @@ def measure(experiments: dict[str, Experiment], steps: int) -> dict[str, float]:
     accelerator = Accelerator(cpu=not torch.accelerator.is_available())
     trainers = {
         name: PlainTrainer(experiment, accelerator.device)
-        if name == PLAIN
+        if name in PLAIN
         else Trainer(experiment, fake_index(experiment.model.resolution, 0.1), accelerator)
         for name, experiment in experiments.items()
     }
