@@ -71,7 +71,7 @@ def test_a_server_that_hangs_costs_neither_points_nor_time(tmp_path, experiment,
     assert time.monotonic() - began < 12
     assert tracker.sidecar.poll() is not None
     warning = f"1000 points and 3 other entries could not be sent to {proxy.uri}; `wavegan track sync {tmp_path}` sends them"
-    assert warning in caplog.messages
+    assert f"{warning}; {tmp_path / 'tracking' / 'train.log'} has the reason" in caplog.messages
     proxy.mode = "pass"
     assert sync(tmp_path)["metrics"] == 1000
     assert stored(tmp_path).steps("m7") == [*range(1000)]
