@@ -1,80 +1,66 @@
-"""Open a page in headless Chromium."""
+"""Open pages in headless Chromium."""
 
-import html
-import json
-import re
 import shutil
-import subprocess
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import BrowserContext, Page, sync_playwright
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium-headless-shell")
-ASK_WIDTHS = (
-    "<script>addEventListener('load', () => { document.body.dataset.pictures = JSON.stringify("
-    "[...document.images].map(image => image.complete ? image.naturalWidth : 0)) })</script></body>"
-)
+ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
 
 
-@dataclass(frozen=True)
-class OpenedPage:
-    """What a browser made of a page.
+class Browser:
+    """A browser that shows one page at a time.
 
     Args:
-        dom: the document after all scripts have run.
-        console: lines of the browser's console.
+        context: Playwright's browser context.
+        noise: parts of messages that are no complaints.
+
+    Attributes:
+        complaints: messages of the console, and exceptions, of all pages so far.
     """
 
-    dom: str
-    console: list[str]
+    def __init__(self, context: BrowserContext, noise: tuple[str, ...] = ()) -> None:
+        self.context, self.noise = context, noise
+        self.complaints: list[str] = []
 
-    @property
-    def text(self) -> str:
-        """The words of the document, without tags, with single spaces."""
-        return words(self.dom)
+    def open(self, url: str, size: tuple[int, int] = (1300, 1600)) -> Page:
+        """Close the last page and open a new one with a window of `size` pixels."""
+        for page in self.context.pages:
+            page.close()
+        page = self.context.new_page()
+        page.set_viewport_size({"width": size[0], "height": size[1]})
+        page.on("console", lambda message: self._complain(f"{message.text} ({message.location['url']})"))
+        page.on("pageerror", lambda error: self._complain(str(error)))
+        page.goto(url)
+        return page
+
+    def _complain(self, text: str) -> None:
+        if not any(part in text for part in self.noise):
+            self.complaints.append(text)
 
 
-def words(dom: str) -> str:
-    """Return the words of a part of a document, without tags, scripts and styles, with single spaces."""
-    visible = re.sub(r"<(style|script)\b.*?</\1>", "", dom, flags=re.DOTALL)
-    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", visible)).split())
-
-
-def open_page(url: str, scratch: Path, size: tuple[int, int] = (1300, 1600), seconds: int = 0) -> OpenedPage:
-    """Open a page, write scratch/page.png, and return the page.
-
-    Args:
-        url: a file, or an address of this machine; nothing else is reached.
-        scratch: an existing folder for the browser's files.
-        size: width and height of the window.
-        seconds: how long the page's timers may run after it has loaded; waiting for the server does not count, and the browser
-            skips the time in which nothing happens.
-    """
-    local = ", EXCLUDE 127.0.0.1" if url.startswith("http://127.0.0.1:") else ""
-    command = [
-        str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0",
-        f"--user-data-dir={scratch / 'profile'}", f"--screenshot={scratch / 'page.png'}", f"--window-size={size[0]},{size[1]}",
-        f"--host-resolver-rules=MAP * ~NOTFOUND{local}", *([f"--virtual-time-budget={seconds * 1000}"] if seconds else []),
-        "--dump-dom", url,
-    ]  # fmt: skip
-    outcome = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert outcome.returncode == 0, outcome.stderr
-    return OpenedPage(outcome.stdout, [line for line in outcome.stderr.splitlines() if "CONSOLE" in line])
+@contextmanager
+def start_browser(noise: tuple[str, ...] = ()) -> Iterator[Browser]:
+    """Start a browser that reaches files and the servers of this machine, and no network."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield Browser(browser.new_context(), noise)
+        browser.close()
 
 
 def picture_widths(page: Path, scratch: Path) -> list[int]:
-    """Open a copy of a page without a network, write scratch/page.png (1300 x 1600) and return the width of each picture.
+    """Open a page without a network, write scratch/page.png (1300 x 1600) and return the width of each picture.
 
-    The width of a picture that did not load is 0. Only the copy has the script that asks for them. Fails if the browser has a
-    complaint about the page.
+    The width of a picture that did not load is 0. Fails if the browser has a complaint about the page.
     """
-    probe = scratch / "probe.html"
-    probe.write_text(page.read_text().replace("</body>", ASK_WIDTHS))
-    opened = open_page(probe.as_uri(), scratch)
-    assert opened.console == []
-    found = re.search(r'data-pictures="(\[[^"]*\])"', opened.dom)
-    assert found, opened.dom[-500:]
-    widths: list[int] = json.loads(found[1])
+    with start_browser() as browser:
+        opened = browser.open(page.as_uri())
+        opened.screenshot(path=scratch / "page.png")
+        widths: list[int] = opened.evaluate("[...document.images].map(image => image.complete ? image.naturalWidth : 0)")
+        assert browser.complaints == []
     return widths
