@@ -21,7 +21,7 @@ def run(tmp_path: Path) -> RunFolder:
     return RunFolder(tmp_path)
 
 
-def evaluated(run: RunFolder, snapshot: str, images: int = 2, **metrics: float) -> EvaluationResult:
+def evaluated(run: RunFolder, snapshot: str, metrics: dict[str, float], images: int = 2) -> EvaluationResult:
     """Write the result of an evaluation with so many real images, and return it."""
     protocol = EvaluationProtocol(nimg=int(snapshot[-1]), images_real=images, **PROTOCOL)
     result = EvaluationResult(metrics=metrics, floors={}, intervals={}, tables={}, protocol=protocol)
@@ -44,14 +44,14 @@ def best(run: RunFolder) -> dict:
     ],
 )
 def test_the_best_snapshot_is_nearest_to_the_optimum_of_the_metric(run, metric, values, snapshot):
-    results = [evaluated(run, name, **{metric: value}) for name, value in values.items()]
+    results = [evaluated(run, name, {metric: value}) for name, value in values.items()]
     tag_best(run, results[-1], metric)
     assert best(run) == {"snapshot": snapshot, "metric": metric, "value": values[snapshot]}
 
 
 @pytest.mark.parametrize("metric", ["glcm_score", "compression_ratio"])
 def test_a_score_without_an_optimum_tags_no_snapshot(run, metric, caplog):
-    result = evaluated(run, "kimg-000001", **{metric: 0.1})
+    result = evaluated(run, "kimg-000001", {metric: 0.1})
     tag_best(run, result, metric)
     assert f"{metric} has no best value" in caplog.text
     update_best(run, result)
@@ -59,27 +59,27 @@ def test_a_score_without_an_optimum_tags_no_snapshot(run, metric, caplog):
 
 
 def test_results_of_another_protocol_are_not_compared(run):
-    evaluated(run, "kimg-000001", images=50, fwd=0.1)
-    evaluated(run, "kimg-000002", fwd=0.3)
-    update_best(run, evaluated(run, "kimg-000003", fwd=0.2))
+    evaluated(run, "kimg-000001", {"fwd": 0.1}, images=50)
+    evaluated(run, "kimg-000002", {"fwd": 0.3})
+    update_best(run, evaluated(run, "kimg-000003", {"fwd": 0.2}))
     assert best(run) == {"snapshot": "kimg-000003", "metric": "fwd", "value": 0.2}
 
 
 def test_an_evaluation_keeps_the_metric_of_the_earlier_ones(run):
-    update_best(run, evaluated(run, "kimg-000001", glcm_score=0.1, swd=0.1, fwd=0.5))
+    update_best(run, evaluated(run, "kimg-000001", {"glcm_score": 0.1, "swd": 0.1, "fwd": 0.5}))
     assert best(run)["metric"] == "fwd"
-    tag_best(run, evaluated(run, "kimg-000002", swd=0.2, fwd=0.4), "swd")
-    update_best(run, evaluated(run, "kimg-000003", swd=0.05, fwd=0.6))
+    tag_best(run, evaluated(run, "kimg-000002", {"swd": 0.2, "fwd": 0.4}), "swd")
+    update_best(run, evaluated(run, "kimg-000003", {"swd": 0.05, "fwd": 0.6}))
     assert best(run) == {"snapshot": "kimg-000003", "metric": "swd", "value": 0.05}
-    update_best(run, evaluated(run, "kimg-000004", fwd=0.1))
+    update_best(run, evaluated(run, "kimg-000004", {"fwd": 0.1}))
     assert best(run)["snapshot"] == "kimg-000003"
     run.best.unlink()
-    update_best(run, evaluated(run, "kimg-000005", glcm_score=0.1, swd=0.01))
+    update_best(run, evaluated(run, "kimg-000005", {"glcm_score": 0.1, "swd": 0.01}))
     assert best(run) == {"snapshot": "kimg-000005", "metric": "swd", "value": 0.01}
 
 
 def test_a_damaged_result_of_another_snapshot_is_a_warning(run, caplog):
     run.evaluation("kimg-000001").write_text("{")
-    update_best(run, evaluated(run, "kimg-000002", fwd=0.3))
+    update_best(run, evaluated(run, "kimg-000002", {"fwd": 0.3}))
     assert "kimg-000001.json is damaged" in caplog.text
     assert best_metric(run) is None

@@ -136,7 +136,7 @@ class RunWriter:
                 checkpoint that the run resumed from count as equally fast.
         """
         kimg = (nimg - self.last_report.get("nimg", 0)) / 1000
-        hours = kimg * seconds_per_kimg / 3600 * self.trainer.accelerator.num_processes
+        hours: float = kimg * seconds_per_kimg / 3600 * self.trainer.accelerator.num_processes
         return self.last_report.get("cost/device_hours", 0.0) + hours
 
     def snapshot(self) -> None:
