@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-cluster test-reference check bit-equal lock docs site tour first-hour wheel-check bench bench-data bench-haar bench-gpu bench-checkpoint bench-zero bench-resume ablations bench-tracking bench-evaluation bench-scaling bench-precision slurm-up slurm-down clean
+.PHONY: help demo test test-all test-cluster test-reference check bit-equal lock docs site dashboard tour first-hour wheel-check bench bench-data bench-haar bench-gpu bench-checkpoint bench-zero bench-resume ablations bench-tracking bench-evaluation bench-scaling bench-precision slurm-up slurm-down clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 18
@@ -53,6 +53,9 @@ docs: $(READY) ## generate docs/configuration.md from the schema
 
 site: $(READY) ## build the documentation as a web site in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
+dashboard: $(READY) ## train three short runs and take the screenshots of docs/mlflow.md in MLflow's pages: runs/dashboard
+	PYTHONPATH=.:benchmarks $(BIN)/python docs/dashboard.py
 
 tour: $(READY) ## run the notebook docs/tour.ipynb
 	$(BIN)/python -m pytest tests/test_docs.py -k tour

@@ -26,7 +26,7 @@ from torch import Tensor
 
 ROOT = Path(__file__).parents[1]
 BATCH = 32
-UNEQUAL = ("speed/", "memory/")  # metrics that no two runs share
+UNEQUAL = ("cost/", "speed/", "memory/")  # metrics that no two runs share
 CASES = [(processes, precision) for precision in ("fp32", "bf16") for processes in (1, 2)]
 
 

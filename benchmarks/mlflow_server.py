@@ -20,11 +20,12 @@ class MlflowServer:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
         self.folder, self.uri = folder, f"http://127.0.0.1:{self.port}"
+        self.database = f"sqlite:///{folder}/server.db"
 
     def start(self) -> None:
         """Start the server and wait until it answers; raise TimeoutError with its log if it does not."""
         command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
-        command += ["--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
+        command += ["--backend-store-uri", self.database]
         command += ["--artifacts-destination", str(self.folder / "files")]
         variables = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_TRACKING")}
         variables["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"

@@ -2,7 +2,7 @@
 
 A cut is SIGKILL to all processes of a run at a random moment of a random stage: start-up, D phase, G phase, writing of a
 checkpoint, writing of a snapshot. Compared are every tensor of the last checkpoint (weights, moments, EMA, buffers), the
-metrics except speed and memory, the sample grids and the weights of the snapshots.
+metrics except cost, speed and memory, the sample grids and the weights of the snapshots.
 
 The processes are forked from one that has imported PyTorch, so that a start takes a fraction of a second. The runs are not
 tracked: benchmarks/tracking.py covers MLflow.
@@ -158,7 +158,7 @@ def state(run: Path) -> dict[str, Any]:
         values |= {f"checkpoint {name}": value.numpy().tobytes() for name, value in load_file(file).items()}
     for line in folder.metrics.read_text().splitlines():
         point = json.loads(line)
-        equal = {name: value for name, value in point.items() if not name.startswith(("speed", "memory"))}
+        equal = {name: value for name, value in point.items() if not name.startswith(("cost", "speed", "memory"))}
         values |= {f"{name} at {point['nimg']}": value for name, value in equal.items()}
     files = [*run.glob("samples/*.png"), *run.glob("snapshots/*/model.safetensors")]
     return values | {str(file.relative_to(run)): file.read_bytes() for file in files}

@@ -104,6 +104,11 @@ class RunFolder:
         return self.path / "best.json"
 
     @property
+    def best_lock(self) -> Path:
+        """Lock file of `best`. Its folder exists once there is an evaluation."""
+        return self.path / "evaluations" / "best.lock"
+
+    @property
     def tracking(self) -> Path:
         """The MLflow run that belongs to this folder, JSON."""
         return self.path / "tracking.json"
@@ -225,6 +230,12 @@ class RunFolder:
             lines = [line for line in self.metrics.read_text(errors="replace").splitlines() if _nimg_of_line(line) <= nimg]
             with atomic_file(self.metrics) as file:
                 file.writelines(f"{line}\n" for line in lines)
+
+    def last_metrics(self) -> dict[str, float]:
+        """Return the last line of metrics.jsonl; empty if there is none. Only after `begin`, which removes damaged lines."""
+        lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
+        last: dict[str, float] = json.loads(lines[-1]) if lines else {}
+        return last
 
     def append_metrics(self, metrics: dict[str, float]) -> None:
         """Append one line to metrics.jsonl."""

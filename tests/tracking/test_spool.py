@@ -7,9 +7,9 @@ import pytest
 
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.run_folder import RunFolder
-from wavegan_dist.tracking import log_tags
 from wavegan_dist.tracking.sender import batches, retry_delay
 from wavegan_dist.tracking.spool import Spool, format_counts
+from wavegan_dist.tracking.sync import log_best
 from wavegan_dist.tracking.tracker import MlflowTracker
 
 
@@ -80,7 +80,7 @@ def test_a_damaged_tracking_json_is_one_line_and_only_a_warning_after_an_evaluat
     with pytest.raises(WaveganError, match=r"tracking\.json is damaged; .*delete it") as error:
         MlflowTracker.open(tmp_path, experiment("http://127.0.0.1:9"))
     assert "\n" not in str(error.value)
-    log_tags(tmp_path, {"best": "1"})
+    log_best(tmp_path, {"snapshot": "kimg-000001", "metric": "fwd", "value": 0.5}, 1000)
     assert caplog.messages == [str(error.value)]
     assert not (tmp_path / "tracking").exists()
 

@@ -10,6 +10,7 @@ from mlflow import MlflowClient
 from tests.helpers import refused
 from wavegan_dist import config as configuration
 from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.tracking.mlflow_view import VIEW_TAG
 from wavegan_dist.tracking.tracking_info import TrackingInfo, has_password
 
 IMPOSSIBLE = [
@@ -118,7 +119,7 @@ def test_another_store_is_used_while_the_run_is_in_none_and_refused_afterwards(t
     assert run.steps("lam") == [64, 128, 192]
 
 
-def test_mlflow_s_page_shows_model_training_with_a_source_and_a_dataset(tmp_path, resume, index):
+def test_mlflow_s_page_shows_model_training_with_source_dataset_description_and_view(tmp_path, resume, index):
     database = tmp_path / "mlflow.db"
     outcome = resume(0.064, f"tracking.uri=sqlite:///{database}")
     assert outcome.returncode == 0, outcome.stderr
@@ -129,13 +130,22 @@ def test_mlflow_s_page_shows_model_training_with_a_source_and_a_dataset(tmp_path
     run = client.get_run(TrackingInfo.load(RunFolder(tmp_path / "run")).run_id)
     assert run.data.tags["mlflow.source.name"] == "wavegan train"
     assert run.data.tags["mlflow.user"]
+    assert run.data.tags["mlflow.note.content"].startswith(
+        f"tracking.enabled=true train.total_kimg=0.064 tracking.uri=sqlite:///{database}"
+    )
+    assert f"folder `{tmp_path / 'run'}`" in run.data.tags["mlflow.note.content"]
+    assert len(experiment.tags[VIEW_TAG]) < 5000  # the limit of older versions of MLflow
+    assert f"(#/experiments/{experiment.experiment_id}/runs?" in experiment.tags["mlflow.note.content"]
     (used,) = run.inputs.dataset_inputs
     assert (used.dataset.name, used.dataset.digest) == ("set", index.digest[:36])
     with sqlite3.connect(database) as connection:  # an owner's choice is kept
         connection.execute("update experiment_tags set value = 'genai_development' where key = 'mlflow.experimentKind'")
+        connection.execute("update experiment_tags set value = 'ours' where key in ('mlflow.note.content', ?)", [VIEW_TAG])
     again = ("tracking.experiment=wavegan", f"tracking.uri=sqlite:///{database}")
     assert resume(0.128, *again).returncode == 0
-    assert client.get_experiment_by_name("wavegan").tags["mlflow.experimentKind"] == "genai_development"
+    tags = client.get_experiment_by_name("wavegan").tags
+    assert tags["mlflow.experimentKind"] == "genai_development"
+    assert tags["mlflow.note.content"] == tags[VIEW_TAG] == "ours"
 
 
 def test_a_password_in_a_parameter_is_recognized(tracked_config):

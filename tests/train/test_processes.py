@@ -11,7 +11,7 @@ import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file
 
-from tests.helpers import accelerate_launch, environment, run_ranks, two_processes
+from tests.helpers import accelerate_launch, environment, points, run_ranks, two_processes
 from wavegan_dist.config import TrainConfig
 from wavegan_dist.errors import UsageError
 from wavegan_dist.train.launch import check_batch_division
@@ -54,6 +54,10 @@ def test_accelerate_launch_makes_one_run_of_two_processes_and_one_process_resume
     outcome = wavegan(*train, "train.total_kimg=0.48")
     assert outcome.returncode == 0, outcome.stderr
     assert json.loads((run / "environment.json").read_text())["world_size"] == 1
+    hours = 0.0
+    for point, processes in zip(points(run), (2, 2, 1), strict=True):
+        hours += processes * 0.16 * point["speed/seconds_per_kimg"] / 3600
+        assert point["cost/device_hours"] == pytest.approx(hours)
     client = MlflowClient(uri)  # MLFLOW_TRACKING_URI was honored and stored by the run
     (mlflow_run,) = client.search_runs([client.get_experiment_by_name("wavegan").experiment_id])
     steps = [metric.step for metric in client.get_metric_history(mlflow_run.info.run_id, "lam")]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,6 +84,16 @@ def test_a_sample_is_what_the_snapshot_s_generator_makes(run, wavegan, tmp_path)
     assert np.array_equal(grid[:32, 32:64], np.asarray(Image.open(files[1])))
 
 
+def check_cost(run: Path) -> None:
+    """Assert that the cost of each report of a run with one process is that of the report before it and of the time since."""
+    hours, nimg = 0.0, 0
+    for point in points(run):
+        hours += (point["nimg"] - nimg) / 1000 * point["speed/seconds_per_kimg"] / 3600
+        assert point["cost/device_hours"] == pytest.approx(hours)
+        nimg = point["nimg"]
+    assert hours > 0
+
+
 def test_a_finished_run_started_again_has_nothing_to_do(run, wavegan, config):
     before = points(run)
     outcome = wavegan("train", "--config", config, "--run-dir", run)
@@ -102,6 +113,7 @@ def test_a_larger_total_resumes_in_the_same_folder_and_mlflow_run(run, wavegan, 
     assert outcome.returncode == 0, outcome.stderr
     assert "resuming at kimg 0.32" in outcome.stderr
     assert [point["nimg"] for point in points(run)] == [64, 128, 192, 256, 320, 384, 448]
+    check_cost(run)
     assert json.loads((run / "tracking.json").read_text())["run_id"] == run_id
     history = MlflowClient(store).get_metric_history(run_id, "lam")
     assert [metric.step for metric in history] == [64, 128, 192, 256, 320, 384, 448]
@@ -123,6 +135,7 @@ def test_a_killed_run_resumes_at_its_checkpoint_in_the_same_mlflow_run(tmp_path,
     outcome = wavegan("train", "--config", config, "--run-dir", run, f"train.total_kimg={end / 1000}")
     assert outcome.returncode == 0, outcome.stderr
     assert f"resuming at kimg {nimg / 1000:g}" in outcome.stderr
+    check_cost(run)
     steps = [point["nimg"] for point in points(run)]
     assert steps == sorted(set(steps))
     assert steps[-1] == end

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from wavegan_dist import config
 from wavegan_dist.cluster import slurm
-from wavegan_dist.cluster.best import tag_best
 from wavegan_dist.cluster.command import evaluate_command
 from wavegan_dist.cluster.job import EvaluateJob
 from wavegan_dist.cluster.job_step import WARNING
 from wavegan_dist.errors import WaveganError
+from wavegan_dist.evaluation_result import EvaluationResult
 from wavegan_dist.files import atomic_file
 from wavegan_dist.log import configure, log
+from wavegan_dist.tracking import best_metric, tag_best
 
 
 def run(file: str, snapshot: str) -> None:
@@ -38,7 +39,9 @@ def run(file: str, snapshot: str) -> None:
     failure = job.run_folder.evaluation_failure(snapshot)
     if reason is None:
         failure.unlink(missing_ok=True)
-        return tag_best(job.run_dir, job.best)
+        if best_metric(job.run_folder) != job.best:  # else `wavegan evaluate` has updated the best snapshot
+            tag_best(job.run_folder, EvaluationResult.read(job.run_folder.evaluation(snapshot)), job.best)
+        return
     failed_before = failure.exists()
     with atomic_file(failure) as out:
         out.write(reason + "\n")

@@ -91,7 +91,7 @@ def _points(client: Any, run_id: str, metrics: Iterable[str]) -> Iterator[dict[s
     """Yield the values of all metrics except those of evaluations: one dict per step, by ascending step."""
     points: dict[int, dict[str, float]] = defaultdict(dict)
     for name in metrics:
-        if not name.startswith("eval/"):
+        if not name.startswith(("eval/", "best/")):
             for metric in client.get_metric_history(run_id, name):
                 points[metric.step][name] = metric.value
     for step in sorted(points):

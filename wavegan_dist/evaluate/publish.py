@@ -5,7 +5,7 @@ from pathlib import Path
 from wavegan_dist.evaluate.spectrum_plot import plot_spectrum
 from wavegan_dist.evaluation_result import EvaluationResult
 from wavegan_dist.run_folder import RunFolder, ema_of
-from wavegan_dist.tracking import log_metrics
+from wavegan_dist.tracking import log_metrics, metric_name, update_best
 
 
 def write_result(result: EvaluationResult, path: Path) -> None:
@@ -22,8 +22,9 @@ def publish_result(result: EvaluationResult, run: RunFolder, snapshot: str) -> N
     """Log the metrics to the MLflow run of `run` at the snapshot's image number, with the result's file and its plot.
 
     Metrics of the first EMA are named eval/METRIC, those of another EMA eval/EMA/METRIC, for example eval/ema-0500/fwd. An "@"
-    in a name becomes "_at_". The files are logged if `write_result` put them at `run.evaluation(snapshot)`. Events that MLflow
-    does not accept now stay in the run folder for `wavegan track sync`. Never raises.
+    in a name becomes "_at_". If `write_result` put the files at `run.evaluation(snapshot)`, they are logged, too, and
+    `update_best` names the run's best snapshot. Events that MLflow does not accept now stay in the run folder for `wavegan
+    track sync`. Never raises.
 
     Args:
         result: the result.
@@ -36,9 +37,11 @@ def publish_result(result: EvaluationResult, run: RunFolder, snapshot: str) -> N
     prefix = f"eval/{ema}/" if ema else "eval/"
     log_metrics(
         run.path,
-        {f"{prefix}{name.replace('@', '_at_')}": value for name, value in result.metrics.items()},
+        {f"{prefix}{metric_name(name)}": value for name, value in result.metrics.items()},
         result.protocol.nimg,
         spool=snapshot,
         files={file: "evaluations"} if file.is_file() else {},
         images={plot: f"spectrum-{ema}" if ema else "spectrum"} if plot.is_file() else {},
     )
+    if file.is_file():
+        update_best(run, result)

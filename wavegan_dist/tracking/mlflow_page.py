@@ -1,10 +1,12 @@
-"""What MLflow's page shows of an experiment and of a run by default: the kind of page, the first chart, the first columns.
+"""What MLflow's page shows of an experiment and of a run: the kind of page, the first chart, columns, descriptions.
 
-In MLflow 3.17, the columns of the table of runs are the source, the registered models and the dataset.
+In MLflow 3.17, the columns of the table of runs are the source, the registered models and the dataset, unless a user opens a
+saved view (`mlflow_view`) or chooses others.
 """
 
 import getpass
 import json
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,19 +15,30 @@ from wavegan_dist import config
 from wavegan_dist.errors import UsageError
 from wavegan_dist.redact import redacted
 from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.tracking.mlflow_view import VIEW_ID, VIEW_TAG, view_tag
 
-EXPERIMENT_TAGS = {
-    "mlflow.experimentKind": "custom_model_development",  # a page of model training, not of GenAI
-    "mlflow.experiment.primaryMetric.name": "eval/fwd",  # the first chart
-    "mlflow.experiment.primaryMetric.greaterIsBetter": "False",
-}
 DIGEST_LENGTH = 36  # MLflow's limit
 
 
+def experiment_tags(number: str) -> dict[str, str]:
+    """Return the tags of the experiment with MLflow's id `number`."""
+    view = f"#/experiments/{number}/runs?workflowType=machine_learning&viewStateShareKey={VIEW_ID}"
+    return {
+        "mlflow.experimentKind": "custom_model_development",  # a page of model training, not of GenAI
+        "mlflow.experiment.primaryMetric.name": "eval/fwd",  # the first chart
+        "mlflow.experiment.primaryMetric.greaterIsBetter": "False",
+        "mlflow.note.content": f"The best runs first: [table]({view}), [charts]({view}&compareRunsMode=CHART)",
+        VIEW_TAG: view_tag(),
+    }
+
+
 def run_tags(folder: RunFolder) -> dict[str, str]:
-    """Return the tags from which MLflow's page shows the source, the user and the commit of a run."""
+    """Return the tags from which MLflow's page shows the source, the user, the commit and the description of a run."""
     tags = {"mlflow.source.name": "wavegan train", "mlflow.source.type": "LOCAL", "mlflow.user": getpass.getuser()}
-    commit = str(_environment(folder).get("git_commit", "unknown"))
+    environment = _environment(folder)
+    with suppress(KeyError):
+        tags["mlflow.note.content"] = _description(environment, folder)
+    commit = str(environment.get("git_commit", "unknown"))
     return tags if commit == "unknown" else {**tags, "mlflow.source.git.commit": commit.removesuffix("+")}
 
 
@@ -44,6 +57,16 @@ def dataset_input(folder: RunFolder) -> Any | None:
     source = json.dumps({"uri": index})
     dataset = Dataset(name=place.name[:500], digest=str(digest)[:DIGEST_LENGTH], source_type="local", source=source)
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+
+
+def _description(environment: dict[str, Any], folder: RunFolder) -> str:
+    """Return Markdown that begins with the settings of the command line: a column shows only the beginning."""
+    arguments = environment["command"][1:]
+    settings = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    command = shlex.join(["wavegan", *arguments])
+    hardware = f"{environment['world_size']} x {environment['device']} on {environment['host']}"
+    place = f"{hardware}, commit {environment['git_commit']}, folder `{folder.path}`"
+    return "\n\n".join([*([" ".join(settings)] if settings else []), f"`{command}`", place])
 
 
 def _environment(folder: RunFolder) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from wavegan_dist.files import ensure_home, locked
 from wavegan_dist.log import log
 from wavegan_dist.redact import redacted
 from wavegan_dist.run_folder import RunFolder
-from wavegan_dist.tracking.mlflow_page import EXPERIMENT_TAGS, dataset_input, run_tags
+from wavegan_dist.tracking.mlflow_page import dataset_input, experiment_tags, run_tags
 from wavegan_dist.tracking.spool import Event
 from wavegan_dist.tracking.tracking_info import TrackingInfo
 
@@ -173,7 +173,7 @@ class MlflowRun:
             tags: dict[str, str] = {}
         else:
             number, tags = str(experiment.experiment_id), experiment.tags
-        for name, value in EXPERIMENT_TAGS.items():
+        for name, value in experiment_tags(number).items():
             if name not in tags:
                 self.client.set_experiment_tag(number, name, value)
         return number

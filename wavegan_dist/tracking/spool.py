@@ -103,6 +103,11 @@ def metrics_event(values: Mapping[str, float], nimg: int) -> Event:
     return {"kind": "metrics", "nimg": nimg, "values": dict(values)}
 
 
+def metric_name(metric: str) -> str:
+    """Return the name of an evaluation's metric in MLflow, which allows no @: `kid_efflite0_at_128` for `kid_efflite0@128`."""
+    return metric.replace("@", "_at_")
+
+
 def image_event(path: str, name: str, nimg: int) -> Event:
     """Return the event that logs the image file at `path`, relative to the run folder, under `name` at step `nimg`."""
     return {"kind": "picture", "path": path, "name": name, "nimg": nimg}

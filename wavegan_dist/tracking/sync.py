@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from wavegan_dist.errors import UsageError, WaveganError
@@ -11,7 +12,7 @@ from wavegan_dist.redact import redacted
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.tracking.mlflow_run import MlflowUnavailableError
 from wavegan_dist.tracking.sender import Sender
-from wavegan_dist.tracking.spool import Event, Spool, file_event, format_counts, image_event, metrics_event
+from wavegan_dist.tracking.spool import Event, Spool, file_event, format_counts, image_event, metric_name, metrics_event
 from wavegan_dist.tracking.tracking_info import TrackingInfo, check_usable
 
 SYNC_TIMEOUT, LOG_TIMEOUT = 60, 5  # seconds for a request
@@ -67,9 +68,16 @@ def log_metrics(
     _log(run_dir, spool, events)
 
 
-def log_tags(run_dir: Path, values: Mapping[str, str]) -> None:
-    """Set tags of the MLflow run of a run folder, in the same way as `log_metrics` logs values."""
-    _log(run_dir, "tags", [{"kind": "tags", "values": dict(values)}])
+def log_best(run_dir: Path, best: Mapping[str, Any], nimg: int) -> None:
+    """Log the best snapshot to the MLflow run of a run folder, in the same way as `log_metrics` logs values.
+
+    Args:
+        run_dir: the run folder.
+        best: content of best.json; becomes the tags best_snapshot, best_metric and best_value, and the metric best/METRIC.
+        nimg: image number of the newest snapshot that was compared, the step of the metric.
+    """
+    tags = {"kind": "tags", "values": {f"best_{name}": str(value) for name, value in best.items()}}
+    _log(run_dir, "best", [tags, metrics_event({f"best/{metric_name(best['metric'])}": best["value"]}, nimg)])
 
 
 def _log(run_dir: Path, name: str, events: Sequence[Event]) -> None:

@@ -87,6 +87,7 @@ class RunWriter:
 
     def _begin(self) -> None:
         self.folder.begin(self.trainer.experiment, self.environment, self.trainer.nimg)
+        self.last_report = self.folder.last_metrics()
         self.tracker = self.make_tracker(self.folder.path, self.trainer.experiment)
         self.tracker.log_file(self.folder.config)
         self.tracker.log_file(self.folder.environment)
@@ -116,7 +117,8 @@ class RunWriter:
         if not self.is_main:
             return
         nimg = self.trainer.nimg
-        line = {"nimg": nimg, "kimg": nimg / 1000, **metrics}
+        metrics["cost/device_hours"] = self._device_hours(nimg, metrics["speed/seconds_per_kimg"])
+        self.last_report = line = {"nimg": nimg, "kimg": nimg / 1000, **metrics}
         with self._handling_disk_errors("metrics"):
             self.folder.append_metrics(line)
         self.tracker.log_metrics(metrics, nimg)
@@ -124,6 +126,18 @@ class RunWriter:
         log.info(status_line(line, self.settings.total_kimg))
         for warning in self.collapse_warnings.warnings(line):
             log.warning("kimg %s: %s", self._kimg, warning)
+
+    def _device_hours(self, nimg: int, seconds_per_kimg: float) -> float:
+        """Return the hours of training up to image `nimg`, summed over processes, without start-up and repeated steps.
+
+        Args:
+            nimg: the image number.
+            seconds_per_kimg: the time that 1000 images took since the last report; images between that report and a
+                checkpoint that the run resumed from count as equally fast.
+        """
+        kimg = (nimg - self.last_report.get("nimg", 0)) / 1000
+        hours: float = kimg * seconds_per_kimg / 3600 * self.trainer.accelerator.num_processes
+        return self.last_report.get("cost/device_hours", 0.0) + hours
 
     def snapshot(self) -> None:
         """Write a snapshot of each EMA, and a grid of the first one's samples from fixed latents: a collective call."""
@@ -192,6 +206,7 @@ class RunWriter:
         """Record that the trainer has loaded a checkpoint because of `error`."""
         if self.is_main:
             self.folder.forget_after(self.trainer.nimg)
+            self.last_report = self.folder.last_metrics()
             count = f"{self.trainer.rollbacks} of at most {self.settings.max_rollbacks}"
             log.warning("%s; rolled back to kimg %s (%s), continuing with other latents", error, self._kimg, count)
 

@@ -1,0 +1,66 @@
+"""The best snapshot of a run by one metric: RUN/best.json, and tags and a metric of the MLflow run."""
+
+import json
+from contextlib import suppress
+
+from wavegan_dist.errors import WaveganError
+from wavegan_dist.evaluation_result import EvaluationResult, optimum
+from wavegan_dist.files import atomic_file, locked
+from wavegan_dist.log import log
+from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.tracking.sync import log_best
+
+
+def best_metric(run: RunFolder) -> str | None:
+    """Return the metric that the run's best snapshot was chosen by; None if there is no best snapshot yet."""
+    with suppress(OSError, ValueError, KeyError):
+        return str(json.loads(run.best.read_text())["metric"])
+    return None
+
+
+def update_best(run: RunFolder, result: EvaluationResult) -> None:
+    """Call `tag_best` after an evaluation with the metric of earlier evaluations, else with `fwd`, else with the first metric.
+
+    Does nothing if `result` does not have the metric of earlier evaluations, or no metric has an optimum. Never raises: logs a
+    warning if another result is damaged or the disk is full.
+    """
+    names = [name for name in result.metrics if optimum(name) is not None]
+    metric = best_metric(run) or next((name for name in ("fwd", *names) if name in names), None)
+    if metric in names:
+        try:
+            tag_best(run, result, metric)
+        except (OSError, WaveganError) as error:
+            log.warning("%s", error)
+
+
+def tag_best(run: RunFolder, result: EvaluationResult, metric: str) -> None:
+    """Find the snapshot whose `metric` is nearest to its optimum; name it in RUN/best.json and in tags of the MLflow run.
+
+    The MLflow run gets the value as the metric best/METRIC, too, at the image number of the newest snapshot that was compared,
+    so that its table of runs can sort by the value. Of equally good snapshots the oldest is chosen. Logs a warning if the
+    metric has no optimum or `result` does not have it.
+
+    Args:
+        run: the run.
+        result: the newest result of the run; results under other conditions are not compared.
+        metric: name of the metric.
+    """
+    if (best_value := optimum(metric)) is None:
+        log.warning("%s has no best value, so no snapshot is tagged as the best; choose its distance to real images", metric)
+        return
+    if metric not in result.metrics:
+        log.warning("the evaluation has no metric %s, so no snapshot is tagged as the best", metric)
+        return
+    conditions = result.conditions(metric)
+    with locked(run.best_lock):  # two evaluations may end together
+        results = {file.stem: EvaluationResult.read(file) for file in run.evaluations()}
+        values = {
+            name: other.metrics[metric]
+            for name, other in results.items()
+            if metric in other.metrics and other.conditions(metric) == conditions
+        }
+        snapshot = min(values, key=lambda name: (abs(values[name] - best_value), name))
+        best = {"snapshot": snapshot, "metric": metric, "value": values[snapshot]}
+        with atomic_file(run.best) as out:
+            json.dump(best, out)
+        log_best(run.path, best, max(results[name].protocol.nimg for name in values))
