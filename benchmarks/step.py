@@ -90,7 +90,9 @@ def main() -> None:
     batch = experiments["no penalty"].train.batch_size
     groups = [{name: times[name] for name in part} for part in parts]
     groups[-1] = with_lazy_penalties(groups[-1])
-    work = {name: counted_work(experiments[name]) for part in parts if part is not PENALTIES for name in part if name not in PLAIN}
+    work = {
+        name: counted_work(experiments[name]) for part in parts if part is not PENALTIES for name in part if name not in PLAIN
+    }
     rows: list[dict[str, Any]] = [
         {"model": name, "seconds_per_step": seconds, "images_per_second": batch / seconds, "ratio": seconds / group[baseline]}
         | {kind: value / work[baseline][kind] for kind, value in work.get(name, {}).items()}
