@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from wavegan_dist.config import FileKind
+from wavegan_dist.data.order import Order, RowIndices
 from wavegan_dist.data.storage import Storage, locate
 from wavegan_dist.errors import UsageError
 from wavegan_dist.files import atomic_file, sha256
@@ -167,6 +169,30 @@ class Index(IndexModel):
             actual = f"{rows.dtype} {list(rows.shape)}"
             raise UsageError(f"{path} is {actual} but the index says int64 [{self.count}, 3]; {_MEMBERS_ADVICE}")
         return rows
+
+    # The methods below are those of a `Mixture`, so that training treats one dataset as it treats several.
+
+    @property
+    def sets(self) -> Sequence["Index"]:
+        """The datasets: only this one."""
+        return (self,)
+
+    def order(self, seed: int) -> Order:
+        """Return the order of the images in training."""
+        return Order(self.starts, seed)
+
+    def entries(self, rows: RowIndices) -> Members:
+        """Return the rows of `members` of some images: int64 [len(rows), 3]."""
+        return self.members[rows]
+
+    def locate_shard(self, number: int) -> tuple[Storage, Shard, str]:
+        """Return the storage of a shard, the shard, and its name in messages."""
+        shard = self.shards[number]
+        return self.storage, shard, shard.file
+
+    def images_shown(self, nimg: int) -> dict[str, float]:
+        """Return the number of images of each set among the first `nimg`, as metrics; none, because there is one set."""
+        return {}
 
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()  # without `members`: the unpickling process maps the file itself
