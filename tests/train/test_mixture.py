@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 from safetensors.torch import load_file
+from torch import Tensor
 
 from tests.helpers import Command, points, refused, run_ranks
 from wavegan_dist import config as configuration
@@ -42,7 +43,7 @@ def mixture(sets: tuple[Path, Path], first: float = 1, second: float = 2) -> str
     return f"data.index=[{{index: {sets[0]}, weight: {first}}}, {{index: {sets[1]}/index.json, weight: {second}}}]"
 
 
-def hashes(images: object) -> list[str]:
+def hashes(images: Tensor) -> list[str]:
     return [hashlib.sha256(image.contiguous().numpy().tobytes()).hexdigest() for image in images]
 
 

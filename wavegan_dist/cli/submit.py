@@ -51,7 +51,6 @@ DRY_RUN = argument("--dry-run", action="store_true", help="print the batch scrip
 def train(options: argparse.Namespace) -> None:
     from wavegan_dist import config
     from wavegan_dist.cluster import submit
-    from wavegan_dist.cluster.command import evaluation_data
     from wavegan_dist.cluster.executor import log_file
     from wavegan_dist.cluster.freeze import config_file
     from wavegan_dist.cluster.job import TrainJob
@@ -63,7 +62,7 @@ def train(options: argparse.Namespace) -> None:
     experiment = config.load(options.config, options.overrides)
     config.check_passwords(experiment)
     if options.evaluate_profile:
-        evaluation_data(experiment)  # refuses several data sets
+        experiment.data.index_for_evaluation()  # refuses several data sets
     run_dir = run_dir_of(options).absolute()
     evaluation = evaluation_job(options, run_dir, options.evaluate_profile, {}) if options.evaluate_profile else None
     arguments = ["--config", str(config_file(experiment, RunFolder(run_dir).cluster)), "--run-dir", str(run_dir)]
@@ -79,13 +78,12 @@ def train(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     from wavegan_dist import config
-    from wavegan_dist.cluster.command import evaluation_data
     from wavegan_dist.cluster.evaluation_queue import submit_evaluations
     from wavegan_dist.cluster.submit import evaluation_script
     from wavegan_dist.run_folder import RunFolder
 
     run = RunFolder(options.run_dir.absolute())
-    data = evaluation_data(config.load(run.config))
+    data = config.load(run.config).data.index_for_evaluation()
     names = selected_snapshots(run, options.snapshots)
     job = evaluation_job(options, run.path, options.profile, resources(options))
     if options.dry_run:

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from wavegan_dist.cluster.job import EvaluateJob, TrainJob
 from wavegan_dist.cluster.profile import Profile
 from wavegan_dist.cluster.slurm import Allocation
-from wavegan_dist.config import Experiment
-from wavegan_dist.errors import UsageError
 
 # Slurm's warning and SIGTERM reach every process of a step, and the trainers handle both. The launcher must survive the
 # warning, and this shell must outlive its launcher after a SIGTERM. If only the launcher was killed, its trainers live on, so
@@ -53,17 +51,6 @@ def evaluate_command(job: EvaluateJob, snapshot: str, data: str) -> list[str]:
     command = [*python(job.profile), "-m", "wavegan_dist", "evaluate"]
     command += ["--snapshot", str(run.snapshot_named(snapshot)), "--data", data]
     return [*command, "--json", str(run.evaluation(snapshot)), *job.arguments]
-
-
-def evaluation_data(experiment: Experiment) -> str:
-    """Return the index of the data set that the run's snapshots are compared with. Raises UsageError if the run has several."""
-    sets = experiment.data.sets
-    if len(sets) > 1:
-        raise UsageError(
-            f"data.index mixes {len(sets)} data sets, but a job compares a snapshot with one; evaluate the snapshots with "
-            "`wavegan evaluate --data INDEX`, once for each set or with an index of the tars of all"
-        )
-    return sets[0].index
 
 
 def python(profile: Profile) -> list[str]:

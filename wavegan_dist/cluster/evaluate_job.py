@@ -10,7 +10,7 @@ from pathlib import Path
 from wavegan_dist import config
 from wavegan_dist.cluster import slurm
 from wavegan_dist.cluster.best import tag_best
-from wavegan_dist.cluster.command import evaluate_command, evaluation_data
+from wavegan_dist.cluster.command import evaluate_command
 from wavegan_dist.cluster.job import EvaluateJob
 from wavegan_dist.cluster.job_step import WARNING
 from wavegan_dist.errors import WaveganError
@@ -54,7 +54,7 @@ class _WarnedError(Exception):
 
 def _evaluate(job: EvaluateJob, snapshot: str) -> str | None:
     """Run the evaluation command; return the reason for a failure, or None. Requeues a preempted job and exits."""
-    command = evaluate_command(job, snapshot, evaluation_data(config.load(job.run_folder.config)))
+    command = evaluate_command(job, snapshot, config.load(job.run_folder.config).data.index_for_evaluation())
     started = time.monotonic()
     signal.signal(WARNING, _raise)
     try:

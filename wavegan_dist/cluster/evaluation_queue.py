@@ -8,7 +8,6 @@ from pathlib import Path
 
 from wavegan_dist import config
 from wavegan_dist.cluster import evaluate_job, executor, slurm
-from wavegan_dist.cluster.command import evaluation_data
 from wavegan_dist.cluster.job import EvaluateJob
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import atomic_file, locked
@@ -73,7 +72,7 @@ def submit_evaluations(job: EvaluateJob, names: Sequence[str]) -> list[str]:
     Raises:
         UsageError: the run has several data sets, Slurm or submitit is missing, or Slurm refuses the jobs.
     """
-    evaluation_data(config.load(job.run_folder.config))  # refuses several data sets
+    config.load(job.run_folder.config).data.index_for_evaluation()  # refuses a run of several data sets
     array = executor.make_executor(job, job_name(job))
     array.update_parameters(array_parallelism=job.in_flight)
     file = job.save()

@@ -15,6 +15,7 @@ from wavegan_dist.config.section import MAY_CHANGE, Section
 from wavegan_dist.config.sets import WeightedSet, parse_sets
 from wavegan_dist.config.store import check_store
 from wavegan_dist.config.training import EmaConfig, OptimConfig, TrainConfig
+from wavegan_dist.errors import UsageError
 from wavegan_dist.redact import redacted
 
 
@@ -50,6 +51,19 @@ class DataConfig(Section):
     def sets(self) -> list[WeightedSet]:
         """The datasets, also if there is only one."""
         return [WeightedSet(index=self.index, weight=1)] if isinstance(self.index, str) else self.index
+
+    def index_for_evaluation(self) -> str:
+        """Return the index of the images that snapshots of the run are compared with.
+
+        Raises:
+            UsageError: the run has several datasets.
+        """
+        if not isinstance(self.index, str):
+            raise UsageError(
+                f"data.index mixes {len(self.index)} data sets, but an evaluation compares with one; evaluate each snapshot by "
+                "itself with `wavegan evaluate --data INDEX`, with the index of one set"
+            )
+        return self.index
 
 
 class TrackingConfig(Section):

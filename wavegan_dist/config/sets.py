@@ -69,6 +69,6 @@ def set_names(indexes: Sequence[str]) -> list[str]:
 
 
 def _name(index: str) -> str:
-    folder = re.sub(r"(/index\.json|\.json|\{file\}.*)$", "", index).rstrip("/'\" ")
+    folder = re.sub(r"((^|/)index\.json|\.json|\{file\}.*)$", "", index).rstrip("/'\" ")
     name = re.sub(r"[^\w.-]", "_", re.split(r"[/\s'\":]", folder)[-1], flags=re.ASCII)
     return name.strip(".") or "set"

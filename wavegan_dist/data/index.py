@@ -64,6 +64,17 @@ class BandStd(IndexModel):
     hh: float
 
 
+class Selection(IndexModel):
+    """Which images of its tars a dataset has, if not all of them."""
+
+    images: int = Field(ge=1, description="images in the tars")
+    labels: list[int] = Field(
+        [], description="label n of the dataset is labels[n] in the tars; empty: labels are those of the tars"
+    )
+    classes: list[str] = Field([], description="names of the labels 0, 1, ... in the tars; empty if unknown")
+    unused_tars: list[str] = Field([], description="tars without a chosen image")
+
+
 class Index(IndexModel):
     """The content of `index.json`, with access to the dataset's files. Images are uint8 RGB, `size` x `size` pixels."""
 
@@ -75,6 +86,7 @@ class Index(IndexModel):
     classes: list[str] = Field([], description="names of the labels 0, 1, ...; empty if unknown")
     band_std: BandStd
     deeper_band_std: list[BandStd] = Field([], description="of levels 2, 3, ...; empty in an index of an older version")
+    selection: Selection | None = Field(None, description="of some images of the tars; null: the dataset has all of them")
     members_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="digest of members.npy")
     shards: list[Shard] = Field(min_length=1)
     _storage: Storage = PrivateAttr(default=Storage(".", None, 0))
@@ -120,8 +132,8 @@ class Index(IndexModel):
             file.write(json.dumps(self.content(), indent=1) + "\n")
 
     def content(self) -> dict[str, Any]:
-        """Return the content of `index.json`. A field that an index of an older version lacks is left out here, too."""
-        return self.model_dump(exclude=set() if self.deeper_band_std else {"deeper_band_std"})
+        """Return the content of `index.json`. Fields that an index of an older version lacks are left out if they are empty."""
+        return self.model_dump(exclude={name for name in ("deeper_band_std", "selection") if not getattr(self, name)})
 
     def band_std_by_level(self) -> list[BandStd]:
         """Return the standard deviations of the bands of levels 1, 2, ..., as many as were measured."""

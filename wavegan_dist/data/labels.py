@@ -35,11 +35,12 @@ def classes_for_training(index: TrainingData, num_classes: int) -> Classes:
     if not isinstance(index, Mixture):
         return classes[0]
     for one, of_set in zip(index.sets, classes, strict=True):
-        for label, (name, other) in enumerate(zip_longest(classes[0].names, of_set.names, fillvalue="without a name")):
-            if name != other:
+        for label, (first, other) in enumerate(zip_longest(classes[0].names, of_set.names, fillvalue="without a name")):
+            if first != other:
+                base = index.sets[0].storage.base
                 raise UsageError(
-                    f"model.num_classes = {num_classes}, but class {label} is {name} in {index.sets[0].storage.base} and {other} "
-                    f"in {one.storage.base}; give both the same classes with `wavegan shards index DIR` and --classes or "
+                    f"model.num_classes = {num_classes}, but class {label} is {first} in {base} and {other} in "
+                    f"{one.storage.base}; give both the same classes with `wavegan shards index DIR` and --classes or "
                     "--class-names, or set model.num_classes=0"
                 )
     return Classes(_mixed_counts(index, [of_set.counts for of_set in classes]), classes[0].names)

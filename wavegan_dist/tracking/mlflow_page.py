@@ -40,9 +40,9 @@ def dataset_input(folder: RunFolder) -> Any | None:
         return None
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    name = " + ".join(Path(index.removesuffix("/index.json")).name for index in indexes)
+    names = [Path(indexes[0].removesuffix("/index.json")).name] if len(indexes) == 1 else config.set_names(indexes)
     source = json.dumps({"uri": indexes[0] if len(indexes) == 1 else indexes})
-    dataset = Dataset(name=name[:500], digest=str(digest)[:DIGEST_LENGTH], source_type="local", source=source)
+    dataset = Dataset(name=" + ".join(names)[:500], digest=str(digest)[:DIGEST_LENGTH], source_type="local", source=source)
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
