@@ -73,7 +73,10 @@ def test_the_sets_of_a_mixture_read_back_equal_and_one_set_is_its_index(minimal:
 )
 def test_a_set_is_named_after_its_folder(index: str, name: str) -> None:
     assert config.set_names([index, "other"]) == [name, "other"]
-    assert config.set_names([index, "x", f"x/{index}"])[::2] == [f"{name}-1", f"{name}-3"]
+
+
+def test_sets_of_equal_names_are_numbered() -> None:
+    assert config.set_names(["a/set", "b/set/index.json", "1-set"]) == ["1-set", "2-set", "3-1-set"]
 
 
 def test_overrides_win_and_the_resolved_yaml_reads_back_equal(minimal: Path, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_sets_of_equal_file_names_share_a_cache(few: Path, many: Path, numbers: 
 def test_names_of_sets_are_those_of_their_folders_and_never_equal(tmp_path: Path) -> None:
     one = write_set(tmp_path / "one" / "set", range(10))
     two = write_set(tmp_path / "two" / "set", range(10, 20))
-    assert mixed((one / "index.json", 1), (two, 1)).names == ["set-1", "set-2"]
+    assert mixed((one / "index.json", 1), (two, 1)).names == ["1-set", "2-set"]
 
 
 def test_the_digest_is_that_of_the_sets_and_their_shares(few: Path, many: Path) -> None:

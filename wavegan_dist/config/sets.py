@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -62,10 +61,9 @@ def integer_weights(weights: Sequence[float]) -> list[int]:
 
 
 def set_names(indexes: Sequence[str]) -> list[str]:
-    """Name each set by the folder of its index, in letters, digits and _-. only; sets of equal names are numbered."""
+    """Name each set by the folder of its index, in letters, digits and _-. only; number all of them if two names are equal."""
     names = [_name(index) for index in indexes]
-    counts = Counter(names)
-    return [f"{name}-{number}" if counts[name] > 1 else name for number, name in enumerate(names, 1)]
+    return names if len(set(names)) == len(names) else [f"{number}-{name}" for number, name in enumerate(names, 1)]
 
 
 def _name(index: str) -> str:
