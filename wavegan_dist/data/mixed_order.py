@@ -1,11 +1,12 @@
 """The order of the images of several datasets in training: a pure function of (seed, position), as that of one dataset.
 
 The share of a set is an integer, its quota: of each `sum(quotas)` images from a multiple of this number on, the set has exactly
-`quota`. `images_before` computes how many of the first n images are of each set: it divides n between the first set and all
-others, rounded to the nearest integer, then the rest between the second set and those after it, and so on. From n to n + 1,
-exactly one of these counts grows by 1, and the others stay: image n is of this set. It is the image that the set's own order
-(`Order`) has at the position "images of this set before n". So each set has its own epochs, in each of which every image is
-seen exactly once, and a batch is computed without the batches before it.
+`quota`. `images_before` computes how many of the first n images are of each set: it divides n between the set of the largest
+quota and all others, rounded to the nearest integer, then the rest between the set of the next quota and those after it, and so
+on. Of k sets, each count differs from the exact share by at most (1 + 1 + 1/2 + ... + 1/(k - 1)) / 2. From n to n + 1, exactly
+one count grows by 1, and the others stay: image n is of this set. It is the image that the set's own order (`Order`) has at the
+position "images of this set before n". So each set has its own epochs, in each of which every image is seen exactly once, and a
+batch is computed without the batches before it.
 
 Example: the sets a and b with the quotas 1 and 2. Before image 0, 1, 2, ..., there are 0, 0, 1, 1, 1, 2, ... images of a.
 
@@ -67,9 +68,10 @@ def images_before(quotas: Sequence[int], first: int, size: int = 0) -> NDArray[n
     cycle = sum(quotas)
     cycles, start = divmod(first, cycle)  # the shares are exact after each cycle, so only the position within it is divided
     rest, rest_quota = start + np.arange(size + 1, dtype=np.int64), cycle
-    counts = []
-    for quota in quotas:
+    counts = np.empty((len(quotas), size + 1), dtype=np.int64)
+    for number in sorted(range(len(quotas)), key=lambda number: -quotas[number]):
+        quota = quotas[number]
         own = (rest * quota + rest_quota // 2) // rest_quota
-        counts.append(cycles * quota + own)
+        counts[number] = cycles * quota + own
         rest, rest_quota = rest - own, rest_quota - quota
-    return np.stack(counts)
+    return counts
