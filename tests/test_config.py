@@ -131,7 +131,6 @@ def test_overrides_win_and_the_resolved_yaml_reads_back_equal(minimal: Path, tmp
         ("data.index=[{index: a, weight: .nan}]", "data.index: the weight of a: nan is not a number above 0"),
         ("data.index=[{index: a, weight: .inf}]", "data.index: the weight of a: inf is not a number above 0"),
         ("data.index=[{index: a, weight: much}]", "data.index: the weight of a: 'much' is not a number above 0"),
-        ("data.index=[{index: a, weight: 1}, {index: a, weight: 2}]", "a occurs twice; give each set once, with the sum"),
         ("data.index=[{index: a, weight: 0.123456789123}, {index: b, weight: 1}]", "1.0 have too many digits; round them"),
         ("train.strategy=zero4", "train.strategy = 'zero4' is not one of ddp, zero1, zero2, zero3; did you mean 'zero"),
         ("optim.lr_g.x=1", "'lr_g' is a value, not a section"),

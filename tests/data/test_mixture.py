@@ -129,6 +129,8 @@ def test_the_digest_is_that_of_the_sets_and_their_shares(few: Path, many: Path) 
 def test_the_same_images_twice_are_one_line(few: Path) -> None:
     with pytest.raises(UsageError, match=r"data\.index: .*few and .*few/index\.json hold the same images; give one of them"):
         mixed((few, 1), (few / "index.json", 2))
+    with pytest.raises(UsageError, match=r"few and .*few hold the same images"):
+        mixed((few, 1), (few, 2))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

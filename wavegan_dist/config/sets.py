@@ -24,8 +24,8 @@ def parse_sets(value: Any) -> str | list[Any]:
     """Check `data.index`: text, or a list of {index, weight}. A list of one set is returned as the text of its index.
 
     Raises:
-        ValueError: the value has another form, a weight is not a number above 0, an index occurs twice, or the weights have too
-            many digits for a mixture whose shares are exact.
+        ValueError: the value has another form, a weight is not a number above 0, or the weights have too many digits for a
+            mixture whose shares are exact.
     """
     if isinstance(value, str):
         return value
@@ -36,12 +36,9 @@ def parse_sets(value: Any) -> str | list[Any]:
         if not isinstance(entry, dict) or entry.keys() != {"index", "weight"} or not isinstance(entry["index"], str):
             raise ValueError(f"{entry!r} in the list is not of the form {{index: TEXT, weight: NUMBER}}")
     weights = [_weight(entry) for entry in entries]
-    indexes = [entry["index"] for entry in entries]
-    if len(set(indexes)) < len(indexes):
-        raise ValueError(f"{max(indexes, key=indexes.count)} occurs twice; give each set once, with the sum of its weights")
     if sum(integer_weights(weights)) > LARGEST_CYCLE:
         raise ValueError(f"the weights {', '.join(map(repr, weights))} have too many digits; round them")
-    return indexes[0] if len(entries) == 1 else entries
+    return str(entries[0]["index"]) if len(entries) == 1 else entries
 
 
 def _weight(entry: dict[str, Any]) -> float:
