@@ -123,8 +123,9 @@ class Ablations:
             if stems.count(_stem(name)) > 1:
                 raise UsageError(f"{path}: the results of two rows would be called {_stem(name)}; rename {name}")
             experiment = config.load(ROOT / self.study.config, self.settings(name))
-            if not (ROOT / experiment.data.index).exists():
-                raise UsageError(f"{path}: the data set {experiment.data.index} is missing; {self.study.data}")
+            data = experiment.data.index_for_evaluation()
+            if not (ROOT / data).exists():
+                raise UsageError(f"{path}: the data set {data} is missing; {self.study.data}")
 
     def settings(self, row: str) -> list[str]:
         """Return the KEY=VALUE settings of a row, without its seed and its length."""
@@ -183,11 +184,11 @@ class Ablations:
 
     def train_and_evaluate(self, run: Run) -> dict[str, Any]:
         """Train and evaluate a run in processes of their own; write and return its result."""
-        overrides = [*run.settings, f"data.index={(ROOT / run.experiment.data.index).resolve()}"]
+        data = ROOT / run.experiment.data.index_for_evaluation()
+        overrides = [*run.settings, f"data.index={data.resolve()}"]
         self._wavegan("train", "--config", ROOT / self.study.config, "--run-dir", run.folder.path, *overrides)
         evaluation = run.folder.evaluation(run.snapshot.name)
         words = f"--metrics {self.study.metrics} --count {self.study.count} --seed {run.experiment.seed}".split()
-        data = ROOT / run.experiment.data.index
         self._wavegan("evaluate", "--snapshot", run.snapshot, "--data", data, *words, "--json", evaluation)
         keys = ("metrics", "floors", "protocol")
         evaluated = {key: value for key, value in read_json(evaluation, *keys).items() if key in keys}

@@ -43,6 +43,42 @@ def test_numbers_in_scientific_notation_are_numbers(minimal: Path) -> None:
     assert config.load(minimal).optim.lr_g == 1e-4  # PyYAML reads 1e-4 as a string
 
 
+def test_the_sets_of_a_mixture_read_back_equal_and_one_set_is_its_index(minimal: Path, tmp_path: Path) -> None:
+    sets = "[{index: a/index.json, weight: 3}, {index: 'http://host/b', weight: 0.5}]"
+    experiment = config.load(minimal, [f"data.index={sets}"])
+    assert [(one.index, one.weight) for one in experiment.data.sets] == [("a/index.json", 3), ("http://host/b", 0.5)]
+    (tmp_path / "resolved.yaml").write_text(experiment.to_yaml())
+    assert config.load(tmp_path / "resolved.yaml") == experiment
+    assert config.differences(experiment, config.load(minimal, [f"data.index={sets.replace('3', '4')}"]))
+    assert config.load(minimal, ["data.index=[{index: a, weight: 3}]"]).data.index == "a"
+    with pytest.raises(UsageError, match=r"data\.index holds a password"):
+        config.check_passwords(config.load(minimal, [f"data.index={sets.replace('host', 'u:secret@host')}"]))
+
+
+@pytest.mark.parametrize(
+    ("index", "name"),
+    [
+        ("data/photos64/index.json", "photos64"),
+        ("data/photos64/", "photos64"),
+        ("photos64", "photos64"),
+        ("data/birds/owls.json", "owls"),
+        ("index.json", "set"),
+        ("..", "set"),
+        ("https://host:80/my set", "set"),
+        ("s3://bucket", "bucket"),
+        ("pipe:aws s3 cp s3://bucket/faces/{file} -", "faces"),
+        ("pipe:cat '/data/a set'/{file}", "set"),
+        ("data/caf\u00e9+1", "caf__1"),
+    ],
+)
+def test_a_set_is_named_after_its_folder(index: str, name: str) -> None:
+    assert config.set_names([index, "other"]) == [name, "other"]
+
+
+def test_sets_of_equal_names_are_numbered() -> None:
+    assert config.set_names(["a/set", "b/set/index.json", "1-set"]) == ["1-set", "2-set", "3-1-set"]
+
+
 def test_overrides_win_and_the_resolved_yaml_reads_back_equal(minimal: Path, tmp_path: Path) -> None:
     experiment = config.load(minimal, ["train.batch_size=16", "model.attention_at=[8, 16]", "optim.clip_norm=1.5", "seed=7"])
     assert (experiment.train.batch_size, experiment.model.attention_at, experiment.optim.clip_norm) == (16, [8, 16], 1.5)
@@ -85,7 +121,17 @@ def test_overrides_win_and_the_resolved_yaml_reads_back_equal(minimal: Path, tmp
         ("optim.lr_g=.nan", "optim.lr_g = nan: input should be a finite number"),
         ("loss.weights={image: 0, low: 0, high: 0}", "loss.weights: all three weights are 0"),
         ("loss.weights.low=-1", "loss.weights.low = -1: input should be greater than or equal to 0"),
-        ("data.index=null", "data.index = None: input should be a valid string"),
+        ("data.index=null", "data.index: None is neither text nor a list of {index: TEXT, weight: NUMBER}"),
+        ("data.index=[]", "data.index: [] is neither text nor a list"),
+        ("data.index=[a, b]", "data.index: 'a' in the list is not of the form {index: TEXT, weight: NUMBER}"),
+        ("data.index=[{index: a, weight: 1, name: x}]", "in the list is not of the form {index: TEXT, weight: NUMBER}"),
+        ("data.index=[{index: a, weight: 1}, {index: b}]", "data.index: {'index': 'b'} in the list is not of the form"),
+        ("data.index=[{index: a, weight: 0}]", "data.index: the weight of a: 0 is not a number above 0"),
+        ("data.index=[{index: a, weight: 1}, {index: b, weight: -2}]", "the weight of b: -2 is not a number above 0"),
+        ("data.index=[{index: a, weight: .nan}]", "data.index: the weight of a: nan is not a number above 0"),
+        ("data.index=[{index: a, weight: .inf}]", "data.index: the weight of a: inf is not a number above 0"),
+        ("data.index=[{index: a, weight: much}]", "data.index: the weight of a: 'much' is not a number above 0"),
+        ("data.index=[{index: a, weight: 0.123456789123}, {index: b, weight: 1}]", "1.0 have too many digits; round them"),
         ("train.strategy=zero4", "train.strategy = 'zero4' is not one of ddp, zero1, zero2, zero3; did you mean 'zero"),
         ("optim.lr_g.x=1", "'lr_g' is a value, not a section"),
         (

@@ -7,7 +7,7 @@ from typing import Any
 from gpu.common import Section, serve
 from gpu.quality import metric_names
 from gpu.training import settings, train
-from wavegan_dist.data import Index
+from wavegan_dist.data import load_training_data
 from wavegan_dist.evaluate.evaluate import evaluate_snapshot
 from wavegan_dist.model.snapshot import load_snapshot, save_snapshot
 from wavegan_dist.sample import sample
@@ -20,7 +20,7 @@ def run(task: dict[str, Any], wait: Callable[[], float]) -> dict[str, Any]:
     section = Section("quality", __doc__)
     experiment = settings(section, [f"seed={task['seed']}", "data.workers=1", *task["overrides"]])
     trainer, speed = train(section, experiment, wait)
-    digest = Index.load(experiment.data.index).digest
+    digest = load_training_data(experiment.data).digest
     snapshot = section.out / "quality" / re.sub(r"\W+", "_", f"{task['model']}_{task['seed']}")
     save_snapshot(snapshot, trainer.ema.layout, trainer.ema.iter_full_tensors(), experiment, trainer.nimg, digest)
     sample(load_snapshot(snapshot), GRID, 0, snapshot.with_suffix(".png"), section.device)

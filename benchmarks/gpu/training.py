@@ -10,7 +10,7 @@ import torch
 from gpu.common import ROOT, Section
 from wavegan_dist import config
 from wavegan_dist.config import Experiment
-from wavegan_dist.data import DataErrorLog, Index
+from wavegan_dist.data import DataErrorLog, Index, load_training_data
 from wavegan_dist.model.build import build_generator
 from wavegan_dist.model.snapshot import save_snapshot
 from wavegan_dist.train import launch
@@ -41,7 +41,7 @@ def train(section: Section, experiment: Experiment, length: Callable[[], float])
     Returns:
         The trainer, and the speed and data wait by the names of metrics.jsonl.
     """
-    index = Index.load(experiment.data.index)
+    index = load_training_data(experiment.data)
     accelerator = launch.init_accelerator(experiment.train)
     trainer = Trainer(experiment, index, accelerator)
     error_log = DataErrorLog(accelerator, section.out / "data_errors.jsonl", index, 0.0)
@@ -66,4 +66,4 @@ def save_untrained(section: Section, folder: Path) -> None:
     experiment = settings(section)
     torch.manual_seed(0)
     weights = build_generator(experiment).state_dict()
-    save_snapshot(folder, weights, weights.items(), experiment, 0, Index.load(experiment.data.index).digest)
+    save_snapshot(folder, weights, weights.items(), experiment, 0, load_training_data(experiment.data).digest)

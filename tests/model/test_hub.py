@@ -184,6 +184,15 @@ def test_no_file_of_a_saved_folder_names_a_folder_of_this_machine_or_a_password(
     assert load_snapshot(tmp_path / "saved").config.data.index == "index.json"
 
 
+def test_a_saved_folder_of_several_sets_loads_although_their_folders_are_left_out(tmp_path: Path) -> None:
+    sets = [{"index": f"/home/alice/{name}/index.json", "weight": weight} for name, weight in (("photos", 3), ("birds", 1))]
+    snapshot = write_snapshot(tmp_path / "snapshot", {"data": {"index": sets}})
+    WaveletGenerator.from_pretrained(snapshot).save_pretrained(tmp_path / "saved")
+    saved = load_snapshot(tmp_path / "saved").config.data.sets
+    assert [(one.index, one.weight) for one in saved] == [("index.json", 3), ("index.json", 1)]
+    assert "alice" not in (tmp_path / "saved/config.yaml").read_text()
+
+
 def test_an_evaluation_of_other_weights_is_not_in_the_card(run: Path, tmp_path: Path) -> None:
     path = run / "evaluations/kimg-000002.json"
     result = EvaluationResult.read(path)

@@ -9,6 +9,7 @@ from wavegan_dist.model import Ema
 from wavegan_dist.model.build import build_discriminator, build_generator
 from wavegan_dist.plan import STRATEGIES, Hardware, predict
 from wavegan_dist.plan.count import StepCounter
+from wavegan_dist.plan.predict import image_bytes
 from wavegan_dist.plan.strategy import checkpoint_bytes, device_state
 
 GPUS = [8, 16, 32, 64]
@@ -42,6 +43,16 @@ def test_augmentation_is_counted_and_a_small_part_of_a_step(experiment):
     plain, augmented = (StepCounter(each).counts(16) for each in experiments)
     moved = [sum(operator.bytes for phase in counts.phases for operator in phase.operators) for counts in (plain, augmented)]
     assert 1.01 < moved[1] / moved[0] < 1.1
+
+
+def test_the_bytes_of_an_image_are_those_of_the_sets_by_weight(experiment, shards, index):
+    stored = sum(shard.bytes for shard in index.shards) / index.count
+    sets = [
+        {"index": f"{shards}/index.json", "weight": 3},
+        {"index": "http://host/set", "weight": 1},
+    ]  # the second: 3 * 32 * 32
+    for data, expected in ((str(shards), stored), (sets, (3 * stored + 3072) / 4), ("http://host/set", 3072)):
+        assert image_bytes(parse({**experiment.model_dump(), "data": {"index": data}}, "tests")) == pytest.approx(expected)
 
 
 def test_every_ema_takes_memory_and_evaluations(experiment, rates):

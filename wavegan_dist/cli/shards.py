@@ -37,7 +37,13 @@ def _index(options: argparse.Namespace) -> None:
     from wavegan_dist.data import index_shards
     from wavegan_dist.processes import cores
 
-    index = index_shards(options.folder, workers=options.workers or cores())
+    index = index_shards(
+        options.folder,
+        classes=options.classes,
+        class_names=options.class_names,
+        keys=options.keys,
+        workers=options.workers or cores(),
+    )
     _print_result(options.folder, index, as_json=options.json)
 
 
@@ -135,9 +141,21 @@ WRITE = Command(
 INDEX = Command(
     name="shards index",
     help="index the tars of another tool",
-    description="Write index.json and members.npy beside the WebDataset tars of another tool. The tars are not changed.",
-    example="wavegan shards index data/imagenet64",
-    arguments=(argument("folder", type=Path, metavar="DIR", help="folder of the tars"), JSON, WORKERS),
+    description="Write index.json and members.npy beside the WebDataset tars of another tool. The tars are not changed.\n"
+    "The dataset has all of their images, or those of some classes or keys.",
+    example="wavegan shards index data/imagenet64 --class-names names.txt --classes tabby,pug",
+    arguments=(
+        argument("folder", type=Path, metavar="DIR", help="folder of the tars"),
+        argument(
+            "--classes",
+            metavar="LIST",
+            help="only the images of these classes, comma-separated names or numbers; they become the classes 0, 1, ...",
+        ),
+        argument("--keys", type=Path, metavar="FILE", help="only the images with these keys, one a line"),
+        argument("--class-names", type=Path, metavar="FILE", help="names of the classes 0, 1, ... of the tars, one a line"),
+        JSON,
+        WORKERS,
+    ),
     run=_index,
 )
 ORDER = Command(

@@ -61,6 +61,8 @@ def train(options: argparse.Namespace) -> None:
     profile = load_profile(options.profile, nodes=options.nodes, **resources(options))
     experiment = config.load(options.config, options.overrides)
     config.check_passwords(experiment)
+    if options.evaluate_profile:
+        experiment.data.index_for_evaluation()  # refuses several data sets
     run_dir = run_dir_of(options).absolute()
     evaluation = evaluation_job(options, run_dir, options.evaluate_profile, {}) if options.evaluate_profile else None
     arguments = ["--config", str(config_file(experiment, RunFolder(run_dir).cluster)), "--run-dir", str(run_dir)]
@@ -81,7 +83,7 @@ def evaluate(options: argparse.Namespace) -> None:
     from wavegan_dist.run_folder import RunFolder
 
     run = RunFolder(options.run_dir.absolute())
-    data = config.load(run.config).data.index
+    data = config.load(run.config).data.index_for_evaluation()
     names = selected_snapshots(run, options.snapshots)
     job = evaluation_job(options, run.path, options.profile, resources(options))
     if options.dry_run:

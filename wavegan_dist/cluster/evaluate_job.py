@@ -57,7 +57,7 @@ class _WarnedError(Exception):
 
 def _evaluate(job: EvaluateJob, snapshot: str) -> str | None:
     """Run the evaluation command; return the reason for a failure, or None. Requeues a preempted job and exits."""
-    command = evaluate_command(job, snapshot, config.load(job.run_folder.config).data.index)
+    command = evaluate_command(job, snapshot, config.load(job.run_folder.config).data.index_for_evaluation())
     started = time.monotonic()
     signal.signal(WARNING, _raise)
     try:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from wavegan_dist import config
 from wavegan_dist.cluster import evaluate_job, executor, slurm
 from wavegan_dist.cluster.job import EvaluateJob
 from wavegan_dist.errors import WaveganError
@@ -69,8 +70,9 @@ def submit_evaluations(job: EvaluateJob, names: Sequence[str]) -> list[str]:
     """Submit an array with one job per snapshot, of which `job.in_flight` run at a time; return the ids of the jobs.
 
     Raises:
-        UsageError: Slurm or submitit is missing, or Slurm refuses the jobs.
+        UsageError: the run has several data sets, Slurm or submitit is missing, or Slurm refuses the jobs.
     """
+    config.load(job.run_folder.config).data.index_for_evaluation()  # refuses a run of several data sets
     array = executor.make_executor(job, job_name(job))
     array.update_parameters(array_parallelism=job.in_flight)
     file = job.save()

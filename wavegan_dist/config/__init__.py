@@ -7,6 +7,7 @@ from wavegan_dist.config.model import RESOLUTIONS, SMALLEST_BAND, ModelConfig, d
 from wavegan_dist.config.passwords import check_passwords
 from wavegan_dist.config.schema import DataConfig, Experiment, TrackingConfig, may_change_on_resume
 from wavegan_dist.config.section import Section
+from wavegan_dist.config.sets import WeightedSet, integer_weights, set_names
 from wavegan_dist.config.store import check_store, is_database
 from wavegan_dist.config.training import EmaConfig, OptimConfig, TrainConfig
 
@@ -25,13 +26,16 @@ __all__ = [
     "Section",
     "TrackingConfig",
     "TrainConfig",
+    "WeightedSet",
     "check_passwords",
     "check_store",
     "deepest_level",
     "differences",
+    "integer_weights",
     "is_database",
     "load",
     "may_change_on_resume",
     "parse",
+    "set_names",
     "yaml_text",
 ]

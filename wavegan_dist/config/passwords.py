@@ -7,7 +7,7 @@ from wavegan_dist.redact import holds_password
 
 def check_passwords(experiment: Experiment) -> None:
     """Raise UsageError if `data.index` holds a password. Only `tracking.uri`, which is written without it, may hold one."""
-    if holds_password(experiment.data.index):
+    if any(holds_password(one.index) for one in experiment.data.sets):
         raise UsageError(
             "data.index holds a password, which the run folder, its snapshots and MLflow would show; put it into ~/.netrc "
             "(pipe:curl -sf --netrc URL/{file}) or into the environment (pipe:curl -sf -u NAME:$PASSWORD URL/{file})"

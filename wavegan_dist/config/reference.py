@@ -11,6 +11,7 @@ import annotated_types
 from pydantic.fields import FieldInfo
 
 from wavegan_dist.config.schema import Experiment, may_change_on_resume, settings
+from wavegan_dist.config.section import Section
 
 INTRODUCTION = """# Configuration
 
@@ -68,7 +69,9 @@ def _type(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return ", ".join(f"`{choice}`" for choice in get_args(annotation))
     if get_origin(annotation) is list:
-        return f"list of {_type(*get_args(annotation))}s"
+        (element,) = get_args(annotation)
+        keys = ", ".join(element.model_fields) if isinstance(element, type) and issubclass(element, Section) else ""
+        return f"list of {{{keys}}}" if keys else f"list of {_type(element)}s"
     if get_origin(annotation) is Annotated:
         return _type(get_args(annotation)[0])
     if alternatives := get_args(annotation):

@@ -12,16 +12,19 @@ from pydantic.fields import FieldInfo
 from wavegan_dist.config.loss import PENALTY_NOISE, AugmentConfig, LossConfig
 from wavegan_dist.config.model import ModelConfig
 from wavegan_dist.config.section import MAY_CHANGE, Section
+from wavegan_dist.config.sets import WeightedSet, parse_sets
 from wavegan_dist.config.store import check_store
 from wavegan_dist.config.training import EmaConfig, OptimConfig, TrainConfig
+from wavegan_dist.errors import UsageError
 from wavegan_dist.redact import redacted
 
 
 class DataConfig(Section):
     """Training images."""
 
-    index: str = Field(
-        description="index.json of the shards, or the folder that contains it: a path, a URL, or pipe:COMMAND with {file}"
+    index: str | list[WeightedSet] = Field(
+        description="index.json of the shards, or the folder that contains it: a path, a URL, or pipe:COMMAND with {file}; "
+        "a list mixes several datasets, of which each has a share of the images that is proportional to its weight"
     )
     cache: Path | None = Field(
         None, description="folder on each node that caches shards of a remote dataset", json_schema_extra=MAY_CHANGE
@@ -38,6 +41,29 @@ class DataConfig(Section):
         1, ge=0, description="loader processes per rank; 0: decode in the training process", json_schema_extra=MAY_CHANGE
     )
     horizontal_flip: bool = Field(True, description="flip each image horizontally with probability 1/2")
+
+    @field_validator("index", mode="before")
+    @classmethod
+    def _check_index(cls, value: object) -> object:
+        return parse_sets(value)
+
+    @property
+    def sets(self) -> list[WeightedSet]:
+        """The datasets, also if there is only one."""
+        return [WeightedSet(index=self.index, weight=1)] if isinstance(self.index, str) else self.index
+
+    def index_for_evaluation(self) -> str:
+        """Return the index of the images that snapshots of the run are compared with.
+
+        Raises:
+            UsageError: the run has several datasets.
+        """
+        if not isinstance(self.index, str):
+            raise UsageError(
+                f"data.index mixes {len(self.index)} data sets, but an evaluation compares with one; evaluate each snapshot by "
+                "itself with `wavegan evaluate --data INDEX`, with the index of one set"
+            )
+        return self.index
 
 
 class TrackingConfig(Section):

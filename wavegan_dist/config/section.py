@@ -1,5 +1,6 @@
 """What all groups of settings share."""
 
+import math
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -16,3 +17,14 @@ class Section(BaseModel):
     """A group of settings. Unknown keys and infinite numbers are errors."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def positive(value: Any) -> float:
+    """Return a value as a number above 0. The error is for a key with alternatives, of which pydantic would explain each."""
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"{value!r} is not a number above 0")
+    return number

@@ -1,12 +1,11 @@
 """The settings of the optimizers, the training loop and the average of the weights: `optim`, `train` and `ema`."""
 
-import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
-from wavegan_dist.config.section import LARGEST_COUNT, MAY_CHANGE, Section
+from wavegan_dist.config.section import LARGEST_COUNT, MAY_CHANGE, Section, positive
 
 # Half-lives of EMAs are part of the names of their snapshots, with six decimals: closer ones would share a name.
 HALF_LIFE_STEP, LONGEST_HALF_LIFE = 1e-6, 1e9  # kimg
@@ -155,7 +154,7 @@ class EmaConfig(Section):
     @classmethod
     def _check_half_lives(cls, value: object) -> object:
         """Return a number or a list of at least two: a list of one is the same setting as its number when a run is resumed."""
-        half_lives = [_positive(each) for each in (value if isinstance(value, list) else [value])]
+        half_lives = [positive(each) for each in (value if isinstance(value, list) else [value])]
         if not half_lives:
             raise ValueError("the list is empty; give at least one half-life")
         if not HALF_LIFE_STEP <= min(half_lives) <= max(half_lives) <= LONGEST_HALF_LIFE:
@@ -168,14 +167,3 @@ class EmaConfig(Section):
     def half_lives_kimg(self) -> tuple[float, ...]:
         """All half-lives, in thousands of images; samples, evaluation and export use the first."""
         return tuple(self.half_life_kimg) if isinstance(self.half_life_kimg, list) else (self.half_life_kimg,)
-
-
-def _positive(value: Any) -> float:
-    """Return a value as a number above 0. The error is for a key with alternatives, of which pydantic would explain each."""
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise ValueError(f"{value!r} is not a number above 0")
-    return number

@@ -9,15 +9,19 @@ from wavegan_dist.data.keys import batch_keys
 from wavegan_dist.data.labels import classes_for_training, count_classes, warn_of_unused_classes
 from wavegan_dist.data.left_out import left_out_by_reason, summary
 from wavegan_dist.data.loader import epoch_keys, images_at, real_images, training_batches
+from wavegan_dist.data.mixture import SHOWN, Mixture, TrainingData, load_training_data
 from wavegan_dist.data.read import check_present
 from wavegan_dist.data.verify import info, info_table, save_sheet, verify_shards
 from wavegan_dist.data.write import write_shards
 
 __all__ = [
+    "SHOWN",
     "DataError",
     "DataErrorLog",
     "ImageBatch",
     "Index",
+    "Mixture",
+    "TrainingData",
     "batch_keys",
     "check_present",
     "classes_for_training",
@@ -29,6 +33,7 @@ __all__ = [
     "info",
     "info_table",
     "left_out_by_reason",
+    "load_training_data",
     "real_images",
     "save_sheet",
     "summary",

@@ -8,7 +8,7 @@ from typing import Any
 
 from accelerate.utils import gather_object
 
-from wavegan_dist.data.index import Index
+from wavegan_dist.data.mixture import TrainingData
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import append_json_lines, read_json_lines
 from wavegan_dist.processes import Group
@@ -19,9 +19,9 @@ class DataError:
     """One shard or one image that cannot be read.
 
     Args:
-        shard: file name of the shard.
+        shard: file name of the shard; NAME_OF_SET/FILE if training mixes several datasets.
         reason: the error message without its subject, which is the image or the shard, such as "is cut short".
-        row: row of the image in the index; None if the error concerns the shard as a whole.
+        row: row of the image in the index or the mixture; None if the error concerns the shard as a whole.
         image: key of the image; None if the error concerns the shard as a whole.
     """
 
@@ -43,11 +43,11 @@ class DataErrorLog:
     Args:
         group: the process group.
         path: the file to append to, one JSON object per line. Only rank 0 writes to it.
-        index: the dataset.
+        index: the dataset or datasets.
         max_bad_fraction: largest fraction of the dataset's images that may be unreadable.
     """
 
-    def __init__(self, group: Group, path: Path, index: Index, max_bad_fraction: float) -> None:
+    def __init__(self, group: Group, path: Path, index: TrainingData, max_bad_fraction: float) -> None:
         self.group, self.path, self.index, self.max_bad_fraction = group, path, index, max_bad_fraction
         self._listed: dict[tuple[str, int | None], DataError] = {}  # by shard and row, in the order of the file
         self._pending: list[DataError] = []

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 
 from wavegan_dist.config import FileKind
 from wavegan_dist.data.formats import TARS
+from wavegan_dist.data.order import Order, RowIndices
 from wavegan_dist.data.storage import Storage, locate
 from wavegan_dist.errors import UsageError
 from wavegan_dist.files import atomic_file, sha256
@@ -63,6 +65,17 @@ class BandStd(IndexModel):
     hh: float
 
 
+class Selection(IndexModel):
+    """Which images of its tars a dataset has, if not all of them."""
+
+    images: int = Field(ge=1, description="images in the tars")
+    labels: list[int] = Field(
+        [], description="label n of the dataset is labels[n] in the tars; empty: labels are those of the tars"
+    )
+    classes: list[str] = Field([], description="names of the labels 0, 1, ... in the tars; empty if unknown")
+    unused_tars: list[str] = Field([], description="tars without a chosen image")
+
+
 class Index(IndexModel):
     """The content of `index.json`, with access to the dataset's files. Images are uint8 RGB, `size` x `size` pixels."""
 
@@ -74,6 +87,7 @@ class Index(IndexModel):
     classes: list[str] = Field([], description="names of the labels 0, 1, ...; empty if unknown")
     band_std: BandStd
     deeper_band_std: list[BandStd] = Field([], description="of levels 2, 3, ...; empty in an index of an older version")
+    selection: Selection | None = Field(None, description="of some images of the tars; null: the dataset has all of them")
     members_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="digest of members.npy")
     shards: list[Shard] = Field(min_length=1)
     _storage: Storage = PrivateAttr(default=Storage(".", None, 0))
@@ -115,8 +129,8 @@ class Index(IndexModel):
             file.write(json.dumps(self.content(), indent=1) + "\n")
 
     def content(self) -> dict[str, Any]:
-        """Return the content of `index.json`. A field that an index of an older version lacks is left out here, too."""
-        return self.model_dump(exclude=set() if self.deeper_band_std else {"deeper_band_std"})
+        """Return the content of `index.json`. Fields that an index of an older version lacks are left out if they are empty."""
+        return self.model_dump(exclude={name for name in ("deeper_band_std", "selection") if not getattr(self, name)})
 
     def band_std_by_level(self) -> list[BandStd]:
         """Return the standard deviations of the bands of levels 1, 2, ..., as many as were measured."""
@@ -164,6 +178,30 @@ class Index(IndexModel):
             actual = f"{rows.dtype} {list(rows.shape)}"
             raise UsageError(f"{path} is {actual} but the index says int64 [{self.count}, 3]; {_MEMBERS_ADVICE}")
         return rows
+
+    # The methods below are those of a `Mixture`, so that training treats one dataset as it treats several.
+
+    @property
+    def sets(self) -> Sequence["Index"]:
+        """The datasets: only this one."""
+        return (self,)
+
+    def order(self, seed: int) -> Order:
+        """Return the order of the images in training."""
+        return Order(self.starts, seed)
+
+    def entries(self, rows: RowIndices) -> Members:
+        """Return the rows of `members` of some images: int64 [len(rows), 3]."""
+        return self.members[rows]
+
+    def locate_shard(self, number: int) -> tuple[Storage, Shard, str]:
+        """Return the storage of a shard, the shard, and its name in messages."""
+        shard = self.shards[number]
+        return self.storage, shard, shard.file
+
+    def images_shown(self, nimg: int) -> dict[str, float]:
+        """Return the number of images of each set among the first `nimg`, as metrics; none, because there is one set."""
+        return {}
 
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()  # without `members`: the unpickling process maps the file itself

@@ -1,15 +1,14 @@
 """Names of the images of a batch, for error messages and diagnostics."""
 
-from wavegan_dist.data.index import Index
-from wavegan_dist.data.order import Order
+from wavegan_dist.data.mixture import TrainingData
 from wavegan_dist.data.read import Reader
 
 
-def batch_keys(index: Index, seed: int, first: int, batch_size: int, share: slice) -> list[str]:
+def batch_keys(index: TrainingData, seed: int, first: int, batch_size: int, share: slice) -> list[str]:
     """Name the images of one rank's share of a global batch.
 
     Args:
-        index: the dataset.
+        index: the dataset or datasets.
         seed: seed of the data order.
         first: number of images that all ranks together have seen before this batch.
         batch_size: images of the global batch.
@@ -19,6 +18,6 @@ def batch_keys(index: Index, seed: int, first: int, batch_size: int, share: slic
         `SHARD: KEY` of each image, in the order of the batch.
     """
     reader = Reader(index)
-    rows = Order(index.starts, seed).batch(first, batch_size)[share]
+    rows = index.order(seed).batch(first, batch_size)[share]
     images = [reader.image_error(location, "") for location in reader.locations(rows)]
     return [f"{image.shard}: {image.image}" for image in images]

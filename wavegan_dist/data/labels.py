@@ -1,9 +1,13 @@
 """The labels of a dataset: the class of each image, how often each class occurs, and whether they fit a model."""
 
+from collections.abc import Sequence
+from itertools import zip_longest
+
 import numpy as np
 
 from wavegan_dist.classes import Classes
 from wavegan_dist.data.index import Index
+from wavegan_dist.data.mixture import Mixture, TrainingData
 from wavegan_dist.errors import UsageError
 from wavegan_dist.log import log
 
@@ -18,12 +22,39 @@ def count_classes(index: Index) -> list[int]:
     return counts
 
 
-def classes_for_training(index: Index, num_classes: int) -> Classes:
-    """Return the classes of a dataset for a model with `num_classes` classes, whose `counts` has `num_classes` entries.
+def classes_for_training(index: TrainingData, num_classes: int) -> Classes:
+    """Return the classes of a dataset or a mixture for a model with `num_classes` classes.
+
+    Returns:
+        `num_classes` counts. Those of a mixture have its frequencies, and add up to about the images of all sets.
 
     Raises:
-        UsageError: an image has no label, or the dataset has more classes than the model.
+        UsageError: an image has no label, a dataset has more classes than the model, or the names of two sets' classes differ.
     """
+    classes = [_classes_of_set(one, num_classes) for one in index.sets]
+    if not isinstance(index, Mixture):
+        return classes[0]
+    for one, of_set in zip(index.sets, classes, strict=True):
+        for label, (first, other) in enumerate(zip_longest(classes[0].names, of_set.names, fillvalue="without a name")):
+            if first != other:
+                base = index.sets[0].storage.base
+                raise UsageError(
+                    f"model.num_classes = {num_classes}, but class {label} is {first} in {base} and {other} in "
+                    f"{one.storage.base}; give both the same classes with `wavegan shards index DIR` and --classes or "
+                    "--class-names, or set model.num_classes=0"
+                )
+    return Classes(_mixed_counts(index, [of_set.counts for of_set in classes]), classes[0].names)
+
+
+def _mixed_counts(mixture: Mixture, counts: Sequence[Sequence[int]]) -> list[int]:
+    """Return the number of images of each class, at least 1 if it has any, among as many as all sets have."""
+    factors = [quota / one.count for one, quota in zip(mixture.sets, mixture.quotas, strict=True)]
+    mixed = np.array(factors) @ np.array(counts) * mixture.count / sum(mixture.quotas)
+    rounded: list[int] = np.where(mixed > 0, np.maximum(mixed.round(), 1), 0).astype(int).tolist()
+    return rounded
+
+
+def _classes_of_set(index: Index, num_classes: int) -> Classes:
     labels = index.members[:, 2]
     where = f"model.num_classes = {num_classes}, but {index.storage.base}"
     if without := int((labels < 0).sum()):

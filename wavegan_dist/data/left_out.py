@@ -12,6 +12,7 @@ REASONS_SHOWN = 10  # largest number of reasons in a summary
 NAME_SHOWN = 120  # largest number of characters of a file name in a summary
 
 HIDDEN = "hidden, or of macOS (__MACOSX)"
+NOT_CHOSEN = "not chosen by --classes or --keys"
 NOT_REGULAR = "a link to nothing, a pipe, a socket or a device"
 
 

@@ -15,7 +15,8 @@ from wavegan_dist.counted import rng_at
 from wavegan_dist.data.decode_batch import Buffers, ImageBatch, decode_batch, shared_buffers
 from wavegan_dist.data.error_log import DataError
 from wavegan_dist.data.index import Index
-from wavegan_dist.data.order import Order, RowIndices
+from wavegan_dist.data.mixture import TrainingData
+from wavegan_dist.data.order import RowIndices
 from wavegan_dist.data.read import Reader, check_present
 from wavegan_dist.data.tars import walk
 from wavegan_dist.errors import UsageError, WaveganError
@@ -30,7 +31,7 @@ ErrorCallback = Callable[[list[DataError]], object]
 
 
 def training_batches(
-    index: Index,
+    index: TrainingData,
     *,
     batch_size: int,
     seed: int,
@@ -44,14 +45,14 @@ def training_batches(
 ) -> Generator[ImageBatch, None, None]:
     """Stream this rank's training batches without end, on the CPU: images uint8 [batch_size, 3, size, size], channels-last.
 
-    The batches number n of all ranks together hold the images `Order.batch(start_nimg + n * global_batch, global_batch)` with
-    global_batch = world_size * batch_size, whatever the number of workers. Training therefore resumes at any image, and each
-    image of an epoch is seen once, even if the number of ranks changes. If a GPU is present, batches are in pinned memory.
+    The batches number n of all ranks together hold the images `index.order(seed).batch(start_nimg + n * B, B)` with
+    B = world_size * batch_size, whatever the number of workers. Training therefore resumes at any image, and each image of an
+    epoch is seen once, even if the number of ranks changes. If a GPU is present, batches are in pinned memory.
 
     The memory of a batch may be overwritten when the next batch is requested: clone a batch to keep it.
 
     Args:
-        index: the dataset.
+        index: the dataset or datasets.
         batch_size: images per rank.
         seed: seed of the data order.
         start_nimg: number of images that all ranks together have seen before.
@@ -142,14 +143,14 @@ def epoch_keys(
 class _BatchRows(Dataset[RowIndices]):
     """Dataset whose item n is one rank's share of global batch n, as rows of the index; batch 0 begins at image `first`."""
 
-    index: Index
+    index: TrainingData
     seed: int
     first: int
     global_batch: int
     share: slice
 
     def __post_init__(self) -> None:
-        self.order = Order(self.index.starts, self.seed)
+        self.order = self.index.order(self.seed)
 
     def __getitem__(self, number: int) -> RowIndices:
         return self.order.batch(self.first + number * self.global_batch, self.global_batch)[self.share]
@@ -166,7 +167,7 @@ class _DecodedBatches(Dataset[tuple[int, list[DataError]]]):
     def __getitem__(self, number: int) -> tuple[int, list[DataError]]:
         slot = number % len(self.buffers.images)
         rows, errors = decode_batch(self.reader, self.batch_rows[number], self.buffers.images[slot])
-        self.buffers.labels[slot] = torch.from_numpy(self.reader.index.members[rows, 2])
+        self.buffers.labels[slot] = torch.from_numpy(self.reader.index.entries(rows)[:, 2])
         return slot, errors
 
 

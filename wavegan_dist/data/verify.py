@@ -10,11 +10,12 @@ from tqdm import tqdm
 from wavegan_dist.classes import Classes
 from wavegan_dist.data.folders import is_hidden
 from wavegan_dist.data.formats import TARS
-from wavegan_dist.data.index import MEMBERS_FILE, BandStd, Index, Members, Shard
+from wavegan_dist.data.index import MEMBERS_FILE, BandStd, Index, Members, Selection, Shard
 from wavegan_dist.data.indexing import TRAINING_EXTENSIONS
 from wavegan_dist.data.labels import count_classes
 from wavegan_dist.data.left_out import left_out_by_reason, summary
 from wavegan_dist.data.loader import real_images
+from wavegan_dist.data.selection import chosen_samples
 from wavegan_dist.data.tars import Member, key_at, pair_labels, walk
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import sha256
@@ -52,7 +53,8 @@ def verify_shards(path: Path, *, workers: int = 1) -> list[str]:
         members = None
     rows_of_shards = np.split(members, index.starts[1:-1]) if members is not None else [None] * len(index.shards)
     jobs = [
-        _ShardCheck(index.folder / shard.file, shard, rows) for shard, rows in zip(index.shards, rows_of_shards, strict=True)
+        _ShardCheck(index.folder / shard.file, shard, rows, index.selection)
+        for shard, rows in zip(index.shards, rows_of_shards, strict=True)
     ]
     problems += [f"{name}: not in the index, so training does not read it; {_UNKNOWN_ADVICE}" for name in unknown_tars(index)]
     results = tqdm(parallel_map(_problems, jobs, workers), "verify", len(jobs), unit="shard", disable=None)
@@ -64,7 +66,8 @@ def unknown_tars(index: Index) -> list[str]:
     if index.storage.is_remote:
         return []
     tars = {path.name for path in index.folder.glob(TARS) if not is_hidden(path.name) and path.is_file()}
-    return sorted(tars - {shard.file for shard in index.shards})
+    unused = index.selection.unused_tars if index.selection else []
+    return sorted(tars - {shard.file for shard in index.shards} - set(unused))
 
 
 def info(index: Index) -> dict[str, Any]:
@@ -86,6 +89,7 @@ def info_table(index: Index) -> str:
     shape = f"{index.count:,} RGB images of {index.size}x{index.size} px ({index.encoding})"
     head = (
         f"{shape} in {len(index.shards)} shards, {total:,} bytes",
+        *([f"chosen from the {index.selection.images:,} images of the tars"] if index.selection else []),
         f"labels: {_labels(index)}",
         *_class_lines(index),
         *(
@@ -114,6 +118,7 @@ class _ShardCheck(NamedTuple):
     path: Path
     shard: Shard
     members: Members | None  # rows of the shard; None if members.npy cannot be read
+    selection: Selection | None
 
 
 def _labels(index: Index) -> str:
@@ -171,6 +176,10 @@ def _content_problems(job: _ShardCheck, size: int) -> list[str]:
         samples = pair_labels(job.path, complete, TRAINING_EXTENSIONS)
     except WaveganError as error:
         return [*problems, str(error)]
+    if job.selection is not None:
+        if job.members is None:
+            return problems
+        samples = chosen_samples(samples, job.selection, job.members)
     if len(samples) != job.shard.images:
         problems.append(f"{len(samples):,} complete images, the index says {job.shard.images:,}")
     elif job.members is not None:

@@ -75,11 +75,18 @@ def image_bytes(experiment: Experiment) -> float:
     """Return the mean bytes of an image in the shards.
 
     The mean is read from the index if the index is a local file. Otherwise returns the size of the uncompressed image, an upper
-    bound.
+    bound. Several datasets count according to their weights.
     """
-    index = Path(experiment.data.index)
+    sets = experiment.data.sets
+    uncompressed = IMAGE_CHANNELS * experiment.model.resolution**2
+    weighted = (one.weight * (_mean_bytes(Path(one.index)) or uncompressed) for one in sets)
+    return sum(weighted) / sum(one.weight for one in sets)
+
+
+def _mean_bytes(index: Path) -> float | None:
+    """Return the mean bytes of an image of a local dataset; None if there is no such file."""
     if not index.exists():
-        return IMAGE_CHANNELS * experiment.model.resolution**2
+        return None
     loaded = Index.load(str(index))
     return sum(shard.bytes for shard in loaded.shards) / loaded.count
 

@@ -46,16 +46,16 @@ def dataset_input(folder: RunFolder) -> Any | None:
     """Return the run's dataset as MLflow's DatasetInput; None if the folder has no readable config and environment."""
     digest = _environment(folder).get("index_digest")
     try:
-        index = redacted(config.load(folder.config).data.index)
+        indexes = [redacted(one.index) for one in config.load(folder.config).data.sets]
     except UsageError:
         return None
     if digest is None:
         return None
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    place = Path(index.removesuffix("/index.json"))
-    source = json.dumps({"uri": index})
-    dataset = Dataset(name=place.name[:500], digest=str(digest)[:DIGEST_LENGTH], source_type="local", source=source)
+    names = [Path(indexes[0].removesuffix("/index.json")).name] if len(indexes) == 1 else config.set_names(indexes)
+    source = json.dumps({"uri": indexes[0] if len(indexes) == 1 else indexes})
+    dataset = Dataset(name=" + ".join(names)[:500], digest=str(digest)[:DIGEST_LENGTH], source_type="local", source=source)
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 

@@ -15,10 +15,12 @@ from wavegan_dist.config import Experiment, check_passwords
 from wavegan_dist.data import (
     DataErrorLog,
     ImageBatch,
-    Index,
+    Mixture,
+    TrainingData,
     batch_keys,
     check_present,
     classes_for_training,
+    load_training_data,
     training_batches,
     warn_of_unused_classes,
 )
@@ -78,7 +80,7 @@ class TrainingRun:
     """The objects that the training loop uses."""
 
     trainer: Trainer
-    index: Index
+    index: TrainingData
     folder: RunFolder
     step_sync: StepSync
     writer: RunWriter
@@ -116,7 +118,9 @@ def train_to_end(run: TrainingRun) -> None:
             if status.save_failed:
                 writer.wait_for_checkpoint()
             if is_due(settings.report_kimg, nimg_before, trainer):
-                writer.report(trainer.metrics.drain() | timer.read(trainer.nimg) | error_log.sync())
+                writer.report(
+                    trainer.metrics.drain() | timer.read(trainer.nimg) | error_log.sync() | run.index.images_shown(trainer.nimg)
+                )
             if is_due(settings.snapshot_kimg, nimg_before, trainer):
                 writer.snapshot()
             if is_due(settings.checkpoint_kimg, nimg_before, trainer) or status.signal:
@@ -145,7 +149,7 @@ def roll_back(run: TrainingRun, error: NonFiniteError) -> None:
     run.writer.rolled_back(error)
 
 
-def local_batches(trainer: Trainer, index: Index, error_log: DataErrorLog) -> Generator[ImageBatch, None, None]:
+def local_batches(trainer: Trainer, index: TrainingData, error_log: DataErrorLog) -> Generator[ImageBatch, None, None]:
     """Return this rank's batches of real images, with labels if the model has classes, from image `trainer.nimg` on."""
     accelerator, settings = trainer.accelerator, trainer.experiment
     return training_batches(
@@ -177,32 +181,33 @@ def is_due(interval_kimg: float, nimg_before: int, trainer: Trainer) -> bool:
     return finished or trainer.nimg // interval > nimg_before // interval
 
 
-def load_index(experiment: Experiment) -> Index:
-    """Load the index of the experiment's data set.
+def load_index(experiment: Experiment) -> TrainingData:
+    """Load the index of each of the experiment's data sets.
 
     Raises:
-        UsageError: `data.index` holds a password, the images have another resolution than the model, shards are missing, or
-            `model.band_scale` needs standard deviations of deeper levels than the index has.
+        UsageError: `data.index` holds a password, two sets hold the same images, images have another resolution than the model,
+            shards are missing, or `model.band_scale` needs standard deviations of deeper levels than an index has.
     """
     check_passwords(experiment)
-    data = experiment.data
-    index = Index.load(data.index, data.cache, int(data.cache_gib * 2**30))
-    if index.size != experiment.model.resolution:
-        raise UsageError(
-            f"model.resolution = {experiment.model.resolution} but {data.index} holds {index.size} px images; "
-            f"set model.resolution={index.size} or write the shards with --size {experiment.model.resolution}"
-        )
-    levels, measured = experiment.model.levels, len(index.band_std_by_level())
-    if experiment.model.band_scale == "data" and levels > measured:
-        raise UsageError(
-            f"model.band_scale = data needs the standard deviations of {levels} levels, but {data.index} has those of "
-            f"{measured}; measure them with `wavegan shards index {index.storage.base}` or set model.band_scale=none"
-        )
+    data, model = experiment.data, experiment.model
+    index = load_training_data(data)
+    for location, one in zip([one.index for one in data.sets], index.sets, strict=True):
+        if one.size != model.resolution:
+            raise UsageError(
+                f"model.resolution = {model.resolution} but {location} holds {one.size} px images; "
+                f"set model.resolution={one.size} or write the shards with --size {model.resolution}"
+            )
+        measured = len(one.band_std_by_level())
+        if model.band_scale == "data" and model.levels > measured:
+            raise UsageError(
+                f"model.band_scale = data needs the standard deviations of {model.levels} levels, but {location} has those of "
+                f"{measured}; measure them with `wavegan shards index {one.storage.base}` or set model.band_scale=none"
+            )
     check_present(index, data.max_bad_fraction)
     return index
 
 
-def load_classes(experiment: Experiment, index: Index) -> Classes | None:
+def load_classes(experiment: Experiment, index: TrainingData) -> Classes | None:
     """Return the classes of the data set; None for a model without classes.
 
     Raises:
@@ -212,8 +217,8 @@ def load_classes(experiment: Experiment, index: Index) -> Classes | None:
     return classes_for_training(index, num_classes) if num_classes else None
 
 
-def describe_environment(accelerator: Accelerator, index: Index, classes: Classes | None) -> dict[str, Any]:
-    """Return the content of environment.json: versions, commit, command, world size, device, host, data set and its classes."""
+def describe_environment(accelerator: Accelerator, index: TrainingData, classes: Classes | None) -> dict[str, Any]:
+    """Return the content of environment.json: versions, commit, command, world size, device, host, data sets, classes."""
     device = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type
     return {
         **provenance(),
@@ -221,5 +226,6 @@ def describe_environment(accelerator: Accelerator, index: Index, classes: Classe
         "device": device,
         "host": platform.node(),
         "index_digest": index.digest,
+        **({"sets": index.describe()} if isinstance(index, Mixture) else {}),
         **({} if classes is None else {"classes": classes._asdict()}),
     }

@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from wavegan_dist.data import SHOWN
 from wavegan_dist.model import WaveletGenerator
 from wavegan_dist.train.collapse import diversity
 from wavegan_dist.wavelet import wavedec, waverec
@@ -114,10 +115,12 @@ def status_line(metrics: dict[str, float], total_kimg: float) -> str:
     )
     images, shards = (int(metrics[f"data/bad_{kind}"]) for kind in ("images", "shards"))
     bad = f"  bad {images} images {shards} shards" if images or shards else ""
+    counts = {name.removeprefix(SHOWN): int(count) for name, count in metrics.items() if name.startswith(SHOWN)}
+    sets = "  sets " + " ".join(f"{name} {count:,}" for name, count in counts.items()) if counts else ""
     return (
         f"kimg {metrics['kimg']:.1f}/{total_kimg:g}  {metrics['speed/seconds_per_kimg']:.1f} s/kimg  "
         f"{metrics['speed/images_per_second']:.0f} img/s  lam {metrics['lam']:+.4f}  {losses}  "
-        f"wait {metrics['speed/data_wait_percent']:.1f}%  mem {metrics['memory/gib']:.2f} GiB{bad}"
+        f"wait {metrics['speed/data_wait_percent']:.1f}%  mem {metrics['memory/gib']:.2f} GiB{sets}{bad}"
     )
 
 

@@ -16,7 +16,7 @@ def checkpoint_to_resume(folder: RunFolder, experiment: Experiment, index_digest
     Args:
         folder: the run folder, which need not exist.
         experiment: the settings of this start.
-        index_digest: digest of the index of the data set.
+        index_digest: digest of the index of the data set or the mixture.
         resume: `auto`: the newest intact checkpoint, if there is one; `never`: the folder must not hold a run; else the path
             of a checkpoint.
 
@@ -31,8 +31,9 @@ def checkpoint_to_resume(folder: RunFolder, experiment: Experiment, index_digest
             raise UsageError(f"{folder.path} holds a run of another config ({'; '.join(changed)}); choose another --run-dir")
     path = _newest_intact(folder) if resume in ("auto", "never") else _requested(Path(resume))
     if path is not None and (digest := read_state(path)["index_digest"]) != index_digest:
+        now = ", ".join(one.index for one in experiment.data.sets)
         raise UsageError(
-            f"{path} was trained on other images (index digest {digest[:12]}) than {experiment.data.index} holds now "
+            f"{path} was trained on other images (index digest {digest[:12]}) than {now} holds now "
             f"({index_digest[:12]}); set data.index to the original data set, or start a new run with another --run-dir"
         )
     return path

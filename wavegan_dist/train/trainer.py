@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from wavegan_dist.config import Experiment
-from wavegan_dist.data import ImageBatch, Index, flip
+from wavegan_dist.data import ImageBatch, TrainingData, flip
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.images import from_uint8
 from wavegan_dist.log import log
@@ -62,12 +62,12 @@ class Trainer:
 
     Args:
         experiment: the settings.
-        index: the data set's index, for the standard deviation of each wavelet band.
+        index: the index of the data set or the mixture, for the standard deviation of each wavelet band.
         accelerator: gives the device, the rank and the collectives. Modules are on its device, replicated or sharded according
             to `train.strategy`.
     """
 
-    def __init__(self, experiment: Experiment, index: Index, accelerator: Accelerator) -> None:
+    def __init__(self, experiment: Experiment, index: TrainingData, accelerator: Accelerator) -> None:
         self.experiment, self.accelerator = experiment, accelerator
         self.nimg = 0
         self.rollbacks = 0

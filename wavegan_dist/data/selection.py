@@ -1,0 +1,95 @@
+"""Choose images of tars at the time of indexing, by class or by key: the tars are not changed."""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from wavegan_dist.classes import Classes
+from wavegan_dist.data.index import Members, Selection
+from wavegan_dist.data.tars import Sample
+from wavegan_dist.errors import UsageError
+
+
+@cache  # worker processes are forked with the result
+def read_keys(path: Path) -> frozenset[str]:
+    """Read a list of keys, one a line; empty lines are ignored. Raises UsageError if the file has none or cannot be read."""
+    return frozenset(_lines(path, "keys"))
+
+
+def read_class_names(path: Path, labels: Members) -> list[str]:
+    """Read the names of the classes 0, 1, ..., one a line.
+
+    Args:
+        path: the file.
+        labels: label of each image, or -1.
+
+    Raises:
+        UsageError: the file cannot be read, a name occurs twice, or a class of an image has no name.
+    """
+    names = _lines(path, "names of classes")
+    if len(set(names)) < len(names):
+        raise UsageError(f"{path} has the name {max(names, key=names.count)} twice; give each class its own")
+    if (needed := int(labels.max()) + 1) > len(names):
+        raise UsageError(f"{path} has {len(names)} names, but there are labels up to {needed - 1}; name each class from 0 on")
+    return names
+
+
+def _lines(path: Path, what: str) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read the {what} in {path}: {getattr(error, 'strerror', None) or error}") from error
+    if not any(lines):
+        raise UsageError(f"{path} is empty; write {what} into it, one a line")
+    return [line for line in lines if line]
+
+
+def check_keys(path: Path, found: frozenset[str]) -> None:
+    """Raise UsageError unless each key in the file `path` was found in a tar."""
+    keys = read_keys(path)
+    if missing := sorted(keys - found):
+        raise UsageError(f"{len(missing)} of {len(keys)} keys in {path} are in no tar, first {missing[0]}; correct the list")
+
+
+def parse_classes(text: str, labels: Members, names: Sequence[str]) -> list[int]:
+    """Read a comma-separated list of classes, by number or name.
+
+    Args:
+        text: the list.
+        labels: label of each image, or -1.
+        names: names of the labels 0, 1, ...; empty if unknown.
+
+    Returns:
+        Each label once, in the order of the list.
+
+    Raises:
+        UsageError: there is no such class, or no image has it.
+    """
+    counts = np.bincount(labels[labels >= 0], minlength=len(names))
+    if not counts.any():
+        raise UsageError(f"--classes {text}, but no image has a label; give each image a .cls member")
+    classes = Classes(counts.tolist(), names)
+    chosen = list(dict.fromkeys(classes.parse(text)))
+    for label in chosen:
+        if not counts[label]:
+            raise UsageError(f"--classes {text}: no image has the class {classes.name(label)}; leave it out")
+    return chosen
+
+
+def choose_by_class(members: Members, chosen: Sequence[int]) -> Members:
+    """Return the rows whose label is chosen, with the label's position in `chosen` as their new label."""
+    labels = members[:, 2]
+    positions = np.full(max(*chosen, int(labels.max(initial=0))) + 2, -1, dtype=np.int64)
+    positions[list(chosen)] = np.arange(len(chosen))  # the last element stays -1, for images without a label
+    return np.column_stack((members[:, :2], positions[labels]))[positions[labels] >= 0]
+
+
+def chosen_samples(samples: Sequence[Sample], selection: Selection, members: Members) -> list[Sample]:
+    """Return those images of a tar that the rows `members` of an index contain, with the labels that they should have there."""
+    offsets = set(members[:, 0].tolist())
+    position = {label: number for number, label in enumerate(selection.labels)}
+    return [
+        Sample(image, position.get(label, -1) if position else label) for image, label in samples if image.offset in offsets
+    ]
