@@ -62,7 +62,7 @@ def wavegan(*arguments: object) -> None:
 def take_screenshots(uri: str) -> None:
     """Open the pages in a browser and write docs/mlflow-NAME.png."""
     client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("wavegan").experiment_id
+    experiment = client.search_experiments(filter_string="name = 'wavegan'")[0].experiment_id
     ids = {run.info.run_name: run.info.run_id for run in client.search_runs([experiment])}
     pair = json.dumps([ids["full"], ids["base-only"]])
     view = f"{uri}/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey=wavegan"
