@@ -35,6 +35,35 @@ def conditional(tmp_path_factory: pytest.TempPathFactory) -> WaveletGenerator:
     return WaveletGenerator.from_pretrained(write_snapshot(tmp_path_factory.mktemp("run") / "kimg-000002", num_classes=3))
 
 
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_package_contains_a_small_generator(here: Path, wavegan: Command) -> None:
+    images = WaveletGenerator.from_pretrained("embedded-32").sample(64)
+    assert images.shape == (64, 3, 32, 32)
+    assert images.float().std() > 30
+    assert images.float().std(dim=0).mean() > 30  # they differ from each other
+    loaded = load_snapshot("embedded-32")
+    assert sum(path.stat().st_size for path in loaded.path.iterdir()) < 6e6
+    outcome = wavegan("sample", "--snapshot", "embedded-32", "--count", 4, "--out", "out", "--device", "cpu", cwd=here)
+    assert outcome.returncode == 0, outcome.stderr
+    assert torch.equal(picture(here / "out/000003.png"), images[3])
+
+
+def test_a_folder_of_the_same_name_comes_first(here: Path, plain: Path) -> None:
+    (here / "embedded-32").symlink_to(plain)
+    assert load_snapshot("embedded-32").nimg == load_snapshot(plain).nimg
+
+
+@pytest.mark.parametrize("name", ["embedded-33", "../pretrained/embedded-32", "x/embedded-32"])
+def test_only_the_bare_name_finds_it(here: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="is not a snapshot"):
+        load_snapshot(name)
+
+
 def picture(path: Path) -> Tensor:
     with Image.open(path) as image:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
