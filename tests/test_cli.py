@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.evaluate.helpers import make_snapshot
-from tests.helpers import Command, refused
+from tests.helpers import Command, environment, refused
 
 
 def test_help_is_instant_and_shows_every_command() -> None:
@@ -176,6 +176,18 @@ def test_training_into_what_is_no_folder_is_one_line_without_an_errno(wavegan: C
     assert outcome.returncode == 2
     assert outcome.stderr.splitlines()[-1].startswith(f"wavegan: --resume {tmp_path / 'none'} is not a checkpoint")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["log.txt"]
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("ascii", "Größe"), ("utf-8", os.fsdecode(b"Gr\xf6\xdfe"))])
+def test_a_name_that_the_terminal_cannot_show_is_printed_with_backslashes(
+    shards: Path, tmp_path: Path, encoding: str, name: str
+) -> None:
+    shutil.copytree(shards, tmp_path / name)
+    command = [sys.executable, "-m", "wavegan_dist", "shards", "verify", os.fspath(tmp_path / name)]
+    outcome = subprocess.run(command, env=environment(PYTHONIOENCODING=encoding), capture_output=True, check=False)
+    assert outcome.returncode == 0, outcome.stderr
+    assert b"/Gr\\" in outcome.stdout
+    assert outcome.stdout.endswith(b"e: all shards match the index\n")
 
 
 def test_doctor_says_which_kernel_is_in_use_and_why(wavegan: Command) -> None:

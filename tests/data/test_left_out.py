@@ -307,6 +307,26 @@ def test_pictures_without_a_patch_are_listed(wavegan: Command, tmp_path: Path) -
     assert (printed["images"], reasons) == (9, {"without a patch: smaller than 32 px, or flat": 2})
 
 
+def test_an_index_of_written_shards_keeps_what_was_left_out_of_their_source(wavegan: Command, tmp_path: Path) -> None:
+    put(tmp_path / "in", {f"{name}/{number}.png": encoded(number) for number in range(4) for name in "ab"} | BAD)
+    put(tmp_path / "in" / "b", {"notes.txt": b"x"})
+    for name in BAD:
+        (tmp_path / "in" / name).rename(tmp_path / "in" / "a" / name)
+    write = ("shards", "write", tmp_path / "in", tmp_path / "set", "--size", 32, "--labels", "--max-bad-fraction", 0.5)
+    _, written = result(wavegan, *write)
+    assert written == {"cannot be decoded": 4, "no picture that Pillow reads (.txt)": 1}
+    put(tmp_path / "set", {"lone.png": encoded(1)})
+    beside = {"beside tars, which alone are read; move the tars or these files to another folder": 1}
+    for _ in range(2):
+        assert result(wavegan, "shards", "index", tmp_path / "set")[1] == written | beside
+    (tmp_path / "set" / "lone.png").unlink()
+    chosen = result(wavegan, "shards", "index", tmp_path / "set", "--classes", "a")[1]
+    assert chosen == written | {"not chosen by --classes or --keys": 4}
+    assert result(wavegan, "shards", "index", tmp_path / "set")[1] == written
+    (tmp_path / "set" / "left_out.jsonl").write_text('{"file": 1, "line": 2}\n[]\n')  # of another tool
+    assert json.loads(wavegan("shards", "info", tmp_path / "set", "--json").stdout)["left_out"] == []
+
+
 def test_a_zip_accounts_for_its_members(wavegan: Command, tmp_path: Path) -> None:
     files = {
         "./a.png": encoded(1),

@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 
 from wavegan_dist import log
 from wavegan_dist.cli import (
@@ -103,6 +104,7 @@ def _open_standard_streams() -> None:
     """Open the null device as stdout or stderr where the caller closed them, as `wavegan ... 2>&-` does.
 
     Otherwise Python's stream is None, and the next file that is opened gets the descriptor that libraries print to.
+    File names that stdout cannot encode are printed with backslashes, as on stderr.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(descriptor, True)
@@ -110,6 +112,8 @@ def _open_standard_streams() -> None:
     for name, number in (("stdout", 1), ("stderr", 2)):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w", closefd=False))
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _report(message: str, exit_code: int) -> int:

@@ -77,5 +77,5 @@ def describe_content(head: bytes) -> str:
     if kind := compression(head):
         return f"it is a {kind} file"
     if is_picture(head):
-        return "its header is damaged"
+        return "its header is damaged, or of a kind that Pillow does not read"
     return f"it is not a picture and begins with {head[:16]!r}"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,17 +25,23 @@ class LeftOut(NamedTuple):
         reason: why, in words that are the same for all files of the kind.
         files: number of files.
         detail: what is special about this file, such as the error of its decoder.
+        by: the command that left the file out, write or index.
     """
 
     file: str
     reason: str
     files: int = 1
     detail: str = ""
+    by: str = "index"
 
 
 def save_left_out(folder: Path, entries: Sequence[LeftOut]) -> None:
-    """Write `left_out.jsonl`, one JSON object per line; remove an earlier one if there are no entries."""
+    """Write `left_out.jsonl`, one JSON object per line; remove an earlier one if there are no entries.
+
+    Entries of `shards write` in an earlier one are kept: they are about its source, which `shards index` does not see.
+    """
     path = folder / LEFT_OUT_FILE
+    entries = [*(entry for entry in _read(path) if entry.by == "write"), *entries]
     if not entries:
         path.unlink(missing_ok=True)
         return
@@ -44,13 +51,22 @@ def save_left_out(folder: Path, entries: Sequence[LeftOut]) -> None:
 
 def left_out_by_reason(folder: Path) -> list[dict[str, Any]]:
     """Read `left_out.jsonl` and count the files by reason: `reason`, `count` and `example`, most frequent first."""
-    return by_reason(LeftOut(**entry) for entry in read_json_lines(folder / LEFT_OUT_FILE))
+    return by_reason(_read(folder / LEFT_OUT_FILE))
+
+
+def _read(path: Path) -> list[LeftOut]:
+    """Read `left_out.jsonl`; empty if there is none. Lines of another form are skipped."""
+    entries = []
+    for entry in read_json_lines(path):
+        with suppress(TypeError):
+            entries.append(LeftOut(**entry))
+    return entries
 
 
 def by_reason(entries: Iterable[LeftOut]) -> list[dict[str, Any]]:
     """Count the files of `entries` by reason: `reason`, `count` and `example`, most frequent first."""
     reasons: dict[str, dict[str, Any]] = {}
-    for file, reason, files, _ in entries:
+    for file, reason, files, *_ in entries:
         reasons.setdefault(reason, {"reason": reason, "count": 0, "example": file})["count"] += files
     return sorted(reasons.values(), key=lambda entry: (-entry["count"], entry["reason"]))
 

@@ -38,7 +38,7 @@ def read_class_names(path: Path, labels: Members) -> list[str]:
 
 def _lines(path: Path, what: str) -> list[str]:
     try:
-        lines = [line.strip() for line in path.read_text().splitlines()]
+        lines = [line.strip() for line in path.read_text("utf-8-sig").splitlines()]
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot read the {what} in {path}: {getattr(error, 'strerror', None) or error}") from error
     if not any(lines):

@@ -79,7 +79,7 @@ def write_shards(
         _encode(chunks, max_bad_fraction, workers, progress)
         images, sums, left_out = _encoded_images(chunks, source)
         with _complete_folder(out, work / "set") as folder:
-            save_left_out(folder, [*listing.left_out, *left_out])
+            save_left_out(folder, [entry._replace(by="write") for entry in (*listing.left_out, *left_out)])
             jobs = _shard_jobs(folder, chunks, images, shard_images)
             _write_dataset(jobs, listing.classes, sums, workers, progress)
     return Index.load(out)
