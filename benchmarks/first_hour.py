@@ -98,8 +98,8 @@ def run_server(script: str, checkout: Path, env: dict[str, str]) -> None:
         SystemExit: the server did not answer within two minutes.
     """
     command = ["bash", "-c", script]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(command, cwd=checkout, env=env, start_new_session=True, **quiet) as server:
+    null = subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=checkout, env=env, stdout=null, stderr=null, start_new_session=True) as server:
         try:
             for _ in range(240):
                 try:
