@@ -97,7 +97,9 @@ def run_server(script: str, checkout: Path, env: dict[str, str]) -> None:
     Raises:
         SystemExit: the server did not answer within two minutes.
     """
-    with subprocess.Popen(["bash", "-c", script], cwd=checkout, env=env, start_new_session=True) as server:
+    command = ["bash", "-c", script]
+    null = subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=checkout, env=env, stdout=null, stderr=null, start_new_session=True) as server:
         try:
             for _ in range(240):
                 try:
