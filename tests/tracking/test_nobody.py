@@ -48,4 +48,4 @@ def test_a_user_without_name_and_home_trains_evaluates_and_syncs(tmp_path, confi
         spool.position.unlink()  # as if nothing had been delivered
     synced = nobody("track", "sync", run)
     assert synced.returncode == 0, synced.stderr
-    assert synced.stdout.startswith("sent 2 points")
+    assert synced.stdout.startswith("sent 3 points")
