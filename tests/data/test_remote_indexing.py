@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import numpy as np
@@ -190,6 +191,31 @@ def test_the_names_of_classes_are_kept_and_the_index_is_replaced(web: WebServer,
     assert index_remote_shards(f"{web.url}/shard-{{000000..000006}}.tar", tmp_path / "index").classes == []
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_images_are_chosen_from_tars_elsewhere_as_from_tars_here(tmp_path: Path, workers: int) -> None:
+    folder, keys, names = tmp_path / "set", tmp_path / "keys.txt", tmp_path / "names.txt"
+    folder.mkdir()
+    for first in range(0, 30, 5):
+        with webdataset.TarWriter(str(folder / f"{first // 10}-{first % 10 // 5}.tar")) as writer:
+            for number in range(first, first + 5):
+                writer.write({"__key__": f"im{number}", "png": image(8 * number, "PNG", 32), "cls": number % 3})
+    keys.write_text("\n".join(f"im{number}" for number in range(12)))
+    names.write_text("ant\nbee\ncat\n")
+    choices: list[dict[str, Any]] = [{"classes": "cat,0"}, {"keys": keys}, {"classes": "bee", "keys": keys}, {}]
+    for choice in choices:
+        here = index_shards(folder, class_names=names, **choice)
+        with serve(folder) as web:
+            pattern = f"{web.url}/{{0..2}}-{{0,1}}.tar"
+            there = index_remote_shards(pattern, tmp_path / "out", class_names=names, workers=workers, **choice)
+            assert verify_shards(tmp_path / "out") == []
+        assert there.digest == here.digest
+        assert (there.members == here.members).all()
+        assert there.band_std == here.band_std
+    with serve(folder) as web, pytest.raises(UsageError, match="there is no class 'cow'"):
+        index_remote_shards(f"{web.url}/0-{{0,1}}.tar", tmp_path / "out", classes="cow")
+    assert Index.load(tmp_path / "out") == there
+
+
 @pytest.mark.parametrize("faults", [["503"], ["cut"], ["503", "cut", "429"], ["chunked"]], ids=str)
 def test_what_may_pass_is_tried_again(web: WebServer, tmp_path: Path, faults: list[str]) -> None:
     web.faults = {NAMES[3]: list(faults)}
@@ -317,7 +343,7 @@ def test_images_that_cannot_be_trained_on_are_named_without_reading_on(web: WebS
     with webdataset.TarWriter(str(web.folder / "0.tar")) as writer:
         writer.write({"__key__": "a", "png": image(1, "PNG", 48)})
     with pytest.raises(
-        UsageError, match=r"a\.png in http://\S+/0\.tar is 48x48 px, .*; copy the tars to this machine and make"
+        UsageError, match=r"a\.png in http://\S+/0\.tar is 48x48 px, .*; copy the tars to this machine and convert"
     ):
         index_remote_shards(f"{web.url}/0.tar", tmp_path / "index")
     with webdataset.TarWriter(str(web.folder / "0.tar")) as writer:

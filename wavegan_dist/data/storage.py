@@ -107,7 +107,7 @@ class Storage:
             return consume(Answer(iter(lambda: opened.read(remote.BLOCK_BYTES), b""), os.fstat(opened.fileno()).st_size, ""))
 
     def version(self, file: str) -> str:
-        """Return `Answer.version` of a remote file without reading the file; empty if unknown. Raises WaveganError as `stream`."""
+        """Return `Answer.version` of a remote file without reading it; empty if unknown. Raises WaveganError like `stream`."""
         return remote.version(self.url(file))
 
     def check_cache(self) -> Path:
