@@ -1,6 +1,7 @@
 """Brace patterns of remote tars: expanded as WebDataset does, and written into the index as one address."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -104,7 +105,7 @@ def test_a_password_in_a_pattern_is_refused_and_not_shown(pattern: str) -> None:
     assert SECRET not in str(caught.value)
 
 
-def test_a_password_is_in_no_file_and_no_output(wavegan: Command, tmp_path: object) -> None:
+def test_a_password_is_in_no_file_and_no_output(wavegan: Command, tmp_path: Path) -> None:
     outcome = wavegan("shards", "index", WITH_PASSWORD[0], "--out", f"{tmp_path}/set", cwd=tmp_path)
     refused(outcome, "holds a password or a token")
     assert SECRET not in outcome.stdout + outcome.stderr

@@ -382,6 +382,7 @@ def test_a_store_that_does_not_answer_is_one_line(tars: Path, tmp_path: Path, ki
 @pytest.mark.parametrize(("url", "package"), [("s3://bucket/{0..1}.tar", "s3fs"), ("gs://bucket/{0..1}.tar", "gcsfs")])
 def test_a_missing_package_is_named(url: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)  # makes its import fail even if it is installed
+    monkeypatch.delitem(fsspec.registry._registry, url.partition(":")[0], raising=False)
     with pytest.raises(WaveganError, match=rf"\(ImportError: .*{package}.*\); pip install {package}$") as caught:
         index_remote_shards(url, tmp_path / "index")
     assert "\n" not in str(caught.value)

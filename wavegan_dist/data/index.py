@@ -81,11 +81,13 @@ class Index(IndexModel):
     @field_validator("source")
     @classmethod
     def _check_source(cls, value: str | None) -> str | None:
-        if value is not None and not is_remote(value):
-            raise ValueError(f"'{value}' is neither a URL nor pipe:COMMAND")
-        if value is not None and holds_password(value):
+        if value is None:
+            return None
+        if holds_password(value):
             raise ValueError("the address of the shards holds a password")
-        return value
+        if not is_remote(value):
+            raise ValueError(f"'{value}' is neither a URL nor pipe:COMMAND")
+        return Storage(value).base
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:

@@ -1,6 +1,6 @@
 """Choose images of tars at the time of indexing, by class or by key: the tars are not changed."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -45,7 +45,7 @@ def _lines(path: Path, what: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def check_keys(path: Path, found: frozenset[str]) -> None:
+def check_keys(path: Path, found: Set[str]) -> None:
     """Raise UsageError unless each key in the file `path` was found in a tar."""
     keys = read_keys(path)
     if missing := sorted(keys - found):
