@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import pytest
+from fsspec.registry import _registry
+
 from tests.helpers import environment, free_port
 
 S3_VARIABLES = {
@@ -62,6 +65,12 @@ class WebServer:
             request.wfile.write(content[:half])
             time.sleep(0.2 if kind == "slow" else 0)
             request.wfile.write(content[half:] if kind != "cut" else b"")
+
+
+def without_package(monkeypatch: pytest.MonkeyPatch, package: str, protocol: str) -> None:
+    """Make the import of a package of fsspec fail, even if it is installed and was imported before."""
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(_registry, protocol, raising=False)
 
 
 @contextmanager

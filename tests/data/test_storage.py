@@ -2,7 +2,6 @@ import hashlib
 import http.server
 import multiprocessing
 import os
-import sys
 import threading
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ import fsspec
 import numpy as np
 import pytest
 
+from tests.data.servers import without_package
 from wavegan_dist.data import Index, remote
 from wavegan_dist.data.storage import Storage, locate
 from wavegan_dist.errors import UsageError, WaveganError
@@ -223,8 +223,9 @@ def test_a_store_that_fails_is_one_line_with_its_last_words(tmp_path: Path, base
 
 
 def test_a_store_whose_package_is_missing_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "s3fs", None)  # makes its import fail even if it is installed
-    with pytest.raises(WaveganError, match=r"cannot read s3://bucket/set/index\.json \(ImportError: Install s3fs ") as caught:
+    without_package(monkeypatch, "s3fs", "s3")
+    message = r"cannot read s3://bucket/set/index\.json \(ImportError: Install s3fs .*\); pip install s3fs$"
+    with pytest.raises(WaveganError, match=message) as caught:
         Index.load("s3://bucket/set", tmp_path / "cache", ROOM)
     assert "\n" not in str(caught.value)
 

@@ -13,6 +13,8 @@ from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import append_json_lines, read_json_lines
 from wavegan_dist.processes import Group
 
+SHARD_UNREADABLE = "is in a shard that cannot be read"  # reason of an image's error
+
 
 @dataclass(frozen=True)
 class DataError:
@@ -88,7 +90,9 @@ class DataErrorLog:
 
 
 def cause(error: DataError, errors: Iterable[DataError]) -> DataError:
-    """Return the error of the shard if `errors` hold one for an image's shard; else the error itself."""
+    """Return the error of an image's shard, one of `errors`, if the reason is SHARD_UNREADABLE; else the error itself."""
+    if error.reason != SHARD_UNREADABLE:
+        return error
     return next((other for other in errors if other.row is None and other.shard == error.shard), error)
 
 

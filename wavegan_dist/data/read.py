@@ -7,7 +7,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from wavegan_dist.data.error_log import DataError
+from wavegan_dist.data.error_log import SHARD_UNREADABLE, DataError
 from wavegan_dist.data.mixture import TrainingData
 from wavegan_dist.data.order import RowIndices
 from wavegan_dist.data.tars import key_at
@@ -72,7 +72,7 @@ class Reader:
         except (WaveganError, OSError) as error:
             reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
             shard_error = DataError(self.index.locate_shard(number)[2], reason)
-            image_error = self.image_error(location, "is in a shard that cannot be read")
+            image_error = self.image_error(location, SHARD_UNREADABLE)
             raise UnreadableError([shard_error, image_error]) from error
         if len(content) < size:
             _, shard, name = self.index.locate_shard(number)
