@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-cluster test-reference check bit-equal lock docs site dashboard tour first-hour wheel-check bench bench-data bench-haar bench-gpu bench-checkpoint bench-zero bench-resume ablations bench-tracking bench-evaluation bench-scaling bench-precision slurm-up slurm-down clean
+.PHONY: help demo test test-all test-cluster test-reference check bit-equal lock docs site dashboard tour first-hour wheel-check bench bench-data bench-startup bench-haar bench-gpu bench-checkpoint bench-zero bench-resume ablations bench-tracking bench-evaluation bench-scaling bench-precision slurm-up slurm-down clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 18
@@ -71,6 +71,9 @@ bench: $(READY) bench-data bench-tracking bench-checkpoint bench-evaluation ## r
 
 bench-data: $(READY) ## measure the loader alone
 	$(BIN)/python benchmarks/data.py
+
+bench-startup: $(READY) ## measure the start of training on datasets of 10 to 100,000 shards
+	$(BIN)/python benchmarks/startup.py
 
 bench-evaluation: $(READY) ## compare the speed of evaluation with torch-fidelity; measure floors and memory
 	$(BIN)/python benchmarks/evaluation.py

@@ -49,7 +49,8 @@ def fake_index(size: int, detail_std: float = 1.0) -> Any:
     """
     from wavegan_dist.config import deepest_level
     from wavegan_dist.data import Index
-    from wavegan_dist.data.index import BandStd, Shard
+    from wavegan_dist.data.index import BandStd
+    from wavegan_dist.data.shards import Shard
 
     shard = Shard(file="none.tar", images=1, bytes=1, sha256="0" * 64)
     band_std = BandStd(low=1, lh=detail_std, hl=detail_std, hh=detail_std)

@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from typing import TypeAlias, TypeVar
 
+import psutil
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, PartialState
@@ -165,7 +166,7 @@ def parallel_map(function: Callable[[Job], Result], jobs: Sequence[Job], workers
 
     Raises:
         WaveganError: a worker process died.
-        Exception: any error that `function` raises. Jobs that have not started yet are cancelled.
+        Exception: any error that `function` raises. The worker processes are killed: jobs that run may take hours to end.
     """
     workers = min(workers, len(jobs))
     if workers <= 1:
@@ -178,6 +179,10 @@ def parallel_map(function: Callable[[Job], Result], jobs: Sequence[Job], workers
             yield from results
         except BrokenProcessPool as error:
             raise WaveganError("a worker process died, perhaps out of memory; try again with fewer --workers") from error
+        except BaseException:
+            for pid in list(pool._processes):
+                _kill(pid)
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -190,6 +195,16 @@ def signals_blocked(*signals: signal.Signals) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _kill(pid: int) -> None:
+    """Kill a process and the processes that it has started."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        process.suspend()  # so that it starts no further ones
+        for one in (*process.children(recursive=True), process):
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
 
 
 def _prepare_worker() -> None:

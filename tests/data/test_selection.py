@@ -160,7 +160,7 @@ def test_verify_finds_wrong_labels_and_rows_of_a_choice(tars: Path, names: Path)
     for column, value in ((2, 2), (0, 512)):
         members = np.array(index.members)
         members[5, column] += value
-        index.model_copy(update={"members_sha256": save_members(members, tars)}).save(tars)
+        index.model_copy(update={"members_sha256": save_members([members], tars)}).save(tars)
         (problem,) = verify_shards(tars)
         assert problem.startswith("001.tar: ")
 

@@ -1,14 +1,17 @@
 """Tars compared with Python's tarfile, GNU tar and WebDataset."""
 
+import hashlib
 import io
 import subprocess
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import webdataset
 
-from wavegan_dist.data.tars import key_at, pair_labels, walk, write_tar
+from wavegan_dist.data.forward_file import KEPT, ForwardFile
+from wavegan_dist.data.tars import Contents, Member, Sample, key_at, walk, walk_file, write_tar
 from wavegan_dist.errors import WaveganError
 
 LONG = f"{'deep/' * 30}{'n' * 90}.png"
@@ -62,10 +65,17 @@ def test_keys_are_those_of_webdataset(tmp_path: Path) -> None:
     assert {(member.key, member.extension) for member in walk(tmp_path / "a.tar") if member.key} == wanted
 
 
+def samples_in(path: Path, *extensions: str) -> list[Sample]:
+    contents = Contents(str(path), extensions)
+    with path.open("rb") as file:
+        contents.read(file)
+    return contents.samples()
+
+
 def test_a_label_may_lie_far_from_its_image(tmp_path: Path) -> None:
     files = [("a.png", b"1"), ("b.cls", b" 7\n"), ("b.json", b"{}"), ("b.png", b"2"), ("a.cls", b"0"), ("c.png", b"3")]
     write_tar(tmp_path / "a.tar", files)
-    samples = pair_labels(tmp_path / "a.tar", walk(tmp_path / "a.tar"), ("png",))
+    samples = samples_in(tmp_path / "a.tar", "png")
     assert [(image.key, label) for image, label in samples] == [("a", 0), ("b", 7), ("c", -1)]
 
 
@@ -81,7 +91,7 @@ def test_a_label_may_lie_far_from_its_image(tmp_path: Path) -> None:
 def test_what_makes_no_sample_is_named(tmp_path: Path, files: list[tuple[str, bytes]], message: str) -> None:
     write_tar(tmp_path / "a.tar", files)
     with pytest.raises(WaveganError, match=message):
-        pair_labels(tmp_path / "a.tar", walk(tmp_path / "a.tar"), ("png", "jpg"))
+        samples_in(tmp_path / "a.tar", "png", "jpg")
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
@@ -109,7 +119,45 @@ def test_every_cut_of_a_tar_is_noticed(tmp_path: Path) -> None:
     end = 4 * 512 + 512 + 2 * 1024  # headers and padded contents; zeros after that
     for length in [*range(0, end, 100), *range(0, end + 1, 512), end + 511]:
         path.write_bytes(original[:length])
-        with pytest.raises(WaveganError, match=r"a\.tar is (not a complete tar|damaged or cut short)"):
+        with pytest.raises(WaveganError, match=r"a\.tar is (not a complete tar|damaged or cut short)") as whole:
             list(walk(path))
+        with pytest.raises(WaveganError) as streamed:
+            list(walk_file(forward(original[:length], 700), str(path)))
+        assert str(streamed.value) == str(whole.value)
     path.write_bytes(original[: end + 512])
     assert len(list(walk(path))) == 4
+
+
+def forward(content: bytes, block: int) -> ForwardFile:
+    """The content, which arrives in blocks of `block` bytes."""
+    return ForwardFile(iter([content[start : start + block] for start in range(0, len(content), block)]))
+
+
+@pytest.mark.parametrize("block", [1, 511, 512, 513, 5000, 10**6])
+def test_a_tar_that_passes_once_is_walked_like_one_on_disk_and_hashed(tmp_path: Path, block: int) -> None:
+    path, draws = tmp_path / "a.tar", np.random.default_rng(block)
+    files = {f"{'long/' * 30 * (number % 2)}{number}.png": draws.bytes(int(draws.integers(0, 3000))) for number in range(9)}
+    with tarfile.open(path, "w", format=(tarfile.PAX_FORMAT, tarfile.GNU_FORMAT)[block % 2]) as tar:
+        for name, content in files.items():
+            header = tarfile.TarInfo(name)
+            header.size = len(content)
+            tar.addfile(header, io.BytesIO(content))
+    file = forward(path.read_bytes(), block)
+    passed: list[tuple[Member, bytes]] = []
+    for number, member in enumerate(walk_file(file, "a.tar")):
+        passed.append((member, file.read(member.size if number % 3 else 0)))
+    assert [member for member, _ in passed] == list(walk(path))
+    contents = list(files.values())
+    assert [content for _, content in passed] == [content if number % 3 else b"" for number, content in enumerate(contents)]
+    assert file.finish() == (path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def test_a_file_that_passes_once_goes_back_a_block_and_no_further() -> None:
+    file = forward(bytes(range(200)) * 20, 1000)
+    assert file.seek(2500) == 2500
+    assert file.seek(2500 - KEPT) == 2500 - KEPT
+    assert file.read(1) == bytes([(2500 - KEPT) % 200])
+    with pytest.raises(ValueError, match="byte 0 has passed"):
+        file.seek(0)
+    assert file.seek(10**6) == 4000
+    assert file.read(1) == b""

@@ -52,7 +52,7 @@ def test_a_broken_header_in_mid_tar_is_found_even_where_the_hash_was_taken_after
 def test_a_wrong_row_of_members_is_found(numbered: Index, column: int) -> None:
     rows = numbered.members.copy()
     rows[30, column] += 1
-    index = numbered.model_copy(update={"members_sha256": save_members(rows, numbered.folder)})
+    index = numbered.model_copy(update={"members_sha256": save_members([rows], numbered.folder)})
     index.save(numbered.folder)
     (problem,) = verify_shards(numbered.folder)
     assert problem.startswith("shard-000002.tar: 1 images differ from members.npy in position or label")

@@ -3,16 +3,16 @@
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wavegan_dist.cli.arguments import JSON, png_file, positive, seed
 from wavegan_dist.cli.command import Command, argument
-from wavegan_dist.errors import WaveganError
+from wavegan_dist.errors import UsageError, WaveganError
 
 if TYPE_CHECKING:
     from wavegan_dist.data import Index
 
-DATASET = argument("folder", type=Path, metavar="DIR", help="folder of the shards, or its index.json")
+DATASET = argument("folder", type=Path, metavar="DIR", help="folder of the index, or its index.json")
 WORKERS = argument("--workers", type=positive, metavar="N", help="worker processes (default: one per core)")
 
 
@@ -34,17 +34,22 @@ def _write(options: argparse.Namespace) -> None:
 
 
 def _index(options: argparse.Namespace) -> None:
-    from wavegan_dist.data import index_shards
+    from wavegan_dist.data import index_remote_shards, index_shards, is_remote
     from wavegan_dist.processes import cores
 
-    index = index_shards(
-        options.folder,
-        classes=options.classes,
-        class_names=options.class_names,
-        keys=options.keys,
-        workers=options.workers or cores(),
-    )
-    _print_result(options.folder, index, as_json=options.json)
+    choice: dict[str, Any] = {name: getattr(options, name) for name in ("classes", "class_names", "keys")}
+    choice["workers"] = options.workers or cores()
+    if not options.tars:  # as from "$UNSET_VARIABLE"; the path would be the working folder
+        raise UsageError("the name of the folder is empty; give a folder of tars, or their URLs")
+    if is_remote(options.tars):
+        if options.out is None:
+            raise UsageError(f"{options.tars} is not on this machine; give a folder for its index with --out DIR")
+        index = index_remote_shards(options.tars, options.out, **choice)
+    elif options.out is not None:
+        raise UsageError(f"--out: the index of tars on this machine is written beside them, into {options.tars}; leave it out")
+    else:
+        index = index_shards(Path(options.tars), **choice)
+    _print_result(options.out or Path(options.tars), index, as_json=options.json)
 
 
 def _print_result(folder: Path, index: "Index", *, as_json: bool) -> None:
@@ -141,11 +146,14 @@ WRITE = Command(
 INDEX = Command(
     name="shards index",
     help="index the tars of another tool",
-    description="Write index.json and members.npy beside the WebDataset tars of another tool. The tars are not changed.\n"
-    "The dataset has all of their images, or those of some classes or keys.",
-    example="wavegan shards index data/imagenet64 --class-names names.txt --classes tabby,pug",
+    description="Write index.json and members.npy for the WebDataset tars of another tool. The tars are not changed. Those\n"
+    "in a folder get their index beside them. Those in an object store or on a web server are read once and stay there: give\n"
+    "their URLs, or pipe:COMMAND, with braces for the numbers, and --out. If the command is interrupted, run it again.\n"
+    "The dataset has all images of the tars, or those of some classes or keys.",
+    example="wavegan shards index 's3://bucket/laion/{00000..00999}.tar' --out data/laion",
     arguments=(
-        argument("folder", type=Path, metavar="DIR", help="folder of the tars"),
+        argument("tars", metavar="DIR|URLS", help="folder of the tars, or URLs such as s3://bucket/set/{000..099}.tar"),
+        argument("--out", type=Path, metavar="DIR", help="folder for the index of tars that are not on this machine"),
         argument(
             "--classes",
             metavar="LIST",

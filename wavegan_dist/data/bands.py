@@ -1,7 +1,9 @@
 """Standard deviations of the Haar bands of a dataset at every level, accumulated in one pass."""
 
 import math
-from typing import TypeAlias
+from collections.abc import Callable
+from fractions import Fraction
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -9,13 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from wavegan_dist.config import deepest_level
+from wavegan_dist.counted import rng_at
 from wavegan_dist.data.index import BandStd
 from wavegan_dist.wavelet import wavedec
 
 CHUNK_PIXELS = 2**19  # pixels transformed at once: page faults of larger buffers would cost more than the transform
 
-# Python integers, object array [levels, 4, 3]; rows: low, lh, hl, hh; columns: number of values, sum, sum of squares. A band of
-# level n has values that are multiples of 2**-n: the sums are those of the values times 2**n.
+# Python integers or fractions, object array [levels, 4, 3]; rows: low, lh, hl, hh; columns: number of values, sum, sum of
+# squares. A band of level n has values that are multiples of 2**-n: the sums are those of the values times 2**n.
 BandSums: TypeAlias = NDArray[np.object_]
 
 
@@ -54,6 +57,56 @@ class BandStdAccumulator:
                 for row, band in enumerate((x_bchw, *high.chunk(3, dim=1))):
                     self._sums[level, row] += np.array(_moments(band, scale), dtype=object)
             self._chunk.clear()
+
+
+class DrawnSums(NamedTuple):
+    """Sums over images that were drawn from a shard."""
+
+    sums: BandSums
+    drawn: int  # images
+
+    def of_all(self, images: int) -> BandSums:
+        """Estimate the sums over all images of the shard, whose number is `images`; exact if all were drawn."""
+        scaled: BandSums = self.sums if images == self.drawn else self.sums * Fraction(images, self.drawn)
+        return scaled
+
+
+class DrawnBands:
+    """Accumulates sums over the Haar bands of images drawn at random while they pass, however many they turn out to be.
+
+    Each image belongs to group 0, 1, 2, ... with probability 1/2, 1/4, 1/8, ... All groups are accumulated at first. Whenever
+    they hold more images than `limit`, the lowest group is dropped, and its later images are not decoded. Every image is
+    therefore equally likely to be counted, and if there are at most `limit` images, all are.
+
+    Args:
+        size: side of the images in pixels.
+        limit: largest number of images to count, unless all images are in one group; at least 1.
+        shard: number of the shard. The draw is a function of this number.
+    """
+
+    def __init__(self, size: int, limit: int, shard: int) -> None:
+        self._size, self._limit, self._rng = size, limit, rng_at(0, "shards/index", shard)
+        self._groups: dict[int, tuple[BandStdAccumulator, int]] = {}  # and the number of images
+        self._lowest = 0
+
+    def add(self, decode: Callable[[], NDArray[np.uint8]]) -> None:
+        """Pass one image; `decode` returns it, uint8 [size, size, 3], and is called only if the image is counted."""
+        group = -math.frexp(self._rng.random())[1]
+        if group < self._lowest:
+            return
+        accumulator, images = self._groups.get(group) or (BandStdAccumulator(self._size), 0)
+        accumulator.add(decode())
+        self._groups[group] = (accumulator, images + 1)
+        while self._drawn() > self._limit and len(self._groups) > 1:
+            self._lowest = min(self._groups) + 1
+            del self._groups[self._lowest - 1]
+
+    def sums(self) -> DrawnSums:
+        """Return the sums over the images that were counted, and their number."""
+        return DrawnSums(sum((bands.sums() for bands, _ in self._groups.values()), no_sums(self._size)), self._drawn())
+
+    def _drawn(self) -> int:
+        return sum(images for _, images in self._groups.values())
 
 
 def no_sums(size: int) -> BandSums:

@@ -1,6 +1,6 @@
 """Errors of shards and images that cannot be read, and the log of a run that lists each of these shards and images once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,6 +12,8 @@ from wavegan_dist.data.mixture import TrainingData
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import append_json_lines, read_json_lines
 from wavegan_dist.processes import Group
+
+SHARD_UNREADABLE = "is in a shard that cannot be read"  # reason of an image's error
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,10 @@ class DataErrorLog:
             append_json_lines(self.path, map(asdict, new))
         images = sum(row is not None for _, row in self._listed)
         if images > self.max_bad_fraction * self.index.count:
+            last = list(self._listed.values())[-1]
             raise WaveganError(
                 f"{images} of {self.index.count} images cannot be read, more than data.max_bad_fraction = "
-                f"{self.max_bad_fraction:g} allows; last {list(self._listed.values())[-1]}; {self.path} lists them; "
+                f"{self.max_bad_fraction:g} allows; last {cause(last, self._listed.values())}; {self.path} lists them; "
                 "repair the dataset or raise the limit"
             )
         return {"data/bad_images": float(images), "data/bad_shards": float(len(self._listed) - images)}
@@ -84,6 +87,13 @@ class DataErrorLog:
         new = {(error.shard, error.row): error for error in errors if (error.shard, error.row) not in self._listed}
         self._listed |= new
         return list(new.values())
+
+
+def cause(error: DataError, errors: Iterable[DataError]) -> DataError:
+    """Return the error of an image's shard, one of `errors`, if the reason is SHARD_UNREADABLE; else the error itself."""
+    if error.reason != SHARD_UNREADABLE:
+        return error
+    return next((other for other in errors if other.row is None and other.shard == error.shard), error)
 
 
 def _parse(entry: dict[str, Any]) -> DataError | None:

@@ -2,21 +2,25 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import IO, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from wavegan_dist.config import FileKind
 from wavegan_dist.data.formats import TARS
 from wavegan_dist.data.order import Order, RowIndices
+from wavegan_dist.data.remote import is_remote
+from wavegan_dist.data.shards import IndexModel, Shard, Shards
 from wavegan_dist.data.storage import Storage, locate
 from wavegan_dist.errors import UsageError
 from wavegan_dist.files import atomic_file, sha256
+from wavegan_dist.redact import holds_password
 
 INDEX_FILE = "index.json"
 MEMBERS_FILE = "members.npy"
@@ -29,28 +33,6 @@ INDEX = FileKind(
 _MEMBERS_ADVICE = "copy it again, or create it again with `wavegan shards index`"
 
 Members = NDArray[np.int64]  # [images, 3]; columns: offset of the encoded image in its shard, size in bytes, label or -1
-
-
-class IndexModel(BaseModel):
-    """Base class of the index's models: unknown keys are errors, and instances are immutable."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Shard(IndexModel):
-    """One tar of the dataset."""
-
-    file: str = Field(description="name of the tar, in the folder of index.json")
-    images: int = Field(ge=1)
-    bytes: int = Field(ge=1)
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-
-    @field_validator("file")
-    @classmethod
-    def _plain_name(cls, value: str) -> str:
-        if Path(value).name != value:
-            raise ValueError(f"'{value}' is not the plain name of a file beside index.json")
-        return value
 
 
 class BandStd(IndexModel):
@@ -89,14 +71,39 @@ class Index(IndexModel):
     deeper_band_std: list[BandStd] = Field([], description="of levels 2, 3, ...; empty in an index of an older version")
     selection: Selection | None = Field(None, description="of some images of the tars; null: the dataset has all of them")
     members_sha256: str = Field(pattern="^[0-9a-f]{64}$", description="digest of members.npy")
-    shards: list[Shard] = Field(min_length=1)
-    _storage: Storage = PrivateAttr(default=Storage(".", None, 0))
+    source: str | None = Field(
+        None,
+        description="where the shards are if not beside index.json: URL of their folder, or a URL or pipe:COMMAND with {file}",
+    )
+    shards: Shards
+    _home: Storage = PrivateAttr(default=Storage("."))  # of index.json and members.npy
+
+    @field_validator("source")
+    @classmethod
+    def _check_source(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if holds_password(value):
+            raise ValueError("the address of the shards holds a password")
+        if not is_remote(value):
+            raise ValueError(f"'{value}' is neither a URL nor pipe:COMMAND")
+        return Storage(value).base
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
-        total = sum(shard.images for shard in self.shards)
+        total = int(self.shards.images.sum())
         if total != self.count:
             raise ValueError(f"count is {self.count} but the shards list {total} images")
+        return self
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        for file in self.shards.files:
+            parts = file.split("/")
+            if not {"", ".", ".."}.isdisjoint(parts):
+                raise ValueError(f"shards: '{file}' is not the plain name of a file")
+            if len(parts) > 1 and self.source is None:
+                raise ValueError(f"shards: '{file}' is not the plain name of a file beside index.json")
         return self
 
     @classmethod
@@ -105,12 +112,12 @@ class Index(IndexModel):
 
         Args:
             location: path of the index or of its folder, the URL of either, or pipe:COMMAND; {file} stands for a file name.
-            cache: folder on this node for the files of a remote dataset, which needs one; see `Storage`.
+            cache: folder on this node for remote files; see `Storage`. Only index.json and local files can be read without one.
             cache_bytes: largest size of the cache; a larger file is refused. Not used for a local dataset.
 
         Raises:
             UsageError: a local index is missing, the content is not JSON, a key is missing, unknown or has an impossible value,
-                a remote dataset has no cache, or a pipe lacks {file}.
+                a remote index gives a shell command as its source, or a pipe lacks {file}.
             WaveganError: a remote index cannot be read, for example because it is missing.
         """
         storage, name = locate(location, cache, cache_bytes)
@@ -120,7 +127,12 @@ class Index(IndexModel):
         except OSError as error:
             raise UsageError(f"cannot read the index {path}: {error.strerror}{_advice(error, Path(storage.base))}") from error
         index = INDEX.validate(cls, INDEX.parse(content, path), path)
-        index._storage = storage
+        if storage.is_remote and (index.source or "").startswith("pipe:"):
+            raise UsageError(
+                f"{path} gets its shards from a shell command, which only an index on this machine may do; read its `source`, "
+                "copy the index here and give its folder"
+            )
+        index._home = storage
         return index
 
     def save(self, folder: Path) -> None:
@@ -130,32 +142,41 @@ class Index(IndexModel):
 
     def content(self) -> dict[str, Any]:
         """Return the content of `index.json`. Fields that an index of an older version lacks are left out if they are empty."""
-        return self.model_dump(exclude={name for name in ("deeper_band_std", "selection") if not getattr(self, name)})
+        return self.model_dump(exclude={name for name in ("deeper_band_std", "selection", "source") if not getattr(self, name)})
 
     def band_std_by_level(self) -> list[BandStd]:
         """Return the standard deviations of the bands of levels 1, 2, ..., as many as were measured."""
         return [self.band_std, *self.deeper_band_std]
 
     @property
+    def location(self) -> str:
+        """Folder of index.json, URL of the folder, or pipe:COMMAND; for messages."""
+        return self._home.base
+
+    @property
     def folder(self) -> Path:
-        """Folder of the shards. Only for a local dataset: the path of a remote one (`storage.is_remote`) has no meaning."""
-        return Path(self.storage.base)
+        """Folder of index.json. Only for an index on this machine: the path of a remote one has no meaning."""
+        return Path(self._home.base)
 
     @property
     def storage(self) -> Storage:
-        """Access to the files of the dataset."""
-        return self._storage
+        """Access to the shards."""
+        return self._home if self.source is None else replace(self._home, base=self.source)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the index's content. Datasets with equal digests hold the same images in the same order."""
-        canonical = json.dumps(self.content(), sort_keys=True, separators=(",", ":"))
+        """SHA-256 of the index's content without `source`.
+
+        Datasets with equal digests hold the same images in the same order, wherever their shards are.
+        """
+        content = {name: value for name, value in self.content().items() if name != "source"}
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
         """Row of each shard's first image in `members`, followed by `count`: int64 [shards + 1]."""
-        return np.cumsum([0, *(shard.images for shard in self.shards)], dtype=np.int64)
+        return np.concatenate(([0], np.cumsum(self.shards.images)))
 
     @cached_property
     def members(self) -> Members:
@@ -167,7 +188,7 @@ class Index(IndexModel):
         Raises:
             UsageError: members.npy is missing, not a NumPy array, or has another shape or dtype.
         """
-        path = self.storage.local(MEMBERS_FILE, None, self.members_sha256)
+        path = self._home.local(MEMBERS_FILE, None, self.members_sha256)
         try:
             rows: Members = np.load(path, mmap_mode="r", allow_pickle=False)
         except OSError as error:
@@ -216,8 +237,23 @@ def _advice(error: OSError, folder: Path) -> str:
     return f"; write it with `wavegan shards {command}`"
 
 
-def save_members(rows: Members, folder: Path) -> str:
-    """Write `members.npy` atomically into the folder of the shards and return its SHA-256 digest for the index."""
+def save_members(parts: Iterable[Members], folder: Path) -> str:
+    """Write `members.npy` atomically into a folder and return its SHA-256 digest for the index.
+
+    Args:
+        parts: the rows of each shard, int64 [images, 3]; only one of them is in memory at a time.
+        folder: the folder.
+    """
     with atomic_file(folder / MEMBERS_FILE, "wb") as file:
-        np.save(file, rows)
+        count = 0
+        _write_header(file, count)
+        for rows in parts:
+            file.write(np.ascontiguousarray(rows, dtype="<i8"))
+            count += len(rows)
+        file.seek(0)
+        _write_header(file, count)  # NumPy pads headers so that they are equally long for any count
     return sha256(folder / MEMBERS_FILE)
+
+
+def _write_header(file: IO[bytes], count: int) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (count, 3)})

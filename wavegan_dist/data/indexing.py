@@ -1,32 +1,41 @@
-"""`wavegan shards index`: write an index for WebDataset tars that another tool wrote, without changing the tars."""
+"""`wavegan shards index`: write an index for WebDataset tars that another tool wrote, without changing or copying the tars."""
 
-from collections.abc import Iterator, Sequence
-from functools import partial
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import __version__ as pillow_version
 from tqdm import tqdm
 
-from wavegan_dist.config import RESOLUTIONS
-from wavegan_dist.counted import rng_at
-from wavegan_dist.data.bands import BandStdAccumulator, BandSums, band_std, no_sums
-from wavegan_dist.data.codec import DecodeError, decode
+from wavegan_dist import __version__
+from wavegan_dist.data.bands import BandSums, band_std, no_sums
 from wavegan_dist.data.folders import COMPRESSED, reason_without_picture, tars_in
 from wavegan_dist.data.formats import TARS
-from wavegan_dist.data.index import Index, Members, Selection, Shard, save_members
-from wavegan_dist.data.left_out import NOT_CHOSEN, LeftOut, by_reason, save_left_out, summary
-from wavegan_dist.data.pixels import open_picture
-from wavegan_dist.data.selection import check_keys, choose_by_class, parse_classes, read_class_names, read_keys
-from wavegan_dist.data.tars import Member, pair_labels, read_at, unused_members, walk
+from wavegan_dist.data.index import Index, Members, Selection, save_members
+from wavegan_dist.data.left_out import NOT_CHOSEN, LeftOut, save_left_out
+from wavegan_dist.data.patterns import expand
+from wavegan_dist.data.scan import Scan, Tar, advice, scan_tar
+from wavegan_dist.data.selection import (
+    check_class_names,
+    check_keys,
+    choose_by_class,
+    expected_classes,
+    parse_classes,
+    read_class_names,
+    read_keys,
+)
+from wavegan_dist.data.shards import Shard
+from wavegan_dist.data.storage import Storage
 from wavegan_dist.errors import UsageError, WaveganError
-from wavegan_dist.files import sha256
+from wavegan_dist.files import check_folder
 from wavegan_dist.processes import parallel_map
+from wavegan_dist.work_folder import work_folder
 
-# File extensions that training reads.
-TRAINING_EXTENSIONS = ("png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp")
-_ENCODINGS = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "WEBP": "webp"}  # of Pillow's formats: names in the index
 BAND_STD_IMAGES = 10_000  # number of randomly drawn images from which the standard deviations of the bands are estimated
 
 
@@ -38,7 +47,7 @@ def index_shards(
     keys: Path | None = None,
     workers: int = 1,
 ) -> Index:
-    """Write index.json and members.npy for the tars of a folder, replacing existing ones.
+    """Write index.json and members.npy for the tars of a folder, replacing existing ones. Each tar is read once.
 
     Tars hold the numbers of the classes, not their names: without `class_names`, the names of an existing index of the same
     tars are kept. `left_out.jsonl` lists all members other than images and their labels (KEY.cls), all other files in the
@@ -55,45 +64,195 @@ def index_shards(
     Raises:
         UsageError: the folder has no tars; or an image is not square, differs in size from the others, or has a side that is
             not a power of two from 32 to 1024 pixels; or a class, a name or a key is missing, or no image is chosen.
-        WaveganError: a tar is damaged, holds no image or is unsafe (see `walk`); a key occurs twice in a tar; a label is not a
-            number; or an image has no readable header or, if drawn for the statistics of the wavelet bands, cannot be decoded.
-            The message names the tar or the image.
+        WaveganError: a tar is damaged, holds no image or is unsafe (see `walk_file`); a key occurs twice in a tar; a label is
+            not a number; or an image has no readable header or, if drawn for the statistics of the wavelet bands, cannot be
+            decoded. The message names the tar or the image.
     """
     left_out: list[LeftOut] = []
-    paths = _tars(folder, left_out)
-    if keys is not None:
+    names = [path.name for path in _tars(folder, left_out)]
+    return _write_index(Storage(str(folder)), names, _Choice(classes, class_names, keys), folder, None, left_out, workers)
+
+
+def index_remote_shards(
+    pattern: str,
+    out: Path,
+    *,
+    classes: str | None = None,
+    class_names: Path | None = None,
+    keys: Path | None = None,
+    workers: int = 1,
+) -> Index:
+    """Write index.json and members.npy for tars that are not on this machine and stay where they are.
+
+    Each tar is read once. Until all are read, `.OUT.partial` beside `out` holds what was found in each, and a command that was
+    interrupted continues from there: it reads only the tars that are missing or, by their size, ETag or time, have changed.
+
+    Args:
+        pattern: the URLs of the tars, or pipe:COMMAND, with braces: s3://bucket/set/shard-{000..099}.tar; see `expand`.
+        out: folder for the index. An existing index in it is replaced.
+        classes, class_names, keys: the images to choose, see `index_shards`.
+        workers: number of worker processes.
+
+    Raises:
+        UsageError: the pattern or `out` cannot be used, or the errors of `index_shards`.
+        WaveganError: a tar cannot be read, or the errors of `index_shards`.
+    """
+    out = out.absolute()
+    check_folder(out, "--out")
+    if tars := sorted(out.glob(TARS)):
+        raise UsageError(f"--out: {out} holds tars, such as {tars[0].name}; choose another folder for the index")
+    source, names = expand(pattern)
+    with work_folder(out, "shards index", {"tars": pattern}, "*.npz") as work:
+        return _write_index(Storage(source), names, _Choice(classes, class_names, keys), out, work, [], workers)
+
+
+class _Choice(NamedTuple):
+    """The images of a dataset, see `index_shards`."""
+
+    classes: str | None
+    class_names: Path | None
+    keys: Path | None
+
+
+def _write_index(
+    storage: Storage, names: Sequence[str], choice: _Choice, out: Path, work: Path | None, left_out: list[LeftOut], workers: int
+) -> Index:
+    """Read the tars `names` of a storage, and write index.json, members.npy and left_out.jsonl into `out`.
+
+    Args:
+        storage, names, choice, workers: the tars, the images to choose, and the number of worker processes.
+        out: folder for the index.
+        work: folder that keeps the scan of each tar; None: they are not kept.
+        left_out: what is known to be left out.
+    """
+    if choice.keys is not None:
         read_keys.cache_clear()
-        read_keys(keys)
-    all_scans = list(tqdm(parallel_map(partial(_scan, keys), paths, workers), "index", len(paths), unit="shard", disable=None))
-    if keys is not None:
-        check_keys(keys, frozenset().union(*(scan.keys for scan in all_scans)))
-    labels = np.concatenate([scan.members[:, 2] for scan in all_scans])
-    names = read_class_names(class_names, labels) if class_names else _known_classes(folder, [scan.shard for scan in all_scans])
-    chosen = [] if classes is None else parse_classes(classes, labels, names)
-    scans = [scan for scan in (scan.choose(chosen) for scan in all_scans) if len(scan.members)]
-    paths = [folder / scan.shard.file for scan in scans]
-    size = scans[0].size
-    for path, scan in zip(paths, scans, strict=True):
-        if scan.size != size:
-            raise UsageError(f"images are {size} px in {paths[0].name} but {scan.size} px in {path.name}; {_advice(path)}")
-    members = np.concatenate([scan.members for scan in scans])
-    first_level, *deeper = band_std(_band_sums(paths, scans, workers))
-    encodings = set().union(*(scan.encodings for scan in scans))
+        read_keys(choice.keys)
+    class_names = read_class_names(choice.class_names) if choice.class_names else _classes_in(out)
+    labels = [] if choice.classes is None else expected_classes(choice.classes, class_names)
+    tars = list(_jobs(storage, names, frozenset(labels), choice.keys, work))
+    scans = tqdm(parallel_map(scan_tar, tars, workers), "index", len(tars), unit="shard", disable=None)
+    found = _Found(tars, choice, labels, out)
+    members_sha256 = save_members(found.rows(scans), out)
+    first_level, *deeper = band_std(found.sums)
     index = Index(
-        size=size,
-        count=len(members),
-        encoding=encodings.pop() if len(encodings) == 1 else "mixed",
-        classes=[names[label] if label < len(names) else str(label) for label in chosen] or names,
+        size=found.size,
+        count=sum(shard.images for shard in found.chosen),
+        encoding=found.encodings.pop() if len(found.encodings) == 1 else "mixed",
+        classes=[found.names[label] if label < len(found.names) else str(label) for label in labels] or found.names,
         band_std=first_level,
         deeper_band_std=deeper,
-        selection=None if classes is None and keys is None else _selection(all_scans, scans, chosen, names),
-        members_sha256=save_members(members, folder),
-        shards=[scan.shard for scan in scans],
+        selection=None if choice.classes is None and choice.keys is None else found.selection(),
+        members_sha256=members_sha256,
+        source=storage.base if storage.is_remote else None,
+        shards=found.chosen,
     )
-    left_out += [entry for scan in all_scans for entry in scan.left_out]
-    save_left_out(folder, [*left_out, *_not_chosen(folder, all_scans, index)])
-    index.save(folder)
-    return Index.load(folder)
+    save_left_out(out, [*left_out, *found.left_out])
+    index.save(out)
+    return Index.load(out)
+
+
+def _jobs(
+    storage: Storage, names: Sequence[str], labels: frozenset[int], keys: Path | None, work: Path | None
+) -> Iterator[Tar]:
+    drawn = math.ceil(BAND_STD_IMAGES / len(names))
+    choice = [sorted(labels), None if keys is None else sorted(read_keys(keys))]
+    choice_sha256 = hashlib.sha256(json.dumps([__version__, pillow_version, drawn, choice]).encode()).hexdigest()
+    for number, name in enumerate(names):
+        inputs = f"{choice_sha256} {number} {storage.url(name)}"
+        result = None if work is None else work / f"{hashlib.sha256(inputs.encode()).hexdigest()[:32]}.npz"
+        yield Tar(storage, name, number, drawn, labels, keys, result)
+
+
+class _Found:
+    """What the scans of all tars have in common.
+
+    Attributes:
+        size: side of the images in pixels.
+        encodings: names of their encodings.
+        sums: sums over the bands of the images chosen.
+        shards: all tars; `images` counts all of their images.
+        chosen: the tars with chosen images; `images` counts these.
+        left_out: what is not in the dataset.
+        names: names of the classes in the tars; empty if unknown.
+    """
+
+    def __init__(self, tars: Sequence[Tar], choice: _Choice, labels: list[int], out: Path) -> None:
+        self._tars, self._choice, self._labels, self._out = tars, choice, labels, out
+        self.size = 0
+        self.encodings: set[str] = set()
+        self.sums: BandSums
+        self.shards: list[Shard] = []
+        self.chosen: list[Shard] = []
+        self.left_out: list[LeftOut] = []
+        self.names: list[str] = []
+        self._counts = np.zeros(0, dtype=np.int64)  # of the labels of images that are chosen by their keys
+        self._keys: set[str] = set()
+
+    def rows(self, scans: Iterable[Scan]) -> Iterator[Members]:
+        """Yield the rows of the images chosen in each tar.
+
+        Raises:
+            UsageError: images differ in size, or, after the last rows, a class, a name or a key is missing.
+        """
+        not_chosen: list[LeftOut] = []
+        for tar, scan in zip(self._tars, scans, strict=True):
+            rows = choose_by_class(scan.members, self._labels) if self._labels else scan.members
+            self._note(scan)
+            if len(rows):
+                self._add(tar, scan, len(rows))
+                yield rows
+            if files := scan.shard.images - len(rows):
+                not_chosen.append(LeftOut(tar.name, NOT_CHOSEN, files))
+        self.left_out += not_chosen
+        self._check()
+
+    def selection(self) -> Selection:
+        """Describe the choice."""
+        used = {shard.file for shard in self.chosen}
+        return Selection(
+            images=sum(shard.images for shard in self.shards),
+            labels=self._labels,
+            classes=self.names,
+            unused_tars=[shard.file for shard in self.shards if shard.file not in used],
+        )
+
+    def _note(self, scan: Scan) -> None:
+        self.shards.append(scan.shard)
+        self.left_out += scan.left_out
+        self._keys |= scan.keys
+        labels = scan.members[:, 2]
+        self._counts = _sum_of_counts(self._counts, np.bincount(labels[labels >= 0]))
+
+    def _add(self, tar: Tar, scan: Scan, images: int) -> None:
+        if not self.size:
+            self.size, self.sums = scan.size, no_sums(scan.size)
+        if scan.size != self.size:
+            first = self.chosen[0].file
+            raise UsageError(f"images are {self.size} px in {first} but {scan.size} px in {tar.file}; {advice(tar.storage)}")
+        self.chosen.append(scan.shard.model_copy(update={"images": images}))
+        self.encodings |= set(scan.encodings)
+        self.sums = self.sums + scan.sums.of_all(images)
+
+    def _check(self) -> None:
+        classes, class_names, keys = self._choice
+        if keys is not None:
+            check_keys(keys, self._keys)
+        counts: list[int] = self._counts.tolist()
+        if class_names is None:
+            self.names = _known_classes(self._out, self.shards)
+        else:
+            self.names = read_class_names(class_names)
+            check_class_names(class_names, self.names, counts)
+        if classes is not None and parse_classes(classes, counts, self.names) != self._labels:
+            raise UsageError(f"--classes {classes}: the names of the classes are those of other tars; give --class-names")
+
+
+def _sum_of_counts(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.int64]:
+    total = np.zeros(max(len(first), len(second)), dtype=np.int64)
+    total[: len(first)] += first
+    total[: len(second)] += second
+    return total
 
 
 def _tars(folder: Path, left_out: list[LeftOut]) -> list[Path]:
@@ -108,6 +267,15 @@ def _tars(folder: Path, left_out: list[LeftOut]) -> list[Path]:
     return paths
 
 
+def _classes_in(folder: Path) -> list[str]:
+    """Return the names of the classes that the tars of an existing index have; an empty list if there is none."""
+    try:
+        index = Index.load(folder)
+    except WaveganError:
+        return []
+    return index.selection.classes if index.selection else index.classes
+
+
 def _known_classes(folder: Path, shards: Sequence[Shard]) -> list[str]:
     """Return the class names of an existing index if it describes the same tars, else an empty list."""
     try:
@@ -119,28 +287,7 @@ def _known_classes(folder: Path, shards: Sequence[Shard]) -> list[str]:
     known = {shard.file: shard.sha256 for shard in existing.shards}
     if digests != known | {file: digests.get(file) for file in unused}:
         return []
-    return existing.selection.classes if existing.selection else existing.classes
-
-
-def _selection(
-    all_scans: "Sequence[_ShardScan]", scans: "Sequence[_ShardScan]", labels: list[int], names: list[str]
-) -> Selection:
-    """Describe the choice of `scans` among `all_scans`."""
-    used = {scan.shard.file for scan in scans}
-    return Selection(
-        images=sum(scan.shard.images for scan in all_scans),
-        labels=labels,
-        classes=names,
-        unused_tars=[scan.shard.file for scan in all_scans if scan.shard.file not in used],
-    )
-
-
-def _not_chosen(folder: Path, all_scans: "Sequence[_ShardScan]", index: Index) -> Iterator[LeftOut]:
-    """Yield an entry for each tar of which some images are not chosen."""
-    chosen = {shard.file: shard.images for shard in index.shards}
-    for scan in all_scans:
-        if files := scan.shard.images - chosen.get(scan.shard.file, 0):
-            yield LeftOut(str(folder / scan.shard.file), NOT_CHOSEN, files)
+    return _classes_in(folder)
 
 
 def _advice_without_tars(folder: Path) -> str:
@@ -150,95 +297,3 @@ def _advice_without_tars(folder: Path) -> str:
     if nested := sorted(folder.glob(f"*/{TARS}")):
         return f"give the folder that holds the tars, such as {nested[0].parent}"
     return "give the folder of the shards, or make some with `wavegan shards write`"
-
-
-class _ShardScan(NamedTuple):
-    """The index entries of one tar, read from its headers."""
-
-    shard: Shard
-    members: Members
-    size: int  # of its images, in pixels; 0 if none is chosen
-    encodings: set[str]
-    left_out: list[LeftOut]
-    keys: frozenset[str]  # of the chosen images; empty if all are
-
-    def choose(self, labels: Sequence[int]) -> Self:
-        """Return the scan of the images with these labels, which are renumbered; all images if there are no labels."""
-        members = choose_by_class(self.members, labels) if labels else self.members
-        return self._replace(members=members, shard=self.shard.model_copy(update={"images": len(members)}))
-
-
-class _DrawnImages(NamedTuple):
-    """Images of one tar from which the band statistics are estimated."""
-
-    path: Path
-    size: int  # of the images, in pixels
-    members: Members
-
-
-def _scan(keys: Path | None, path: Path) -> _ShardScan:
-    """Scan a tar; `keys` is a file with the keys of the images to choose. `images` of the shard counts all of its images."""
-    members = list(walk(path))
-    samples = pair_labels(path, members, TRAINING_EXTENSIONS)
-    left_out = unused_members(path, members, samples, TRAINING_EXTENSIONS)
-    if not samples:
-        found = "; ".join(summary(by_reason(left_out)))
-        raise WaveganError(f"{path} holds no image, only {found}; convert the images or move the tar elsewhere")
-    shard = Shard(file=path.name, images=len(samples), bytes=path.stat().st_size, sha256=sha256(path))
-    if keys is not None:
-        samples = [sample for sample in samples if sample.image.key in read_keys(keys)]
-    encodings, size = set(), 0
-    for image, _ in samples:
-        side, encoding = _image_header(path, image)
-        encodings.add(encoding)
-        size = size or side
-        if side != size:
-            raise UsageError(f"{image.name} in {path} has another size than the images before it; {_advice(path)}")
-    rows = np.array([(image.offset, image.size, label) for image, label in samples], dtype=np.int64).reshape(-1, 3)
-    chosen_keys = frozenset[str]() if keys is None else frozenset(image.key for image, _ in samples)
-    return _ShardScan(shard, rows, size, encodings, left_out, chosen_keys)
-
-
-def _image_header(path: Path, image: Member) -> tuple[int, str]:
-    """Read the side of a square image, in pixels, and its encoding from its header."""
-    try:
-        picture = open_picture(read_at(path, image.offset, image.size))
-    except Exception as error:  # Pillow raises exceptions of almost any type on broken bytes
-        raise WaveganError(f"{image.name} in {path} cannot be read as an image ({error}); repair or remove it") from error
-    width, height = picture.size
-    if picture.format not in _ENCODINGS:
-        raise UsageError(
-            f"{image.name} in {path} is a {picture.format} despite its name, and training reads PNG, JPEG and WebP; "
-            f"{_advice(path)}"
-        )
-    if width != height or width not in RESOLUTIONS:
-        sizes = ", ".join(map(str, RESOLUTIONS))
-        raise UsageError(f"{image.name} in {path} is {width}x{height} px, not square with a side of {sizes}; {_advice(path)}")
-    return width, _ENCODINGS[picture.format]
-
-
-def _advice(path: Path) -> str:
-    return f"convert them with `wavegan shards write {path.parent} OUT --size N`"
-
-
-def _band_sums(paths: Sequence[Path], scans: Sequence[_ShardScan], workers: int) -> BandSums:
-    """Sum over the Haar bands of BAND_STD_IMAGES randomly drawn images, or of all images if there are fewer."""
-    images = [len(scan.members) for scan in scans]
-    mask = np.zeros(sum(images), dtype=bool)
-    mask[rng_at(0, "shards/index", 0).permutation(len(mask))[:BAND_STD_IMAGES]] = True
-    masks: list[NDArray[np.bool_]] = np.split(mask, np.cumsum(images)[:-1])
-    jobs = [_DrawnImages(path, scan.size, scan.members[drawn]) for path, scan, drawn in zip(paths, scans, masks, strict=True)]
-    sums = tqdm(parallel_map(_shard_band_sums, jobs, workers), "measure", len(jobs), unit="shard", disable=None)
-    total: BandSums = sum(sums, no_sums(scans[0].size))
-    return total
-
-
-def _shard_band_sums(images: _DrawnImages) -> BandSums:
-    bands = BandStdAccumulator(images.size)
-    for offset, size, _ in images.members.tolist():
-        try:
-            bands.add(decode(read_at(images.path, offset, size), images.size))
-        except DecodeError as error:
-            key = next(member.key for member in walk(images.path) if member.offset == offset)
-            raise WaveganError(f"image {key} of {images.path} {error.reason}; repair or remove it") from error
-    return bands.sums()

@@ -37,10 +37,10 @@ def classes_for_training(index: TrainingData, num_classes: int) -> Classes:
     for one, of_set in zip(index.sets, classes, strict=True):
         for label, (first, other) in enumerate(zip_longest(classes[0].names, of_set.names, fillvalue="without a name")):
             if first != other:
-                base = index.sets[0].storage.base
+                base = index.sets[0].location
                 raise UsageError(
                     f"model.num_classes = {num_classes}, but class {label} is {first} in {base} and {other} in "
-                    f"{one.storage.base}; give both the same classes with `wavegan shards index DIR` and --classes or "
+                    f"{one.location}; give both the same classes with `wavegan shards index DIR` and --classes or "
                     "--class-names, or set model.num_classes=0"
                 )
     return Classes(_mixed_counts(index, [of_set.counts for of_set in classes]), classes[0].names)
@@ -56,7 +56,7 @@ def _mixed_counts(mixture: Mixture, counts: Sequence[Sequence[int]]) -> list[int
 
 def _classes_of_set(index: Index, num_classes: int) -> Classes:
     labels = index.members[:, 2]
-    where = f"model.num_classes = {num_classes}, but {index.storage.base}"
+    where = f"model.num_classes = {num_classes}, but {index.location}"
     if without := int((labels < 0).sum()):
         found = "has no labels" if without == len(labels) else f"has no label for {without:,} of {len(labels):,} images"
         raise UsageError(

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from wavegan_dist.counted import rng_at
 from wavegan_dist.data.decode_batch import Buffers, ImageBatch, decode_batch, shared_buffers
-from wavegan_dist.data.error_log import DataError
+from wavegan_dist.data.error_log import DataError, cause
 from wavegan_dist.data.index import Index
 from wavegan_dist.data.mixture import TrainingData
 from wavegan_dist.data.order import RowIndices
@@ -90,7 +90,7 @@ def real_images(index: Index, count: int, seed: int, batch_size: int) -> Iterato
     """
     if count > index.count:
         raise UsageError(
-            f"{count} real images were requested but {index.storage.base} holds {index.count}; request at most that many"
+            f"{count} real images were requested but {index.location} holds {index.count}; request at most that many"
         )
     return images_at(index, np.sort(rng_at(seed, "real", 0).choice(index.count, count, replace=False)), batch_size)
 
@@ -228,7 +228,7 @@ def _handle(errors: list[DataError], batch_size: int, on_errors: ErrorCallback |
     if not errors:
         return
     if on_errors is None:
-        raise WaveganError(f"{errors[-1]}; find all damage with `wavegan shards verify`")
+        raise WaveganError(f"{cause(errors[-1], errors)}; find all damage with `wavegan shards verify`")
     on_errors(errors)
     if sum(error.row is not None for error in errors) == batch_size:
         raise WaveganError(f"no image of a batch can be read, first {errors[0]}; find all damage with `wavegan shards verify`")

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wavegan_dist.config import DataConfig, integer_weights, set_names
-from wavegan_dist.data.index import BandStd, Index, Members, Shard
+from wavegan_dist.data.index import BandStd, Index, Members
 from wavegan_dist.data.mixed_order import MixedOrder, images_before
 from wavegan_dist.data.order import RowIndices
+from wavegan_dist.data.shards import Shard
 from wavegan_dist.data.storage import Storage
 from wavegan_dist.errors import UsageError
 

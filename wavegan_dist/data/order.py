@@ -127,8 +127,9 @@ class _Stream:
 
     def __init__(self, starts: RowIndices, shards: RowIndices, seed: int, epoch: int, number: int) -> None:
         self.starts, self.seed, self.epoch, self.number = starts, seed, epoch, number
-        self.windows = [shards[first : first + WINDOW] for first in range(0, len(shards), WINDOW)]
-        sizes = [int((starts[window + 1] - starts[window]).sum()) for window in self.windows]
+        firsts = range(0, len(shards), WINDOW)
+        self.windows = [shards[first : first + WINDOW] for first in firsts]
+        sizes: list[int] = np.add.reduceat(starts[shards + 1] - starts[shards], firsts).tolist()
         self.window_starts = [0, *itertools.accumulate(sizes)]
         self.length = self.window_starts[-1]
         self._permuted: dict[int, RowIndices] = {}

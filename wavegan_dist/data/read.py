@@ -1,18 +1,20 @@
 """Read the encoded bytes of an image, given its row in the index, with one `pread`: no tar is parsed."""
 
 import os
+import time
 from collections import OrderedDict
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from wavegan_dist.data.error_log import DataError
+from wavegan_dist.data.error_log import SHARD_UNREADABLE, DataError
 from wavegan_dist.data.mixture import TrainingData
 from wavegan_dist.data.order import RowIndices
 from wavegan_dist.data.tars import key_at
 from wavegan_dist.errors import UsageError, WaveganError
 
 OPEN_FILES = 128  # largest number of shards that a reader keeps open
+PAUSE = 60.0  # seconds until a shard whose download has failed is requested again
 
 
 class ImageLocation(NamedTuple):
@@ -46,6 +48,7 @@ class Reader:
     def __init__(self, index: TrainingData) -> None:
         self.index = index
         self._open: OrderedDict[int, BinaryIO] = OrderedDict()  # by shard, least recently used first
+        self._failed: dict[int, tuple[float, WaveganError]] = {}  # by shard: when a download has failed, and why
 
     def locations(self, rows: RowIndices) -> list[ImageLocation]:
         """Look up where the images of `rows` are stored; no shard is opened."""
@@ -56,7 +59,8 @@ class Reader:
     def read(self, location: ImageLocation) -> bytes:
         """Read the encoded file of one image from its tar shard.
 
-        A remote shard is downloaded whole on first use and kept in the cache of the dataset.
+        A remote shard is downloaded whole on first use and kept in the cache of the dataset. If the download fails, which
+        `remote.read` has then tried several times, all images of the shard are unreadable for PAUSE seconds.
 
         Raises:
             UnreadableError: the shard cannot be opened, read or downloaded, or ends before the image does.
@@ -68,7 +72,7 @@ class Reader:
         except (WaveganError, OSError) as error:
             reason = f"cannot be read: {getattr(error, 'strerror', None) or error}"
             shard_error = DataError(self.index.locate_shard(number)[2], reason)
-            image_error = self.image_error(location, "is in a shard that cannot be read")
+            image_error = self.image_error(location, SHARD_UNREADABLE)
             raise UnreadableError([shard_error, image_error]) from error
         if len(content) < size:
             _, shard, name = self.index.locate_shard(number)
@@ -81,38 +85,53 @@ class Reader:
         """Describe an image that cannot be used, named by its key or, if its tar header is unreadable, by its position."""
         storage, shard, name = self.index.locate_shard(location.shard)
         try:
+            self._file(location.shard)  # raises the error of a failed download again, instead of another attempt
             key = key_at(storage.local(shard.file, shard.bytes, shard.sha256), location.offset)
         except (WaveganError, OSError):
             key = f"image {location.row - int(self.index.starts[location.shard])}"
         return DataError(name, reason, location.row, key)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_open": OrderedDict()}  # files cannot be pickled
+        return {**self.__dict__, "_open": OrderedDict(), "_failed": {}}  # files cannot be pickled
 
     def _file(self, number: int) -> BinaryIO:
         if number in self._open:
             self._open.move_to_end(number)
         else:
-            storage, shard, _ = self.index.locate_shard(number)
-            self._open[number] = storage.open(shard.file, shard.bytes, shard.sha256)
+            self._open[number] = self._opened(number)
             if len(self._open) > OPEN_FILES:
                 self._open.popitem(last=False)[1].close()
         return self._open[number]
 
+    def _opened(self, number: int) -> BinaryIO:
+        when, failure = self._failed.get(number, (-PAUSE, None))
+        if failure and time.monotonic() < when + PAUSE:
+            raise failure
+        storage, shard, _ = self.index.locate_shard(number)
+        try:
+            return storage.open(shard.file, shard.bytes, shard.sha256)
+        except WaveganError as error:
+            self._failed[number] = (time.monotonic(), error)
+            raise
+
 
 def check_present(index: TrainingData, max_bad_fraction: float) -> None:
-    """Check that the shards of each local dataset exist; nothing is read, and remote datasets are not checked.
+    """Check that the shards of each local dataset exist, and that each remote dataset has a cache; nothing is read.
 
     Raises:
-        UsageError: the missing shards of a dataset hold more than the fraction `max_bad_fraction` of its images.
+        UsageError: the missing shards of a dataset hold more than the fraction `max_bad_fraction` of its images, or there is no
+            cache.
     """
     for one in index.sets:
         if one.storage.is_remote:
+            one.storage.check_cache()
             continue
-        missing = [shard for shard in one.shards if not (one.folder / shard.file).is_file()]
-        images = sum(shard.images for shard in missing)
+        with os.scandir(one.folder) as entries:  # asking for 100,000 files one by one takes seconds, or minutes on a network
+            files = {entry.name for entry in entries if entry.is_file()}
+        missing = [number for number, file in enumerate(one.shards.files) if file not in files]
+        images = int(one.shards.images[missing].sum())
         if images > max_bad_fraction * one.count:
-            names = ", ".join(shard.file for shard in missing[:3]) + (", ..." if len(missing) > 3 else "")
+            names = ", ".join(one.shards.files[number] for number in missing[:3]) + (", ..." if len(missing) > 3 else "")
             raise UsageError(
                 f"{len(missing)} of {len(one.shards)} shards ({images} images) are missing from {one.folder}: {names}; "
                 "copy or write them again, or raise data.max_bad_fraction"

@@ -4,14 +4,15 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from tempfile import TemporaryFile
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Literal, NamedTuple, Protocol, TypeVar
 from urllib.error import HTTPError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from wavegan_dist.errors import WaveganError
+from wavegan_dist.redact import redacted
 
 RETRY_DELAYS = (0.5, 2.0, 8.0)  # seconds before the second, third and fourth attempt
 READ_TIMEOUT = 60.0  # seconds without a byte of an http(s) response
@@ -20,6 +21,7 @@ BLOCK_BYTES = 1 << 20
 # Not retried: these errors would occur again, and so would HTTP status 4xx, with the exceptions below.
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError, ImportError, ValueError)
 _TRANSIENT_STATUS = (408, 425, 429)  # Request Timeout, Too Early, Too Many Requests
+_ADVICE = "check the address and its read permissions"
 
 Result = TypeVar("Result")
 
@@ -30,11 +32,27 @@ class TransferError(Exception):
     Args:
         message: the cause, for the user.
         transient: whether another attempt may succeed.
+        advice: what the user can do.
     """
 
-    def __init__(self, message: str, transient: bool = True) -> None:
+    def __init__(self, message: str, transient: bool = True, advice: str = _ADVICE) -> None:
         super().__init__(message)
-        self.transient = transient
+        self.transient, self.advice = transient, advice
+
+
+class Answer(NamedTuple):
+    """A file that is being read.
+
+    Reading `blocks` raises TransferError if the connection fails, or if it ends before `size` bytes.
+    """
+
+    blocks: Iterator[bytes]  # the content
+    size: int | None  # bytes of the file, if known
+    version: str  # changes if the content changes, such as the ETag; empty if unknown
+
+
+class _Stream(Protocol):
+    def read(self, size: int, /) -> bytes: ...
 
 
 def is_remote(base: str) -> bool:
@@ -42,12 +60,12 @@ def is_remote(base: str) -> bool:
     return base.startswith("pipe:") or "://" in base
 
 
-def read(url: str, consume: Callable[[Iterator[bytes]], Result]) -> Result:
+def read(url: str, consume: Callable[[Answer], Result]) -> Result:
     """Read a remote file, with up to three retries after transient failures.
 
     Args:
         url: a URL or `pipe:COMMAND`.
-        consume: called with an iterator over the content, in blocks, in each attempt; it may raise TransferError as well.
+        consume: called in each attempt with the file, which it need not read to its end; it may raise TransferError as well.
 
     Returns:
         The result of `consume`.
@@ -55,23 +73,73 @@ def read(url: str, consume: Callable[[Iterator[bytes]], Result]) -> Result:
     Raises:
         WaveganError: the file cannot be read.
     """
-    for attempt, delay in enumerate((*RETRY_DELAYS, None), 1):
+    return _retried(url, lambda connection: consume(_open(url, connection)))
+
+
+def version(url: str) -> str:
+    """Return `Answer.version` of a remote file without reading it; for a pipe, which would have to run, an empty text.
+
+    Raises:
+        WaveganError: the store does not answer.
+    """
+    return "" if url.startswith("pipe:") else _retried(url, lambda connection: _open(url, connection, "HEAD").version)
+
+
+def _retried(url: str, attempt: Callable[[ExitStack], Result]) -> Result:
+    for number, delay in enumerate((*RETRY_DELAYS, None), 1):
         try:
-            with closing(_blocks(url)) as blocks:
-                return consume(blocks)
+            with ExitStack() as connection:
+                return attempt(connection)
         except TransferError as failure:
             if delay is None or not failure.transient:
-                reason = f"{failure}, {attempt} times" if delay is None else str(failure)
-                raise WaveganError(f"cannot read {url} ({reason}); check the address and its read permissions") from failure
+                reason = f"{failure}, {number} times" if failure.transient else str(failure)
+                raise WaveganError(redacted(f"cannot read {url} ({reason}); {failure.advice}")) from failure
             time.sleep(delay)
     raise AssertionError  # the last attempt returns or raises
 
 
-def _blocks(url: str) -> Generator[bytes, None, None]:
+def _open(url: str, connection: ExitStack, method: Literal["GET", "HEAD"] = "GET") -> Answer:
+    """Start to read a remote file. `connection` closes what was opened."""
+    with _transfer_errors():
+        if url.startswith("pipe:"):
+            return Answer(_blocks(_Pipe(url.removeprefix("pipe:"), connection), None), None, "")
+        if url.startswith(("http://", "https://")):
+            return _open_http(Request(url, method=method), connection)
+        return _open_fsspec(url, connection)
+
+
+def _open_http(request: Request, connection: ExitStack) -> Answer:
+    response = connection.enter_context(urlopen(request, timeout=READ_TIMEOUT))
+    length = response.headers["Content-Length"]
+    size = int(length) if length and length.isdigit() else None
+    version = filter(None, (length, response.headers["ETag"] or response.headers["Last-Modified"]))
+    return Answer(_blocks(response, size), size, " ".join(version))
+
+
+def _open_fsspec(url: str, connection: ExitStack) -> Answer:
+    import fsspec  # imported late: local datasets do not need it
+
+    file = connection.enter_context(fsspec.open(url, "rb"))
+    size = getattr(file, "size", None)
+    details = getattr(file, "details", None)  # of object stores: ETag or generation, time, ...
+    return Answer(_blocks(file, size), size, fsspec.utils.tokenize(size, details) if size or details else "")
+
+
+def _blocks(stream: _Stream, size: int | None) -> Iterator[bytes]:
+    received = 0
+    with _transfer_errors():
+        while block := stream.read(BLOCK_BYTES):
+            received += len(block)
+            yield block
+    if size is not None and received < size:
+        raise TransferError(f"received {received:,} of {size:,} bytes")
+
+
+@contextmanager
+def _transfer_errors() -> Iterator[None]:
+    """Turn the errors of all protocols into TransferErrors."""
     try:
-        with _open(url) as stream:
-            while block := stream.read(BLOCK_BYTES):
-                yield block
+        yield
     except TransferError:
         raise
     except HTTPError as error:
@@ -79,34 +147,37 @@ def _blocks(url: str) -> Generator[bytes, None, None]:
         raise TransferError(f"HTTP {error.code} {error.reason}", transient) from error
     except Exception as error:  # every fsspec file system has its own exceptions
         message = " ".join(f"{type(error).__name__}: {error}".split())
-        raise TransferError(message, transient=not isinstance(error, _PERMANENT)) from error
+        package = error.__cause__.name if isinstance(error.__cause__, ImportError) else None
+        advice = f"pip install {package}" if package else _ADVICE
+        raise TransferError(message, not isinstance(error, _PERMANENT), advice) from error
 
 
-def _open(url: str) -> AbstractContextManager[IO[bytes]]:
-    if url.startswith("pipe:"):
-        return _pipe(url.removeprefix("pipe:"))
-    if url.startswith(("http://", "https://")):
-        response: AbstractContextManager[IO[bytes]] = urlopen(url, timeout=READ_TIMEOUT)
-        return response
-    import fsspec  # imported late: local datasets do not need it
+class _Pipe:
+    """The standard output of a shell command, which is killed with its children if it still runs at the end.
 
-    file: AbstractContextManager[IO[bytes]] = fsspec.open(url, "rb")
-    return file
+    Args:
+        command: the command.
+        connection: ends the command.
+    """
 
+    def __init__(self, command: str, connection: ExitStack) -> None:
+        settings: dict[str, Any] = {"shell": True, "stdin": subprocess.DEVNULL, "start_new_session": True}
+        self._stderr: IO[bytes] = connection.enter_context(TemporaryFile())  # noqa: SIM115
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._stderr, **settings)
+        self._process: subprocess.Popen[bytes] = connection.enter_context(process)
+        connection.callback(self._kill)
 
-@contextmanager
-def _pipe(command: str) -> Iterator[IO[bytes]]:
-    """Yield the standard output of a shell command; kill the command and its children if the block raises."""
-    settings: dict[str, Any] = {"shell": True, "stdin": subprocess.DEVNULL, "start_new_session": True}
-    with TemporaryFile() as stderr, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, **settings) as process:
-        assert process.stdout
-        try:
-            yield process.stdout
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-        if status := process.wait():
-            stderr.seek(0)
-            lines = stderr.read().decode(errors="replace").split("\n")
+    def read(self, size: int) -> bytes:
+        """Read up to `size` bytes, fewer only at the end. Raises TransferError at the end if the command has failed."""
+        assert self._process.stdout
+        block: bytes = self._process.stdout.read(size)
+        if not block and (status := self._process.wait()):
+            self._stderr.seek(0)
+            lines = self._stderr.read().decode(errors="replace").split("\n")
             last = next((line.strip() for line in reversed(lines) if line.strip()), "no error message")
-            raise TransferError(f"exit code {status}: {last}")
+            raise TransferError(f"exit code {status}: {last}", advice="check the command")
+        return block
+
+    def _kill(self) -> None:
+        if self._process.returncode is None:  # not waited for
+            os.killpg(self._process.pid, signal.SIGKILL)

@@ -1,6 +1,7 @@
 """Choose images of tars at the time of indexing, by class or by key: the tars are not changed."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -18,22 +19,20 @@ def read_keys(path: Path) -> frozenset[str]:
     return frozenset(_lines(path, "keys"))
 
 
-def read_class_names(path: Path, labels: Members) -> list[str]:
-    """Read the names of the classes 0, 1, ..., one a line.
-
-    Args:
-        path: the file.
-        labels: label of each image, or -1.
-
-    Raises:
-        UsageError: the file cannot be read, a name occurs twice, or a class of an image has no name.
-    """
+def read_class_names(path: Path) -> list[str]:
+    """Read the names of the classes 0, 1, ..., one a line. Raises UsageError if the file cannot be read or has a name twice."""
     names = _lines(path, "names of classes")
     if len(set(names)) < len(names):
         raise UsageError(f"{path} has the name {max(names, key=names.count)} twice; give each class its own")
-    if (needed := int(labels.max()) + 1) > len(names):
-        raise UsageError(f"{path} has {len(names)} names, but there are labels up to {needed - 1}; name each class from 0 on")
     return names
+
+
+def check_class_names(path: Path, names: Sequence[str], counts: Sequence[int]) -> None:
+    """Raise UsageError unless each of the classes, whose numbers of images are `counts`, has a name in the file `path`."""
+    if len(counts) > len(names):
+        raise UsageError(
+            f"{path} has {len(names)} names, but there are labels up to {len(counts) - 1}; name each class from 0 on"
+        )
 
 
 def _lines(path: Path, what: str) -> list[str]:
@@ -46,19 +45,19 @@ def _lines(path: Path, what: str) -> list[str]:
     return [line for line in lines if line]
 
 
-def check_keys(path: Path, found: frozenset[str]) -> None:
+def check_keys(path: Path, found: Set[str]) -> None:
     """Raise UsageError unless each key in the file `path` was found in a tar."""
     keys = read_keys(path)
     if missing := sorted(keys - found):
         raise UsageError(f"{len(missing)} of {len(keys)} keys in {path} are in no tar, first {missing[0]}; correct the list")
 
 
-def parse_classes(text: str, labels: Members, names: Sequence[str]) -> list[int]:
+def parse_classes(text: str, counts: Sequence[int], names: Sequence[str]) -> list[int]:
     """Read a comma-separated list of classes, by number or name.
 
     Args:
         text: the list.
-        labels: label of each image, or -1.
+        counts: number of images with each label.
         names: names of the labels 0, 1, ...; empty if unknown.
 
     Returns:
@@ -67,15 +66,22 @@ def parse_classes(text: str, labels: Members, names: Sequence[str]) -> list[int]
     Raises:
         UsageError: there is no such class, or no image has it.
     """
-    counts = np.bincount(labels[labels >= 0], minlength=len(names))
-    if not counts.any():
+    if not any(counts):
         raise UsageError(f"--classes {text}, but no image has a label; give each image a .cls member")
-    classes = Classes(counts.tolist(), names)
+    counts = [*counts, *[0] * (len(names) - len(counts))]
+    classes = Classes(counts, names)
     chosen = list(dict.fromkeys(classes.parse(text)))
     for label in chosen:
         if not counts[label]:
             raise UsageError(f"--classes {text}: no image has the class {classes.name(label)}; leave it out")
     return chosen
+
+
+def expected_classes(text: str, names: Sequence[str]) -> list[int]:
+    """Read a list of classes as `parse_classes` does, before the labels are known; empty if a class is none of `names`."""
+    with suppress(UsageError):
+        return list(dict.fromkeys(Classes(range(2**62), names).parse(text)))
+    return []
 
 
 def choose_by_class(members: Members, chosen: Sequence[int]) -> Members:

@@ -15,7 +15,7 @@ from wavegan_dist.data.folders import files_in, head_of, is_hidden, select_pictu
 from wavegan_dist.data.formats import compression, is_tar, picture_extensions
 from wavegan_dist.data.left_out import HIDDEN, LeftOut, by_reason, summary
 from wavegan_dist.data.picture import Picture
-from wavegan_dist.data.tars import Sample, pair_labels, read_at, unused_members, walk
+from wavegan_dist.data.tars import Contents, Sample, read_at
 from wavegan_dist.data.zips import files_in_zip, open_zip, read_head_in_zip
 from wavegan_dist.errors import UsageError
 
@@ -131,9 +131,11 @@ def _tars(paths: Sequence[Path], stride: int, labels: bool, left_out: list[LeftO
     """List the images in tars; files that are not read are appended to `left_out`."""
     pictures, extensions = [], picture_extensions()
     for path in paths:
-        fingerprint, members = _fingerprint(path), list(walk(path))
-        samples = pair_labels(path, members, extensions)
-        left_out += unused_members(path, members, samples, extensions)
+        fingerprint, contents = _fingerprint(path), Contents(str(path), extensions)
+        with path.open("rb") as file:
+            contents.read(file)
+        samples = contents.samples()
+        left_out += contents.left_out(samples)
         for sample in samples:
             if labels and sample.label < 0:
                 raise UsageError(f"{sample.image.name} in {path} has no .cls member; omit --labels")

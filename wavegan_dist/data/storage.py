@@ -10,21 +10,24 @@ import hashlib
 import os
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, BinaryIO
+from pathlib import Path, PurePosixPath
+from typing import IO, BinaryIO, TypeVar
 from urllib.parse import quote
 
 from wavegan_dist.data import remote
+from wavegan_dist.data.remote import Answer
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import locked
 
 GRACE = 30.0  # seconds for which the file of a returned path is not deleted, so that the caller can open it
 
 _CACHED = "[0-9a-f]" * 16 + "-*"  # pattern of the names of cached files; no other file in the folder is touched
-_ADVICE = "copy the dataset there again, with its index"
+_ADVICE = "copy the dataset there again with its index, or index it again with `wavegan shards index`"
+
+Result = TypeVar("Result")
 
 
 def locate(location: str | Path, cache: Path | None = None, cache_bytes: int = 0) -> tuple["Storage", str]:
@@ -51,27 +54,27 @@ class Storage:
     """The files of one dataset.
 
     Args:
-        base: a folder, the URL of one (http(s)://, s3://, gs://, ... through fsspec), or `pipe:COMMAND`, a shell command that
-            prints the file whose name replaces {file}: `pipe:aws s3 cp s3://bucket/set/{file} -`.
-        cache: a folder on this node for downloaded files; other processes, runs and datasets may use the same folder.
+        base: a folder, the URL of one (http(s)://, s3://, gs://, ... through fsspec), a URL with {file} for the name of a file,
+            or `pipe:COMMAND`, a shell command that prints the file whose name replaces {file}:
+            `pipe:aws s3 cp s3://bucket/set/{file} -`.
+        cache: a folder on this node for downloaded files; other processes, runs and datasets may use the same folder. None:
+            remote files can be read by `read` and `stream` only.
         cache_bytes: largest total size of the cache; it is exceeded only by running downloads and files requested within the
             last GRACE seconds.
 
     Raises:
-        UsageError: a pipe without {file}, or a remote base without a cache.
+        UsageError: a pipe without {file}.
     """
 
     base: str
-    cache: Path | None
-    cache_bytes: int
+    cache: Path | None = None
+    cache_bytes: int = 0
 
     def __post_init__(self) -> None:
         if self.base.startswith("pipe:") and "{file}" not in self.base:
             raise UsageError(
                 f"{self.base} lacks {{file}}, which stands for a file's name: pipe:curl -sf http://host/set/{{file}}"
             )
-        if self.is_remote and self.cache is None:
-            raise UsageError(f"{self.base} is not on this machine; give a folder for its cache")
 
     @property
     def is_remote(self) -> bool:
@@ -85,7 +88,33 @@ class Storage:
             WaveganError: a remote file cannot be read.
             OSError: a local file cannot be read.
         """
-        return remote.read(self._url(file), b"".join) if self.is_remote else Path(self.base, file).read_bytes()
+        return self.stream(file, lambda answer: b"".join(answer.blocks))
+
+    def stream(self, file: str, consume: Callable[[Answer], Result]) -> Result:
+        """Read a file from its beginning, in its current version: the cache is not used.
+
+        Args:
+            file: file name.
+            consume: see `remote.read`.
+
+        Raises:
+            WaveganError: a remote file cannot be read.
+            OSError: a local file cannot be read.
+        """
+        if self.is_remote:
+            return remote.read(self.url(file), consume)
+        with Path(self.base, file).open("rb", buffering=0) as opened:
+            return consume(Answer(iter(lambda: opened.read(remote.BLOCK_BYTES), b""), os.fstat(opened.fileno()).st_size, ""))
+
+    def version(self, file: str) -> str:
+        """Return `Answer.version` of a remote file without reading it; empty if unknown. Raises WaveganError like `stream`."""
+        return remote.version(self.url(file))
+
+    def check_cache(self) -> Path:
+        """Return the folder of the cache. Raises UsageError if there is none."""
+        if self.cache is None:
+            raise UsageError(f"{self.base} is not on this machine; give a folder for its files as data.cache")
+        return self.cache
 
     def open(self, file: str, size: int | None, sha256: str) -> BinaryIO:
         """Open a file for unbuffered reading. The open file stays readable even if the cache deletes it.
@@ -108,28 +137,32 @@ class Storage:
             sha256: expected hex digest. Size and digest are checked for downloads only: local files are used as they are.
 
         Raises:
-            UsageError: the file is larger than `cache_bytes`.
+            UsageError: the file is larger than `cache_bytes`, or a remote dataset has no cache.
             WaveganError: the file cannot be downloaded, does not have the expected content, or the cache is not writable.
         """
-        if not self.is_remote or self.cache is None:
+        if not self.is_remote:
             return Path(self.base, file)
+        cache = self.check_cache()
         if (size or 0) > self.cache_bytes:
             raise UsageError(f"{file} of {size:,} bytes exceeds the cache limit, {self.cache_bytes:,} bytes; raise the limit")
-        path = self.cache / f"{sha256[:16]}-{file}"
+        path = cache / f"{sha256[:16]}-{PurePosixPath(file).name}"
         try:
             if not _is_complete(path, size):
                 self._fetch(file, size, sha256, path)
         except OSError as error:
             raise WaveganError(
-                f"cannot keep {file} in the cache {self.cache}: {error.strerror}; free space or move the cache"
+                f"cannot keep {file} in the cache {cache}: {error.strerror}; free space or move the cache"
             ) from error
         return path
 
-    def _url(self, file: str) -> str:
+    def url(self, file: str) -> str:
+        """Return the URL of a file, or the command that prints it; for a local dataset, its path."""
+        if not self.is_remote:
+            return str(Path(self.base, file))
         if self.base.startswith("pipe:"):
             return self.base.replace("{file}", shlex.quote(file))
         name = quote(file) if self.base.startswith("http") else file
-        return f"{self.base.rstrip('/')}/{name}"
+        return self.base.replace("{file}", name) if "{file}" in self.base else f"{self.base.rstrip('/')}/{name}"
 
     def _fetch(self, file: str, size: int | None, sha256: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,7 +183,7 @@ class Storage:
             out.truncate(size or 0)  # reserves the space: other processes count the file with its final size
             self._make_room()
             name = f"{file} of {self.base}"
-            remote.read(self._url(file), lambda blocks: _save(blocks, out, name, size, sha256))
+            self.stream(file, lambda answer: _save(answer, out, name, size, sha256))
 
     def _make_room(self) -> None:
         """Delete files that killed processes left behind, then the least recently requested files, until the cache fits."""
@@ -167,19 +200,21 @@ class Storage:
             excess -= status.st_size
 
 
-def _save(blocks: Iterator[bytes], out: IO[bytes], name: str, size: int | None, sha256: str) -> None:
+def _save(answer: Answer, out: IO[bytes], name: str, size: int | None, sha256: str) -> None:
     """Write a download from the start of `out` and verify it.
 
     Raises:
         TransferError: bytes are missing.
-        WaveganError: there are too many bytes, or the digest differs.
+        WaveganError: the file has another size, or the digest differs.
     """
+    if None not in (size, answer.size) and size != answer.size:
+        raise WaveganError(f"{name} has {answer.size:,} bytes, the index says {size:,}: it has changed; {_ADVICE}")
     received, digest = 0, hashlib.sha256()
     out.seek(0)
-    for block in blocks:
+    for block in answer.blocks:
         received += len(block)
         if size is not None and received > size:
-            raise WaveganError(f"{name} has more bytes than the {size:,} of the index; {_ADVICE}")
+            raise WaveganError(f"{name} has more bytes than the {size:,} of the index: it has changed; {_ADVICE}")
         digest.update(block)
         out.write(block)
     out.truncate()
@@ -187,7 +222,8 @@ def _save(blocks: Iterator[bytes], out: IO[bytes], name: str, size: int | None, 
     if size is not None and received < size:
         raise remote.TransferError(f"received {received:,} bytes, the index says {size:,}")
     if digest.hexdigest() != sha256:
-        raise WaveganError(f"{name} has the sha256 {digest.hexdigest()[:16]}..., the index says {sha256[:16]}...; {_ADVICE}")
+        found = f"{digest.hexdigest()[:16]}..., the index says {sha256[:16]}..."
+        raise WaveganError(f"{name} has the sha256 {found}: it has changed; {_ADVICE}")
 
 
 def _is_complete(path: Path, size: int | None) -> bool:

@@ -2,12 +2,14 @@
 
 import re
 import tarfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from wavegan_dist.data.formats import HEAD_BYTES, compression, describe_content, is_lfs_pointer, picture_extensions
+from wavegan_dist.data.formats import compression, describe_content, is_lfs_pointer, picture_extensions
+from wavegan_dist.data.forward_file import ForwardFile
 from wavegan_dist.data.left_out import HIDDEN, LeftOut
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import atomic_file
@@ -15,6 +17,8 @@ from wavegan_dist.files import atomic_file
 BLOCK = tarfile.BLOCKSIZE
 EXTENDED_TYPES = (b"x", b"g", b"L", b"K")  # types of PAX and GNU headers that hold a long name for the header after them
 MAX_EXTENDED_BLOCKS = 64  # largest content of such a header
+LABEL = "cls"  # extension of the labels
+LABEL_BYTES = 20  # read of a label
 
 COMPANION = "beside an image of the same key"
 WITHOUT_IMAGE = "without an image of the same key"
@@ -58,77 +62,118 @@ def write_tar(path: Path, files: Iterable[tuple[str, bytes]]) -> list[tuple[str,
 
 
 def walk(path: Path) -> Iterator[Member]:
+    """Yield the files of a tar on this machine in order, from the headers alone. Raises WaveganError as `walk_file` does."""
+    with path.open("rb") as file:
+        yield from walk_file(file, str(path))
+
+
+def walk_file(file: BinaryIO | ForwardFile, name: str) -> Iterator[Member]:
     """Yield the files of a tar in order, from the headers alone.
+
+    Whenever a member is yielded, `file` is at the start of its content, of which the caller may read as much as it needs.
+
+    Args:
+        file: the open tar, at its start.
+        name: of the tar, for error messages.
 
     Raises:
         WaveganError: a member is a link, a device, a sparse file or has a name that is absolute or contains `..`; or, after
             all complete members have been yielded, the tar is damaged or cut short, or another tar or other data follows its
             end, where tarfile itself would just end.
     """
-    with path.open("rb") as file:
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                for header in tar:
-                    if not header.isdir():
-                        yield _member(path, header)
-                end = tar.offset
-        except (tarfile.TarError, EOFError, ValueError) as error:
-            raise WaveganError(f"{path} {_not_a_tar(path, error)}") from error
-        file.seek(end)
-        if file.read(BLOCK) != bytes(BLOCK):
-            raise WaveganError(f"{path} is damaged or cut short at byte {end:,}; copy or write it again")
-        _refuse_second_tar(path, file)
+    head = file.read(BLOCK)
+    file.seek(0)
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            for header in tar:
+                if not header.isdir():
+                    yield _member(name, header)
+            end = tar.offset
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        raise WaveganError(f"{name} {_not_a_tar(head, error)}") from error
+    file.seek(end)
+    if file.read(BLOCK) != bytes(BLOCK):
+        raise WaveganError(f"{name} is damaged or cut short at byte {end:,}; copy or write it again")
+    _refuse_second_tar(name, file)
 
 
-def pair_labels(path: Path, members: Iterable[Member], extensions: Collection[str]) -> list[Sample]:
-    """Select the images among a tar's members, in order, and read the label of each from the .cls member of its key.
+@dataclass
+class Contents:
+    """The members of a tar, as far as they have been read, and its labels.
 
     Args:
-        path: the tar.
-        members: its members, from `walk`.
+        name: of the tar, for error messages.
         extensions: extensions of images.
-
-    Raises:
-        WaveganError: a key has two images or two labels, or a .cls member does not hold an integer >= 0.
     """
-    images: dict[str, Member] = {}
-    labels: dict[str, Member] = {}
-    for member in members:
-        group = images if member.extension in extensions else labels if member.extension == "cls" else None
-        if group is not None:
-            if member.key in group:
-                names = f"{group[member.key].name} and {member.name}"
-                raise WaveganError(f"{path} has two members of one key, {names}; pack it again with one key per image")
-            group[member.key] = member
-    with path.open("rb") as file:
-        return [Sample(image, _label(path, file, labels[key]) if key in labels else -1) for key, image in images.items()]
 
+    name: str
+    extensions: Collection[str]
+    members: list[Member] = field(default_factory=list)
+    _labels: dict[str, tuple[Member, bytes]] = field(default_factory=dict)  # by key
 
-def unused_members(
-    path: Path, members: Sequence[Member], samples: Sequence[Sample], extensions: Collection[str]
-) -> list[LeftOut]:
-    """List the members that are neither an image of `samples` nor its label, with the reason.
+    def read(self, file: BinaryIO | ForwardFile, on_image: Callable[[Member], object] | None = None) -> None:
+        """Walk through the tar and read its labels; what has been read before an error stays.
 
-    Members that cannot be images, such as captions, are counted in one entry for each reason.
+        Args:
+            file: the open tar, at its start.
+            on_image: called with each image, while `file` is at the start of its content.
 
-    Args:
-        path: the tar.
-        members: all its members, from `walk`.
-        samples: the result of `pair_labels`.
-        extensions: extensions of images that `pair_labels` selected by.
-    """
-    if not members:
-        return [LeftOut(str(path), "an empty tar")]
-    keys = {sample.image.key for sample in samples}
-    listed, counted = [], dict[str, list[str]]()
-    for member in members:
-        used = member.key in keys and member.extension in (*extensions, "cls")
-        if reason := None if used else _unread_image(member):
-            listed.append(LeftOut(f"{member.name} in {path}", reason))
-        elif not used:
-            reason = COMPANION if member.key in keys else WITHOUT_IMAGE
-            counted.setdefault(f"{reason} (.{member.extension.rpartition('.')[2]})", []).append(member.name)
-    return listed + [LeftOut(f"{names[0]} in {path}", reason, len(names)) for reason, names in counted.items()]
+        Raises:
+            WaveganError: see `walk_file`.
+        """
+        for member in walk_file(file, self.name):
+            self.members.append(member)
+            if member.extension == LABEL:
+                self._labels[member.key] = (member, file.read(min(member.size, LABEL_BYTES)))
+            elif on_image is not None and member.extension in self.extensions:
+                on_image(member)
+
+    def samples(self) -> list[Sample]:
+        """Select the images among the members, in order, and give each the label in the .cls member of its key.
+
+        Raises:
+            WaveganError: a key has two images or two labels, or a .cls member does not hold an integer >= 0.
+        """
+        images: dict[str, Member] = {}
+        labels: dict[str, Member] = {}
+        for member in self.members:
+            group = images if member.extension in self.extensions else labels if member.extension == LABEL else None
+            if group is not None:
+                if member.key in group:
+                    names = f"{group[member.key].name} and {member.name}"
+                    raise WaveganError(f"{self.name} has two members of one key, {names}; pack it again with one key per image")
+                group[member.key] = member
+        return [Sample(image, self.label(key) if key in labels else -1) for key, image in images.items()]
+
+    def label(self, key: str) -> int:
+        """Return the label of a key, as far as the tar has been read; -1 if there is none. Raises WaveganError as `samples`."""
+        if key not in self._labels:
+            return -1
+        member, content = self._labels[key]
+        text = content.strip()
+        if not text.isdigit():
+            raise WaveganError(
+                f"{member.name} in {self.name} holds {text!r}, not a class number >= 0; correct or remove the .cls members"
+            )
+        return int(text)
+
+    def left_out(self, samples: Sequence[Sample]) -> list[LeftOut]:
+        """List the members that are neither an image of `samples` nor its label, with the reason.
+
+        Members that cannot be images, such as captions, are counted in one entry for each reason.
+        """
+        if not self.members:
+            return [LeftOut(self.name, "an empty tar")]
+        keys = {sample.image.key for sample in samples}
+        listed, counted = [], dict[str, list[str]]()
+        for member in self.members:
+            used = member.key in keys and member.extension in (*self.extensions, LABEL)
+            if reason := None if used else _unread_image(member):
+                listed.append(LeftOut(f"{member.name} in {self.name}", reason))
+            elif not used:
+                reason = COMPANION if member.key in keys else WITHOUT_IMAGE
+                counted.setdefault(f"{reason} (.{member.extension.rpartition('.')[2]})", []).append(member.name)
+        return listed + [LeftOut(f"{names[0]} in {self.name}", reason, len(names)) for reason, names in counted.items()]
 
 
 def read_at(path: Path, offset: int, size: int) -> bytes:
@@ -189,36 +234,25 @@ def _unread_image(member: Member) -> str | None:
     return None
 
 
-def _label(path: Path, file: BinaryIO, member: Member) -> int:
-    file.seek(member.offset)
-    text = file.read(min(member.size, 20)).strip()
-    if not text.isdigit():
-        raise WaveganError(
-            f"{member.name} in {path} holds {text!r}, not a class number >= 0; correct or remove the .cls members"
-        )
-    return int(text)
-
-
-def _member(path: Path, header: tarfile.TarInfo) -> Member:
-    refuse_unsafe(f"{header.name} in {path}", header.name, regular=header.isreg() and not header.issparse())
+def _member(name: str, header: tarfile.TarInfo) -> Member:
+    refuse_unsafe(f"{header.name} in {name}", header.name, regular=header.isreg() and not header.issparse())
     match = _NAME.fullmatch(header.name)
     key, extension = (match[1], match[2].lower()) if match else ("", "")
     return Member(header.name, key, extension, header.offset_data, header.size)
 
 
-def _not_a_tar(path: Path, error: Exception) -> str:
-    """Say what a file is that tarfile cannot read, and what to do about it."""
-    head = read_at(path, 0, HEAD_BYTES)
+def _not_a_tar(head: bytes, error: Exception) -> str:
+    """Say what a file is that tarfile cannot read, from its first BLOCK bytes, and what to do about it."""
     if kind := compression(head):
         return f"is a {kind} file despite its name; decompress it to a plain tar"
     if is_lfs_pointer(head):
         return f"is not a tar: {describe_content(head)}"
-    if path.stat().st_size >= BLOCK and read_at(path, 257, 5) != b"ustar":
+    if len(head) == BLOCK and head[257:262] != b"ustar":
         return f"is not a tar and begins with {head[:16]!r}; copy it again or move it elsewhere"
     return f"is not a complete tar ({error}); copy or write it again"
 
 
-def _refuse_second_tar(path: Path, file: BinaryIO) -> None:
+def _refuse_second_tar(name: str, file: BinaryIO | ForwardFile) -> None:
     """Raise WaveganError if the rest of a file, after the end of its tar, is not empty: no reader looks there."""
     while block := file.read(BLOCK):
         if block != bytes(len(block)):
@@ -227,11 +261,11 @@ def _refuse_second_tar(path: Path, file: BinaryIO) -> None:
                 tarfile.TarInfo.frombuf(block, "utf-8", "replace")
             except tarfile.HeaderError as error:
                 raise WaveganError(
-                    f"{path} holds other data from byte {start:,} on, behind the end of the tar, which is never read; copy or "
+                    f"{name} holds other data from byte {start:,} on, behind the end of the tar, which is never read; copy or "
                     "write it again"
                 ) from error
             raise WaveganError(
-                f"{path} holds another tar from byte {start:,} on, which is never read (two joined by `cat`?); "
+                f"{name} holds another tar from byte {start:,} on, which is never read (two joined by `cat`?); "
                 "unpack it with `tar --ignore-zeros -x` and pack it again"
             )
 

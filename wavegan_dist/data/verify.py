@@ -1,22 +1,30 @@
 """`wavegan shards verify` and `wavegan shards info`: check a dataset against its index, and describe it."""
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from wavegan_dist.classes import Classes
+from wavegan_dist.data.codec import decode
 from wavegan_dist.data.folders import is_hidden
 from wavegan_dist.data.formats import TARS
-from wavegan_dist.data.index import MEMBERS_FILE, BandStd, Index, Members, Selection, Shard
-from wavegan_dist.data.indexing import TRAINING_EXTENSIONS
+from wavegan_dist.data.forward_file import ForwardFile
+from wavegan_dist.data.index import MEMBERS_FILE, BandStd, Index, Members, Selection
 from wavegan_dist.data.labels import count_classes
 from wavegan_dist.data.left_out import left_out_by_reason, summary
 from wavegan_dist.data.loader import real_images
+from wavegan_dist.data.remote import Answer
+from wavegan_dist.data.scan import TRAINING_EXTENSIONS
 from wavegan_dist.data.selection import chosen_samples
-from wavegan_dist.data.tars import Member, key_at, pair_labels, walk
+from wavegan_dist.data.shards import Shard
+from wavegan_dist.data.storage import Storage
+from wavegan_dist.data.tars import Contents
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import sha256
 from wavegan_dist.images import images_in_grid, save_grid
@@ -28,12 +36,13 @@ _UNKNOWN_ADVICE = "move it elsewhere, or index the folder again with `wavegan sh
 
 
 def verify_shards(path: Path, *, workers: int = 1) -> list[str]:
-    """Check a local dataset against its index: every shard's size and digest, and the position and label of every image.
+    """Check a dataset against its index: every shard's size and digest, and the position and label of every image.
 
-    A tar in the folder that the index does not list is a problem, too.
+    Each shard is read once; a remote one is read from where it is, and the cache is not used. A tar in the folder of a local
+    dataset that the index does not list is a problem, too.
 
     Args:
-        path: the folder of the shards or its index.json.
+        path: the folder of the index or its index.json.
         workers: number of worker processes.
 
     Returns:
@@ -53,7 +62,7 @@ def verify_shards(path: Path, *, workers: int = 1) -> list[str]:
         members = None
     rows_of_shards = np.split(members, index.starts[1:-1]) if members is not None else [None] * len(index.shards)
     jobs = [
-        _ShardCheck(index.folder / shard.file, shard, rows, index.selection)
+        _ShardCheck(index.storage, shard, rows, index.selection)
         for shard, rows in zip(index.shards, rows_of_shards, strict=True)
     ]
     problems += [f"{name}: not in the index, so training does not read it; {_UNKNOWN_ADVICE}" for name in unknown_tars(index)]
@@ -62,12 +71,12 @@ def verify_shards(path: Path, *, workers: int = 1) -> list[str]:
 
 
 def unknown_tars(index: Index) -> list[str]:
-    """List the tars in the folder of a dataset that its index does not know; none if the dataset is remote."""
+    """List the tars in the folder of a dataset that its index does not know; none if the shards are elsewhere."""
     if index.storage.is_remote:
         return []
     tars = {path.name for path in index.folder.glob(TARS) if not is_hidden(path.name) and path.is_file()}
     unused = index.selection.unused_tars if index.selection else []
-    return sorted(tars - {shard.file for shard in index.shards} - set(unused))
+    return sorted(tars.difference(index.shards.files, unused))
 
 
 def info(index: Index) -> dict[str, Any]:
@@ -75,7 +84,7 @@ def info(index: Index) -> dict[str, Any]:
     number of images of each class, the number of files of the source that are not in the dataset by reason, and the tars that
     the index does not know."""
     return index.content() | {
-        "bytes": sum(shard.bytes for shard in index.shards),
+        "bytes": index.shards.total_bytes(),
         "digest": index.digest,
         "class_counts": count_classes(index),
         "left_out": left_out_by_reason(index.folder),
@@ -85,10 +94,11 @@ def info(index: Index) -> dict[str, Any]:
 
 def info_table(index: Index) -> str:
     """Format the index as `wavegan shards info` prints it."""
-    total = sum(shard.bytes for shard in index.shards)
+    total = index.shards.total_bytes()
     shape = f"{index.count:,} RGB images of {index.size}x{index.size} px ({index.encoding})"
     head = (
         f"{shape} in {len(index.shards)} shards, {total:,} bytes",
+        *([f"shards: {index.source}"] if index.source else []),
         *([f"chosen from the {index.selection.images:,} images of the tars"] if index.selection else []),
         f"labels: {_labels(index)}",
         *_class_lines(index),
@@ -106,16 +116,40 @@ def info_table(index: Index) -> str:
 
 
 def save_sheet(index: Index, path: Path) -> None:
-    """Write a PNG grid of SHEET_IMAGES images, fewer above 512 px, always the same ones. Raises the errors of `real_images`."""
+    """Write a PNG grid of SHEET_IMAGES images, fewer above 512 px, always the same ones.
+
+    If the shards are remote, the first images are shown, and no more than these are read. Otherwise, they are drawn from the
+    whole dataset. Raises the errors of `real_images`.
+    """
     cells = images_in_grid(SHEET_IMAGES, index.size)
     count = min(cells, index.count)
-    save_grid(next(real_images(index, count, 0, count)), path, columns=math.isqrt(cells))
+    images = _first_images(index, count) if index.storage.is_remote else next(real_images(index, count, 0, count))
+    save_grid(images, path, columns=math.isqrt(cells))
+
+
+def _first_images(index: Index, count: int) -> Tensor:
+    """Read the first images of a dataset from the beginnings of its shards: uint8 [count, 3, size, size]."""
+    images: list[Tensor] = []
+    for shard in index.shards:
+        if rows := index.members[len(images) : min(len(images) + shard.images, count)].tolist():
+            images += index.storage.stream(shard.file, partial(_decode_members, rows, index.size))
+        if len(images) == count:
+            break
+    return torch.stack(images)
+
+
+def _decode_members(rows: list[list[int]], size: int, answer: Answer) -> list[Tensor]:
+    file, images = ForwardFile(answer.blocks), []
+    for offset, length, _ in rows:
+        file.seek(offset)
+        images.append(torch.from_numpy(decode(file.read(length), size)).permute(2, 0, 1))
+    return images
 
 
 class _ShardCheck(NamedTuple):
     """A shard to check, and what the index says about it."""
 
-    path: Path
+    storage: Storage
     shard: Shard
     members: Members | None  # rows of the shard; None if members.npy cannot be read
     selection: Selection | None
@@ -148,44 +182,48 @@ def _bands(std: BandStd) -> str:
 
 
 def _problems(job: _ShardCheck) -> list[str]:
-    path, shard = job.path, job.shard
-    if not path.is_file():
+    try:
+        return job.storage.stream(job.shard.file, partial(_problems_of, job))
+    except FileNotFoundError:
         return ["missing"]
-    problems = []
-    size = path.stat().st_size
-    try:
-        if size != shard.bytes:
-            problems.append(f"{size:,} bytes, the index says {shard.bytes:,}")
-        elif sha256(path) != shard.sha256:
-            problems.append("sha256 differs from the index: bytes have changed")
-        return problems + _content_problems(job, size)
     except OSError as error:
-        return [*problems, f"cannot be read: {(error.strerror or str(error)).lower()}"]
+        return [f"cannot be read: {(error.strerror or str(error)).lower()}"]
+    except WaveganError as error:  # a remote shard that cannot be read
+        return [str(error)]
 
 
-def _content_problems(job: _ShardCheck, size: int) -> list[str]:
-    """Walk through the tar and compare its images with members.npy."""
-    problems = []
-    complete: list[Member] = []
+def _problems_of(job: _ShardCheck, answer: Answer) -> list[str]:
+    name, shard, problems = job.storage.url(job.shard.file), job.shard, list[str]()
+    file, contents = ForwardFile(answer.blocks), Contents(name, TRAINING_EXTENSIONS)
     try:
-        for member in walk(job.path):
-            complete += [member] * (member.offset + member.size <= size)
+        contents.read(file)
     except WaveganError as error:
         problems.append(str(error))
+    size, sha256 = file.finish()
+    if size != shard.bytes:
+        problems.insert(0, f"{size:,} bytes, the index says {shard.bytes:,}")
+    elif sha256 != shard.sha256:
+        problems.insert(0, "sha256 differs from the index: bytes have changed")
+    contents.members = [member for member in contents.members if member.offset + member.size <= size]
+    return problems + _differing_images(job, contents)
+
+
+def _differing_images(job: _ShardCheck, contents: Contents) -> list[str]:
+    """Compare the images in a tar with members.npy."""
     try:
-        samples = pair_labels(job.path, complete, TRAINING_EXTENSIONS)
+        samples = contents.samples()
     except WaveganError as error:
-        return [*problems, str(error)]
+        return [str(error)]
     if job.selection is not None:
         if job.members is None:
-            return problems
+            return []
         samples = chosen_samples(samples, job.selection, job.members)
     if len(samples) != job.shard.images:
-        problems.append(f"{len(samples):,} complete images, the index says {job.shard.images:,}")
-    elif job.members is not None:
-        rows = np.array([(image.offset, image.size, label) for image, label in samples], dtype=np.int64)
-        wrong = np.flatnonzero((rows != job.members).any(axis=1)).tolist()
-        if wrong:
-            key = key_at(job.path, int(rows[wrong[0], 0]))
-            problems.append(f"{len(wrong):,} images differ from {MEMBERS_FILE} in position or label, first {key}")
-    return problems
+        return [f"{len(samples):,} complete images, the index says {job.shard.images:,}"]
+    if job.members is None:
+        return []
+    rows = np.array([(image.offset, image.size, label) for image, label in samples], dtype=np.int64)
+    wrong = np.flatnonzero((rows != job.members).any(axis=1)).tolist()
+    if not wrong:
+        return []
+    return [f"{len(wrong):,} images differ from {MEMBERS_FILE} in position or label, first {samples[wrong[0]].image.key}"]

@@ -16,9 +16,10 @@ from wavegan_dist.counted import rng_at
 from wavegan_dist.data.bands import BandSums, band_std, no_sums
 from wavegan_dist.data.chunks import Chunk, encode_chunk, split_into_chunks
 from wavegan_dist.data.codec import ENCODINGS
-from wavegan_dist.data.index import Index, Members, Shard, save_members
+from wavegan_dist.data.index import Index, Members, save_members
 from wavegan_dist.data.left_out import LeftOut, by_reason, save_left_out, summary
 from wavegan_dist.data.picture import BadPictureError
+from wavegan_dist.data.shards import Shard
 from wavegan_dist.data.sources import list_pictures
 from wavegan_dist.data.tars import read_at, write_tar
 from wavegan_dist.errors import UsageError, WaveganError
@@ -203,7 +204,7 @@ def _write_dataset(jobs: Sequence[_ShardJob], classes: list[str], sums: BandSums
         classes=classes,
         band_std=first_level,
         deeper_band_std=deeper,
-        members_sha256=save_members(np.concatenate(members), folder),
+        members_sha256=save_members(members, folder),
         shards=list(shards),
     ).save(folder)
 

@@ -121,7 +121,7 @@ def read_real_images(snapshot: Snapshot, index: Index, count: int, seed: int) ->
         UsageError: the images are of another size than the snapshot's, or the model has classes and an image has none of them.
         WaveganError: an image cannot be read.
     """
-    model, where = snapshot.config.model, f"--data {index.storage.base}"
+    model, where = snapshot.config.model, f"--data {index.location}"
     if index.size != model.resolution:
         raise UsageError(
             f"{where} holds images of {index.size} px, but {snapshot.path} makes {model.resolution} px; give the run's data"

@@ -99,7 +99,7 @@ def _check_sizes(snapshots: Iterable[Snapshot], index: Index) -> None:
     for snapshot in snapshots:
         if index.size != (resolution := snapshot.config.model.resolution):
             raise UsageError(
-                f"--data {index.storage.base} holds images of {index.size} px, but {snapshot.path} makes {resolution} px; "
+                f"--data {index.location} holds images of {index.size} px, but {snapshot.path} makes {resolution} px; "
                 "give the run's data"
             )
 

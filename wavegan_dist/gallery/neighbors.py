@@ -86,7 +86,7 @@ def read_real_images(index: Index, seed: int, *, mirror: bool) -> RealImages:
     """
     if index.count <= NEIGHBORS:
         raise UsageError(
-            f"--data {index.storage.base} holds {index.count} images, too few for {NEIGHBORS} neighbors; give the run's data"
+            f"--data {index.location} holds {index.count} images, too few for {NEIGHBORS} neighbors; give the run's data"
         )
     rows, extractor = draw_subsets(index, min(MAX_REAL, index.count), seed)[0], efflite0()
     plain, mirrored, size = [], [], batch_size(index.size)

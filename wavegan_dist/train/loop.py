@@ -201,7 +201,7 @@ def load_index(experiment: Experiment) -> TrainingData:
         if model.band_scale == "data" and model.levels > measured:
             raise UsageError(
                 f"model.band_scale = data needs the standard deviations of {model.levels} levels, but {location} has those of "
-                f"{measured}; measure them with `wavegan shards index {one.storage.base}` or set model.band_scale=none"
+                f"{measured}; index its shards again with `wavegan shards index` or set model.band_scale=none"
             )
     check_present(index, data.max_bad_fraction)
     return index
