@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wavegan_dist.classes import Classes
 from wavegan_dist.data.index import Members, Selection
@@ -18,12 +19,12 @@ def read_keys(path: Path) -> frozenset[str]:
     return frozenset(_lines(path, "keys"))
 
 
-def read_class_names(path: Path, labels: Members) -> list[str]:
+def read_class_names(path: Path, labels: NDArray[np.int64]) -> list[str]:
     """Read the names of the classes 0, 1, ..., one a line.
 
     Args:
         path: the file.
-        labels: label of each image, or -1.
+        labels: label of each image or -1, int64 [images].
 
     Raises:
         UsageError: the file cannot be read, a name occurs twice, or a class of an image has no name.
@@ -53,12 +54,12 @@ def check_keys(path: Path, found: frozenset[str]) -> None:
         raise UsageError(f"{len(missing)} of {len(keys)} keys in {path} are in no tar, first {missing[0]}; correct the list")
 
 
-def parse_classes(text: str, labels: Members, names: Sequence[str]) -> list[int]:
+def parse_classes(text: str, labels: NDArray[np.int64], names: Sequence[str]) -> list[int]:
     """Read a comma-separated list of classes, by number or name.
 
     Args:
         text: the list.
-        labels: label of each image, or -1.
+        labels: label of each image or -1, int64 [images].
         names: names of the labels 0, 1, ...; empty if unknown.
 
     Returns:
