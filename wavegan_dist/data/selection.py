@@ -20,7 +20,11 @@ def read_keys(path: Path) -> frozenset[str]:
 
 
 def read_class_names(path: Path) -> list[str]:
-    """Read the names of the classes 0, 1, ..., one a line. Raises UsageError if the file cannot be read or has a name twice."""
+    """Read the names of the classes 0, 1, ..., one a line.
+
+    Raises:
+        UsageError: the file cannot be read, or a name occurs twice.
+    """
     names = _lines(path, "names of classes")
     if len(set(names)) < len(names):
         raise UsageError(f"{path} has the name {max(names, key=names.count)} twice; give each class its own")
@@ -57,7 +61,7 @@ def parse_classes(text: str, counts: Sequence[int], names: Sequence[str]) -> lis
 
     Args:
         text: the list.
-        counts: number of images with each label.
+        counts: number of images with each label 0, 1, ...
         names: names of the labels 0, 1, ...; empty if unknown.
 
     Returns:
