@@ -90,7 +90,10 @@ class RunFolder:
 
     @property
     def exit(self) -> Path:
-        """How the run ended (`RunExit`), JSON; absent while the run is running and after it was killed."""
+        """How the last start of the run ended (`RunExit`), JSON. Absent while the run trains and after it was killed.
+
+        `begin` deletes it: a start that ends before `begin` leaves the file of an earlier start.
+        """
         return self.path / "exit.json"
 
     @property
@@ -105,7 +108,7 @@ class RunFolder:
 
     @property
     def best_lock(self) -> Path:
-        """Lock file of `best`. Its folder exists once there is an evaluation."""
+        """Lock file that a writer of `best` holds, in the folder of the evaluations, which exists once there is one."""
         return self.path / "evaluations" / "best.lock"
 
     @property
@@ -262,7 +265,7 @@ class RunFolder:
             json.dump(asdict(RunExit(state, nimg, redacted(reason), time.time())), file)
 
     def read_exit(self) -> RunExit | None:
-        """Return how the last start of the run ended; None while it is running, after a kill, and if exit.json is damaged."""
+        """Return how the last start of the run ended, see `exit`; None if exit.json is absent or damaged."""
         with suppress(OSError, ValueError, TypeError, KeyError):
             content = json.loads(self.exit.read_text())
             return RunExit(content["state"], int(content["nimg"]), content["reason"], float(content["time"]))

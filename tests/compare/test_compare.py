@@ -46,7 +46,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, wavegan: Command, tracked_con
             assert result is not None
             run = RunFolder(folder / name)
             write_result(result, run.evaluation(snapshot.name))
-            publish_result(result, run, snapshot.name)
+            publish_result(result, run, snapshot.name, run.evaluation(snapshot.name))
     return {name: folder / name for name in settings}
 
 

@@ -37,7 +37,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, wavegan: Command, tracked_con
         result = evaluate_snapshot(run.snapshot_named(name), shards / "index.json", ("fwd",), count=200)
         assert result is not None
         write_result(result, run.evaluation(name))
-        publish_result(result, run, name)
+        publish_result(result, run, name, run.evaluation(name))
     evaluate = ("evaluate", "--snapshot", both.snapshot_named(NAMES[3]), "--data", shards / "index.json", "--metrics", "fwd")
     outcome = wavegan(*evaluate, "--count", 200)
     assert outcome.returncode == 0, outcome.stderr

@@ -15,11 +15,12 @@ from wavegan_dist.errors import WaveganError
 from wavegan_dist.evaluate.spectrum import ROUNDING_NOISE
 from wavegan_dist.explain.energy import bands_of, energy_columns, mean_squares, named_bands
 from wavegan_dist.explain.measure import statistics_images
-from wavegan_dist.explain.parts import Parts, latents_of_images, parts_of_images
+from wavegan_dist.explain.parts import Parts, parts_of_images
 from wavegan_dist.explain.pictures import columns_of
 from wavegan_dist.explain.spectra import spectra
 from wavegan_dist.explain.swap import SIDE, change, swap
 from wavegan_dist.images import to_uint8
+from wavegan_dist.model.generate import latents_of_images
 from wavegan_dist.model.snapshot import Snapshot, load_snapshot, snapshot_images
 
 
@@ -165,7 +166,7 @@ def test_swaps_combine_the_latents_of_the_first_images(loaded: Snapshot) -> None
     for number in range(SIDE):
         difference = to_uint8(swaps.images[number, number]).int() - sampled[number].int()
         assert difference.abs().max() <= 1
-    z, k = latents_of_images(loaded, range(SIDE), 3), loaded.generator.z_low
+    z, k = latents_of_images(3, loaded.generator.z_dim)(range(SIDE)), loaded.generator.z_low
     z_of_pair = torch.cat((z[2, :k], z[1, k:]))[None]
     image = loaded.generator(z_of_pair, None if label is None else torch.tensor([label]))[0]
     torch.testing.assert_close(swaps.images[2, 1], image, atol=1e-5, rtol=1e-4)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from wavegan_dist.evaluate.publish import publish_result
 from wavegan_dist.evaluation_result import EvaluationProtocol, EvaluationResult
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.tracking import best_metric, tag_best, update_best
@@ -63,6 +64,21 @@ def test_results_of_another_protocol_are_not_compared(run):
     evaluated(run, "kimg-000002", {"fwd": 0.3})
     update_best(run, evaluated(run, "kimg-000003", {"fwd": 0.2}))
     assert best(run) == {"snapshot": "kimg-000003", "metric": "fwd", "value": 0.2}
+
+
+def test_a_damaged_best_json_is_replaced(run):
+    run.best.write_text("[]")
+    update_best(run, evaluated(run, "kimg-000001", {"fwd": 0.5}))
+    assert best(run)["snapshot"] == "kimg-000001"
+
+
+def test_a_result_kept_elsewhere_leaves_the_best_snapshot_as_it_is(run, tmp_path):
+    update_best(run, evaluated(run, "kimg-000001", {"fwd": 0.5}))
+    stored = EvaluationResult.read(run.evaluation("kimg-000001"))
+    elsewhere = stored.model_copy(update={"protocol": stored.protocol.model_copy(update={"images_generated": 7})})
+    elsewhere.write(tmp_path / "elsewhere.json")
+    publish_result(elsewhere, run, "kimg-000001", tmp_path / "elsewhere.json")
+    assert best(run) == {"snapshot": "kimg-000001", "metric": "fwd", "value": 0.5}
 
 
 def test_an_evaluation_keeps_the_metric_of_the_earlier_ones(run):

@@ -53,7 +53,7 @@ def dashboard(
         for snapshot in (run.snapshot(step).name for step in STEPS):
             result = evaluate_snapshot(run.snapshot_named(snapshot), shards / "index.json", ("fwd", "spectrum"), count=200)
             write_result(result, run.evaluation(snapshot))
-            publish_result(result, run, snapshot)
+            publish_result(result, run, snapshot, run.evaluation(snapshot))
     client = MlflowClient(server.uri)
     experiment = client.get_experiment_by_name("dashboard").experiment_id
     return Dashboard(server.uri, experiment, {run.info.run_name: run for run in client.search_runs([experiment])})

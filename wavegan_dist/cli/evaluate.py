@@ -85,8 +85,8 @@ def run(options: argparse.Namespace) -> None:
     out = options.json or (folder.evaluation(name) if folder else None)
     if out is not None:
         write_result(result, out)
-    if folder is not None:
-        publish_result(result, folder, name)
+        if folder is not None:
+            publish_result(result, folder, name, out)
     print(result.table())
     if out is not None:
         print(out)

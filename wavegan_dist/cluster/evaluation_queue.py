@@ -91,7 +91,7 @@ def submitted_jobs(run_dir: Path) -> dict[str, str]:
 
 
 def job_name(job: EvaluateJob) -> str:
-    """Return the Slurm name of a run's evaluation jobs."""
+    """Return the Slurm name of a run's evaluation jobs, evaluate-FOLDER; runs in folders of the same name share it."""
     return f"evaluate-{job.run_dir.name}"
 
 

@@ -65,7 +65,7 @@ class Profile(Section):
 
     @property
     def processes(self) -> int:
-        """Number of processes per node."""
+        """Number of training processes per node: `processes_per_node` or, if that is null, one per GPU, but at least one."""
         return self.processes_per_node or self.gpus_per_node or 1
 
     @property

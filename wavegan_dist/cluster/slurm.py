@@ -52,7 +52,7 @@ class Allocation:
 
     @classmethod
     def from_environment(cls) -> "Allocation":
-        """Read the allocation from Slurm's environment variables and scontrol; `gpus` is 0 if Slurm sets no number of GPUs.
+        """Read the allocation from Slurm's environment variables and scontrol; `gpus` is SLURM_GPUS_ON_NODE, or 0 if not set.
 
         Raises:
             WaveganError: this process is not in a Slurm job, or scontrol failed.

@@ -74,7 +74,10 @@ def _cell(values: Sequence[float], floor: float | None = None) -> str:
 
 
 def _classes(groups: Sequence[RunGroup], columns: Sequence[Column]) -> str:
-    """For each metric that was measured per class, a table with one row per class and one column per configuration."""
+    """Return HTML with one table for each of `columns` that has values per class; empty if none has.
+
+    Rows are classes, columns are configurations (`groups`); a cell is the mean and standard deviation over the runs.
+    """
     parts = []
     for column in (column for column in columns if column.metric in CLASS_COLUMNS):
         of_groups = [column.of_classes(group) for group in groups]

@@ -63,7 +63,7 @@ class LossConfig(Section):
     @field_validator("penalty", "penalty_interval", "penalty_noise", "gamma_final")
     @classmethod
     def _check_penalized(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse settings of penalties that do not exist."""
+        """Refuse a value other than the default if r1 and r2 are 0: without penalties, the setting has no effect."""
         default = cls.model_fields[str(info.field_name)].default
         if value != default and info.data.get("r1") == info.data.get("r2") == 0:
             raise ValueError(

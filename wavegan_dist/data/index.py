@@ -155,7 +155,7 @@ class Index(IndexModel):
 
     @property
     def folder(self) -> Path:
-        """Folder of index.json. Only for an index on this machine: the path of a remote one has no meaning."""
+        """Folder of index.json on this machine; of a remote index, a path that does not exist. See `storage` for the shards."""
         return Path(self._home.base)
 
     @property

@@ -48,13 +48,14 @@ class Parts(NamedTuple):
 
 
 def split_metadata(content: bytes) -> Parts:
-    """Split a PNG, JPEG or TIFF file; `pixels` of any other file is the file itself, with orientation 1.
+    """Separate the metadata of a PNG, JPEG or TIFF file from its pixels. The pixels are neither decoded nor rotated.
 
-    EXIF takes precedence over XMP, as in Pillow. Color profiles, gamma, animation frames and texts are dropped; transparency is
-    kept. A damaged file structure is left in `pixels`, for the decoder to report.
+    `pixels` lacks color profiles, gamma, animation frames and texts, but keeps transparency. `orientation` is that of EXIF,
+    else of XMP, as in Pillow. Of a file of another format, `pixels` is the file itself and `orientation` is 1. Damage of the
+    file structure stays in `pixels`, so that the decoder reports it.
 
     Raises:
-        ValueError: the transparency of a PNG is damaged.
+        ValueError: the checksum of a PNG's transparency (tRNS) is wrong.
     """
     if content.startswith(PNG):
         return _split_png(content)

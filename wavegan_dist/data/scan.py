@@ -128,7 +128,7 @@ def _read(tar: Tar, answer: Answer) -> Scan:
 
     contents.read(file, on_image)
     samples = contents.samples()
-    left_out = contents.left_out(samples)
+    left_out = contents.left_out()
     if not samples:
         found = "; ".join(summary(by_reason(left_out)))
         raise WaveganError(f"{tar.name} holds no image, only {found}; convert the images or move the tar elsewhere")

@@ -135,7 +135,7 @@ def _tars(paths: Sequence[Path], stride: int, labels: bool, left_out: list[LeftO
         with path.open("rb") as file:
             contents.read(file)
         samples = contents.samples()
-        left_out += contents.left_out(samples)
+        left_out += contents.left_out()
         for sample in samples:
             if labels and sample.label < 0:
                 raise UsageError(f"{sample.image.name} in {path} has no .cls member; omit --labels")

@@ -2,7 +2,7 @@
 
 import re
 import tarfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -157,14 +157,15 @@ class Contents:
             )
         return int(text)
 
-    def left_out(self, samples: Sequence[Sample]) -> list[LeftOut]:
-        """List the members that are neither an image of `samples` nor its label, with the reason.
+    def left_out(self) -> list[LeftOut]:
+        """List the members of the tar that are neither an image nor the label of one, with the reason.
 
-        Members that cannot be images, such as captions, are counted in one entry for each reason.
+        Members that may be images (see `_unread_image`) get one entry each. Others, such as captions, are counted in one entry
+        for each reason and extension. An empty tar gets an entry, too.
         """
         if not self.members:
             return [LeftOut(self.name, "an empty tar")]
-        keys = {sample.image.key for sample in samples}
+        keys = {member.key for member in self.members if member.extension in self.extensions}
         listed, counted = [], dict[str, list[str]]()
         for member in self.members:
             used = member.key in keys and member.extension in (*self.extensions, LABEL)
@@ -223,7 +224,11 @@ def refuse_unsafe(description: str, name: str, *, regular: bool) -> None:
 
 
 def _unread_image(member: Member) -> str | None:
-    """Say why a member that may well be an image is not read; None if nothing suggests that it is an image."""
+    """Say why a member that may be an image is not read; None if it cannot be an image. Judges by the name alone.
+
+    Hidden files, files without an extension and files with the extension of a picture may be images. Not for members that are
+    read, which would get a wrong reason.
+    """
     if member.name.rpartition("/")[2].startswith("."):
         return HIDDEN
     if not member.key:

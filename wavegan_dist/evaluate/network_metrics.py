@@ -96,7 +96,11 @@ class PrecisionRecall:
 
 
 def feature_frechet_distance(real: Tensor, generated: Tensor) -> float:
-    """Return torch-fidelity's Fréchet distance between features [N, D] and [M, D], computed in float64."""
+    """Return torch-fidelity's Fréchet distance between features [N, D] and [M, D] on the CPU, computed in float64.
+
+    Raises:
+        UsageError: torch-fidelity is not installed.
+    """
     fid = require("torch_fidelity.metric_fid", "fd and fid")
     statistics = [fid.fid_features_to_statistics(features.double()) for features in (real, generated)]
     return float(fid.fid_statistics_to_metric(*statistics, verbose=False)[fid.KEY_METRIC_FID])

@@ -18,20 +18,21 @@ def write_result(result: EvaluationResult, path: Path) -> None:
     result.write(path)
 
 
-def publish_result(result: EvaluationResult, run: RunFolder, snapshot: str) -> None:
+def publish_result(result: EvaluationResult, run: RunFolder, snapshot: str, file: Path) -> None:
     """Log the metrics to the MLflow run of `run` at the snapshot's image number, with the result's file and its plot.
 
     Metrics of the first EMA are named eval/METRIC, those of another EMA eval/EMA/METRIC, for example eval/ema-0500/fwd. An "@"
-    in a name becomes "_at_". If `write_result` put the files at `run.evaluation(snapshot)`, they are logged, too, and
-    `update_best` names the run's best snapshot. Events that MLflow does not accept now stay in the run folder for `wavegan
+    in a name becomes "_at_". A result that is kept in the run, at `run.evaluation(snapshot)`, is logged as a file with its plot,
+    and `update_best` names the run's best snapshot. Events that MLflow does not accept now stay in the run folder for `wavegan
     track sync`. Never raises.
 
     Args:
         result: the result.
         run: the run that the snapshot belongs to.
         snapshot: name of the snapshot's folder.
+        file: path that `write_result` has written the result to.
     """
-    file = run.evaluation(snapshot)
+    kept = file.resolve() == run.evaluation(snapshot).resolve()
     plot = file.with_suffix(".png")
     ema = ema_of(snapshot)
     prefix = f"eval/{ema}/" if ema else "eval/"
@@ -40,8 +41,8 @@ def publish_result(result: EvaluationResult, run: RunFolder, snapshot: str) -> N
         {f"{prefix}{metric_name(name)}": value for name, value in result.metrics.items()},
         result.protocol.nimg,
         spool=snapshot,
-        files={file: "evaluations"} if file.is_file() else {},
-        images={plot: f"spectrum-{ema}" if ema else "spectrum"} if plot.is_file() else {},
+        files={file: "evaluations"} if kept else {},
+        images={plot: f"spectrum-{ema}" if ema else "spectrum"} if kept and plot.is_file() else {},
     )
-    if file.is_file():
+    if kept:
         update_best(run, result)

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from wavegan_dist import counted
 from wavegan_dist.devices import full_float32
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.evaluate.progress import image_progress_bar
-from wavegan_dist.model.generate import LATENT_STREAM, chunk_size
+from wavegan_dist.model.generate import chunk_size, latents_of_images
 from wavegan_dist.model.snapshot import Snapshot, labels_of_images
 from wavegan_dist.wavelet import waverec
 
@@ -66,11 +65,6 @@ class Parts:
         }
 
 
-def latents_of_images(snapshot: Snapshot, numbers: range, seed: int) -> Tensor:
-    """Return the latents that `wavegan sample` uses for the images `numbers`: float32 [len(numbers), z_dim]."""
-    return counted.normal(seed, LATENT_STREAM, numbers, snapshot.config.model.z_dim)
-
-
 def parts_of_images(snapshot: Snapshot, count: int, seed: int, classes: Sequence[int] = ()) -> tuple[Parts, Tensor | None]:
     """Compute the parts of images 0, 1, ..., at least `count` of them, and their classes.
 
@@ -94,7 +88,8 @@ def parts_of_images(snapshot: Snapshot, count: int, seed: int, classes: Sequence
     numbers = range(-(-count // chunk) * chunk)
     source = labels_of_images(snapshot, seed, classes)
     labels = None if source is None else source(numbers)
-    return run_networks(snapshot, latents_of_images(snapshot, numbers, seed), labels), labels
+    z = latents_of_images(seed, snapshot.config.model.z_dim)(numbers)
+    return run_networks(snapshot, z, labels), labels
 
 
 def run_networks(snapshot: Snapshot, z: Tensor, labels: Tensor | None) -> Parts:

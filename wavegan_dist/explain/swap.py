@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from wavegan_dist.explain.energy import bands_of
-from wavegan_dist.explain.parts import latents_of_images, run_networks
+from wavegan_dist.explain.parts import run_networks
+from wavegan_dist.model.generate import latents_of_images
 from wavegan_dist.model.snapshot import Snapshot
 
 SIDE = 4  # latents of each kind in the grid
@@ -51,7 +52,7 @@ def swap(snapshot: Snapshot, seed: int, label: int | None) -> Swaps:
             those of `wavegan sample`.
     """
     model = snapshot.config.model
-    z, k = latents_of_images(snapshot, range(SIDE), seed), snapshot.generator.z_low
+    z, k = latents_of_images(seed, snapshot.config.model.z_dim)(range(SIDE)), snapshot.generator.z_low
     z_of_pairs = torch.cat((z[:, :k].repeat_interleave(SIDE, dim=0), z[:, k:].repeat(SIDE, 1)), dim=1)
     parts = run_networks(snapshot, z_of_pairs, None if label is None else torch.full((SIDE**2,), label))
     wavelet = parts.wavelet_image()

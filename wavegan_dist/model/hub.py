@@ -37,18 +37,19 @@ ARGUMENTS_FILE = FileKind(
 
 
 def find_folder(name: str | Path, **download: Any) -> Path:
-    """Return the folder of a generator, from the Hub's cache if `name` is the name of a repository.
+    """Return the folder of a generator; download it if `name` is a repository of the Hugging Face Hub.
 
-    Uses the network only if `name` is a string of the form USER/NAME and there is no such folder. Downloads the weights only of
-    repositories that hold a generator.
+    Looks for a folder `name`, then for a snapshot of this name that the package contains. Only if there is neither and `name`
+    is a string USER/NAME does it use the Hub or its cache. Downloads the weights only if the repository holds a generator.
 
     Args:
-        name: a folder, USER/NAME, or the name of a snapshot that this package contains.
+        name: a folder, the name of a snapshot that this package contains ("embedded-32"), or USER/NAME. A `Path` is never a
+            repository.
         download: `revision`, `token`, `cache_dir`, `local_files_only` and `force_download` of `snapshot_download`.
 
     Raises:
-        UsageError: there is no such folder or repository, or it does not hold a generator.
-        WaveganError: the Hub cannot be reached, or refuses the download.
+        UsageError: there is no such folder or repository, the token may not read it, or it does not hold a generator.
+        WaveganError: the Hub cannot be reached or reports another error, or the repository lacks the revision or weights.
     """
     path = find_snapshot(name)
     if path.is_dir():

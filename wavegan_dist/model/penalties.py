@@ -84,5 +84,5 @@ def approximate_squares(
 
 
 def _pick(batch: Tensor, halves: Sequence[int]) -> Tensor:
-    """Return these halves of a batch [2b, ...], concatenated."""
+    """Return half of a batch [2b, ...] or all of it: `halves` is [REAL], [FAKE] or [REAL, FAKE]. Does not copy."""
     return batch if len(halves) == 2 else batch.chunk(2)[halves[0]]

@@ -13,16 +13,20 @@ from wavegan_dist.tracking.sync import log_best
 
 def best_metric(run: RunFolder) -> str | None:
     """Return the metric that the run's best snapshot was chosen by; None if there is no best snapshot yet."""
-    with suppress(OSError, ValueError, KeyError):
+    with suppress(OSError, ValueError, KeyError, TypeError):
         return str(json.loads(run.best.read_text())["metric"])
     return None
 
 
 def update_best(run: RunFolder, result: EvaluationResult) -> None:
-    """Call `tag_best` after an evaluation with the metric of earlier evaluations, else with `fwd`, else with the first metric.
+    """Choose the run's best snapshot anew after an evaluation: call `tag_best` with the metric of best.json.
 
-    Does nothing if `result` does not have the metric of earlier evaluations, or no metric has an optimum. Never raises: logs a
-    warning if another result is damaged or the disk is full.
+    Without best.json, the metric is `fwd`, else the first metric of `result` that has an optimum. Does nothing if `result` does
+    not have the metric. Logs a warning instead of raising an error if another result is damaged or the disk is full.
+
+    Args:
+        run: the run.
+        result: the newest result, which is already in `run.evaluations()`.
     """
     names = [name for name in result.metrics if optimum(name) is not None]
     metric = best_metric(run) or next((name for name in ("fwd", *names) if name in names), None)
@@ -42,7 +46,7 @@ def tag_best(run: RunFolder, result: EvaluationResult, metric: str) -> None:
 
     Args:
         run: the run.
-        result: the newest result of the run; results under other conditions are not compared.
+        result: the newest result, which is already in `run.evaluations()`; results under other conditions are not compared.
         metric: name of the metric.
     """
     if (best_value := optimum(metric)) is None:

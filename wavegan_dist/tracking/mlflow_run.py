@@ -63,7 +63,7 @@ class MlflowRun:
         return MlflowClient(tracking_uri=address)
 
     def set_timeout(self, seconds: int) -> None:
-        """Set how long each of the following requests may take."""
+        """Set the timeout in seconds of each following HTTP request to MLflow, for all objects of this class in the process."""
         os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(seconds)
 
     def send(self, events: Sequence[Event]) -> int:
@@ -89,7 +89,10 @@ class MlflowRun:
         return _warn_of_rejection(events[0], rejection) if rejection else 0
 
     def check(self) -> None:
-        """Raise MlflowUnavailableError unless MLflow answers and has the run."""
+        """Raise MlflowUnavailableError unless MLflow answers and the run exists and is not deleted.
+
+        Call it after `send` failed: if it returns, the request itself is at fault. Raises if `send` has not found the run yet.
+        """
         with _translated_errors(rejected=MlflowUnavailableError):
             stage = self.client.get_run(self.run_id).info.lifecycle_stage
         if stage != "active":

@@ -106,7 +106,11 @@ class Checkpointer:
             raise WaveganError(f"cannot save the checkpoint {self._path}: {reason}") from error
 
     def _copy_to_cpu(self) -> None:
-        """Copy this rank's tensors into CPU buffers, allocated at the first save and pinned if training runs on a GPU."""
+        """Copy the tensors that this rank writes into CPU buffers and wait until they are complete: a collective call.
+
+        The buffers are allocated at the first save and reused. They are pinned if training runs on a GPU. An earlier save must
+        have ended: it reads the same buffers.
+        """
         pinned = self.trainer.accelerator.device.type == "cuda"
         for name, value in checkpoint_tensors(self.trainer):
             if name not in self._cpu_tensors:

@@ -57,7 +57,15 @@ class PenaltySchedule:
         return batch._replace(penalty_factor=factor, noise=self._noise(batch.real, nimg, rollbacks))
 
     def _noise(self, like: Tensor, nimg: int, rollbacks: int) -> Tensor:
-        """Draw standard normal noise [b, 3, R, R] on the device, from a seed for each image."""
+        """Draw the noise of the penalties: standard normal, with the shape, dtype and device of `like`, channels-last.
+
+        Each image has its own seed, so the noise does not depend on the number of processes.
+
+        Args:
+            like: all real images of this rank's part of the global batch [b, 3, R, R], not of a micro-batch.
+            nimg: image number at which the global batch begins.
+            rollbacks: number of rollbacks so far; each changes the noise.
+        """
         noise = torch.empty_like(like, memory_format=torch.contiguous_format)
         stream = f"penalty/{rollbacks}" if rollbacks else "penalty"
         first = nimg + self.accelerator.process_index * len(like)
