@@ -22,9 +22,9 @@ def publish_result(result: EvaluationResult, run: RunFolder, snapshot: str, file
     """Log the metrics to the MLflow run of `run` at the snapshot's image number, with the result's file and its plot.
 
     Metrics of the first EMA are named eval/METRIC, those of another EMA eval/EMA/METRIC, for example eval/ema-0500/fwd. An "@"
-    in a name becomes "_at_". A result that is kept in the run, at `run.evaluation(snapshot)`, is logged as a file with its plot,
-    and `update_best` names the run's best snapshot. Events that MLflow does not accept now stay in the run folder for `wavegan
-    track sync`. Never raises.
+    in a name becomes "_at_". A result that is kept in the run, at `run.evaluation(snapshot)`, is logged as a file with its
+    plot, and `update_best` names the run's best snapshot. Events that MLflow does not accept now stay in the run folder for
+    `wavegan track sync`. Never raises.
 
     Args:
         result: the result.
