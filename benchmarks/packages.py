@@ -62,6 +62,7 @@ COMMANDS = {
     "deepspeed": (f"{TWO_PROCESSES} -m wavegan_dist train --config tiny.yaml --run-dir runs/zero train.strategy=zero1",),
 }
 EXTRAS = tuple(name for name in COMMANDS if name)
+STORES = ("s3", "gcs")  # extras whose commands need an object store; the tests of the loader start one for s3
 
 
 @dataclass(frozen=True)

@@ -65,13 +65,13 @@ def test_the_wheel_works_without_extras_and_without_a_compiler(environment) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("extra", packages.EXTRAS)
+@pytest.mark.parametrize("extra", [*packages.EXTRAS, *packages.STORES])
 def test_every_extra_resolves_alone(built, environment, extra) -> None:
     environment.pip("install", "--dry-run", "--quiet", f"{built[0]}[{extra}]", *CONSTRAINTS)
 
 
 def test_every_extra_has_commands_that_packages_py_runs_where_it_alone_is_installed() -> None:
-    assert {*packages.EXTRAS, "dev"} == EXTRAS.keys()
+    assert {*packages.EXTRAS, *packages.STORES, "dev"} == EXTRAS.keys()
 
 
 @pytest.mark.parametrize("extra", packages.EXTRAS)

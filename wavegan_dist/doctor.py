@@ -37,6 +37,8 @@ NEEDS = (
     Need("wavegan shards write embedded", "embedded", ("skimage", "sklearn")),
     Need("wavegan submit", "slurm", ("submitit",)),
     Need("wavegan train train.strategy=zero1", "deepspeed", ("deepspeed",)),
+    Need("data.index=s3://...", "s3", ("s3fs",)),
+    Need("data.index=gs://...", "gcs", ("gcsfs",)),
 )
 
 
