@@ -82,14 +82,14 @@ def run(training: str, out: Path, config_file: Path) -> None:
 
 
 def save_samples(trainer: Trainer, path: Path) -> None:
-    """Write the EMA's samples of fixed latents, lam, and the EMA's tensors as a snapshot contains them."""
-    lam = torch.tensor(trainer.lam())
+    """Write the EMA's samples of fixed latents, its tensors as a snapshot contains them, lam, and the shares of the gradient."""
+    lam, shares = torch.tensor(trainer.lam()), torch.tensor(list(trainer.gradient_shares().values()))
     with trainer.ema.sampling() as generator:
         labels = torch.arange(4) % generator.num_classes if generator.num_classes else None
         images = generator(torch.randn(4, 8, generator=torch.Generator().manual_seed(0)), labels)
     ema = {f"average.{name}": value.contiguous() for name, value in trainer.ema.iter_full_tensors()}
     if trainer.accelerator.is_main_process:
-        save_file({"lam": lam, "images": images.contiguous(), **ema}, path)
+        save_file({"lam": lam, "shares": shares, "images": images.contiguous(), **ema}, path)
 
 
 def main(out: Path, config_file: Path, trainings: list[str]) -> None:

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TRAINING = ("lam", "loss/d_image", "loss/d_low", "loss/d_high", "loss/g_image", "std_high/fused", "speed/images_per_second")
+TRAINING = (
+    "lam", "loss/d_image", "loss/d_low", "loss/d_high", "loss/g_image", "grad_share/g_base", "grad_share/g_low",
+    "grad_share/g_high", "std_low/base", "std_low/branches", "std_low/fused", "std_high/base", "std_high/branches",
+    "std_high/fused", "speed/images_per_second",
+)  # fmt: skip
 HEADLINES = (
     "fwd", "fwd_db2", "swd", "spectrum_db", "bands_db", "bands_kurtosis", "glcm_bits", "compression_bpp", "fd_", "kid_",
     "precision_", "recall_", "fid",

@@ -45,6 +45,7 @@ TRAINING = (
     ("loss/g_image", "loss/g_low", "loss/g_high"),
     ("std_high/base", "std_high/branches", "std_high/fused"),
     ("lam",),
+    ("grad_share/g_base", "grad_share/g_low", "grad_share/g_high"),
     ("watch/diversity",),
     ("speed/images_per_second",),
     (COST,),
@@ -52,7 +53,7 @@ TRAINING = (
 PICTURES = ("samples", "spectrum")
 # Sections that MLflow makes for the remaining metrics, by the part of their names before the last slash.
 COLLAPSED = (
-    "best", "eval", "loss", "grad_norm", "lr", "std_low", "std_high", "watch", "penalty", "augment", "speed", "cost", "memory",
+    "best", "eval", "loss", "grad_norm", "grad_share", "lr", "std_low", "std_high", "watch", "penalty", "augment", "speed", "cost", "memory",
     "data", "Model metrics", "System metrics",
 )  # fmt: skip
 

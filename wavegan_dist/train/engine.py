@@ -89,6 +89,10 @@ class Engine(ABC):
         """Yield (name in the module, full tensor) of each parameter, one at a time: a collective call."""
 
     @abstractmethod
+    def second_moments(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield (name in the module, second moment in Adam's state) of each parameter, or the part that this rank holds."""
+
+    @abstractmethod
     def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield (name in the checkpoint, full tensor) of each tensor this rank writes, one at a time: a collective call."""
 
@@ -170,6 +174,11 @@ class DdpEngine(Engine):
     @override
     def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
         yield from self.module.named_parameters()
+
+    @override
+    def second_moments(self) -> Iterator[tuple[str, Tensor]]:
+        for name, parameter in self.module.named_parameters():
+            yield name, self.optimizer.state[parameter]["exp_avg_sq"]
 
     @override
     def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:

@@ -109,9 +109,14 @@ class RunWriter:
             self.folder.write_exit(state, self.trainer.nimg, reason)
 
     def report(self, metrics: dict[str, float]) -> None:
-        """Write `metrics`, lam, learning rates, statistics of samples to log, metrics.jsonl and MLflow: a collective call."""
+        """Write metrics to log, metrics.jsonl and MLflow: a collective call.
+
+        Args:
+            metrics: the means over the steps since the last report; lam, learning rates, shares of the gradient and statistics
+                of samples are added.
+        """
         lr_g, lr_d = self.trainer.learning_rates(self.trainer.nimg)
-        metrics |= {"lam": self.trainer.lam(), "lr/g": lr_g, "lr/d": lr_d}
+        metrics |= {"lam": self.trainer.lam(), "lr/g": lr_g, "lr/d": lr_d, **self.trainer.gradient_shares()}
         with self.trainer.ema.sampling() as generator:
             metrics |= self._image_metrics(generator)
         if not self.is_main:

@@ -162,6 +162,23 @@ class Trainer:
         with self.generator.gathered_params():
             return self.generator.module.effective_lam().item()
 
+    def gradient_shares(self) -> dict[str, float]:
+        """Return the share of each network in the squared gradient norm of its module: a collective call.
+
+        The names are `grad_share/g_base`, `grad_share/d_image`, ...; the shares of a module have the sum 1, without lam. The
+        squares are averaged over about 1 / (1 - beta2) steps, because they are read from Adam's second moments.
+        """
+        shares: dict[str, float] = {}
+        for engine in self.engines:
+            sums = {name: torch.zeros((), device=self.accelerator.device) for name, _ in engine.module.named_children()}
+            for name, moment in engine.second_moments():
+                if (network := name.partition(".")[0]) in sums:
+                    sums[network] = sums[network] + moment.sum()
+            totals = self.accelerator.reduce(torch.stack(list(sums.values())))
+            of_networks = (totals / totals.sum().clamp(min=torch.finfo(totals.dtype).tiny)).tolist()
+            shares |= {f"grad_share/{engine.phase.name}_{name}": share for name, share in zip(sums, of_networks, strict=True)}
+        return shares
+
     @property
     def engines(self) -> tuple[Engine, Engine]:
         """The generator's engine and the discriminator's engine."""

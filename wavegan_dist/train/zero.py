@@ -89,6 +89,11 @@ class ZeroEngine(Engine):
         yield from ((name, self.partition.full_tensor(name, self.partition.flats)) for name in self.partition.shapes)
 
     @override
+    def second_moments(self) -> Iterator[tuple[str, Tensor]]:
+        flats = self._adam_state("exp_avg_sq")
+        yield from ((name, self.partition.local_shard(name, flats)) for name in self.partition.shapes)
+
+    @override
     def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Each parameter is assembled on the rank that writes it; buffers are replicated."""
         yield from ((f"{self.name}.{key}", value) for key, value in self.module.named_buffers())
