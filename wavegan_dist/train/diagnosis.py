@@ -83,8 +83,7 @@ def diagnose(trainer: Trainer, folder: Path, keys: Callable[[int], list[str]]) -
         folder: folder that rank 0 creates.
         keys: returns the keys of this rank's images in the global batch that begins at the given image number.
     """
-    result = next(result for result in trainer.phase_results if result.nonfinite.item())
-    accelerator = trainer.accelerator
+    accelerator, result = trainer.accelerator, _first_nonfinite(trainer)
     stats = _rerun(trainer, result)
     rank_report = {
         "rank": accelerator.process_index,
@@ -107,6 +106,15 @@ def diagnose(trainer: Trainer, folder: Path, keys: Callable[[int], list[str]]) -
         f"checkpoint is intact, see {folder}; "
         "resume with a lower learning rate, optim.clip_norm or train.on_nonfinite=rollback"
     )
+
+
+def _first_nonfinite(trainer: Trainer) -> PhaseResult:
+    """Return the first phase of the step in which a value was not finite on any rank. Collective.
+
+    In fp16, a loss that is not finite on one rank only is an overflow of the gradient, not an error, on the others.
+    """
+    flags = torch.stack([result.nonfinite for result in trainer.phase_results])
+    return trainer.phase_results[int(trainer.accelerator.reduce(flags, reduction="sum").nonzero()[0])]
 
 
 def _losses(result: PhaseResult) -> dict[str, float]:
