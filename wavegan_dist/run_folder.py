@@ -182,7 +182,7 @@ class RunFolder:
         return sorted(self.path.glob("evaluations/*.json"), key=lambda path: path.stem)
 
     def evaluation_failure(self, snapshot: str) -> Path:
-        """Why the Slurm job for the snapshot named `snapshot` could not evaluate it, text; absent unless the latest job failed."""
+        """Why the Slurm job that evaluates the snapshot named `snapshot` failed, text; absent unless the latest job failed."""
         return self.path / "evaluations" / f"{snapshot}.failed"
 
     @contextmanager
