@@ -49,7 +49,7 @@ def flat_weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     }
 
 
-def main(out: str, config_file: str, folder: str, network: str, kinds: str, *overrides: str) -> None:
+def main(out: str, config_file: str, folder: str, chosen: str, kinds: str, *overrides: str) -> None:
     experiment = config.load(Path(config_file), overrides)
     accelerator = launch.init_accelerator(experiment.train)
     index, rank = load_index(experiment), accelerator.process_index
@@ -57,7 +57,7 @@ def main(out: str, config_file: str, folder: str, network: str, kinds: str, *ove
     images = (torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8, generator=draws) for _ in itertools.count())
     batches = map(ImageBatch, images)
     records = []
-    for network, kind in itertools.product(NETWORKS if network == "all" else [network], kinds.split(",")):
+    for network, kind in itertools.product(NETWORKS if chosen == "all" else [chosen], kinds.split(",")):
         trainer = Trainer(experiment, index, accelerator)
         trainer.step(batches)
         trainer.step(batches)
