@@ -42,7 +42,7 @@ class StderrHandler(logging.Handler):
 class TerminalFormatter(logging.Formatter):
     """Formats debug and info records as their message, warnings and errors as "wavegan: LEVEL: MESSAGE".
 
-    Records of other ranks than 0 have "[rank N]" before the message.
+    Records of other ranks than 0 have "[rank N]" before the message. Passwords of URLs are left out.
     """
 
     @override
@@ -53,7 +53,7 @@ class TerminalFormatter(logging.Formatter):
 
 
 class PlainFormatter(logging.Formatter):
-    """Formats records as "TIME LEVEL rank N: MESSAGE", for pipes and files."""
+    """Formats records as "TIME LEVEL rank N: MESSAGE" without passwords of URLs, for pipes and files."""
 
     def __init__(self) -> None:
         super().__init__(PLAIN, TIME)

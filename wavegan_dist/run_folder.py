@@ -54,7 +54,8 @@ class RunExit:
 class RunFolder:
     """Paths in a run folder. Snapshots, checkpoints, samples, diagnostics and evaluations are named by `label(nimg)`.
 
-    Snapshots of all EMAs but the first, and their evaluations, have `ema_label(half_life)` after that name.
+    `nimg` is the number of training images, over all ranks, that the discriminators have been shown. Snapshots of all EMAs but
+    the first, and their evaluations, have `ema_label(half_life)` after that name.
 
     Args:
         path: the run folder, which need not exist.
@@ -141,16 +142,16 @@ class RunFolder:
         return sorted(self.path.glob("tracking/*.jsonl"))
 
     def samples(self, nimg: int) -> Path:
-        """The grid of samples at image `nimg`, PNG."""
+        """PNG file of the sample grid after `nimg` training images."""
         return self.path / "samples" / f"{label(nimg)}.png"
 
     def sample_grids(self) -> dict[int, Path]:
-        """All existing sample grids: `nimg` to path, oldest first."""
+        """All existing sample grids: number of training images to PNG file, oldest first."""
         paths = sorted(self.path.glob("samples/kimg-*.png"))
         return {nimg_of(path.with_suffix("")): path for path in paths if LABEL.fullmatch(path.name.removesuffix(".png"))}
 
     def snapshot(self, nimg: int, ema: str = "") -> Path:
-        """Folder of the snapshot at image `nimg`: of the first EMA, or of the one whose `ema_label` is `ema`."""
+        """Folder of the snapshot after `nimg` training images: of the first EMA, or of the one whose `ema_label` is `ema`."""
         return self.path / "snapshots" / (f"{label(nimg)}-{ema}" if ema else label(nimg))
 
     def snapshot_named(self, name: str) -> Path:
@@ -162,7 +163,7 @@ class RunFolder:
         return sorted(self.path.glob("snapshots/kimg-*"))
 
     def checkpoint(self, nimg: int) -> Path:
-        """Folder of the checkpoint at image `nimg`."""
+        """Folder of the checkpoint after `nimg` training images."""
         return self.path / "checkpoints" / label(nimg)
 
     def checkpoints(self) -> list[Path]:
@@ -170,7 +171,7 @@ class RunFolder:
         return sorted(path for path in self.path.glob("checkpoints/kimg-*") if LABEL.fullmatch(path.name))
 
     def diagnostics(self, nimg: int) -> Path:
-        """Folder of the report about a non-finite loss or gradient at image `nimg`."""
+        """Folder of the report about a non-finite loss or gradient in the step that began after `nimg` training images."""
         return self.path / "diagnostics" / label(nimg)
 
     def evaluation(self, snapshot: str) -> Path:
@@ -224,10 +225,10 @@ class RunFolder:
             raise OSError(error.errno, error.strerror, str(lock)) from error
 
     def begin(self, experiment: Experiment, environment: dict[str, Any], nimg: int) -> None:
-        """Prepare the folder for training from image `nimg`; call this with `lock` held, before anything is reported.
+        """Prepare the folder for training that continues after `nimg` images; call this with `lock` held, before any report.
 
-        Writes config.yaml and environment.json (`environment`, JSON values), deletes exit.json and the lines of metrics.jsonl
-        after image `nimg`: a resumed run reports these again.
+        Writes config.yaml and environment.json (`environment`, JSON values), deletes exit.json and the reports in metrics.jsonl
+        after more than `nimg` images, which a resumed run makes again.
         """
         with atomic_file(self.config) as file:
             file.write(experiment.to_yaml())
@@ -237,7 +238,7 @@ class RunFolder:
         self.forget_after(nimg)
 
     def forget_after(self, nimg: int) -> None:
-        """Delete the lines of metrics.jsonl after image `nimg`, and damaged lines, such as one cut short by a crash.
+        """Delete the reports in metrics.jsonl after more than `nimg` images, and damaged lines, as one cut short by a crash.
 
         The file is replaced atomically. Does nothing if it does not exist.
         """
@@ -264,7 +265,8 @@ class RunFolder:
 
         Args:
             keep_newest: how many of the newest checkpoints to keep, at least 1.
-            keep_every_kimg: the interval, whose multiples count from 1, not 0; None: keep only the newest.
+            keep_every_kimg: the interval in thousands of images, whose multiples count from 1, not 0; None: keep only the
+                newest.
         """
         checkpoints = self.checkpoints()
         kept = set(checkpoints[-keep_newest:])
@@ -303,7 +305,7 @@ def label(nimg: int) -> str:
 
 
 def nimg_of(path: Path) -> int:
-    """Return the `nimg` of a path whose last part is a `label`, with or without an `ema_label` after it, without an extension.
+    """Return the number of images in a path whose last part is a `label`, alone or followed by "-" and an `ema_label`.
 
     Raises:
         ValueError: the last part is not of that form.

@@ -35,7 +35,7 @@ class AugmentProbability:
         return torch.zeros((), device=self.accelerator.device)
 
     def at(self, nimg: int) -> Tensor:
-        """Return p of the step that begins at image number `nimg`: float32 scalar on the device.
+        """Return p of the step that begins after `nimg` training images: float32 scalar on the device.
 
         With `augment.target`, this is the current adapted p, whatever `nimg` is.
         """

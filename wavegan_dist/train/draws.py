@@ -48,7 +48,7 @@ class DrawAhead:
         self._draws: StepDraws | None = None
 
     def prepare(self, nimg: int, rollbacks: int) -> None:
-        """Draw and keep, on the CPU, the numbers of the step that begins at image number `nimg` after `rollbacks` rollbacks."""
+        """Draw and keep, on the CPU, the numbers of the step that begins after `nimg` images and `rollbacks` rollbacks."""
         self._position, self._draws = (nimg, rollbacks), self._draw(nimg, rollbacks)
 
     def take(self, nimg: int, rollbacks: int) -> StepDraws:

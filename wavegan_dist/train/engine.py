@@ -73,7 +73,7 @@ class Engine(ABC):
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of a scalar loss, multiplied by the loss scale, to those of earlier micro-batches.
 
-        Inside the context `micro_batch`. A collective call where gradients are communicated.
+        Call this inside the context `micro_batch`. A collective call where gradients are communicated.
         """
 
     @abstractmethod

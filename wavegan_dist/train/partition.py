@@ -18,6 +18,8 @@ from torch import Tensor, nn
 class Fragment:
     """This rank's shard of one parameter; offsets and sizes are in elements.
 
+    A flat partition is a one-dimensional tensor in which ZeRO stores this rank's shards of many parameters.
+
     Args:
         flat_index: which flat partition holds the shard.
         flat_offset: where the shard begins in that flat partition.

@@ -85,7 +85,8 @@ def image_metrics(
 
     Returns:
         Standard deviation of the Haar bands of each term of the output (`base`, `branches` = waverec of the low and high
-        generators, `fused`), because the fused image can lose detail that each of its terms has: see `band_stds`.
+        generators, `fused`; with `model.base_only`, `base` alone), because the fused image can lose detail that each of its
+        terms has: see `band_stds`.
         `watch/diversity`: diversity of the generated images divided by that of the real ones.
     """
     base, low, highs = generator.components(z, labels)
@@ -118,7 +119,8 @@ def status_line(metrics: dict[str, float], total_kimg: float) -> str:
     """Format the metrics of a report, as `RunWriter.report` writes them to metrics.jsonl, as one line for people.
 
     Args:
-        metrics: metrics by name; losses and penalties that are not among them are left out.
+        metrics: metrics by name. A kind of loss or penalty of which they have none is left out; one of a network that they lack
+            is shown as "-".
         total_kimg: length of the run, in thousands of images.
     """
     losses = "  ".join(

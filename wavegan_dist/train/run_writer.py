@@ -112,7 +112,7 @@ class RunWriter:
     def report(self, metrics: dict[str, float]) -> None:
         """Write `metrics`, lam, learning rates, statistics of samples to log, metrics.jsonl and MLflow: a collective call.
 
-        Only after a step. Logs warnings of mode collapse.
+        Call this only after a step. Logs warnings of mode collapse.
 
         Args:
             metrics: means over the steps since the last report, with the fields of `ThroughputTimer.read` and

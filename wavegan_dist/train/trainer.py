@@ -145,7 +145,8 @@ class Trainer:
     def nonfinite(self) -> Tensor:
         """float32 scalar on the device: 1 if a loss or gradient of the last step was not finite, else 0.
 
-        Only after a step. In fp16 it may differ between ranks (`PhaseResult.nonfinite`); `StepSync` takes the maximum.
+        Call this only after a step. In fp16 the value may differ between ranks (`PhaseResult.nonfinite`); `StepSync` takes the
+        maximum.
         """
         return self.phase_results[-1].nonfinite
 
@@ -153,7 +154,7 @@ class Trainer:
     def last_real(self) -> Tensor:
         """This rank's batch of real images of the last discriminator phase, on the device: float32 [b, 3, R, R] in [-1, 1].
 
-        Only after a step. The images are not augmented.
+        Call this only after a step. The images are not augmented.
         """
         result = next(result for result in reversed(self.phase_results) if result.engine is self.discriminator)
         return torch.cat([micro_batch.real for micro_batch in result.micro_batches])
@@ -164,7 +165,7 @@ class Trainer:
         return self.emas[0]
 
     def learning_rates(self, nimg: int) -> tuple[float, float]:
-        """Return the learning rates of the generator and the discriminator in the step that ends at image number `nimg`."""
+        """Return the learning rates of the generator and the discriminator in the step that ends after `nimg` images."""
         optim = self.experiment.optim
         factor = lr_factor(optim, nimg)
         return optim.lr_g * factor, optim.lr_d * factor
