@@ -17,7 +17,7 @@ from wavegan_dist.train.trainer import PhaseResult, Trainer
 
 
 class NonFiniteError(WaveganError):
-    """A loss or a gradient is not finite. All ranks raise this error; no weight has changed since it was computed."""
+    """A loss or a gradient is not finite. All ranks raise this error; no weight has changed since that value was computed."""
 
 
 @dataclass(frozen=True)
