@@ -24,26 +24,27 @@ class Classes(NamedTuple):
     names: Sequence[str]
 
     def name(self, label: int) -> str:
-        """Return the name of a class, or its number if the name is unknown."""
+        """Return the name of the class with number `label`; if the name is unknown, the number as text."""
         return self.names[label] if label < len(self.names) else str(label)
 
     def draw(self, seed: int, stream: str, positions: range) -> Tensor:
         """Draw a class for each position with the frequencies of the data: int64 [len(positions)] on the CPU.
 
-        The class of a position depends on the seed, the stream, the position and `counts` only.
+        The class of a position depends on the seed, the stream, the position and `counts` only; see `counted.categories`.
         """
         return counted.categories(seed, stream, positions, self.counts)
 
     def parse(self, text: str) -> list[int]:
-        """Read a class or a comma-separated list of classes, each given by number or by name.
+        """Return the numbers of a class or a comma-separated list of classes, each given by number or by name.
 
-        The name of a class may contain commas. If a number is also the name of another class, the number counts.
+        A name that contains a comma is recognized only if it is the whole text. A part that is the number of one class and the
+        name of another stands for the number.
 
         Returns:
-            The labels, in the order of the text.
+            The numbers in the order of the text, repeated where the text repeats a class.
 
         Raises:
-            UsageError: there is no such class.
+            UsageError: a part is neither the number nor the name of a class.
         """
         if text in self.names:
             return [self._label(text)]

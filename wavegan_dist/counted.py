@@ -25,9 +25,10 @@ def rng_at(seed: int, stream: str, position: int) -> np.random.Generator:
 
 
 def rngs(seed: int, stream: str, positions: Iterable[int]) -> Iterator[np.random.Generator]:
-    """Yield the generator of each position; the arguments are those of `rng_at`.
+    """Yield the NumPy random generator of each position, in the order of `positions`; the arguments are those of `rng_at`.
 
-    It is always the same object, set to the next position: creating one for each position takes several times as long.
+    Each item is the same object, set to the next position: draw from it before taking the next item. Creating a generator for
+    each position would take several times as long.
     """
     bits = np.random.Philox(key=np.array([seed, zlib.crc32(stream.encode())], dtype=np.uint64))
     generator, state = np.random.Generator(bits), bits.state
@@ -61,7 +62,7 @@ def coin_flips(seed: int, stream: str, positions: range) -> Tensor:
 
 
 def categories(seed: int, stream: str, positions: range, counts: Sequence[int]) -> Tensor:
-    """Draw one category for each position, category c with probability counts[c] / sum(counts): int64 on the CPU.
+    """Draw one category for each position, c with probability counts[c] / sum(counts): int64 [len(positions)] on the CPU.
 
     Args:
         seed, stream, positions: as in `normal`.

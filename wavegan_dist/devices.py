@@ -28,7 +28,7 @@ def find_device(name: str | None = None) -> torch.device:
 
 
 def allow_tf32(allowed: bool) -> None:
-    """Allow or forbid TF32 in all float32 convolutions and matrix products that this process computes on a GPU.
+    """Allow or forbid TF32 in all float32 convolutions and matrix products that this process computes on a GPU from now on.
 
     Setting `torch.backends.fp32_precision` alone is not enough: the setting of a backend or an operation takes precedence once
     it has been set, and each compilation of `torch.compile` sets the one of `torch.backends.cuda.matmul`.
@@ -39,8 +39,9 @@ def allow_tf32(allowed: bool) -> None:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Forbid TF32 in float32 convolutions and matrix products, and set `cudnn.deterministic`, within this context.
+    """Forbid TF32 in float32 convolutions and matrix products, and set `cudnn.deterministic`, while the block runs.
 
+    These settings are the process's: other threads compute with them, too. The earlier settings return when the block ends.
     PyTorch allows TF32 in convolutions by default. The rounding errors of TF32 are 8,000 times those of float32.
     """
     precisions = {backend: backend.fp32_precision for backend in _backends()}
@@ -70,7 +71,7 @@ def _set_precisions(precisions: Mapping[Any, str]) -> None:
 
 
 def _backends() -> list[Any]:
-    """Return every object with a `fp32_precision`, the general one first."""
+    """Return every object in `torch.backends` that has a `fp32_precision`, the general one (`torch.backends`) first."""
     backends: Any = torch.backends
     return [backends, backends.cuda.matmul, backends.cudnn, backends.cudnn.conv, backends.cudnn.rnn, *_cpu_backends()]
 

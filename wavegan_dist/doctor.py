@@ -43,14 +43,26 @@ NEEDS = (
 
 
 class KernelReport(TypedDict):
-    """The kernel in use on a type of device ("C++", "Triton" or "reference"), and the reason for the choice."""
+    """The implementation of the wavelet transform on a type of device.
+
+    Attributes:
+        kernel: "C++", "Triton" or "reference" (plain PyTorch).
+        why: the reason for the choice, one line.
+    """
 
     kernel: str
     why: str
 
 
 class Report(TypedDict):
-    """The content of `wavegan doctor --json`: `kernels` by type of device, the other fields as lines to print."""
+    """The content of `wavegan doctor --json`.
+
+    Attributes:
+        versions: versions of this package, Python and other packages by name, and "git_commit" and "platform".
+        devices: a line of text for the CPU and for each CUDA GPU.
+        kernels: the implementation of the wavelet transform for "cpu" and, if there is a GPU, "cuda".
+        missing: a line of text for each command of which a package is not installed.
+    """
 
     versions: dict[str, str]
     devices: list[str]
@@ -59,7 +71,11 @@ class Report(TypedDict):
 
 
 def examine() -> Report:
-    """Examine this machine. Compiles the CPU kernels if they have not been compiled yet."""
+    """Examine this machine. Compiles the CPU kernels of the wavelet transform (about 20 s) if they have not been compiled yet.
+
+    Raises:
+        UsageError: the environment variable WAVEGAN_KERNELS is set to something other than "reference".
+    """
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     kernels = {device: KernelReport(kernel=name, why=why) for device in devices for name, why in (choose(device),)}
     missing = [line for need in NEEDS for line in _missing(need)]
@@ -67,13 +83,13 @@ def examine() -> Report:
 
 
 def _missing(need: Need) -> list[str]:
-    """Describe in one line which modules of a command are missing; an empty list if none is."""
+    """Return one line that says which modules of a command are missing, in a list; an empty list if none is."""
     names = [name for name in need.modules if importlib.util.find_spec(name) is None]
     return [f"{', '.join(names)}, for {need.command}: pip install 'wavegan-dist[{need.extra}]'"] if names else []
 
 
 def format_report(report: Report) -> str:
-    """Format a report as text, one line per entry."""
+    """Format a report as text, one line per entry, without a trailing newline."""
     lines = [f"{name:<16} {version}" for name, version in report["versions"].items()]
     lines += [f"{'device':<16} {device}" for device in report["devices"]]
     lines += [

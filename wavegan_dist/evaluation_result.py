@@ -23,7 +23,10 @@ SCORES = ("glcm_score", "compression_ratio")  # the best value is that of the re
 
 
 def optimum(metric: str) -> float | None:
-    """Return the best possible value of a metric: 1 for precision and recall, None for `SCORES`, 0 for every other metric."""
+    """Return the best value of a metric by its name: 1 for `precision_...` and `recall_...`, 0 for every other metric.
+
+    None for glcm_score and compression_ratio, whose best value is that of the real images.
+    """
     if metric in SCORES:
         return None
     return 1.0 if metric.startswith(("precision_", "recall_")) else 0.0
@@ -41,9 +44,9 @@ class EvaluationProtocol(BaseModel):
         seed: seed of the latents, of the choice of real images, of KID's subsets and of the bootstrap.
         ema: whether the weights are an exponential moving average; always true.
         ema_half_life_kimg: half-life of the EMA, in thousands of images; None in results of older versions.
-        index_digest: digest of the real data set.
+        index_digest: SHA-256, in hex digits, of the index of the real data set.
         wavegan_dist: version of this package.
-        git_commit: commit of the checkout, with "+" after it if files were changed; shown but not compared.
+        git_commit: see `provenance.git_commit`; compared only if `code_digest` is empty.
         code_digest: digest of the source files that the metrics depend on; empty in results of older versions.
         torch: version of PyTorch.
         device: type of the device, `cpu` or `cuda`.
@@ -125,7 +128,7 @@ class EvaluationResult(BaseModel):
         return self.protocol.nimg / 1000
 
     def floor_ratio(self, metric: str) -> float | None:
-        """Return the magnitude of a value divided by that of its floor; None without a floor, or if the floor is 0."""
+        """Return |value| / |floor| of a metric in `metrics`; None if the metric has no floor or its floor is 0."""
         floor = self.floors.get(metric)
         return abs(self.metrics[metric] / floor) if floor else None
 
@@ -135,6 +138,7 @@ class EvaluationResult(BaseModel):
 
         Raises:
             WaveganError: the file is damaged or not an evaluation result.
+            OSError: the file cannot be read.
         """
         try:
             return cls.model_validate(json.loads(Path(path).read_text()))
@@ -142,7 +146,7 @@ class EvaluationResult(BaseModel):
             raise WaveganError(f"{path} is damaged or not an evaluation result; delete it, or evaluate again") from error
 
     def write(self, path: Path) -> None:
-        """Write the result to `path` as JSON."""
+        """Write the result to `path` as JSON, atomically. Raises ValueError if a number is not finite."""
         with atomic_file(path) as file:
             json.dump(self.model_dump(), file, indent=2, allow_nan=False)
             file.write("\n")
@@ -150,15 +154,19 @@ class EvaluationResult(BaseModel):
     def conditions(self, metric: str) -> dict[str, Any]:
         """Return what a metric's value depends on except the snapshot: values are comparable only under equal conditions.
 
-        The commit is not among the conditions: `code_digest` shows whether the code that matters has changed. A result without
-        a digest is comparable only with results of the same commit.
+        The conditions are fields of the protocol by name. They contain `code_digest`, which shows whether the code that matters
+        has changed, and not the commit; a result without `code_digest` is comparable only with results of the same commit.
         """
         shared = self.protocol.model_dump(exclude=SUBJECT | {"metrics", "git_commit"})
         shared["code_digest"] = self.protocol.code_digest or f"unknown, commit {self.protocol.git_commit}"
         return {**shared, **self.protocol.metrics.get(metric, {})}
 
     def table(self) -> str:
-        """Format the result as text: a line for each metric and class, then the protocol; no trailing newline."""
+        """Format the result, which must have a metric, as lines of text; no trailing newline.
+
+        A line for each metric, a line for each class with the metrics CLASS_COLUMNS, which metrics were left out for which
+        classes and why, the number of images, and what the floors are.
+        """
         width = max(map(len, self.metrics))
         lines = [f"{'':<{width}}  {'value':>10}  {'floor':>10}  {'x floor':>8}  95% interval"]
         for name, value in self.metrics.items():
@@ -184,7 +192,7 @@ class EvaluationResult(BaseModel):
 
 
 def _class_lines(classes: list[ClassResult]) -> list[str]:
-    """Format the headline metrics of each class as a table, then which metrics are left out for which classes, and why."""
+    """Return the lines of a table of the metrics CLASS_COLUMNS of each class, then which metrics are left out, and why."""
     names = [name for name in CLASS_COLUMNS if any(name in result.metrics for result in classes)]
     measured = [result for result in classes if result.metrics]
     width = max(5, *(len(result.name) for result in measured)) if measured else 5

@@ -58,7 +58,8 @@ def atomic_file(path: Path, mode: str = "w", permissions: int = 0o666) -> Iterat
 def atomic_dir(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Yield an empty temporary folder that becomes `path` when the block ends without an error.
 
-    Creates the parent folders. An OSError raised in the block names `path`, not the temporary folder.
+    Files and folders are synced to the disk first. Creates the parent folders. An OSError about the temporary folder, or
+    without a file name (as of a full disk), names `path` instead.
 
     Args:
         path: the folder.
@@ -123,7 +124,9 @@ def replace_dir(temporary: Path, path: Path, *, overwrite: bool = True) -> None:
 
 
 def user_cache() -> Path:
-    """Return the path of the user's cache folder, which is safe to delete: $XDG_CACHE_HOME/wavegan, else ~/.cache/wavegan.
+    """Return the path of the user's cache folder: $XDG_CACHE_HOME/wavegan, else ~/.cache/wavegan. It may not exist.
+
+    The folder is safe to delete.
 
     Raises:
         WaveganError: XDG_CACHE_HOME is not set and the user has no home folder.
@@ -135,7 +138,10 @@ def user_cache() -> Path:
 
 
 def ensure_home() -> None:
-    """Give a user without a home folder or a name (a container's user id that is not in /etc/passwd) what MLflow looks up."""
+    """Set the environment variables HOME and USER if Python cannot find out the user's home folder or name. MLflow needs both.
+
+    Such a user is, for example, a container's user id that is not in /etc/passwd. HOME becomes /nonexistent, USER the user id.
+    """
     try:
         Path.home()
     except RuntimeError:
@@ -147,7 +153,10 @@ def ensure_home() -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Delete the temporary files of killed writers in a folder and below it. No other writer may use it at the same time."""
+    """Delete what killed processes left of `atomic_file`, `atomic_dir` and `replace_dir` in a folder and below it.
+
+    No other process may write there at the same time. Does nothing if the folder does not exist.
+    """
     for path in (*folder.rglob(".*.tmp"), *folder.rglob(".*.old")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -171,12 +180,13 @@ def save_tensors(layout: "Mapping[str, Tensor]", values: "Iterable[tuple[str, Te
 
     Args:
         layout: tensors of the shapes and dtypes to write, by name; they may be on the meta device.
-        values: pairs of name and tensor, in any order; on any device.
-        path: the file, which is not written atomically.
+        values: pairs of name and tensor, each name of `layout` once, in any order; on any device. Shapes and dtypes must be
+            those of `layout`, which is not checked.
+        path: the file, which is not written atomically; its folder must exist.
 
     Raises:
-        KeyError: a dtype other than float32 and int64.
-        OSError: the disk is full.
+        KeyError: a dtype other than float32 and int64, or a name that is not in `layout`.
+        OSError: the file cannot be written.
     """
     import torch
 
@@ -197,7 +207,10 @@ def save_tensors(layout: "Mapping[str, Tensor]", values: "Iterable[tuple[str, Te
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the JSON objects in a file of one object per line; none if the file does not exist. Skips damaged lines."""
+    """Return the JSON objects in a file of one object per line, in order; an empty list if the file does not exist.
+
+    Skips lines that are damaged or hold another JSON value.
+    """
     objects = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
         with suppress(ValueError):
@@ -206,7 +219,10 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def append_json_lines(path: Path, objects: Iterable[Mapping[str, Any]]) -> None:
-    """Append JSON objects to a file, one per line; begin a new line if a kill or a full disk cut the last one short."""
+    """Append JSON objects to a file, one per line; begin a new line if a kill or a full disk cut the last one short.
+
+    Creates the file in an existing folder. Neither locks the file nor syncs it to the disk.
+    """
     with errors_naming(path, path), path.open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
@@ -228,7 +244,8 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
 
     Args:
         path: the lock file; its folder must exist.
-        wait: wait until the lock is free; False: raise BlockingIOError if it is not.
+        wait: wait until the lock is free; False: raise BlockingIOError if it is not. A thread that waits for a lock that it
+            holds itself waits forever.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)

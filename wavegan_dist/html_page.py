@@ -23,7 +23,7 @@ img { max-width: 100%; }
 
 
 def document(title: str, sections: Iterable[tuple[str, str]], style: str = "", script: str = "") -> str:
-    """Build an HTML document.
+    """Return a complete HTML document that loads no other file.
 
     Args:
         title: title and top heading, plain text.
@@ -41,10 +41,13 @@ def document(title: str, sections: Iterable[tuple[str, str]], style: str = "", s
 
 
 def page_path(out: Path) -> Path:
-    """Return the path of the page for `--out`: a .html file, or index.html in a folder.
+    """Return the file that a page is written to: `out` if it ends in .html or .htm, else `out`/index.html. Creates nothing.
+
+    Args:
+        out: the value of the command-line option --out.
 
     Raises:
-        UsageError: the page cannot be written there.
+        UsageError: `out` is a folder with the name of a page, or `check_folder` refuses the folder of the page.
     """
     is_file = out.suffix.lower() in (".html", ".htm")
     if is_file and out.is_dir():
@@ -55,27 +58,27 @@ def page_path(out: Path) -> Path:
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Build an HTML table from cells of plain text. It scrolls if it is wider than the page."""
+    """Return an HTML table with a row of headings and rows of plain text. The table scrolls if it is wider than the page."""
     return table_of_html(map(escape, head), (map(escape, row) for row in rows))
 
 
 def table_of_html(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Build a table like `table`, from cells of HTML."""
+    """Return an HTML table like `table`, from headings and cells that are HTML and are not escaped."""
     header = "".join(f"<th>{cell}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in rows)
     return f'<div class="wide"><table><thead><tr>{header}</tr></thead>\n<tbody>{body}</tbody></table></div>\n'
 
 
 def picture(png: bytes, text: str) -> str:
-    """Build an image element from the content of a PNG file, with plain `text` as its alternative text."""
+    """Return an HTML element that embeds a picture: `png` is the content of a PNG file, the plain `text` describes it."""
     return f'<img alt="{escape(text)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
 
 
 def figure(png: bytes, text: str) -> str:
-    """Build an image element with plain `text` as its caption and alternative text."""
+    """Return an HTML element that embeds a picture, like `picture`, with the plain `text` as its caption, too."""
     return f"<figure>{picture(png, text)}<figcaption>{escape(text)}</figcaption></figure>"
 
 
 def paragraph(text: str) -> str:
-    """Build an HTML paragraph from plain text."""
+    """Return an HTML paragraph of plain text."""
     return f"<p>{escape(text)}</p>"

@@ -30,7 +30,12 @@ GROUPS = ("accelerate", "accelerate.commands.accelerate_cli", "accelerate/comman
 
 @dataclass(frozen=True)
 class AccelerateLaunch:
-    """What an `accelerate launch` was asked for, by its options or its config file."""
+    """What an `accelerate launch` was asked for, by its options or its config file.
+
+    Args:
+        num_processes: number of processes on all machines together, at least 1.
+        use_cpu: whether the processes were asked to use CPUs.
+    """
 
     num_processes: int
     use_cpu: bool
@@ -41,8 +46,11 @@ def requested_world_size() -> tuple[int, str]:
 
     Call this before joining the process group: accelerate overwrites WORLD_SIZE.
 
+    Returns:
+        The number, and "WORLD_SIZE", "srun", "mpirun" or "accelerate launch"; (1, "accelerate launch") without a launcher.
+
     Raises:
-        UsageError: a variable of the environment does not describe a process of a process group.
+        UsageError: WORLD_SIZE > 1 is set without a rank, RANK >= WORLD_SIZE, or one of the launcher's variables is no number.
     """
     world_size, rank, *_ = (_number(name, 0) for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
     if world_size > 1 and not any(name in os.environ for name in RANKS):
@@ -64,7 +72,7 @@ def requested_world_size() -> tuple[int, str]:
 
 
 def trains_on_cpu() -> bool:
-    """Return whether this process uses the CPU: there is no GPU, or the launcher was asked for CPUs.
+    """Return whether this process computes on the CPU: there is no GPU, or the launcher was asked for CPUs.
 
     Raises:
         UsageError: ACCELERATE_USE_CPU is neither true nor false.
@@ -104,7 +112,12 @@ def launch_arguments(command: Sequence[str]) -> Sequence[str] | None:
 
 
 def read_launch(options: argparse.Namespace, folder: Path) -> AccelerateLaunch:
-    """Combine options and config file as accelerate does: options first, and --cpu hides the user's default config."""
+    """Combine options and config file as accelerate does: options first, and --cpu hides the user's default config file.
+
+    Args:
+        options: the parsed arguments of `accelerate launch`.
+        folder: working directory of `accelerate launch`; `options.config_file` is relative to it.
+    """
     num_processes, num_machines, use_cpu = options.num_processes, options.num_machines, options.cpu
     file = folder / options.config_file if options.config_file else Path(default_config_file)
     if options.config_file or (file.is_file() and not options.cpu):
@@ -118,7 +131,11 @@ def read_launch(options: argparse.Namespace, folder: Path) -> AccelerateLaunch:
 
 
 def master_port() -> int:
-    """Return MASTER_PORT, where rank 0 serves the store of the process group. Raises UsageError if it is not a port."""
+    """Return the port of the process group's store: MASTER_PORT, or 29500 if that is not set or negative.
+
+    Raises:
+        UsageError: MASTER_PORT is not a number or is above 65535.
+    """
     port = _number("MASTER_PORT", DEFAULT_PORT)
     if port > LARGEST_PORT:
         raise UsageError(
@@ -136,7 +153,7 @@ def _uses_cpu() -> bool:
 
 
 def _number(variable: str, default: int) -> int:
-    """Return a number of the environment; a negative number means, as in accelerate, that the variable is not set."""
+    """Return the integer in an environment variable; `default` if it is not set or, as in accelerate, negative."""
     text = os.environ.get(variable, "-1")
     try:
         number = int(text)

@@ -8,7 +8,7 @@ PACKAGED = Path(__file__).parent / "launchers"
 
 
 def find_launcher_file(folder: str, what: str, name: str) -> Path:
-    """Find a YAML file by its path or by its name.
+    """Return the path of a YAML file that the user gave by path or by name; an existing path takes precedence over a name.
 
     Args:
         folder: the subfolder to search by name ("slurm", "hardware"), first in `./launchers`, then in the package.

@@ -42,7 +42,7 @@ class StderrHandler(logging.Handler):
 class TerminalFormatter(logging.Formatter):
     """Formats debug and info records as their message, warnings and errors as "wavegan: LEVEL: MESSAGE".
 
-    Records of other ranks than 0 have "[rank N]" before the message.
+    Records of other ranks than 0 have "[rank N]" before the message. Passwords of URLs are left out.
     """
 
     @override
@@ -53,7 +53,7 @@ class TerminalFormatter(logging.Formatter):
 
 
 class PlainFormatter(logging.Formatter):
-    """Formats records as "TIME LEVEL rank N: MESSAGE", for pipes and files."""
+    """Formats records as "TIME LEVEL rank N: MESSAGE" without passwords of URLs, for pipes and files."""
 
     def __init__(self) -> None:
         super().__init__(PLAIN, TIME)
@@ -83,10 +83,10 @@ class LogFile(logging.FileHandler):
 
 
 def configure(level: str = "info") -> None:
-    """Write records of `level` and above to stderr and to open log files. A later call replaces an earlier one.
+    """Write records of `level` and above to stderr and to the files of `copied_to`. A later call replaces an earlier one.
 
     Args:
-        level: one of `LEVELS`.
+        level: "debug", "info", "warning" or "error".
     """
     handler = StderrHandler()
     handler.setFormatter(TerminalFormatter() if sys.stderr.isatty() else PlainFormatter())
@@ -97,9 +97,9 @@ def configure(level: str = "info") -> None:
 
 @contextmanager
 def copied_to(path: Path) -> Iterator[None]:
-    """Append records, and the error that ends the block, to the file `path` while the block runs.
+    """Append the logger's records to the file `path` while the block runs, and the error that ends the block, if one does.
 
-    If the file cannot be opened, logs a warning and runs the block without the file.
+    If the file cannot be opened, for example because its folder does not exist, logs a warning and runs the block without it.
     """
     try:
         handler = LogFile(path, encoding="utf-8")
@@ -130,6 +130,6 @@ def _record_of(error: BaseException) -> logging.LogRecord:
 
 
 def launcher_rank() -> int:
-    """Return the rank that the launcher gave this process in RANK; 0 without a launcher."""
+    """Return the rank that the launcher gave this process in the environment variable RANK; 0 if RANK holds no number."""
     rank = os.environ.get("RANK", "0")
     return int(rank) if rank.isdecimal() else 0

@@ -33,9 +33,13 @@ LEAVE_TIMEOUT = 10.0  # seconds that `leave` waits for unfinished collectives
 def join() -> PartialState:
     """Join the process group of the launcher; without a launcher, the group is this process alone. Collective.
 
+    Returns:
+        accelerate's state: rank, world size and device of this process.
+
     Raises:
-        UsageError: the number of processes in the group is not the number that the launcher was asked to start.
-        WaveganError: the other processes did not join.
+        UsageError: the launcher's environment variables are wrong or incomplete, or the group has a different number of
+            processes than the launcher was asked to start.
+        WaveganError: the group did not form, for example because another process did not join within JOIN_TIMEOUT (30 minutes).
     """
     requested, cpu = requested_world_size(), trains_on_cpu()
     # Without cpu=True, each rank of a machine without GPUs would form a separate group (accelerate 1.15).
@@ -51,7 +55,8 @@ def leave() -> None:
     A gloo thread may release the tensors of a collective after the collective has returned. Releasing them needs the
     interpreter: if the interpreter is shutting down, the thread aborts the process with SIGABRT (torch 2.14, Python 3.11).
     Destroying the group ends these threads. Reference cycles of a trainer's modules keep the group alive, so garbage is
-    collected first. A collective that a stopped peer never completes cannot be cancelled: the wait ends after LEAVE_TIMEOUT.
+    collected first. A collective that a stopped peer never completes cannot be cancelled: `leave` then returns after
+    LEAVE_TIMEOUT (10 seconds) and the group is not destroyed.
     """
 
     def end() -> None:
@@ -86,7 +91,8 @@ def on_main(group: Group, work: Callable[[], Result]) -> Result:
     """Call `work` on rank 0 and return its result on all ranks. Collective; the result must be picklable.
 
     Raises:
-        WaveganError: on all ranks, if `work` raises a WaveganError or an OSError.
+        WaveganError: on all ranks: the WaveganError that `work` raises, with its type, or the description of its OSError. An
+            error of another type is raised on rank 0 only, and the other ranks wait for rank 0 until it ends.
     """
     outcome: list[Result | WaveganError | None] = [None]
     if group.is_main_process:
@@ -105,11 +111,12 @@ def on_main(group: Group, work: Callable[[], Result]) -> Result:
 
 
 def on_all_ranks(group: Group, work: Callable[[], Result]) -> Result:
-    """Call `work` on every rank and return each rank's own result. Collective.
+    """Call `work` on every rank; return on each rank what `work` returned there. Collective.
 
     Raises:
-        WaveganError: on all ranks, if `work` raises a WaveganError or an OSError on any rank; the error of the lowest failing
-            rank.
+        WaveganError: on all ranks: of the lowest rank on which `work` fails, its WaveganError, with its type, or the
+            description of its OSError. An error of another type is raised on its rank only, and the other ranks wait for that
+            rank until it ends.
     """
     error: WaveganError | None = None
     try:
@@ -140,7 +147,10 @@ def gather_to_main(group: Group, item: Result) -> Sequence[Result]:
 
 @contextmanager
 def report_lost_ranks(group: Group) -> Iterator[None]:
-    """Turn the error of a collective that failed because another rank has ended into a WaveganError of one line."""
+    """In a group of several processes, replace an error of torch.distributed in the block by a WaveganError of one line.
+
+    The message says that another process has ended or stopped answering, which is why a collective fails.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -159,14 +169,18 @@ def cores() -> int:
 def parallel_map(function: Callable[[Job], Result], jobs: Sequence[Job], workers: int) -> Iterator[Result]:
     """Yield `function(job)` for each job, in the order of the jobs.
 
+    The work starts when the first result is requested. If an error ends the iteration, or the caller closes the iterator early,
+    the worker processes are killed: jobs that run may take hours to end.
+
     Args:
-        function: called in forked worker processes, or in this process if one worker suffices.
+        function: called in forked worker processes, in which PyTorch uses one thread, or in this process if `workers` or the
+            number of jobs is less than 2. A function of a module; its results must be picklable.
         jobs: picklable arguments of `function`.
         workers: largest number of worker processes.
 
     Raises:
         WaveganError: a worker process died.
-        Exception: any error that `function` raises. The worker processes are killed: jobs that run may take hours to end.
+        Exception: any error that `function` raises.
     """
     workers = min(workers, len(jobs))
     if workers <= 1:
@@ -189,7 +203,7 @@ def parallel_map(function: Callable[[Job], Result], jobs: Sequence[Job], workers
 
 @contextmanager
 def signals_blocked(*signals: signal.Signals) -> Iterator[None]:
-    """Block signals while the block runs, so that processes started in it ignore them from their first instruction on."""
+    """Block signals in this thread while the block runs. Processes that are started in the block keep them blocked for good."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
@@ -198,7 +212,7 @@ def signals_blocked(*signals: signal.Signals) -> Iterator[None]:
 
 
 def _kill(pid: int) -> None:
-    """Kill a process and the processes that it has started."""
+    """Kill (SIGKILL) a process and all its descendants; nothing happens if the process has ended."""
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         process.suspend()  # so that it starts no further ones
@@ -213,7 +227,10 @@ def _prepare_worker() -> None:
 
 
 def exit_with_parent() -> None:
-    """Make this process exit as soon as its parent has ended, even by SIGKILL."""
+    """Make this process, if `multiprocessing` started it, exit with code 1 as soon as its parent has ended, even by SIGKILL.
+
+    The exit is `os._exit`, without any clean-up. Starts a thread that waits for the parent, and returns at once.
+    """
     threading.Thread(target=_wait_for_parent, daemon=True).start()
 
 

@@ -26,7 +26,11 @@ COMMIT_FILE = "COMMIT"  # beside a frozen copy of the package (cluster/freeze.py
 
 
 def provenance() -> dict[str, object]:
-    """Versions of Python and of the packages that affect results, the git commit as `git_commit` gives it, the command line."""
+    """Return what a result is recorded with: a dictionary that `json.dump` accepts, with these keys.
+
+    "wavegan-dist", "python": versions. "platform": operating system and machine. "packages": the version, or "not installed",
+    of each package in PACKAGES. "git_commit": see `git_commit`. "command": `sys.argv`, without passwords in URLs.
+    """
     return {
         "wavegan-dist": __version__,
         "python": platform.python_version(),
@@ -38,10 +42,10 @@ def provenance() -> dict[str, object]:
 
 
 def git_commit() -> str:
-    """The git commit of the running package, with "+" appended if the package has uncommitted changes.
+    """Return the git commit of the running package: 40 hex digits, and "+" if a file of the package is changed or untracked.
 
-    A frozen copy of the package reports the commit of the checkout that it was copied from. An installed package
-    reports "unknown".
+    A copy that `cluster/freeze.py` made returns what its checkout returned when it was copied. A package that is installed from
+    a wheel, or a machine without git, returns "unknown".
     """
     try:
         _git("ls-files", "--error-unmatch", __file__)  # an installed or frozen copy may be inside an unrelated checkout

@@ -29,21 +29,30 @@ _EMPTY_QUERY = re.compile(r"(?<=\w)[?&](?=[\s\"']|$)")
 
 
 def redacted(text: str) -> str:
-    """Return `text` without the passwords of its URLs: https://HOST for https://USER:PASSWORD@HOST.
+    """Return `text` without the secrets in its URLs; a text without such URLs is returned unchanged.
 
-    URLs of databases keep the user's name. Parameters such as `?password=...` are left out.
+    http and https URLs lose user and password: https://HOST for https://USER:PASSWORD@HOST and https://USER@HOST. URLs of other
+    schemes, such as those of databases, lose only the password. Parameters with the name of a secret, such as `?password=...`
+    and `&sig=...`, are left out, unless the value starts with "$".
     """
     without = _PARAMETER.sub("", _USERINFO.sub(_without_password, text))
     return text if without == text else _EMPTY_QUERY.sub("", without)
 
 
 def holds_password(text: str) -> bool:
-    """Return whether a URL or a shell command holds a password in clear text; `curl -u name:$PASSWORD` does not."""
+    """Return whether a URL or a shell command seems to hold a secret in clear text; `curl -u name:$PASSWORD` does not.
+
+    Secrets are found by the form of URLs and by the names of options, headers and variables: others remain unnoticed. An http
+    or https URL with a user name but no password counts, too, because some services take the password as the name.
+    """
     return redacted(text) != text or _IN_COMMAND.search(text) is not None
 
 
 def without_folders(text: str) -> str:
-    """Return `text` with only the last part of every absolute path: `--config demo.yaml` for `--config /home/me/demo.yaml`."""
+    """Return `text` with only the last part of every absolute path: `--config demo.yaml` for `--config /home/me/demo.yaml`.
+
+    Paths that start with ~/, sqlite:/// or file:// are shortened, too; relative paths and the paths of other URLs stay.
+    """
     return _PATH.sub(lambda found: found[0].rstrip("/").rpartition("/")[2], text)
 
 

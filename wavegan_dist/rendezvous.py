@@ -21,7 +21,10 @@ NAMED = 8  # missing ranks that a message names
 
 
 class RollCall:
-    """The ranks that have started to join: each registers in the key-value store from which the process group forms."""
+    """Registers this rank in the key-value store from which the process group forms, and finds out which ranks are missing.
+
+    Reads rank, world size, MASTER_ADDR and MASTER_PORT from the environment. Raises UsageError if MASTER_PORT is not a port.
+    """
 
     def __init__(self) -> None:
         group = get_cpu_distributed_information()  # of any launcher that accelerate knows, on GPUs, too
@@ -31,7 +34,7 @@ class RollCall:
         self._store: Store | None = None
 
     def register(self, timeout: timedelta) -> None:
-        """Connect to the store, which rank 0 or the agent of torchrun serves, and register this rank.
+        """Connect to the store, and write this rank and its host name to it. Rank 0 first serves it, unless torchrun does.
 
         Raises:
             RuntimeError: the store does not answer within `timeout`, or its port is in use.
@@ -44,7 +47,7 @@ class RollCall:
         self._store.set(str(self.rank), socket.gethostname())
 
     def describe(self) -> str:
-        """Return which ranks are missing, and why that may be."""
+        """Return one line: which ranks have not registered, and why that may be. May be called before `register` returns."""
         where = f"{self.address}:{self.port}"
         if self.rank == 0 and self._store is None:
             return (
@@ -74,15 +77,18 @@ class RollCall:
 
 @contextmanager
 def report_missing_ranks(cpu: bool, timeout: timedelta) -> Iterator[None]:
-    """Log a warning if joining the process group inside the block takes longer than REPORT_AFTER.
+    """Register this rank with the others, then run the block, which joins the process group; say which ranks are missing.
+
+    Logs a warning if the block has not ended after REPORT_AFTER (10) seconds. If the environment describes a single process, or
+    MPI forms the group, only runs the block.
 
     Args:
-        cpu: whether the processes use CPUs; accelerate decides by other variables then whether to form a group.
-        timeout: how long this rank waits for the store of the group.
+        cpu: whether the processes use CPUs. If not, accelerate forms a group only if LOCAL_RANK is set.
+        timeout: how long this rank waits for the store of the group; the block's waiting is not limited.
 
     Raises:
         UsageError: the environment does not say where rank 0 is, or MASTER_PORT is not a port.
-        WaveganError: the group did not form.
+        WaveganError: the store did not answer, or the block raised a RuntimeError while several processes join.
     """
     roll_call = RollCall()
     alone = roll_call.world_size <= 1

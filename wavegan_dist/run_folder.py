@@ -39,7 +39,7 @@ class RunExit:
 
     Args:
         state: `finished`, `interrupted` (the run saved a checkpoint and can be resumed) or `failed`.
-        nimg: number of real images shown when the run ended.
+        nimg: number of real images that the run, with its earlier starts, had shown to the discriminators when it ended.
         reason: the error message; empty for `finished`.
         time: time of the end, in seconds since 1970.
     """
@@ -54,7 +54,8 @@ class RunExit:
 class RunFolder:
     """Paths in a run folder. Snapshots, checkpoints, samples, diagnostics and evaluations are named by `label(nimg)`.
 
-    Snapshots of all EMAs but the first, and their evaluations, have `ema_label(half_life)` after that name.
+    `nimg` is the number of training images, over all ranks, that the discriminators have been shown. Snapshots of all EMAs but
+    the first, and their evaluations, have `ema_label(half_life)` after that name.
 
     Args:
         path: the run folder, which need not exist.
@@ -64,7 +65,10 @@ class RunFolder:
 
     @classmethod
     def of_snapshot(cls, snapshot: Path) -> "RunFolder | None":
-        """Return the run folder that contains the snapshot folder `snapshot`, or None if the snapshot is outside of a run."""
+        """Return the run folder of the snapshot folder `snapshot`: RUN for RUN/snapshots/NAME, None for any other path.
+
+        Symbolic links in the path are resolved first. The run folder need not hold anything else.
+        """
         snapshot = snapshot.resolve()
         return cls(snapshot.parents[1]) if snapshot.parent.name == "snapshots" else None
 
@@ -98,17 +102,20 @@ class RunFolder:
 
     @property
     def data_errors(self) -> Path:
-        """Shards and images that could not be read, one JSON object per line; absent if there is none."""
+        """Shards and images that could not be read, one JSON object per line; absent if all could be read."""
         return self.path / "data_errors.jsonl"
 
     @property
     def best(self) -> Path:
-        """JSON file with the name of the best evaluated snapshot, the metric that was compared, and its value."""
+        """JSON file with the name of the best evaluated snapshot, the metric that was compared, and its value.
+
+        Absent until a snapshot has been evaluated by a metric that has a best value (`evaluation_result.optimum`).
+        """
         return self.path / "best.json"
 
     @property
     def best_lock(self) -> Path:
-        """Lock file that a writer of `best` holds, in the folder of the evaluations, which exists once there is one."""
+        """Lock file for writers of `best`, in the folder of the evaluations, which the first evaluation creates."""
         return self.path / "evaluations" / "best.lock"
 
     @property
@@ -118,7 +125,7 @@ class RunFolder:
 
     @property
     def tracking_lock(self) -> Path:
-        """Lock file of `tracking`."""
+        """Lock file for writers of `tracking`."""
         return self.path / "tracking" / "run.lock"
 
     @property
@@ -127,44 +134,44 @@ class RunFolder:
         return self.path / "cluster"
 
     def spool(self, name: str) -> Path:
-        """File of the events that one writer sends to MLflow; `name` is `train` for the run itself, else unique."""
+        """File of the events that one process sends to MLflow; `name` is "train" for training, else unique in this folder."""
         return self.path / "tracking" / f"{name}.jsonl"
 
     def spools(self) -> list[Path]:
-        """All files of events for MLflow (see `spool`), sorted by name."""
+        """All existing files of events for MLflow (see `spool`), sorted by name."""
         return sorted(self.path.glob("tracking/*.jsonl"))
 
     def samples(self, nimg: int) -> Path:
-        """The sample grid at image `nimg`."""
+        """PNG file of the sample grid after `nimg` training images."""
         return self.path / "samples" / f"{label(nimg)}.png"
 
     def sample_grids(self) -> dict[int, Path]:
-        """All sample grids by their image number, oldest first."""
+        """All existing sample grids: number of training images to PNG file, oldest first."""
         paths = sorted(self.path.glob("samples/kimg-*.png"))
         return {nimg_of(path.with_suffix("")): path for path in paths if LABEL.fullmatch(path.name.removesuffix(".png"))}
 
     def snapshot(self, nimg: int, ema: str = "") -> Path:
-        """The snapshot at image `nimg`: of the first EMA, or of the one whose `ema_label` is `ema`."""
+        """Folder of the snapshot after `nimg` training images: of the first EMA, or of the one whose `ema_label` is `ema`."""
         return self.path / "snapshots" / (f"{label(nimg)}-{ema}" if ema else label(nimg))
 
     def snapshot_named(self, name: str) -> Path:
-        """The snapshot of that name."""
+        """Folder of the snapshot with that name, such as "kimg-000200" or "kimg-000200-ema-0500"."""
         return self.path / "snapshots" / name
 
     def snapshots(self) -> list[Path]:
-        """All snapshots of all EMAs, oldest first."""
+        """Folders of all existing snapshots of all EMAs, oldest first."""
         return sorted(self.path.glob("snapshots/kimg-*"))
 
     def checkpoint(self, nimg: int) -> Path:
-        """The checkpoint at image `nimg`."""
+        """Folder of the checkpoint after `nimg` training images."""
         return self.path / "checkpoints" / label(nimg)
 
     def checkpoints(self) -> list[Path]:
-        """All complete checkpoints, oldest first."""
+        """Folders of all complete checkpoints, oldest first; empty if there is none."""
         return sorted(path for path in self.path.glob("checkpoints/kimg-*") if LABEL.fullmatch(path.name))
 
     def diagnostics(self, nimg: int) -> Path:
-        """Folder of the report about a non-finite loss or gradient at image `nimg`."""
+        """Folder of the report about a non-finite loss or gradient in the step that began after `nimg` training images."""
         return self.path / "diagnostics" / label(nimg)
 
     def evaluation(self, snapshot: str) -> Path:
@@ -172,21 +179,23 @@ class RunFolder:
         return self.path / "evaluations" / f"{snapshot}.json"
 
     def evaluations(self) -> list[Path]:
-        """All evaluation results, oldest snapshot first."""
+        """Files of all evaluation results, oldest snapshot first; empty if there is none."""
         return sorted(self.path.glob("evaluations/*.json"), key=lambda path: path.stem)
 
     def evaluation_failure(self, snapshot: str) -> Path:
-        """Why the snapshot named `snapshot` could not be evaluated, text; absent unless the evaluation failed."""
+        """Why the Slurm job that evaluates the snapshot named `snapshot` failed, text; absent unless the latest job failed."""
         return self.path / "evaluations" / f"{snapshot}.failed"
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Lock the folder against other trainers while the block runs, and delete files that a killed trainer left incomplete.
 
-        Creates the folder; deletes it again if the block ends before `begin` is called.
+        Creates the folder. If it has no config.yaml when the block ends, because `begin` was never called, log.txt and the lock
+        file are deleted, and the folder if nothing else is in it.
 
         Raises:
             UsageError: another process holds the lock.
+            OSError: the folder or the lock file cannot be written.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         lock = self.path / ".lock"
@@ -216,9 +225,10 @@ class RunFolder:
             raise OSError(error.errno, error.strerror, str(lock)) from error
 
     def begin(self, experiment: Experiment, environment: dict[str, Any], nimg: int) -> None:
-        """Prepare the folder for training from image `nimg`: write config.yaml and environment.json, delete later metrics.
+        """Prepare the folder for training that continues after `nimg` images; call this with `lock` held, before any report.
 
-        A resumed run reports the metrics after `nimg` again.
+        Writes config.yaml and environment.json (`environment`, JSON values), deletes exit.json and the reports in metrics.jsonl
+        after more than `nimg` images, which a resumed run makes again.
         """
         with atomic_file(self.config) as file:
             file.write(experiment.to_yaml())
@@ -228,20 +238,26 @@ class RunFolder:
         self.forget_after(nimg)
 
     def forget_after(self, nimg: int) -> None:
-        """Delete the lines of metrics.jsonl after image `nimg`, and damaged lines, such as one cut short by a crash."""
+        """Delete the reports in metrics.jsonl after more than `nimg` images, and damaged lines, as one cut short by a crash.
+
+        The file is replaced atomically. Does nothing if it does not exist.
+        """
         if self.metrics.exists():
             lines = [line for line in self.metrics.read_text(errors="replace").splitlines() if _nimg_of_line(line) <= nimg]
             with atomic_file(self.metrics) as file:
                 file.writelines(f"{line}\n" for line in lines)
 
     def last_metrics(self) -> dict[str, float]:
-        """Return the last line of metrics.jsonl; empty if there is none. Only after `begin`, which removes damaged lines."""
+        """Return the last report in metrics.jsonl, `nimg` and metrics by name; empty if there is none.
+
+        Call this only after `begin`, which removes damaged lines: on a damaged line, this raises ValueError.
+        """
         lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
         last: dict[str, float] = json.loads(lines[-1]) if lines else {}
         return last
 
     def append_metrics(self, metrics: dict[str, float]) -> None:
-        """Append one line to metrics.jsonl."""
+        """Append one report, metrics by name with `nimg` among them, as a line to metrics.jsonl."""
         append_json_lines(self.metrics, [metrics])
 
     def prune(self, keep_newest: int, keep_every_kimg: float | None) -> None:
@@ -249,7 +265,8 @@ class RunFolder:
 
         Args:
             keep_newest: how many of the newest checkpoints to keep, at least 1.
-            keep_every_kimg: the interval, whose multiples count from 1, not 0; None: keep only the newest.
+            keep_every_kimg: the interval in thousands of images, whose multiples count from 1, not 0; None: keep only the
+                newest.
         """
         checkpoints = self.checkpoints()
         kept = set(checkpoints[-keep_newest:])
@@ -260,7 +277,7 @@ class RunFolder:
             shutil.rmtree(path, ignore_errors=True)
 
     def write_exit(self, state: str, nimg: int, reason: str = "") -> None:
-        """Write exit.json with the current time; the arguments are those of `RunExit`."""
+        """Write exit.json with the current time; the arguments are those of `RunExit`. Passwords in `reason` are left out."""
         with atomic_file(self.exit) as file:
             json.dump(asdict(RunExit(state, nimg, redacted(reason), time.time())), file)
 
@@ -283,22 +300,26 @@ LABEL = re.compile(r"kimg-\d{6,}(\.\d{3})?")  # what `label` returns
 
 
 def label(nimg: int) -> str:
-    """Return `kimg-000200` for 200,000 images, `kimg-000200.064` for 200,064; labels sort in the order of `nimg`."""
+    """Return `kimg-000200` for 200,000 images, `kimg-000200.064` for 200,064. Labels sort in the order of `nimg` < 10**9."""
     return f"kimg-{nimg // 1000:06d}" + (f".{nimg % 1000:03d}" if nimg % 1000 else "")
 
 
 def nimg_of(path: Path) -> int:
-    """Return the `nimg` of a folder that is named by `label`, with or without an `ema_label` after it."""
+    """Return the number of images in a path whose last part is a `label`, alone or followed by "-" and an `ema_label`.
+
+    Raises:
+        ValueError: the last part is not of that form.
+    """
     kimg, _, rest = path.name.removeprefix("kimg-").partition("-")[0].partition(".")
     return int(kimg) * 1000 + int(rest or 0)
 
 
 def ema_label(half_life_kimg: float) -> str:
-    """Return `ema-0500` for a half-life of 500 kimg, `ema-0002.5` for 2.5 kimg; labels sort in the order of the half-lives."""
+    """Return `ema-0500` for a half-life of 500 kimg, `ema-0002.5` for 2.5. Labels sort like half-lives below 10,000."""
     kimg, _, rest = f"{half_life_kimg:.6f}".rstrip("0").partition(".")
     return f"ema-{kimg:0>4}" + (f".{rest}" if rest else "")
 
 
 def ema_of(snapshot: str) -> str:
-    """Return the `ema_label` in the name of a snapshot or its evaluation; empty for the first EMA."""
+    """Return the `ema_label` in a snapshot's name: "ema-0500" for "kimg-000200-ema-0500"; empty for the first EMA."""
     return snapshot.removeprefix("kimg-").partition("-")[2]

@@ -15,19 +15,20 @@ PLAN, LOCK = "plan.json", "lock"
 
 @contextmanager
 def work_folder(out: Path, command: str, settings: Mapping[str, object], results: str) -> Iterator[Path]:
-    """Yield the work folder of `out`, `.OUT.partial` beside it, locked against other writers.
+    """Yield the work folder of `out`, `.OUT.partial` beside it, locked against other writers while the block runs.
 
-    The work folder is removed when the block ends. If the block raises after some results were written, the folder stays for
-    the next command with the same settings.
+    The work folder is created if it does not exist, else it holds what an interrupted command wrote. It is deleted when the
+    block ends without an error, and when the block raises while no file that matches `results` has any content. If the block
+    raises later, or the process is killed, the work folder stays for the next command with the same settings.
 
     Args:
         out: the output folder, which the block creates.
         command: the words after `wavegan`, for messages.
-        settings: everything that the results depend on, as JSON values.
+        settings: everything that the results depend on, as JSON values (lists, not tuples).
         results: glob pattern, below the work folder, of the files that the next command can use.
 
     Raises:
-        UsageError: another process is writing to `out`, or the work folder is damaged or holds results of other settings.
+        UsageError: another process holds the lock, or plan.json in the work folder is damaged or holds other settings.
     """
     work = out.with_name(f".{out.name}.partial")
     work.mkdir(parents=True, exist_ok=True)

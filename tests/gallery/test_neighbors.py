@@ -12,7 +12,7 @@ from wavegan_dist.data import Index, images_at
 from wavegan_dist.evaluate.efflite0 import EffLite0
 from wavegan_dist.gallery import neighbors
 from wavegan_dist.gallery.measure import measure, newest_snapshot
-from wavegan_dist.gallery.neighbors import ROUNDING, RealImages, find_neighbors, nearest_other, read_real_images
+from wavegan_dist.gallery.neighbors import ROUNDING, RealFeatures, find_neighbors, nearest_other, read_real_features
 from wavegan_dist.run_folder import RunFolder
 
 
@@ -34,8 +34,8 @@ def pixels(data: Index) -> Tensor:
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["mirror", "no mirror"])
-def real(request: pytest.FixtureRequest, data: Index) -> RealImages:
-    return read_real_images(data, 0, mirror=request.param)
+def real(request: pytest.FixtureRequest, data: Index) -> RealFeatures:
+    return read_real_features(data, 0, mirror=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def brute_force(queries: np.ndarray, others: np.ndarray, mirror: bool) -> np.nda
 
 
 def test_neighbors_are_those_of_brute_force(
-    real: RealImages, pixels: Tensor, features: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    real: RealFeatures, pixels: Tensor, features: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     samples = torch.cat((samples.repeat_interleave(4, -1).repeat_interleave(4, -2), 255 - pixels[7:9]))
@@ -72,7 +72,7 @@ def test_neighbors_are_those_of_brute_force(
 
 
 def test_the_reference_is_the_distance_between_other_real_images(
-    real: RealImages, features: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    real: RealFeatures, features: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror = real.mirrored is not None
     expected = brute_force(features[:, 0], features, mirror).min(axis=2)
@@ -86,7 +86,7 @@ def test_the_reference_is_the_distance_between_other_real_images(
     np.testing.assert_allclose(in_parts, nearest, atol=1e-5)
 
 
-def test_copies_are_marked_and_other_images_are_not(real: RealImages, pixels: Tensor) -> None:
+def test_copies_are_marked_and_other_images_are_not(real: RealFeatures, pixels: Tensor) -> None:
     new = torch.randint(256, (3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
     almost = (pixels[5].int() + torch.randint(-1, 2, (3, 32, 32))).clamp(0, 255).to(torch.uint8)
     found = find_neighbors(torch.stack((pixels[3], new, pixels[9].flip(-1), almost)), real)
@@ -102,7 +102,7 @@ def test_copies_are_marked_and_other_images_are_not(real: RealImages, pixels: Te
 
 def test_copies_are_marked_though_the_data_has_duplicates(data: Index, pixels: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbors, "images_at", lambda index, rows, size: images_at(index, np.asarray(rows) // 2, size))
-    real = read_real_images(data, 0, mirror=True)
+    real = read_real_features(data, 0, mirror=True)
     assert real.quantile == real.median == 0
     found = find_neighbors(torch.stack((pixels[3], 255 - pixels[3])), real)
     assert found.marked.tolist() == [True, False]
@@ -124,7 +124,7 @@ def test_an_untrained_generator_does_not_copy(made: Path, data: Index) -> None:
 
 def test_at_most_a_fixed_number_of_real_images_is_compared(data: Index, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbors, "MAX_REAL", 20)
-    real = read_real_images(data, 0, mirror=False)
+    real = read_real_features(data, 0, mirror=False)
     assert len(set(real.rows.tolist())) == 20
     assert real.features.shape == (20, 1280)
     found = find_neighbors(pixels_of(data)[real.rows[:3]], real)

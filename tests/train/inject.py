@@ -1,4 +1,7 @@
-"""Injects a NaN into one network at a time, on rank 1 of 2, and diagnoses it: `inject.py OUT CONFIG FOLDER STRATEGY KINDS`."""
+"""Injects a NaN into one network at a time, on rank 1 of 2, and diagnoses it.
+
+`inject.py OUT CONFIG FOLDER NETWORK KINDS KEY=VALUE...`, where NETWORK is the name of a network, or `all`.
+"""
 
 import itertools
 import json
@@ -46,15 +49,15 @@ def flat_weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     }
 
 
-def main(out: str, config_file: str, folder: str, strategy: str, kinds: str) -> None:
-    experiment = config.load(Path(config_file), [f"train.strategy={strategy}"])
+def main(out: str, config_file: str, folder: str, chosen: str, kinds: str, *overrides: str) -> None:
+    experiment = config.load(Path(config_file), overrides)
     accelerator = launch.init_accelerator(experiment.train)
     index, rank = load_index(experiment), accelerator.process_index
     draws = torch.Generator().manual_seed(rank)
     images = (torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8, generator=draws) for _ in itertools.count())
     batches = map(ImageBatch, images)
     records = []
-    for network, kind in itertools.product(NETWORKS, kinds.split(",")):
+    for network, kind in itertools.product(NETWORKS if chosen == "all" else [chosen], kinds.split(",")):
         trainer = Trainer(experiment, index, accelerator)
         trainer.step(batches)
         trainer.step(batches)

@@ -13,7 +13,10 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.helpers import refused
+from wavegan_dist.config import Experiment
+from wavegan_dist.errors import UsageError
 from wavegan_dist.run_folder import RunFolder, label
+from wavegan_dist.train.resume import checkpoint_to_resume
 
 ROOT = Path(__file__).parents[2]
 
@@ -146,3 +149,10 @@ def test_the_package_calls_no_unpickler():
         assert not re.search(r"import pickle|pickle\.load|allow_pickle=True|joblib|weights_only=False", text), file
         assert text.count("torch.load(") == text.count("weights_only=True"), file
         assert len(re.findall(r"np\.load\(", text)) == text.count("allow_pickle=False"), file
+
+
+def test_a_folder_of_which_only_the_checkpoints_are_left_holds_a_run_too(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.checkpoint(1000).mkdir(parents=True)
+    with pytest.raises(UsageError, match="holds a run already"):
+        checkpoint_to_resume(folder, Experiment.model_validate({"data": {"index": "index.json"}}), "digest", "never")

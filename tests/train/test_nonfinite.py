@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 def injected(tmp_path_factory, config) -> tuple[list[dict], list[dict], Path]:
     """Return the records of ranks 0 and 1 for each fault on rank 1, and the folder of the reports."""
     folder = tmp_path_factory.mktemp("injected")
-    run_ranks(2, HERE / "inject.py", folder / "seen", config, folder, "ddp", "weight,output,gradient")
+    run_ranks(2, HERE / "inject.py", folder / "seen", config, folder, "all", "weight,output,gradient")
     return (*(json.loads((folder / f"seen.{rank}").read_text()) for rank in range(2)), folder)
 
 
@@ -43,7 +43,7 @@ def test_a_nan_in_one_network_of_one_rank_stops_both_before_the_step_and_names_i
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["zero2", "zero3"])
 def test_under_zero_too_no_weight_moves_and_the_network_is_named(tmp_path, config, strategy):
-    run_ranks(2, HERE / "inject.py", tmp_path / "seen", config, tmp_path, strategy, "gradient")
+    run_ranks(2, HERE / "inject.py", tmp_path / "seen", config, tmp_path, "all", "gradient", f"train.strategy={strategy}")
     for rank in range(2):
         seen = json.loads((tmp_path / f"seen.{rank}").read_text())
         assert len(seen) == 6
@@ -52,6 +52,17 @@ def test_under_zero_too_no_weight_moves_and_the_network_is_named(tmp_path, confi
             assert each["moved"] == {"d": each["network"].startswith("generator"), "g": False}
             assert f"phase: {each['network']}, gradient of" in each["error"]
             assert "on rank 1" in each["error"]
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_is_diagnosed_in_fp16_where_the_other_rank_sees_an_overflow(tmp_path, config):
+    network = "discriminator.low"
+    run_ranks(2, HERE / "inject.py", tmp_path / "seen", config, tmp_path, network, "weight", "train.precision=fp16")
+    (first,), (second,) = (json.loads((tmp_path / f"seen.{rank}").read_text()) for rank in range(2))
+    assert (first["nonfinite"], second["nonfinite"]) == (0, 1)
+    assert first["error"] == second["error"]
+    assert f"phase: {network}, weight" in first["error"]
+    assert "on rank 1" in first["error"]
+    assert first["moved"] == second["moved"] == {"d": False, "g": False}
 
 
 def poisoned(first: int, last_attempt: int, run: Path, config: Path, *overrides: str) -> subprocess.CompletedProcess[str]:

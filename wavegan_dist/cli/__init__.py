@@ -57,7 +57,13 @@ GROUPS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and leave the process group if the command joined one. An error is printed to stderr as one line.
+    """Run one command and leave the process group if the command joined one.
+
+    A WaveganError, an OSError or Ctrl-C is printed to stderr as one line; any other error is raised. `--help` raises
+    SystemExit.
+
+    Args:
+        arguments: the words after `wavegan`; None: those of this process.
 
     Returns:
         The exit code: 0 (done), 1 (failed), 2 (wrong use), 75 (the run saved a checkpoint, and the same command resumes it) or
@@ -72,7 +78,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line. Overrides of the form `key=value` may appear before, between and after the options."""
+    """Parse the command line. Overrides of the form `key=value` may appear before, between and after the options.
+
+    Returns:
+        The options of the command, with `run`, the function that runs it, and `log_level`.
+
+    Raises:
+        UsageError: an argument is unknown, missing or invalid.
+        SystemExit: `--help` was printed.
+    """
     parser = make_parser(DESCRIPTION, COMMANDS, GROUPS)
     options, rest = parser.parse_known_args(arguments)
     overrides = [word for word in rest if hasattr(options, "overrides") and not word.startswith("-")]
@@ -101,7 +115,7 @@ def _run(arguments: Sequence[str] | None) -> int:
 
 
 def _open_standard_streams() -> None:
-    """Open the null device as stdout or stderr where the caller closed them, as `wavegan ... 2>&-` does.
+    """Open the null device as stdin, stdout or stderr where the caller closed it, as `wavegan ... 2>&-` does.
 
     Otherwise Python's stream is None, and the next file that is opened gets the descriptor that libraries print to.
     File names that stdout cannot encode are printed with backslashes, as on stderr.
@@ -117,7 +131,10 @@ def _open_standard_streams() -> None:
 
 
 def _report(message: str, exit_code: int) -> int:
-    """Print an error to stderr as one line. It is not a log record: the format is the same on a terminal and in a pipe."""
+    """Print an error to stderr as one line, without passwords of URLs, and return `exit_code`.
+
+    It is not a log record: the format is the same on a terminal and in a pipe.
+    """
     rank = os.environ.get("RANK", "0")
     print(f"wavegan: {'' if rank == '0' else f'[rank {rank}] '}{redacted(' '.join(message.split()))}", file=sys.stderr)
     return exit_code

@@ -7,7 +7,7 @@ from wavegan_dist.cli.command import argument
 
 
 def positive(text: str) -> int:
-    """Parse an integer >= 1."""
+    """Return an integer >= 1 from an argument. Other texts raise ArgumentTypeError or ValueError, which argparse reports."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not a positive number")
@@ -15,14 +15,14 @@ def positive(text: str) -> int:
 
 
 def png_file(text: str) -> Path:
-    """Parse the name of a PNG file to write."""
+    """Return the path of a PNG file to write. Raises ArgumentTypeError if it does not end in .png."""
     if not text.lower().endswith(".png"):
         raise argparse.ArgumentTypeError(f"{text} does not end in .png; images are written as PNG only")
     return Path(text)
 
 
 def seed(text: str) -> int:
-    """Parse an integer from 0 to 2^63 - 1."""
+    """Return an integer from 0 to 2**63 - 1 from an argument; errors are those of `positive`."""
     value = int(text)
     if not 0 <= value < 2**63:
         raise argparse.ArgumentTypeError(f"{value} is not a seed; give 0 or more")
@@ -47,7 +47,11 @@ JSON = argument("--json", action="store_true", help="print JSON")
 
 
 def run_dir_of(options: argparse.Namespace) -> Path:
-    """Return the folder that `--run-dir` names, by default runs/NAME_OF_CONFIG. Raises UsageError if it cannot be a folder."""
+    """Return the folder that `--run-dir` names, by default runs/NAME, where NAME.yaml is the file `--config`. Creates nothing.
+
+    Raises:
+        UsageError: there cannot be a folder with this name, or it may not be written to.
+    """
     from wavegan_dist.files import check_folder
 
     folder = Path(options.run_dir or Path("runs") / options.config.stem)

@@ -53,7 +53,7 @@ METRIC_ARGUMENTS = (
 
 
 def metric_arguments(options: argparse.Namespace) -> list[str]:
-    """Format the parsed `METRIC_ARGUMENTS` for the command line of another `wavegan evaluate`."""
+    """Return the options `METRIC_ARGUMENTS`, as parsed, as words of the command line of another `wavegan evaluate`."""
     values = {
         name: getattr(options, name)
         for name in ("metrics", "count", "seed", "extractor", "inception_weights", "dinov2_weights", "per_class")

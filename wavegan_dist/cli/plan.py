@@ -11,6 +11,7 @@ def parse_gpus(text: str) -> list[int]:
 
     Raises:
         argparse.ArgumentTypeError: a number below 1, or a last number that is not the first times a power of two.
+        ValueError: a part is not an integer; argparse reports both errors.
     """
     first, dots, last = text.partition("..")
     start, end = int(first), int(last) if dots else int(first)

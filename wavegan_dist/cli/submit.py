@@ -95,10 +95,14 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def selected_snapshots(run: "RunFolder", selection: str) -> list[str]:
-    """Names of the snapshots that `--snapshots` selects.
+    """Return the names of the snapshots that `--snapshots` selects, oldest first or in the order of the list.
+
+    Args:
+        run: the run folder.
+        selection: "new": those without a result; "all"; or a comma-separated list of names.
 
     Raises:
-        UsageError: the selection is empty, or names a snapshot that does not exist.
+        UsageError: no snapshot is selected, or the list names one that does not exist.
     """
     existing = [path.name for path in run.snapshots()]
     if selection == "new":
@@ -113,12 +117,22 @@ def selected_snapshots(run: "RunFolder", selection: str) -> list[str]:
 
 
 def resources(options: argparse.Namespace) -> dict[str, object]:
-    """Settings of the profile that the options override; None for options that are not given."""
+    """Return the settings of the Slurm profile that the options override, by name; None for options that are not given."""
     return {"partition": options.partition, "time": options.time, "gpus_per_node": options.gpus_per_node}
 
 
 def evaluation_job(options: argparse.Namespace, run_dir: Path, profile: str, changes: dict[str, object]) -> "EvaluateJob":
-    """Create the evaluation job that the options describe; `changes` override settings of its profile."""
+    """Return the evaluation job that the options describe, without submitting it.
+
+    Args:
+        options: the parsed options `EVALUATION`.
+        run_dir: the run folder.
+        profile: name or path of the job's Slurm profile.
+        changes: settings that override those of the profile; None: no change.
+
+    Raises:
+        UsageError: there is no such profile, or it is not valid.
+    """
     from wavegan_dist.cluster.job import EvaluateJob
     from wavegan_dist.cluster.profile import load_profile
 

@@ -29,7 +29,7 @@ class Column:
     protocol: dict[str, Any]
 
     def results(self, run: LoadedRun) -> list[EvaluationResult]:
-        """The results of a run that belong to this column, by ascending image number."""
+        """Return the results of a run that belong to this column, by ascending image number."""
         return [
             result
             for result in run.evaluations
@@ -37,15 +37,15 @@ class Column:
         ]
 
     def curve(self, run: LoadedRun) -> dict[float, float]:
-        """The metric of a run over training: kimg to value."""
+        """Return the metric of a run over training: kimg to value, in ascending order; empty if the run has no value."""
         return {result.kimg: result.metrics[self.metric] for result in self.results(run)}
 
     def final(self, group: RunGroup) -> list[float]:
-        """The newest value of each run of a group; runs without a value are left out."""
+        """Return the newest value of each run of a group, in the order of the runs; runs without a value are left out."""
         return [list(curve.values())[-1] for curve in map(self.curve, group.runs) if curve]
 
     def of_classes(self, group: RunGroup) -> dict[str, list[float]]:
-        """The metric of each class: name of the class to the value of each run's newest result that has the class."""
+        """Return the metric of each class: class name to a value for each run whose newest result has the class."""
         newest = [results[-1] for results in map(self.results, group.runs) if results]
         values: dict[str, list[float]] = {}
         for one in (one for result in newest for one in result.classes if self.metric in one.metrics):
@@ -53,13 +53,16 @@ class Column:
         return values
 
     def floor(self, groups: Sequence[RunGroup]) -> float | None:
-        """The metric between two sets of real images, equal in all results of the column; None if there is no floor."""
+        """Return the metric between two sets of real images, which is equal in all results of the column.
+
+        None if no result of the groups has it.
+        """
         results = (result for group in groups for run in group.runs for result in self.results(run))
         return next((result.floors[self.metric] for result in results if self.metric in result.floors), None)
 
 
 def find_columns(runs: Sequence[LoadedRun]) -> list[Column]:
-    """One column for each metric and protocol of the runs, in order of appearance."""
+    """Return one column for each metric and protocol of the runs; metrics and protocols are in the order of appearance."""
     protocols: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
         for result in run.evaluations:
@@ -75,7 +78,12 @@ def find_columns(runs: Sequence[LoadedRun]) -> list[Column]:
 
 
 def protocol_differences(columns: Sequence[Column]) -> dict[str, list[str]]:
-    """Why metrics have several columns: the fields that differ from the metric's first column, to the labels of the columns."""
+    """Say why metrics have several columns.
+
+    Returns:
+        "FIELD: FIRST / OTHER; ...", the fields of the protocol that differ from those of the metric's first column, to the
+        labels of the columns that differ so. Empty if no metric has several columns.
+    """
     labels: dict[str, list[str]] = {}
     first: dict[str, Column] = {}
     for column in columns:
@@ -86,12 +94,12 @@ def protocol_differences(columns: Sequence[Column]) -> dict[str, list[str]]:
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation; the deviation of a single value is None."""
+    """Return the mean and the sample standard deviation of at least one value; the deviation of a single value is None."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def write_csv(groups: Sequence[RunGroup], columns: Sequence[Column], path: Path) -> None:
-    """Write one line for each value of each result of each run."""
+    """Write a CSV file, atomically: a line of headings, then a line for each result of each run in each column."""
     with atomic_file(path) as file:
         lines = csv.writer(file)
         lines.writerow(["configuration", "run", "seed", "kimg", "metric", "value", "floor", "low", "high", "protocol"])

@@ -17,12 +17,13 @@ def compare(sources: Sequence[str], out: Path) -> Path:
     """Write `index.html`, its plots as PNG files and `comparison.csv` into the folder `out`; returns the path of the page.
 
     Args:
-        sources: run folders, or mlflow:RUN_ID for runs in the store that MLFLOW_TRACKING_URI names.
+        sources: run folders, or mlflow:RUN_ID for runs in the store that MLFLOW_TRACKING_URI names; at least one.
         out: output folder; created if it does not exist.
 
     Raises:
-        UsageError: a source is not a run, or `out` cannot be a folder.
-        WaveganError: a file of a run is damaged.
+        UsageError: a source is not a run, `out` cannot be a folder, or the extra `eval` is not installed.
+        WaveganError: a file of a run is damaged, an image of a snapshot is not finite, or the MLflow store does not answer.
+        OSError: a file cannot be written.
     """
     check_folder(out, f"--out {out}")
     with tempfile.TemporaryDirectory() as scratch:

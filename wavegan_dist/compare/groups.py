@@ -13,7 +13,12 @@ NO_DIFFERENCE = {"seed", *may_change_on_resume()} - {"train.total_kimg"}
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs of one configuration, with the name under which results show them."""
+    """Runs of one configuration, which differ only in the seed and in what may change on resume (`group_runs`).
+
+    Args:
+        label: the name under which the page shows the runs: that of the first run, and their number if there are several.
+        runs: the runs, at least one.
+    """
 
     label: str
     runs: list[LoadedRun]
@@ -32,7 +37,10 @@ def group_runs(runs: Sequence[LoadedRun]) -> list[RunGroup]:
 
 
 def differing_settings(groups: Sequence[RunGroup]) -> dict[str, list[Any]]:
-    """Settings that are not the same in all groups: key to the value of each group."""
+    """Return the settings that are not the same in all groups: dotted key to the value of each group, in their order.
+
+    The values are those of a group's first run. Settings in which the runs of a group may differ are left out.
+    """
     first = [group.runs[0].settings for group in groups]
     keys = [key for key in first[0] if key not in NO_DIFFERENCE]
     values = {key: [settings.get(key) for settings in first] for key in keys}

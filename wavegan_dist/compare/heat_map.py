@@ -16,7 +16,7 @@ def frequency_map(table: dict[str, float]) -> NDArray[Any]:
         table: packet name such as "LL.HL" to distance, 4**level entries.
 
     Returns:
-        [2**level, 2**level]: vertical frequency rises downwards, horizontal frequency to the right.
+        The distances, float64 [2**level, 2**level]: vertical frequency rises downwards, horizontal frequency to the right.
     """
     side = round(len(table) ** 0.5)
     plane = np.empty((side, side))

@@ -21,9 +21,12 @@ def fetch(run_id: str, scratch: Path) -> Path:
     The configuration, environment, snapshots and evaluations are artifacts with the names that they have in a run folder;
     metrics.jsonl is rebuilt from the history of the metrics.
 
+    Sets environment variables that limit MLflow's retries and hide its progress bars, unless they are set, and those of
+    `ensure_home`.
+
     Args:
         run_id: MLflow's id of the run.
-        scratch: folder in which a run folder with the run's name is created.
+        scratch: folder in which the new run folder RUN_ID/NAME_OF_RUN is created; each run can be fetched into it once.
 
     Returns:
         The run folder.

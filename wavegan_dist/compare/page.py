@@ -11,13 +11,13 @@ from wavegan_dist.html_page import document, figure, picture, table
 
 
 def page(groups: Sequence[RunGroup], columns: Sequence[Column], pictures: dict[str, Path], samples: dict[str, Path]) -> str:
-    """Build the HTML document.
+    """Return the page of a comparison, a complete HTML document.
 
     Args:
         groups: the runs, grouped by configuration.
         columns: the metrics.
-        pictures: heading to PNG file of each plot.
-        samples: caption to PNG file of each sample grid.
+        pictures: heading to PNG file of each plot; the files are read and embedded.
+        samples: caption to PNG file of each sample grid, likewise.
     """
     sections = [
         ("Results", _results(groups, columns)),

@@ -32,7 +32,7 @@ PER_ROW = 3
 
 
 def draw_all(groups: Sequence[RunGroup], columns: Sequence[Column], out: Path) -> dict[str, Path]:
-    """Plot metrics, spectra, packets and training curves, for which the runs have data.
+    """Plot metrics, spectra, distances of wavelet packets and training curves to PNG files, as far as the runs have data.
 
     Args:
         groups: the runs, grouped by configuration.
@@ -40,10 +40,10 @@ def draw_all(groups: Sequence[RunGroup], columns: Sequence[Column], out: Path) -
         out: folder of the PNG files.
 
     Returns:
-        Heading to PNG file.
+        Heading to PNG file, in the order of the page; empty if the runs have neither metrics nor training curves.
 
     Raises:
-        UsageError: the extra `eval` is not installed.
+        UsageError: there is something to plot, and the extra `eval` is not installed.
     """
     shown = [column for column in columns if column.metric in HEADLINES or column.metric.startswith(("fd_", "kid_"))]
     shown += [column for column in columns if column.metric.startswith(("precision_", "recall_"))]

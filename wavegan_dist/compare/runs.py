@@ -25,7 +25,7 @@ class LoadedRun:
         name: name of the run folder, or of the run in MLflow; followed by the half-life if the run has several EMAs.
         settings: the complete configuration, dotted key to value.
         environment: content of environment.json.
-        points: lines of metrics.jsonl.
+        points: the reports in metrics.jsonl, metrics by name, by ascending image number.
         evaluations: results of `wavegan evaluate`, by ascending image number.
         snapshot: the newest snapshot; None if there is none.
         is_first: False for the other EMAs of a run with several: they have `points` and costs in common with the first.
@@ -41,7 +41,7 @@ class LoadedRun:
 
     @property
     def hours(self) -> float:
-        """Hours of training so far, including data loading."""
+        """Hours that training has taken up to the last report, by the clock: with data loading, without start-up."""
         kimg = [0.0, *(point["kimg"] for point in self.points)]
         spans = (after - before for before, after in pairwise(kimg))
         seconds_per_kimg = (point.get("speed/seconds_per_kimg", 0.0) for point in self.points)
@@ -49,7 +49,7 @@ class LoadedRun:
 
     @property
     def kimg(self) -> float:
-        """Number of training images so far, in thousands."""
+        """Number of training images up to the last report, in thousands; 0 without reports."""
         return self.points[-1]["kimg"] if self.points else 0.0
 
 
@@ -63,8 +63,8 @@ def read_run(source: str, scratch: Path) -> list[LoadedRun]:
         scratch: folder for the artifacts of a run in MLflow; must exist as long as the run's snapshot is used.
 
     Raises:
-        UsageError: `source` is not a run.
-        WaveganError: a file of the run is damaged.
+        UsageError: `source` is not a run, its configuration is not valid, or MLflow has no such run.
+        WaveganError: a file of the run is damaged, or the MLflow store does not answer.
     """
     run = RunFolder(fetch(source.removeprefix(MLFLOW), scratch) if source.startswith(MLFLOW) else Path(source))
     if not run.config.is_file():

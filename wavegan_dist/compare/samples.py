@@ -13,7 +13,9 @@ COUNT, COLUMNS = 32, 8
 
 
 def draw_samples(groups: Sequence[RunGroup], out: Path) -> dict[str, Path]:
-    """Draw images 0..31 of seed 0 (0..15 at 1024 px) from the newest snapshot of each group's first run with a snapshot.
+    """Draw images 0..31 of seed 0 (0..15 at 1024 px) from the newest snapshot of each group's first run that has a snapshot.
+
+    Computes on the CPU.
 
     Args:
         groups: the runs, grouped by configuration.
@@ -21,6 +23,10 @@ def draw_samples(groups: Sequence[RunGroup], out: Path) -> dict[str, Path]:
 
     Returns:
         Caption to PNG file; groups without a snapshot are left out.
+
+    Raises:
+        WaveganError: an image is not finite.
+        OSError: a file cannot be written.
     """
     grids: dict[str, Path] = {}
     for number, group in enumerate(groups):

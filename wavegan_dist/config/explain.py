@@ -22,7 +22,11 @@ Decoder = Callable[[str], Any]
 
 
 def yaml_text(text: str) -> Any:
-    """Decode YAML with every scalar as a string: `yaml.safe_load` would decode 12:00:00 to the integer 43200."""
+    """Decode YAML with every scalar as a string: `yaml.safe_load` would decode 12:00:00 to the integer 43200.
+
+    Raises:
+        yaml.YAMLError: the text is not YAML.
+    """
     return yaml.load(text, yaml.BaseLoader)
 
 
@@ -37,7 +41,7 @@ class FileKind:
         name: what errors call such a file, for example "hardware file".
         advice: what to do about a malformed file or an unknown key.
         decode: `yaml.safe_load`, `yaml_text` or `json.loads`.
-        missing: what to do about a missing key, which replaces {key}; by default `advice`.
+        missing: what to do about a missing key, with {key} in place of the key; by default `advice`.
         always_advise: append `advice` to all errors, for files that a command can regenerate.
     """
 
@@ -59,7 +63,11 @@ class FileKind:
             raise UsageError(f"cannot read the {self.name} {path}: {error.strerror}") from error
 
     def parse(self, content: bytes, path: str) -> dict[str, Any]:
-        """Decode the content of a file to a mapping; `path` is what an error calls the file. Raises UsageError."""
+        """Decode the content of a file to a mapping, without validation; `path` is what an error calls the file.
+
+        Raises:
+            UsageError: the content is not UTF-8, cannot be decoded, or is not a mapping.
+        """
         try:
             tree = self.decode(content.decode())
         except (ValueError, yaml.YAMLError, RecursionError) as error:  # RecursionError: thousands of nested brackets
@@ -124,7 +132,7 @@ def nearest(word: str, choices: Sequence[str]) -> str:
 
 
 def keys_of(model: type[BaseModel]) -> list[str]:
-    """Return the dotted keys of a model, sections included."""
+    """Return the dotted keys of a model, in order; the key of a section is followed by the keys in it: "data", "data.index"."""
     keys = []
     for name, field in model.model_fields.items():
         keys.append(name)

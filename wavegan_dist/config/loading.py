@@ -14,11 +14,11 @@ CONFIG = FileKind("config", "docs/configuration.md lists all keys", missing="giv
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
-    """Read an experiment from a YAML file, then apply `key=value` overrides, whose values are YAML.
+    """Read an experiment from a YAML file, then apply `key=value` overrides in their order. Keys are dotted, values are YAML.
 
     Raises:
-        UsageError: the file does not exist or is not YAML, or a key is unknown, missing or has an invalid value. The message
-            names the key and, for a misspelled one, the nearest known key.
+        UsageError: the file cannot be read or is not YAML, an override is not of this form, or a key is unknown, missing or has
+            an invalid value. The message names the key and, for a misspelled one, the nearest known key.
     """
     tree = CONFIG.read(path)
     for override in overrides:
@@ -27,12 +27,16 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
 
 
 def parse(tree: dict[str, Any], source: str) -> Experiment:
-    """Build an experiment from a nested mapping; errors call the mapping `source`. Raises UsageError as `load` does."""
+    """Build an experiment from a mapping of sections; errors call the mapping `source`.
+
+    Raises:
+        UsageError: a key is unknown, missing or has an invalid value.
+    """
     return CONFIG.validate(Experiment, tree, source)
 
 
 def differences(old: Experiment, new: Experiment) -> list[str]:
-    """Return the settings that differ as "key: old -> new", without those that may change when a run is resumed."""
+    """Return the settings that differ, each as "key: old -> new", except those that may change when a run is resumed."""
     before, after = old.flat(), new.flat()
     keys = [key for key in {**before, **after} if key not in may_change_on_resume()]
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]

@@ -11,7 +11,11 @@ SMALLEST_BAND = 8  # height and width in pixels of the smallest Haar band that t
 
 
 def deepest_level(resolution: int) -> int:
-    """Return how many levels of the wavelet transform leave a low band of at least SMALLEST_BAND pixels: 2 at 32 px."""
+    """Return the most levels of the wavelet transform that leave a low band of 8 x 8 pixels (SMALLEST_BAND): 2 for 32 px.
+
+    Args:
+        resolution: height and width of the images in pixels, at least 8.
+    """
     return (resolution // SMALLEST_BAND).bit_length() - 1
 
 

@@ -6,7 +6,10 @@ from wavegan_dist.redact import holds_password
 
 
 def check_passwords(experiment: Experiment) -> None:
-    """Raise UsageError if `data.index` holds a password. Only `tracking.uri`, which is written without it, may hold one."""
+    """Raise UsageError if `data.index` holds a password (`redact.holds_password`), for one of several datasets included.
+
+    Only `tracking.uri` may hold a password: all files and messages show `tracking.uri` without it.
+    """
     if any(holds_password(one.index) for one in experiment.data.sets):
         raise UsageError(
             "data.index holds a password, which the run folder, its snapshots and MLflow would show; put it into ~/.netrc "

@@ -49,7 +49,7 @@ class DataConfig(Section):
 
     @property
     def sets(self) -> list[WeightedSet]:
-        """The datasets, also if there is only one."""
+        """The datasets that are mixed, in the order of the setting; a single dataset is a list of one, with weight 1."""
         return [WeightedSet(index=self.index, weight=1)] if isinstance(self.index, str) else self.index
 
     def index_for_evaluation(self) -> str:
@@ -140,19 +140,19 @@ class Experiment(Section):
         return self
 
     def to_yaml(self) -> str:
-        """Return YAML that `load` reads back to an equal experiment, without the password of `tracking.uri`."""
+        """Return YAML of all settings, which `load` reads back to an equal experiment, but for a password in `tracking.uri`."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     def flat(self) -> dict[str, Any]:
-        """Return the values by dotted key, the form of overrides and of MLflow's parameters.
+        """Return the values of all settings, as JSON values, by dotted key ("train.batch_size"): the form of overrides.
 
-        `tracking.uri` has no password.
+        A password in `tracking.uri` is left out.
         """
         return dict(_flatten(self.model_dump(mode="json")))
 
 
 def settings(section: type[Section] = Experiment, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Yield the dotted key and the field of every setting, in the order of the schema; sections are left out."""
+    """Yield the dotted key, after `prefix`, and the field of every setting in a section and the sections below it, in order."""
     for name, field in section.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             yield from settings(field.annotation, f"{prefix}{name}.")

@@ -20,7 +20,13 @@ class Section(BaseModel):
 
 
 def positive(value: Any) -> float:
-    """Return a value as a number above 0. The error is for a key with alternatives, of which pydantic would explain each."""
+    """Return a number, or the number that a text holds, as a float. For settings that may be a number or a list.
+
+    pydantic would report one error for each of the alternatives.
+
+    Raises:
+        ValueError: the value is not a finite number above 0.
+    """
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):

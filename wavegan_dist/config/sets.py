@@ -21,7 +21,9 @@ class WeightedSet(Section):
 
 
 def parse_sets(value: Any) -> str | list[Any]:
-    """Check `data.index`: text, or a list of {index, weight}. A list of one set is returned as the text of its index.
+    """Check the value of `data.index` and return it: text, or a list of mappings {"index": text, "weight": number}.
+
+    For a list of one set, the text of its index is returned.
 
     Raises:
         ValueError: the value has another form, a weight is not a number above 0, or the weights have too many digits for a
@@ -49,7 +51,10 @@ def _weight(entry: dict[str, Any]) -> float:
 
 
 def integer_weights(weights: Sequence[float]) -> list[int]:
-    """Return the smallest integers that have the ratio of the weights as these are written: [0.5, 1.25] gives [2, 5]."""
+    """Return the smallest integers with the ratio of the weights, which are above 0: [0.5, 1.25] gives [2, 5].
+
+    The decimal digits of the weights count: [0.1, 0.3] gives [1, 3].
+    """
     fractions = [Fraction(repr(weight)) for weight in weights]
     common = math.lcm(*(fraction.denominator for fraction in fractions))
     integers = [int(fraction * common) for fraction in fractions]
@@ -58,7 +63,10 @@ def integer_weights(weights: Sequence[float]) -> list[int]:
 
 
 def set_names(indexes: Sequence[str]) -> list[str]:
-    """Name each set by the folder of its index, in letters, digits and _-. only; number all of them if two names are equal."""
+    """Return a name for the set of each index: the name of its folder, in letters, digits and _-. only.
+
+    If two names are equal, all names are numbered from 1: "1-photos", "2-photos".
+    """
     names = [_name(index) for index in indexes]
     return names if len(set(names)) == len(names) else [f"{number}-{name}" for number, name in enumerate(names, 1)]
 

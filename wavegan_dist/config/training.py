@@ -165,5 +165,5 @@ class EmaConfig(Section):
 
     @property
     def half_lives_kimg(self) -> tuple[float, ...]:
-        """All half-lives, in thousands of images; samples, evaluation and export use the first."""
+        """All half-lives, in thousands of images, in the order of the setting; sample grids during training show the first."""
         return tuple(self.half_life_kimg) if isinstance(self.half_life_kimg, list) else (self.half_life_kimg,)

@@ -30,7 +30,7 @@ def named_bands(low: Tensor, highs: Sequence[Tensor]) -> dict[str, Tensor]:
 
 
 def bands_of(images: Tensor, levels: int) -> dict[str, Tensor]:
-    """Return the bands of images [B, 3, R, R], named as in `named_bands`."""
+    """Return the bands of images, float [B, 3, R, R], after `levels` levels of the transform, named as by `named_bands`."""
     return named_bands(*wavedec(images, levels))
 
 

@@ -22,7 +22,8 @@ def explain(
     Args:
         snapshot: snapshot folder.
         out: a .html file, which is replaced, or a folder, which gets an index.html.
-        count: number of images to show: images 0, 1, ... of `wavegan sample --device cpu` with the same seed and classes.
+        count: number of images to show, at least 1: images 0, 1, ... of `wavegan sample --device cpu` with the same seed and
+            classes.
         seed: seed of the latents, and of the choice of real images.
         classes: number or name of a class, or a comma-separated list that the images take turns in; None: classes are drawn
             with the frequencies of the training data.
@@ -33,7 +34,8 @@ def explain(
 
     Raises:
         UsageError: an argument cannot be used, or the extra `eval` is not installed.
-        WaveganError: the snapshot or the data is damaged.
+        WaveganError: the snapshot or the data is damaged, or an image is not finite.
+        OSError: the page cannot be written.
     """
     require("matplotlib.figure", "explain")
     path = page_path(out)

@@ -34,7 +34,7 @@ class RealImages:
     labels: Tensor | None
 
     def spread(self, count: int) -> "RealImages":
-        """Return at most `count` images, equally spaced among these, because a dataset may be sorted."""
+        """Return at most `count` of these images, equally spaced from the first one on, because a dataset may be sorted."""
         chosen = slice(None, None, -(-len(self.images) // count))
         return RealImages(self.images[chosen], None if self.labels is None else self.labels[chosen])
 
@@ -115,7 +115,13 @@ def statistics_images(resolution: int) -> int:
 
 
 def read_real_images(snapshot: Snapshot, index: Index, count: int, seed: int) -> RealImages:
-    """Read `count` random images of the training data, or all if there are fewer.
+    """Read `count` random images of the training data, or all if there are fewer, in the order of the dataset.
+
+    Args:
+        snapshot: the snapshot that the images are compared with.
+        index: the training data.
+        count: number of images, at least 1.
+        seed: seed of the choice of images.
 
     Raises:
         UsageError: the images are of another size than the snapshot's, or the model has classes and an image has none of them.

@@ -26,7 +26,7 @@ FORMULA = "image = (1 - lam) * base(z) + lam * inverse transform(low(z_l), high(
 
 
 def page(explanation: Explanation) -> str:
-    """Build the HTML document."""
+    """Return the page of an explanation, a complete HTML document. Needs matplotlib."""
     path = explanation.snapshot.path.resolve()
     return document(
         f"What the networks of {path.name} contribute",

@@ -33,7 +33,9 @@ class Column:
 
 
 def columns_of(parts: Parts) -> list[Column]:
-    """Return the columns of a row for each image: base, bands, inverse transform, fused, difference.
+    """Return the columns of the page's table of pictures, which has a row for each image.
+
+    The columns are: base, the bands from coarse to fine, inverse transform, fused, difference.
 
     Images have the range of pixels, -1 to 1, and the low band of level j has that of the bands of such images, -2**j to 2**j.
     The high bands of each level, and the difference, have the range that holds `PERCENTILE` percent of their values. With

@@ -50,6 +50,9 @@ def swap(snapshot: Snapshot, seed: int, label: int | None) -> Swaps:
         seed: seed of the latents.
         label: class of all images; None for a model without classes. The images on the diagonal may be of another class than
             those of `wavegan sample`.
+
+    Raises:
+        WaveganError: an image is not finite.
     """
     model = snapshot.config.model
     z, k = latents_of_images(seed, snapshot.config.model.z_dim)(range(SIDE)), snapshot.generator.z_low
@@ -64,7 +67,11 @@ def swap(snapshot: Snapshot, seed: int, label: int | None) -> Swaps:
 
 
 def change(grid: Tensor) -> Change:
-    """Compute the change of a grid of images, or of one of their bands: float [side * side, ...], row by row."""
+    """Compute the change of a grid of images, or of one of their bands.
+
+    Args:
+        grid: float [side * side, ...], row by row, side > 1; images of a row have the same `z_l`, of a column the same `z_h`.
+    """
     side = round(len(grid) ** 0.5)
     values = grid.flatten(1).double()
     squares = torch.pdist(values).square() / values.shape[1]

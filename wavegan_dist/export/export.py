@@ -57,7 +57,7 @@ def export(snapshot: Snapshot, out: Path, formats: Sequence[Format]) -> list[Pat
 
 
 def metadata_of(snapshot: Snapshot) -> dict[str, str]:
-    """Return the properties that every file holds (docs/export.md), all as text."""
+    """Return the metadata that every exported file holds, property to text: sizes, progress, hash of the weights, version."""
     model = snapshot.config.model
     return {
         "resolution": str(model.resolution),

@@ -43,7 +43,7 @@ class Format:
 
 
 def find_formats(names: str) -> list[Format]:
-    """Return the formats that a comma-separated list names, without duplicates.
+    """Return the formats that a comma-separated list names, in the order of the list, without duplicates.
 
     Raises:
         UsageError: a name is not a format, or the packages that a format needs are not installed.
@@ -89,7 +89,7 @@ def _attention(query: Any, key: Any, value: Any, *, scale: float) -> Any:
 
 
 def load_onnx(content: bytes) -> Run:
-    """Return a function that runs an ONNX file on the CPU."""
+    """Return a function that runs the content of an ONNX file on the CPU: it takes the inputs in the order of the file."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -105,14 +105,14 @@ def load_onnx(content: bytes) -> Run:
 
 
 def encode_pt2(program: ExportedProgram, metadata: Metadata) -> bytes:
-    """Return the content of a .pt2 file."""
+    """Return the content of a .pt2 file of a program, with its metadata as JSON inside."""
     content = io.BytesIO()
     torch.export.save(program, content, extra_files={METADATA: json.dumps(metadata)})
     return content.getvalue()
 
 
 def load_pt2(content: bytes) -> Run:
-    """Return the module in a .pt2 file, which runs on the CPU."""
+    """Return the module in the content of a .pt2 file, which runs on the CPU and takes the inputs of the program."""
     return torch.export.load(io.BytesIO(content)).module()
 
 

@@ -10,7 +10,10 @@ from wavegan_dist.model.generator import WaveletGenerator
 
 
 class PixelGenerator(nn.Module):
-    """Generates uint8 pixels [B, 3, R, R]: the generator's images clamped to [-1, 1] and rounded to 0..255."""
+    """Generates uint8 pixels [B, 3, R, R]: the generator's images clamped to [-1, 1] and rounded to 0..255.
+
+    `forward` takes latents [B, z_dim] and, for a generator with classes, labels int64 [B].
+    """
 
     def __init__(self, generator: WaveletGenerator) -> None:
         super().__init__()
@@ -22,7 +25,7 @@ class PixelGenerator(nn.Module):
 
 
 def generator_inputs(generator: WaveletGenerator, z: Tensor) -> tuple[Tensor, ...]:
-    """Return the generator's arguments for latents [B, z_dim]: (z,), or (z, labels) with the labels 0, 1, 2, ... in turn."""
+    """Return the generator's arguments for latents [B, z_dim]: (z,), or (z, labels), int64 [B], with the classes in turn."""
     return (z, torch.arange(len(z)) % generator.num_classes) if generator.num_classes else (z,)
 
 

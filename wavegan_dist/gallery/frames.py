@@ -19,7 +19,7 @@ class Frame:
 
     Attributes:
         nimg: real images shown to the discriminators before the grid was made.
-        png: the grid as a PNG file, shrunk if it is larger than `MAX_SIDE`.
+        png: content of a PNG file: the grid, shrunk if its longer side has more than 1,024 pixels (`MAX_SIDE`).
     """
 
     nimg: int
@@ -27,13 +27,15 @@ class Frame:
 
 
 def read_frames(run: RunFolder) -> tuple[list[Frame], int]:
-    """Read the sample grids of a run, oldest first: all, or equally spaced ones if all have more than `MAX_PIXELS` pixels.
+    """Read the sample grids of a run, oldest first: all, or equally spaced ones if all would have more than 2**24 pixels.
 
     Returns:
-        The frames, which include the first and the last grid, and the number of grids in the run folder.
+        The frames, which include the first and the last grid, and the number of grids in the run folder; ([], 0) if the run has
+        none.
 
     Raises:
         WaveganError: a grid is damaged.
+        OSError: a grid cannot be read.
     """
     grids = run.sample_grids()
     if not grids:

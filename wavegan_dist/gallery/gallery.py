@@ -19,7 +19,7 @@ def gallery(runs: Sequence[Path], out: Path, data: str | None = None, count: int
     """Write one HTML page with the pictures of runs; computes on the CPU.
 
     Args:
-        runs: run folders.
+        runs: run folders, at least one.
         out: a .html file, which is replaced, or a folder, which gets an index.html.
         data: index.json of the training data of all runs, in which the nearest neighbors of samples are searched; None: no
             search.
@@ -31,7 +31,8 @@ def gallery(runs: Sequence[Path], out: Path, data: str | None = None, count: int
     Raises:
         UsageError: an argument cannot be used, a folder is not a run or has no snapshot, the data is of another size, or the
             extra `eval` is not installed and `data` is given.
-        WaveganError: a file of a run or the data is damaged.
+        WaveganError: a file of a run or the data is damaged, or an image is not finite.
+        OSError: the page cannot be written.
     """
     path = page_path(out)
     if data is not None:

@@ -31,7 +31,7 @@ class Interpolation:
 
 
 def interpolate(snapshot: Snapshot, seed: int) -> list[Interpolation]:
-    """Interpolate between the images 0 and 1, 2 and 3, ... of `wavegan sample` on the CPU: `ROWS` interpolations.
+    """Interpolate between the images 0 and 1, 2 and 3, ... of `wavegan sample` on the CPU: 4 interpolations (`ROWS`).
 
     Raises:
         WaveganError: an image is not finite.
@@ -49,7 +49,9 @@ def interpolate(snapshot: Snapshot, seed: int) -> list[Interpolation]:
 
 
 def slerp(first: Tensor, last: Tensor, steps: int) -> Tensor:
-    """Interpolate spherically between two vectors [D]; returns [steps, D], whose first and last rows are the two vectors.
+    """Interpolate spherically between two vectors [D] that are not parallel, at equal angles.
+
+    Returns [steps, D], whose first and last rows are the two vectors.
 
     The latents in between are as long as the ends; those on a straight line would be shorter than the latents of training
     (White, "Sampling generative networks", 2016; the formula is that of Shoemake, 1985).

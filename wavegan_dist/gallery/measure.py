@@ -11,7 +11,7 @@ from wavegan_dist.data import Index
 from wavegan_dist.errors import UsageError
 from wavegan_dist.gallery.frames import Frame, read_frames
 from wavegan_dist.gallery.interpolation import Interpolation, interpolate
-from wavegan_dist.gallery.neighbors import Neighbors, RealImages, find_neighbors, read_real_images
+from wavegan_dist.gallery.neighbors import Neighbors, RealFeatures, find_neighbors, read_real_features
 from wavegan_dist.model.generate import chunk_size
 from wavegan_dist.model.snapshot import Snapshot, labels_of_images, load_snapshot, snapshot_images
 from wavegan_dist.run_folder import RunFolder, ema_of
@@ -41,7 +41,7 @@ class RunPictures:
     interpolations: list[Interpolation]
     labels: Tensor | None
     neighbors: Neighbors | None
-    real: RealImages | None
+    real: RealFeatures | None
 
 
 def newest_snapshot(run: RunFolder) -> Snapshot:
@@ -76,7 +76,7 @@ def measure(snapshots: dict[Path, Snapshot], count: int, index: Index | None) ->
     frames = {path: read_frames(RunFolder(path)) for path in snapshots}
     interpolations = {path: interpolate(snapshot, SEED) for path, snapshot in snapshots.items()}
     flips = {snapshot.config.data.horizontal_flip for snapshot in snapshots.values()}
-    real = {} if index is None else {mirror: read_real_images(index, SEED, mirror=mirror) for mirror in flips}
+    real = {} if index is None else {mirror: read_real_features(index, SEED, mirror=mirror) for mirror in flips}
     pictures = []
     for path, snapshot in snapshots.items():
         of_run, labels = real.get(snapshot.config.data.horizontal_flip), labels_of_images(snapshot, SEED)

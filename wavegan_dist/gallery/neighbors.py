@@ -29,7 +29,7 @@ QUERIES = 512  # rows of a distance matrix that are in memory at once
 
 
 @dataclass(frozen=True)
-class RealImages:
+class RealFeatures:
     """Features of real images, and how far they are from each other.
 
     Attributes:
@@ -61,7 +61,7 @@ class Neighbors:
         distances: their distances, float32 [B, K].
         mirrored: whether the mirror image of the neighbor is the nearer, bool [B, K].
         pictures: the neighbors, mirrored where `mirrored` is, uint8 [B, K, 3, R, R].
-        marked: whether the nearest neighbor is at most `RealImages.quantile` away, bool [B].
+        marked: whether the nearest neighbor is at most `RealFeatures.quantile` away, bool [B].
     """
 
     samples: Tensor
@@ -72,8 +72,8 @@ class Neighbors:
     marked: Tensor
 
 
-def read_real_images(index: Index, seed: int, *, mirror: bool) -> RealImages:
-    """Compute the features of `MAX_REAL` random real images, or all if there are fewer, and the distances between them.
+def read_real_features(index: Index, seed: int, *, mirror: bool) -> RealFeatures:
+    """Compute the features of 20,000 random real images (`MAX_REAL`), or all if there are fewer, and how near they are.
 
     Args:
         index: the data set.
@@ -98,10 +98,10 @@ def read_real_images(index: Index, seed: int, *, mirror: bool) -> RealImages:
     features, of_mirrored = torch.cat(plain), torch.cat(mirrored) if mirror else None
     nearest = nearest_other(features, of_mirrored)
     quantile = torch.quantile(nearest, QUANTILE).item()
-    return RealImages(index, rows, features, of_mirrored, nearest.median().item(), quantile, extractor)
+    return RealFeatures(index, rows, features, of_mirrored, nearest.median().item(), quantile, extractor)
 
 
-def find_neighbors(samples: Tensor, real: RealImages) -> Neighbors:
+def find_neighbors(samples: Tensor, real: RealFeatures) -> Neighbors:
     """Find the nearest real images of samples uint8 [B, 3, R, R], which have the size of the real images.
 
     Raises:
@@ -116,7 +116,7 @@ def find_neighbors(samples: Tensor, real: RealImages) -> Neighbors:
     return Neighbors(samples, rows, nearest, mirrored, pictures, nearest[:, 0] <= real.quantile)
 
 
-def _nearest(features: Tensor, real: RealImages) -> tuple[Tensor, Tensor, Tensor]:
+def _nearest(features: Tensor, real: RealFeatures) -> tuple[Tensor, Tensor, Tensor]:
     """Return distances, positions in `real.rows` and `Neighbors.mirrored` of the nearest images, each [B, K]."""
     parts = []
     for part in features.split(QUERIES):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wavegan_dist.gallery.frames import MAX_SIDE
 from wavegan_dist.gallery.measure import SEED, RunPictures
-from wavegan_dist.gallery.neighbors import QUANTILE, Neighbors, RealImages
+from wavegan_dist.gallery.neighbors import QUANTILE, Neighbors, RealFeatures
 from wavegan_dist.html_page import document, figure, paragraph, picture, table
 from wavegan_dist.images import encode_png
 
@@ -43,7 +43,7 @@ for (const frames of document.querySelectorAll(".frames")) {
 
 
 def page(runs: Sequence[RunPictures]) -> str:
-    """Build the HTML document."""
+    """Return the page of a gallery, a complete HTML document."""
     sections = []
     for run in runs:
         name = str(run.path)
@@ -102,7 +102,7 @@ def _neighbors(run: RunPictures) -> str:
     return _method(run, real) + _summary(neighbors, real) + "".join(rows)
 
 
-def _method(run: RunPictures, real: RealImages) -> str:
+def _method(run: RunPictures, real: RealFeatures) -> str:
     mirrored = (
         "and their mirror images, which are training images, too" if real.mirrored is not None else "without mirror images"
     )
@@ -117,7 +117,7 @@ def _method(run: RunPictures, real: RealImages) -> str:
     return paragraph(text)
 
 
-def _summary(neighbors: Neighbors, real: RealImages) -> str:
+def _summary(neighbors: Neighbors, real: RealFeatures) -> str:
     marked, count = int(neighbors.marked.sum()), len(neighbors.marked)
     rows = [
         ("real image to the nearest other real image, median", f"{real.median:.4f}"),

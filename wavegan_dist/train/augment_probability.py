@@ -35,7 +35,7 @@ class AugmentProbability:
         return torch.zeros((), device=self.accelerator.device)
 
     def at(self, nimg: int) -> Tensor:
-        """Return p of the step that begins at image number `nimg`: float32 scalar on the device.
+        """Return p of the step that begins after `nimg` training images: float32 scalar on the device.
 
         With `augment.target`, this is the current adapted p, whatever `nimg` is.
         """
@@ -81,16 +81,19 @@ class AugmentProbability:
             self._adapt(self.settings.target)
 
     def values(self) -> dict[str, Tensor]:
-        """Return p and r_t of the last step by name, scalars on the device; empty without augmentation."""
+        """Return p and this rank's r_t of the last step by name, float32 scalars on the device; empty without augmentation.
+
+        r_t is left out if it is not measured.
+        """
         return self._values
 
     def state(self) -> dict[str, Any]:
-        """Return the adapted p and the sums since its last adjustment, for a checkpoint: a collective call."""
+        """Return the adapted p and the sums since its last adjustment, as JSON values for a checkpoint: a collective call."""
         signs = self.accelerator.reduce(self._signs, reduction="sum")
         return {"p": self._adapted.item(), "signs": signs.item(), "images": self._images}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Restore what `state` returned, on any number of ranks."""
+        """Restore what `state` returned. Call this on every rank; the number of ranks may have changed."""
         self._adapted = torch.full_like(self._adapted, state["p"])
         signs = state["signs"] if self.accelerator.is_main_process else 0.0
         self._signs, self._images = torch.full_like(self._signs, signs), state["images"]

@@ -44,6 +44,8 @@ warnings.filterwarnings("ignore", message="torch.distributed is disabled")
 class Checkpointer:
     """Saves a trainer in the background. Training waits only for the copy to CPU memory and for an earlier unfinished save.
 
+    Constructing a checkpointer is a collective call.
+
     Args:
         trainer: the trainer to save.
         metadata: returns additional fields for state.json; called at each save.
@@ -61,8 +63,10 @@ class Checkpointer:
     def save(self, path: Path) -> None:
         """Begin to write the folder `path`, which appears under that name when it is complete: a collective call.
 
+        Waits for the save before this one. Call this between two steps, after at least one; training may go on at once.
+
         Raises:
-            OSError: the save before this one could not be written.
+            OSError, WaveganError: the save before this one failed (see `wait`); this one has not begun.
         """
         self.wait()
         state = {
@@ -79,15 +83,17 @@ class Checkpointer:
 
     @property
     def idle(self) -> bool:
-        """Return whether no save is in progress."""
+        """Whether this rank is writing nothing: no save has begun, or the last one has ended, with or without an error."""
         return self._saving is None or self._saving.done()
 
     def failed(self) -> bool:
-        """Return whether the last save ended with an error, which `wait` raises."""
+        """Return whether the last save has ended with an error on this rank, which the next `wait` raises. Does not wait."""
         return self._saving is not None and self._saving.done() and self._saving.exception() is not None
 
     def wait(self) -> None:
-        """Wait until the last save is on disk: a collective call.
+        """Wait until the last save is on disk; return at once if there was none, or if a call has waited for it already.
+
+        A save is a collective operation, which fails on all ranks: call this on all ranks, each of which then raises the error.
 
         Raises:
             OSError: the save could not be written.
@@ -143,12 +149,17 @@ class _Storage(HuggingFaceStorageWriter):
 
 
 def temporary_folder(path: Path) -> Path:
-    """Return the folder in which the checkpoint `path` is until it is complete."""
+    """Return the folder, beside `path`, into which the checkpoint `path` is written until it is complete."""
     return path.with_name(f".{path.name}.tmp")
 
 
 def find_damage(path: Path) -> str | None:
-    """Compare a checkpoint's files with its manifest; returns a description of the first difference, or None."""
+    """Compare a checkpoint's files with the sizes and hashes in its manifest. Reads all files.
+
+    Returns:
+        A description of the first difference, of a file that cannot be read, or of a manifest that is missing or damaged; None
+        if the checkpoint is intact.
+    """
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         for name, entry in manifest.items():
@@ -162,16 +173,18 @@ def find_damage(path: Path) -> str | None:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Read the state.json of a checkpoint."""
+    """Return the content of a checkpoint's state.json. Raises OSError or ValueError if it is missing or not JSON."""
     state: dict[str, Any] = json.loads((path / STATE).read_text())
     return state
 
 
 def load_checkpoint(path: Path, trainer: "Trainer") -> None:
-    """Restore a trainer to the state that `Checkpointer.save` saved: a collective call in which every rank reads the files.
+    """Restore a trainer to the state that `Checkpointer.save` saved. Call it on every rank: each reads the files for itself.
+
+    The number of ranks and `train.strategy` may differ from those of the save. Does not compare hashes (see `find_damage`).
 
     Raises:
-        WaveganError: the checkpoint is of another model, or cannot be read.
+        WaveganError: the checkpoint is of another model, or cannot be read. The trainer may then be partly restored.
     """
     try:
         for part in _parts(trainer):
@@ -209,7 +222,10 @@ def load_module(path: Path, name: str, module: nn.Module) -> None:
 
 
 def checkpoint_tensors(trainer: "Trainer") -> Iterator[tuple[str, Tensor]]:
-    """Yield (name, full tensor) of each tensor that this rank writes, one at a time: a collective call."""
+    """Yield (name in the checkpoint, full tensor on the device) of each tensor that this rank writes, one at a time.
+
+    A collective call: every rank must exhaust the iterator. See `Engine.checkpoint_tensors`.
+    """
     for part in _parts(trainer):
         yield from part.checkpoint_tensors()
 

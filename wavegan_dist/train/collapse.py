@@ -42,7 +42,7 @@ class CollapseWarnings:
 
         Args:
             metrics: reported metrics, including `kimg`, `watch/diversity` (diversity of samples divided by that of real images)
-                and `watch/saturation_*` or `watch/pair_accuracy_*`.
+                and `watch/saturation_*` or `watch/pair_accuracy_*`. Below 5 % of the length of the run, there are no warnings.
         """
         if metrics["kimg"] < self.warmup_kimg:
             return []

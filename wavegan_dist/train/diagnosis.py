@@ -17,7 +17,7 @@ from wavegan_dist.train.trainer import PhaseResult, Trainer
 
 
 class NonFiniteError(WaveganError):
-    """A loss or a gradient is not finite. All ranks raise this error, and no weight has changed since."""
+    """A loss or a gradient is not finite. All ranks raise this error; no weight has changed since that value was computed."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Culprit:
         order: 0 for a weight, 1 for an output, 2 for the gradient of an output, 3 for the gradient of a weight, 4 if every
             tensor was finite; lower is closer to the cause.
         position: position among the tensors of that kind, in the order of computation.
-        rank: the rank.
+        rank: the rank that found the tensor.
         network: name of the network, such as `generator.base`.
         what: description of the tensor, such as "output of generator.base.3".
     """
@@ -42,7 +42,13 @@ class Culprit:
 
 @dataclass
 class TensorStats:
-    """Range of a weight, an output or a gradient; `name` is that of the parameter or module."""
+    """Range of a weight, an output or a gradient.
+
+    Args:
+        name: name of the parameter or layer, such as `generator.base.3.weight`.
+        low, high, rms: minimum, maximum and root mean square; NaN if an element is NaN.
+        finite: whether all elements are finite.
+    """
 
     name: str
     low: float
@@ -52,7 +58,7 @@ class TensorStats:
 
     @classmethod
     def of(cls, name: str, tensor: Tensor) -> "TensorStats":
-        """Measure a tensor of any floating dtype."""
+        """Measure a tensor of any floating dtype and shape, not empty, on any device; the host waits for the device."""
         values = tensor.detach().float()
         low, high = torch.aminmax(values)
         return cls(name, low.item(), high.item(), values.square().mean().sqrt().item(), bool(values.isfinite().all()))
@@ -78,13 +84,17 @@ class PhaseStats:
 def diagnose(trainer: Trainer, folder: Path, keys: Callable[[int], list[str]]) -> NonFiniteError:
     """Write `folder`/report.json about a non-finite step and return the error to raise: a collective call.
 
+    Repeats the first phase of the step that was not finite on some rank.
+
     Args:
-        trainer: a trainer whose last step was not finite; its weights are still those from before the step.
-        folder: folder that rank 0 creates.
-        keys: returns the keys of this rank's images in the global batch that begins at the given image number.
+        trainer: a trainer whose last step was not finite on some rank; its weights are still those of the phase to repeat.
+        folder: folder that rank 0 creates, or replaces.
+        keys: returns a description of each of this rank's images in the global batch that begins at the given image number.
+
+    Raises:
+        OSError: on rank 0, if the report cannot be written.
     """
-    result = next(result for result in trainer.phase_results if result.nonfinite.item())
-    accelerator = trainer.accelerator
+    accelerator, result = trainer.accelerator, _first_nonfinite(trainer)
     stats = _rerun(trainer, result)
     rank_report = {
         "rank": accelerator.process_index,
@@ -107,6 +117,15 @@ def diagnose(trainer: Trainer, folder: Path, keys: Callable[[int], list[str]]) -
         f"checkpoint is intact, see {folder}; "
         "resume with a lower learning rate, optim.clip_norm or train.on_nonfinite=rollback"
     )
+
+
+def _first_nonfinite(trainer: Trainer) -> PhaseResult:
+    """Return the first phase of the step in which a value was not finite on any rank. Collective.
+
+    In fp16, a loss that is not finite on one rank only is an overflow of the gradient, not an error, on the others.
+    """
+    flags = torch.stack([result.nonfinite for result in trainer.phase_results])
+    return trainer.phase_results[int(trainer.accelerator.reduce(flags, reduction="sum").nonzero()[0])]
 
 
 def _losses(result: PhaseResult) -> dict[str, float]:

@@ -13,7 +13,7 @@ from wavegan_dist.model.augment import UNIFORMS, draw_parameters
 
 @dataclass(frozen=True)
 class StepDraws:
-    """The random numbers of one step for the images of this rank; b is the number of these images.
+    """The random numbers of one step for the images of this rank; b is the number of this rank's images in one phase.
 
     Attributes:
         latents_d: latents of each discriminator phase, float32 [d_steps, b, z_dim].
@@ -48,11 +48,14 @@ class DrawAhead:
         self._draws: StepDraws | None = None
 
     def prepare(self, nimg: int, rollbacks: int) -> None:
-        """Draw the numbers of the step that begins at image number `nimg` of the run, after `rollbacks` rollbacks."""
+        """Draw and keep, on the CPU, the numbers of the step that begins after `nimg` images and `rollbacks` rollbacks."""
         self._position, self._draws = (nimg, rollbacks), self._draw(nimg, rollbacks)
 
     def take(self, nimg: int, rollbacks: int) -> StepDraws:
-        """Return the numbers of a step on the device; draws them unless `prepare` was called with the same arguments."""
+        """Return the numbers of a step on the device, without waiting for the copy; the arguments are those of `prepare`.
+
+        Draws the numbers unless the last `prepare` had the same arguments and its numbers have not been taken yet.
+        """
         if self._draws is None or self._position != (nimg, rollbacks):
             self.prepare(nimg, rollbacks)
         draws, self._draws = self._draws, None

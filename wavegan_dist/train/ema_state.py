@@ -27,13 +27,17 @@ class EmaState(ABC):
 
     @abstractmethod
     def update(self, nimg: int, batch_size: int) -> None:
-        """Update the EMA with the current weights, after the `batch_size` images that end at image number `nimg`."""
+        """Update the EMA with the current weights, after the `batch_size` images that end at image number `nimg`.
+
+        Call this on all ranks; no communication.
+        """
 
     @abstractmethod
     def sampling(self) -> AbstractContextManager[WaveletGenerator]:
-        """Context that yields a generator with the EMA's weights, in eval mode and under `torch.no_grad`.
+        """Context that yields a generator with the EMA's weights, on the device, in eval mode and under `torch.no_grad`.
 
-        Entering the context is a collective call, and so is each forward of the generator.
+        Entering the context is a collective call, and so is each forward of the generator. The generator is valid only in the
+        context, in which no step may run.
         """
 
     @abstractmethod
@@ -45,7 +49,10 @@ class EmaState(ABC):
 
     @abstractmethod
     def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield (name in the checkpoint, full tensor) of each tensor this rank writes, like `Engine.checkpoint_tensors`."""
+        """Yield (name in the checkpoint, full tensor on the device) of each tensor that this rank writes, one at a time.
+
+        A collective call, like `Engine.checkpoint_tensors`.
+        """
 
     @abstractmethod
     def load(self, read: Callable[[dict[str, Tensor]], None]) -> None:

@@ -24,11 +24,11 @@ ReadTensors = Callable[[dict[str, Tensor]], None]  # name in the checkpoint -> t
 
 
 class Engine(ABC):
-    """A module that trains, with its optimizer and its loss scale.
+    """A module that trains, with its optimizer and its loss scale. Constructing an engine is a collective call.
 
     Args:
         module: the module as built, with equal weights on all ranks.
-        phase: computes the loss that trains the module.
+        phase: computes the loss that trains the module; `phase.trained` is the module.
         name: "generator" or "discriminator": the prefix of the module's tensors in a checkpoint. Optimizer state is stored
             under `optimizer_g` or `optimizer_d`.
         lr: Adam's learning rate.
@@ -46,13 +46,15 @@ class Engine(ABC):
         self.loss_scale = LossScale(experiment.train.precision, accelerator.device)
 
     def requires_grad(self, value: bool) -> None:
-        """Set whether gradients of the module's parameters are computed."""
+        """Set whether gradients with respect to the module's parameters are computed, by `requires_grad_` of each of them."""
         for parameter in self.parameters:
             parameter.requires_grad_(value)
 
     @abstractmethod
     def forward(self, micro_batch: MicroBatch) -> tuple[Tensor, Tensor]:
         """Call the phase, through DDP or DeepSpeed if there are several processes: `backward` then synchronizes gradients.
+
+        A collective call, because batch statistics are synchronized.
 
         Returns:
             The loss, a float32 scalar, and the detached values, float32 [n], as `Phase` describes them.
@@ -69,11 +71,14 @@ class Engine(ABC):
 
     @abstractmethod
     def backward(self, loss: Tensor) -> None:
-        """Add the gradients of a scalar loss, multiplied by the loss scale, to those of earlier micro-batches."""
+        """Add the gradients of a scalar loss, multiplied by the loss scale, to those of earlier micro-batches.
+
+        Call this inside the context `micro_batch`. A collective call where gradients are communicated.
+        """
 
     @abstractmethod
     def step(self) -> Tensor:
-        """Unscale and clip the gradients, update the weights, reset the gradients.
+        """Unscale and clip the gradients, update the weights, reset the gradients: a collective call after all micro-batches.
 
         Returns:
             Gradient norm before clipping, equal on all ranks: float32 scalar on the device. If the norm is not finite, the
@@ -86,7 +91,10 @@ class Engine(ABC):
 
     @abstractmethod
     def full_parameters(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield (name in the module, full tensor) of each parameter, one at a time: a collective call."""
+        """Yield (name in the module, full tensor on the device) of each parameter, one at a time.
+
+        A collective call: every rank must exhaust the iterator, and gets all tensors.
+        """
 
     @abstractmethod
     def second_moments(self) -> Iterator[tuple[str, Tensor]]:
@@ -94,14 +102,18 @@ class Engine(ABC):
 
     @abstractmethod
     def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield (name in the checkpoint, full tensor) of each tensor this rank writes, one at a time: a collective call."""
+        """Yield (name in the checkpoint, full tensor on the device) of each tensor that this rank writes, one at a time.
+
+        These are weights, buffers and Adam's state. A collective call: every rank must exhaust the iterator, after at least one
+        `step` or a `load`, before which Adam has no state.
+        """
 
     @abstractmethod
     def load(self, read: ReadTensors) -> None:
-        """Restore weights, buffers and Adam's state from a checkpoint.
+        """Restore weights, buffers and Adam's state from a checkpoint. Call it on every rank: each reads for itself.
 
         Args:
-            read: fills tensors in place, by their names in the checkpoint. Every rank reads for itself.
+            read: fills the given full tensors in place, by their names in the checkpoint; its errors are not caught.
         """
 
     def gathered_params(self) -> AbstractContextManager[None]:
@@ -112,7 +124,7 @@ class Engine(ABC):
         return nullcontext()
 
     def make_ema(self, ema: Ema[WaveletGenerator], name: str) -> EmaState:
-        """Return the EMA of this engine's module: replicated, or sharded if the strategy shards weights.
+        """Return the EMA of this engine's module, which must be the generator: replicated, or sharded if weights are sharded.
 
         Args:
             ema: an EMA of the module, created before this engine, while the module was complete.
@@ -207,12 +219,12 @@ class DdpEngine(Engine):
 
 
 def make_adam(module: nn.Module, lr: float, optim: OptimConfig) -> torch.optim.Adam:
-    """Return fused Adam over all parameters of a module."""
+    """Return fused Adam over all parameters of a module, with learning rate `lr` and the betas of `optim`."""
     return torch.optim.Adam(module.parameters(), lr=lr, betas=(optim.beta1, optim.beta2), fused=True)
 
 
 def clamped_parameters(module: nn.Module) -> list[str]:
-    """Return the names of the parameters to clamp to [0, 1] after each optimizer step."""
+    """Return the names of the parameters to clamp to [0, 1] after each optimizer step; an empty list for a discriminator."""
     return module.clamped_parameters() if isinstance(module, WaveletGenerator) else []
 
 

@@ -39,12 +39,18 @@ M_TRIM_THRESHOLD, M_MMAP_MAX, INT_MAX = -1, -4, 2**31 - 1
 
 
 def init_accelerator(train: TrainConfig) -> Accelerator:
-    """Join the process group that the launcher created and configure PyTorch for training.
+    """Join the process group of the launcher and configure PyTorch in this process for training: a collective call.
+
+    Collectives of the group time out after 10 minutes (COLLECTIVE_TIMEOUT). Call this once in a process.
+
+    Returns:
+        An accelerator without mixed precision: the engines apply autocast themselves.
 
     Raises:
         UsageError: the number of processes is not the requested one or does not divide the batch size, the launcher configures
-            something that this run would not honor, or `train.strategy` or `train.compile` cannot run here.
-        WaveganError: the other processes did not join.
+            something that this run would not honor or sets wrong environment variables, or `train.strategy` or `train.compile`
+            cannot run here.
+        WaveganError: the other processes did not join, or `train.compile` is on and there is no folder for compiled code.
     """
     refuse_launcher_settings(train)
     requested = (train.world_size, "train.world_size") if train.world_size is not None else requested_world_size()
@@ -72,7 +78,7 @@ def init_accelerator(train: TrainConfig) -> Accelerator:
 
 
 def check_batch_division(world_size: int, train: TrainConfig) -> None:
-    """Raise UsageError unless `world_size` divides the batch size into equal micro-batches."""
+    """Raise UsageError unless `train.batch_size` is a multiple of `world_size` times `train.accumulation`."""
     if train.batch_size % (world_size * train.accumulation):
         micro_batches = f" in {train.accumulation} micro-batches each" if train.accumulation > 1 else ""
         raise UsageError(
@@ -82,13 +88,13 @@ def check_batch_division(world_size: int, train: TrainConfig) -> None:
 
 
 def check_compile(train: TrainConfig, device: torch.device) -> None:
-    """Check `train.compile`, and set TORCHINDUCTOR_CACHE_DIR, the folder of compiled code.
+    """Check `train.compile`; unless it is `off`, create the folder of compiled code, named by TORCHINDUCTOR_CACHE_DIR.
 
-    If the variable is not set yet, the folder is in the user's cache, where a requeued job finds it again.
+    If the environment variable is not set yet, it is set to a folder in the user's cache, where a requeued job finds it again.
 
     Raises:
-        UsageError: `train.compile` is `graphs` and this process does not train on a GPU.
-        WaveganError: there is no folder for a cache, or it is not writable.
+        UsageError: `train.compile` is `graphs` and `device`, on which this process trains, is not a GPU.
+        WaveganError: the user has no cache folder, or the folder cannot be created or written to.
     """
     if train.compile == "off":
         return
@@ -108,7 +114,10 @@ def check_compile(train: TrainConfig, device: torch.device) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep freed memory for the next step instead of returning it to the kernel and faulting each page in again."""
+    """Let glibc keep freed memory for the next step instead of returning it to the kernel and faulting each page in again.
+
+    This holds for the whole process from now on. Does nothing with a C library that has no `mallopt`.
+    """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_TRIM_THRESHOLD, INT_MAX)
@@ -116,9 +125,9 @@ def keep_freed_memory() -> None:
 
 
 def refuse_launcher_settings(train: TrainConfig) -> None:
-    """Raise UsageError if `accelerate launch` hands over a setting of training that this run would not honor.
+    """Raise UsageError if `accelerate launch` requests a strategy, compilation, precision or accumulation other than `train`.
 
-    docs/launching.md lists all fields of accelerate's config file. The variables are those that accelerate sets from them.
+    Reads the environment variables that `accelerate launch` sets. docs/launching.md lists all fields of its config file.
     """
     for variable in STRATEGY_VARIABLES:
         if os.environ.get(variable, "false").lower() in ("true", "1"):
@@ -148,10 +157,13 @@ def refuse_launcher_settings(train: TrainConfig) -> None:
 
 @contextmanager
 def open_run_folder(accelerator: Accelerator, folder: RunFolder) -> Iterator[None]:
-    """On rank 0, hold the run folder's lock and append log records to its log.txt while the block runs: a collective call.
+    """On rank 0, hold the run folder's lock and append log records to its log.txt while the block runs.
+
+    Entering is a collective call. Creates the folder.
 
     Raises:
-        UsageError: another process holds the lock; raised on all ranks.
+        UsageError: on all ranks, if another process holds the lock.
+        WaveganError: on all ranks, if the folder cannot be written.
     """
     with ExitStack() as stack:
         on_main(accelerator, lambda: stack.enter_context(folder.lock()))

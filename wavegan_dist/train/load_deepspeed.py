@@ -12,10 +12,13 @@ import torch.distributed as dist
 
 @functools.cache
 def load_deepspeed(device: torch.device) -> Any:
-    """Import the module `deepspeed` and let it use the existing process group.
+    """Return the module `deepspeed`, imported at the first call and set to use the existing process group.
 
     Args:
-        device: a device of the type that training runs on.
+        device: a device of the type that training runs on; equal in all calls.
+
+    Raises:
+        ImportError: DeepSpeed is not installed; `zero_settings.check_strategy` reports that earlier.
     """
     os.environ.setdefault("DS_ACCELERATOR", device.type)
     warnings.filterwarnings("ignore", "`torch.distributed.*` is deprecated", FutureWarning)

@@ -41,19 +41,22 @@ from wavegan_dist.train.trainer import Trainer
 
 
 def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_tracker: TrackerFactory = open_tracker) -> None:
-    """Train until `train.total_kimg`, from the start or from a checkpoint.
+    """Train until `train.total_kimg`, from the start or from a checkpoint: a collective call, in the main thread.
+
+    Joins the process group, which stays joined (`processes.leave`).
 
     Args:
-        experiment: the settings.
-        run_dir: the run folder.
+        experiment: the settings, equal on all ranks.
+        run_dir: the run folder, which is created if it does not exist; the same on all ranks, on a shared file system.
         resume: `auto`, `never` or the path of a checkpoint, as in `checkpoint_to_resume`.
-        make_tracker: returns the tracker that rank 0 sends metrics, images and files to.
+        make_tracker: called on rank 0 only; returns the tracker that rank 0 sends metrics, images and files to.
 
     Raises:
         UsageError: the experiment, the data and the number of processes do not fit together, or the run folder is in use.
         InterruptedRunError: a signal ended the run; the run has saved a checkpoint.
-        NonFiniteError: a loss or a gradient is not finite.
-        WaveganError: a shard is corrupt, a checkpoint is damaged, or another process died.
+        NonFiniteError: a loss or a gradient is not finite, and the run may not or cannot roll back.
+        WaveganError: too many images cannot be read, a checkpoint is damaged, or another process died.
+        OSError: the run folder cannot be written, and `train.on_disk_error` is `stop`.
     """
     accelerator = launch.init_accelerator(experiment.train)
     index = load_index(experiment)
@@ -77,7 +80,7 @@ def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_trac
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """The objects that the training loop uses."""
+    """The objects that the training loop uses: each rank has one, for one start of the run."""
 
     trainer: Trainer
     index: TrainingData
@@ -87,7 +90,14 @@ class TrainingRun:
 
 
 def train_with_rollbacks(run: TrainingRun) -> None:
-    """Train to the end; after a non-finite step, return to the last checkpoint if `train.on_nonfinite` is `rollback`."""
+    """Train until `train.total_kimg`, and until the last checkpoint is on disk: a collective call.
+
+    A run that starts at image 0 first writes a snapshot of the initial weights. After a step with a value that is not finite,
+    `roll_back` loads the last checkpoint, or raises the error.
+
+    Raises:
+        NonFiniteError, InterruptedRunError: as `train_to_end`.
+    """
     if run.trainer.nimg == 0:
         run.writer.snapshot()
     while True:
@@ -100,7 +110,16 @@ def train_with_rollbacks(run: TrainingRun) -> None:
 
 
 def train_to_end(run: TrainingRun) -> None:
-    """Step until `train.total_kimg`; report, save a snapshot or a checkpoint when a multiple of its interval is reached."""
+    """Step until `train.total_kimg`: a collective call. Report and save snapshots and checkpoints where `is_due`.
+
+    Returns while the last checkpoint is still being written.
+
+    Raises:
+        NonFiniteError: a loss or a gradient of a step was not finite.
+        InterruptedRunError: a rank received a stop signal. The checkpoint of the last step is on disk.
+        WaveganError: more images than `data.max_bad_fraction` cannot be read, or a checkpoint could not be written.
+        OSError: the run folder cannot be written, and `train.on_disk_error` is `stop`.
+    """
     trainer, writer = run.trainer, run.writer
     settings = trainer.experiment.train
     max_bad_fraction = trainer.experiment.data.max_bad_fraction
@@ -130,10 +149,11 @@ def train_to_end(run: TrainingRun) -> None:
 
 
 def roll_back(run: TrainingRun, error: NonFiniteError) -> None:
-    """Load the last checkpoint; training then continues with different latents.
+    """Load the last checkpoint of the run, after which training continues with different latents: a collective call.
 
     Raises:
         NonFiniteError: `error`, if the experiment does not allow (another) rollback or there is no checkpoint.
+        WaveganError: the checkpoint cannot be read.
     """
     trainer = run.trainer
     settings = trainer.experiment.train
@@ -150,7 +170,11 @@ def roll_back(run: TrainingRun, error: NonFiniteError) -> None:
 
 
 def local_batches(trainer: Trainer, index: TrainingData, error_log: DataErrorLog) -> Generator[ImageBatch, None, None]:
-    """Return this rank's batches of real images, with labels if the model has classes, from image `trainer.nimg` on."""
+    """Return this rank's batches of real images, with labels if the model has classes, from image `trainer.nimg` on.
+
+    An endless generator that starts `data.workers` processes; close it to stop them. The errors of unreadable images go to
+    `error_log.record`. See `training_batches`.
+    """
     accelerator, settings = trainer.accelerator, trainer.experiment
     return training_batches(
         index,
@@ -167,7 +191,7 @@ def local_batches(trainer: Trainer, index: TrainingData, error_log: DataErrorLog
 
 
 def local_keys(run: TrainingRun, nimg: int) -> list[str]:
-    """Return the keys of this rank's images in the global batch that begins at image number `nimg`."""
+    """Return `SHARD: KEY` of each of this rank's images in the global batch that begins at image number `nimg`."""
     accelerator, settings = run.trainer.accelerator, run.trainer.experiment
     local_batch_size = settings.train.batch_size // accelerator.num_processes
     first = accelerator.process_index * local_batch_size
@@ -175,18 +199,26 @@ def local_keys(run: TrainingRun, nimg: int) -> list[str]:
 
 
 def is_due(interval_kimg: float, nimg_before: int, trainer: Trainer) -> bool:
-    """Return whether the last step reached a multiple of `interval_kimg`, or the end of the run."""
+    """Return whether the last step reached or passed a multiple of `interval_kimg` thousand images, or the end of the run.
+
+    Args:
+        interval_kimg: the interval, in thousands of images.
+        nimg_before: `trainer.nimg` before the step.
+        trainer: the trainer after the step.
+    """
     interval = interval_kimg * 1000
     finished = trainer.nimg >= trainer.experiment.train.total_kimg * 1000
     return finished or trainer.nimg // interval > nimg_before // interval
 
 
 def load_index(experiment: Experiment) -> TrainingData:
-    """Load the index of each of the experiment's data sets.
+    """Load the index of each of the experiment's data sets. Each rank loads for itself; not collective.
 
     Raises:
         UsageError: `data.index` holds a password, two sets hold the same images, images have another resolution than the model,
-            shards are missing, or `model.band_scale` needs standard deviations of deeper levels than an index has.
+            too many shards are missing, `model.band_scale` needs standard deviations of deeper levels than an index has, or an
+            index is missing or invalid.
+        WaveganError: a remote index cannot be read.
     """
     check_passwords(experiment)
     data, model = experiment.data, experiment.model
@@ -208,10 +240,10 @@ def load_index(experiment: Experiment) -> TrainingData:
 
 
 def load_classes(experiment: Experiment, index: TrainingData) -> Classes | None:
-    """Return the classes of the data set; None for a model without classes.
+    """Return the classes of the data set, with the number of images of each; None for a model without classes.
 
     Raises:
-        UsageError: the labels of the data set do not fit the model.
+        UsageError: the labels of the data set do not fit `model.num_classes`.
     """
     num_classes = experiment.model.num_classes
     return classes_for_training(index, num_classes) if num_classes else None

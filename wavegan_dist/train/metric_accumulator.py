@@ -37,14 +37,17 @@ class MetricAccumulator:
         self._steps += 1
 
     def drain(self) -> dict[str, float]:
-        """Return each value's mean over all ranks and all steps since the last call, and reset: a collective call."""
+        """Return each value's mean over all ranks and all steps since the last call, and reset: a collective call.
+
+        The host waits for the device. There must have been a step since the last call: else all means are NaN.
+        """
         means = self.accelerator.reduce(self._sums / self._steps, reduction="mean")
         named_means = dict(zip(sorted(self._last), means.tolist(), strict=True))
         self._clear()
         return named_means
 
     def state(self) -> dict[str, Any]:
-        """Return the sums and the last values of every rank, for a checkpoint between two reports: a collective call."""
+        """Return the sums and the last values of every rank, as JSON values for a checkpoint: a collective call."""
         if not self._last:
             return {"steps": 0, "names": [], "sums": [], "last": []}
         both = self.accelerator.gather(torch.stack((self._sums, self._stacked_last())))

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 class Fragment:
     """This rank's shard of one parameter; offsets and sizes are in elements.
 
+    A flat partition is a one-dimensional tensor in which ZeRO stores this rank's shards of many parameters.
+
     Args:
         flat_index: which flat partition holds the shard.
         flat_offset: where the shard begins in that flat partition.
@@ -53,7 +55,7 @@ class Partition:
         self.fragments = {name: find_fragment(optimizer, value) for name, value in module.named_parameters()}
 
     def local_shard(self, name: str, flats: Sequence[Tensor]) -> Tensor:
-        """Return this rank's shard of a parameter, a flat view into `flats`; empty if this rank holds none of it.
+        """Return this rank's shard of a parameter, a view [numel] into one of `flats`; empty if this rank holds none of it.
 
         Args:
             name: name of the parameter.
@@ -63,7 +65,7 @@ class Partition:
         return flats[fragment.flat_index].narrow(0, fragment.flat_offset, fragment.numel)
 
     def full_tensor(self, name: str, flats: Sequence[Tensor], rank: int | None = None) -> Tensor:
-        """Assemble the full tensor of a parameter from the shards of all ranks: a collective call.
+        """Return the full tensor of a parameter, float32 on the device, from the shards of all ranks: a collective call.
 
         Args:
             name: name of the parameter.
@@ -81,21 +83,21 @@ class Partition:
 
     @torch.no_grad()
     def write_local_shard(self, name: str, flats: Sequence[Tensor], full: Tensor) -> None:
-        """Copy this rank's shard out of the full tensor of a parameter into `flats`."""
+        """Copy this rank's shard out of `full`, the full tensor of a parameter, into `flats`. Not collective."""
         fragment = self.fragments[name]
         shard = full.flatten().narrow(0, fragment.param_offset, fragment.numel)
         self.local_shard(name, flats).copy_(shard)
 
     @torch.no_grad()
     def sync_compute_weights(self, name: str, parameter: Any, full: Tensor) -> None:
-        """Copy a weight that was just written to `flats` to the tensor that forward reads.
+        """Copy a weight that `write_local_shard` has just written to `self.flats` to the tensor that forward reads.
 
         The two share memory only under stage 3 without offload, where the copy does nothing.
 
         Args:
             name: name of the parameter.
             parameter: the module's parameter.
-            full: the weight's full tensor.
+            full: the weight's full tensor; stage 3 copies this rank's shard of `self.flats` instead.
         """
         if self.is_stage3:
             shard = self.local_shard(name, self.flats)
@@ -110,11 +112,11 @@ class Partition:
         return flats
 
     def release_gathered_params(self) -> None:
-        """Stage 3: free all gathered parameters, so that the next forward gathers them again from the flat partitions."""
+        """Free all gathered parameters, so that the next forward gathers them again from the flat partitions. Only stage 3."""
         self._optimizer.parameter_offload.partition_all_parameters()
 
     def assigned_ranks(self) -> Iterator[tuple[str, int]]:
-        """Yield (name, rank) of each parameter: checkpoints assign parameters to writing ranks round-robin."""
+        """Yield the name of each parameter and the rank that writes it to checkpoints: ranks in turn, equal on all ranks."""
         world_size = dist.get_world_size()
         yield from ((name, number % world_size) for number, name in enumerate(self.shapes))
 

@@ -28,13 +28,13 @@ class PenaltySchedule:
         self._generator = torch.Generator(accelerator.device)
 
     def is_due(self, nimg: int) -> bool:
-        """Return whether the discriminator phase whose global batch begins at image number `nimg` has penalties."""
+        """Return whether the discriminator phase that begins after `nimg` training images of all ranks has penalties."""
         return self.loss.has_penalties and nimg // self.batch_size % self.loss.penalty_interval == 0
 
     def gamma_factor(self, nimg: int) -> float:
-        """Return the factor of gamma at image number `nimg`: half a cosine from 1 to `loss.gamma_final`.
+        """Return the factor of gamma after `nimg` training images: half a cosine from 1 to `loss.gamma_final`.
 
-        It ends at `loss.gamma_decay_kimg` and stays constant afterwards. Without these settings the factor is 1.
+        The cosine ends at `loss.gamma_decay_kimg`; the factor stays constant afterwards. Without these settings it is 1.
         """
         if self.loss.gamma_final is None or self.loss.gamma_decay_kimg is None:
             return 1.0

@@ -44,7 +44,10 @@ class MicroBatch(NamedTuple):
     penalty_factor: Tensor | None = None
 
     def split(self, count: int) -> list["MicroBatch"]:
-        """Split along the batch into `count` micro-batches of equal size."""
+        """Split along the batch into `count` micro-batches of equal size, views of these tensors; `count` must divide b.
+
+        `penalty_factor` is not split: each micro-batch has the same scalar.
+        """
         columns = [
             [tensor] * count if tensor is None or tensor.dim() == 0 else tensor.chunk(count)  # a scalar is not split
             for tensor in self
@@ -91,7 +94,7 @@ class Phase(nn.Module, ABC):
 
     @abstractmethod
     def value_names(self, penalized: bool) -> tuple[str, ...]:
-        """Return the names of the values that `forward` returns. The losses come first, in the order of `networks`.
+        """Return the names of the values that `forward` returns, in their order: the losses first, in the order of `networks`.
 
         Args:
             penalized: whether the micro-batch has a `penalty_factor`.

@@ -16,7 +16,7 @@ INIT_SCALE, GROWTH_FACTOR, BACKOFF_FACTOR, GROWTH_INTERVAL = 2.0**16, 2.0, 0.5, 
 
 
 def compute_dtype(precision: str) -> torch.dtype:
-    """Return the dtype in which networks compute under `train.precision`."""
+    """Return the dtype in which networks compute under `train.precision`: bfloat16 for bf16, float16 for fp16, else float32."""
     return COMPUTE_DTYPES.get(precision, torch.float32)
 
 

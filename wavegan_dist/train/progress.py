@@ -33,7 +33,7 @@ class ThroughputTimer:
         self.start, self.start_nimg, self.waited = time.perf_counter(), nimg, 0.0
 
     def time_batches(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Yield the batches unchanged and accumulate the time spent waiting for them."""
+        """Yield the batches, which must be endless, unchanged, and accumulate the time spent waiting for them."""
         while True:
             requested = time.perf_counter()
             batch = next(batches)
@@ -41,7 +41,15 @@ class ThroughputTimer:
             yield batch
 
     def read(self, nimg: int) -> dict[str, float]:
-        """Return speed and peak memory for the interval that ends at image number `nimg`, and begin the next interval."""
+        """Return the speed in the interval that ends at image number `nimg`, and begin the next interval.
+
+        Args:
+            nimg: image number, above that of the last `read`.
+
+        Returns:
+            Metrics by name: seconds per 1000 images, images per second, percentage of the time spent waiting for batches, and
+            `peak_memory` of the whole process so far in GiB.
+        """
         seconds = time.perf_counter() - self.start
         images = nimg - self.start_nimg
         metrics = {
@@ -55,7 +63,7 @@ class ThroughputTimer:
 
 
 def peak_memory() -> int:
-    """Return this process's peak memory in bytes: allocated GPU memory if there is a GPU, else resident memory."""
+    """Return this process's peak memory in bytes: allocated memory of the current CUDA GPU if there is one, else resident."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     unit = 1 if sys.platform == "darwin" else 1024
@@ -70,14 +78,15 @@ def image_metrics(
 
     Args:
         generator: a generator in eval mode.
-        z: latents [N, z_dim].
-        real: real images, float [B, 3, R, R] in [-1, 1].
+        z: latents, float32 [N, z_dim], N > 1.
+        real: real images, float [B, 3, R, R] in [-1, 1], B > 1.
         labels: classes of the generated images, int64 [N]; None for a model without classes.
         levels: `model.levels`.
 
     Returns:
         Standard deviation of the Haar bands of each term of the output (`base`, `branches` = waverec of the low and high
-        generators, `fused`), because the fused image can lose detail that each of its terms has: see `band_stds`.
+        generators, `fused`; with `model.base_only`, `base` alone), because the fused image can lose detail that each of its
+        terms has: see `band_stds`.
         `watch/diversity`: diversity of the generated images divided by that of the real ones.
     """
     base, low, highs = generator.components(z, labels)
@@ -92,7 +101,7 @@ def image_metrics(
 
 
 def band_stds(images: Tensor, levels: int) -> dict[str, float]:
-    """Return the standard deviation of the Haar bands of images [B, 3, R, R] by name.
+    """Return the standard deviation, over all elements, of the Haar bands of images, float [B, 3, R, R], by name.
 
     `std_low` is that of the low band of the deepest level, `std_high` that of the three high bands of level 1 together. With
     several levels, `std_lh1`, `std_hl1`, `std_hh1`, `std_lh2`, ... are those of each high band of each level.
@@ -107,7 +116,13 @@ def band_stds(images: Tensor, levels: int) -> dict[str, float]:
 
 
 def status_line(metrics: dict[str, float], total_kimg: float) -> str:
-    """Format the reported metrics as one line for people."""
+    """Format the metrics of a report, as `RunWriter.report` writes them to metrics.jsonl, as one line for people.
+
+    Args:
+        metrics: metrics by name. A kind of loss or penalty of which they have none is left out; one of a network that they lack
+            is shown as "-".
+        total_kimg: length of the run, in thousands of images.
+    """
     losses = "  ".join(
         f"{title} " + " ".join(_format_loss(metrics.get(f"{term}_{name}")) for name in LOSSES)
         for title, term in TERMS.items()

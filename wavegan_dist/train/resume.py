@@ -11,24 +11,26 @@ from wavegan_dist.train.checkpoint import STATE, find_damage, read_state
 
 
 def checkpoint_to_resume(folder: RunFolder, experiment: Experiment, index_digest: str, resume: str) -> Path | None:
-    """Return the checkpoint to resume from, or None to start at image 0; writes nothing.
+    """Return the checkpoint to resume from, or None to start at image 0. Writes nothing; one rank calls it for all.
+
+    Logs a warning for each damaged checkpoint that is newer than the one returned.
 
     Args:
         folder: the run folder, which need not exist.
         experiment: the settings of this start.
         index_digest: digest of the index of the data set or the mixture.
-        resume: `auto`: the newest intact checkpoint, if there is one; `never`: the folder must not hold a run; else the path
-            of a checkpoint.
+        resume: `auto`: the newest intact checkpoint, if there is one; `never`: None, and the folder must not hold a run; else
+            the path of a checkpoint, of this or another run.
 
     Raises:
-        UsageError: the folder holds a run with another configuration or other data, or the path is not a checkpoint.
+        UsageError: the folder holds a run with another configuration or, for `never`, any run; the checkpoint is of other data;
+            or the path is not a checkpoint.
         WaveganError: the requested checkpoint is damaged, or all checkpoints of the run are.
     """
-    if folder.config.exists():
-        if resume == "never":
-            raise UsageError(f"{folder.path} holds a run already; choose another --run-dir, or resume it with --resume auto")
-        if changed := config.differences(config.load(folder.config), experiment):
-            raise UsageError(f"{folder.path} holds a run of another config ({'; '.join(changed)}); choose another --run-dir")
+    if resume == "never" and (folder.config.exists() or folder.checkpoints()):
+        raise UsageError(f"{folder.path} holds a run already; choose another --run-dir, or resume it with --resume auto")
+    if folder.config.exists() and (changed := config.differences(config.load(folder.config), experiment)):
+        raise UsageError(f"{folder.path} holds a run of another config ({'; '.join(changed)}); choose another --run-dir")
     path = _newest_intact(folder) if resume in ("auto", "never") else _requested(Path(resume))
     if path is not None and (digest := read_state(path)["index_digest"]) != index_digest:
         now = ", ".join(one.index for one in experiment.data.sets)

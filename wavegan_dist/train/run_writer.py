@@ -40,15 +40,16 @@ MIN_REPORTED = 8  # smallest number of images in the statistics of a report
 class RunWriter:
     """Writes the results of a run to the log, the run folder and MLflow.
 
-    A context manager: leaving it writes exit.json and ends the MLflow run. Only rank 0 writes, except that every rank writes
-    its part of a checkpoint.
+    A context manager: entering it prepares the run folder (`RunFolder.begin`) and starts tracking, leaving it writes exit.json
+    and ends the MLflow run. Only rank 0 writes, except that every rank writes its part of a checkpoint. Where a file of the run
+    folder cannot be written, the methods raise OSError, or log a warning if `train.on_disk_error` is `continue`.
 
     Args:
-        folder: the run folder.
+        folder: the run folder; rank 0 holds its lock.
         trainer: the trainer to report on.
         checkpointer: writes the trainer's checkpoints.
         environment: content of environment.json.
-        make_tracker: returns the tracker that rank 0 sends metrics, images and files to.
+        make_tracker: called on rank 0 when the context is entered; returns the tracker that gets metrics, images and files.
     """
 
     def __init__(
@@ -109,11 +110,13 @@ class RunWriter:
             self.folder.write_exit(state, self.trainer.nimg, reason)
 
     def report(self, metrics: dict[str, float]) -> None:
-        """Write metrics to log, metrics.jsonl and MLflow: a collective call.
+        """Write `metrics`, lam, rates, gradient shares, statistics of samples to log, metrics.jsonl, MLflow: a collective call.
+
+        Call this only after a step. Logs warnings of mode collapse.
 
         Args:
-            metrics: the means over the steps since the last report; lam, learning rates, shares of the gradient and statistics
-                of samples are added.
+            metrics: means over the steps since the last report, with the fields of `ThroughputTimer.read` and
+                `DataErrorLog.sync`; this method adds the others to the dictionary.
         """
         lr_g, lr_d = self.trainer.learning_rates(self.trainer.nimg)
         metrics |= {"lam": self.trainer.lam(), "lr/g": lr_g, "lr/d": lr_d, **self.trainer.gradient_shares()}
@@ -145,7 +148,7 @@ class RunWriter:
         return self.last_report.get("cost/device_hours", 0.0) + hours
 
     def snapshot(self) -> None:
-        """Write a snapshot of each EMA, and a grid of the first one's samples from fixed latents: a collective call."""
+        """Write a snapshot of each EMA, and a grid of samples of the first EMA from fixed latents: a collective call."""
         with self.trainer.ema.sampling() as generator:
             images = self._grid_images(generator)
         for ema, half_life_kimg in zip(self.trainer.emas, self.trainer.experiment.ema.half_lives_kimg, strict=True):
@@ -187,7 +190,8 @@ class RunWriter:
     def checkpoint(self) -> None:
         """Wait for the last checkpoint, delete those no longer needed, and begin to save a new one: a collective call.
 
-        Returns while the new checkpoint is being written; an error of that save appears in the next call that waits for it.
+        Returns while the new checkpoint is being written. An error of that save is raised, or logged, by the next call of
+        `checkpoint`, `wait_for_checkpoint` or `interrupted`.
         """
         self.wait_for_checkpoint()
         if self.is_main:
@@ -196,19 +200,29 @@ class RunWriter:
             self.checkpointer.save(self.folder.checkpoint(self.trainer.nimg))
 
     def wait_for_checkpoint(self) -> None:
-        """Wait until the last checkpoint is on disk: a collective call."""
+        """Wait until the last checkpoint is on disk: a collective call.
+
+        Raises:
+            WaveganError: the save failed for another reason than an OSError.
+        """
         with self._handling_disk_errors("a checkpoint"):
             self.checkpointer.wait()
 
     def interrupted(self, number: int) -> InterruptedRunError:
-        """Wait for the last checkpoint; returns the error to raise after the signal `number`: a collective call."""
+        """Wait for the last checkpoint; returns the error to raise after the signal `number`: a collective call.
+
+        Call this after `checkpoint`, in the same step: the message says that the state at `trainer.nimg` is saved.
+        """
         self.wait_for_checkpoint()
         return InterruptedRunError(
             number, f"{signal.Signals(number).name}: saved at kimg {self._kimg}; run the same command again to resume"
         )
 
     def rolled_back(self, error: NonFiniteError) -> None:
-        """Record that the trainer has loaded a checkpoint because of `error`."""
+        """Delete the metrics after the image that the trainer has rolled back to because of `error`, and log a warning.
+
+        Call this on all ranks after `load_checkpoint`; only rank 0 does something.
+        """
         if self.is_main:
             self.folder.forget_after(self.trainer.nimg)
             self.last_report = self.folder.last_metrics()
@@ -249,7 +263,7 @@ class RunWriter:
 
 
 def _split(labels: Tensor | None, size: int, count: int) -> Sequence[Tensor | None]:
-    """Split the labels of `count` images like a tensor, or return as many times None."""
+    """Split the labels of `count` images into parts of `size`; for a model without classes, return as many times None."""
     return [None] * -(-count // size) if labels is None else labels.split(size)
 
 

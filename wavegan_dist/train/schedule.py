@@ -6,7 +6,7 @@ from wavegan_dist.config import OptimConfig
 
 
 def lr_factor(optim: OptimConfig, nimg: int) -> float:
-    """Return the factor of both learning rates in the step that ends at image number `nimg`: warm-up times decay."""
+    """Return the factor in [0, 1] of both learning rates, warm-up times decay, in the step that ends after `nimg` images."""
     kimg = nimg / 1000
     factor = min(kimg / optim.lr_warmup_kimg, 1.0) if optim.lr_warmup_kimg else 1.0
     if optim.lr_decay_kimg is None:

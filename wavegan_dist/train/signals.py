@@ -37,7 +37,9 @@ class InterruptedRunError(WaveganError):
 class Signals:
     """Context in which stop signals set `received` (number of the first signal, 0 before) instead of ending the process.
 
-    A second signal more than 3 seconds after the first ends the process at once with exit code 128 + its number.
+    Stop signals are SIGTERM, SIGUSR1, SIGUSR2 and SIGINT. One more than 3 seconds after the first ends the process at once with
+    exit code 128 + its number. Leaving the context restores the handlers, but not `received`. Only in the main thread:
+    elsewhere, Python raises ValueError.
     """
 
     def __init__(self) -> None:

@@ -5,12 +5,12 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True)
 class StepStatus:
-    """The state of a step after the all-reduce, equal on all ranks.
+    """What happened on any rank by the end of a step; equal on all ranks.
 
     Args:
-        nonfinite: a loss or a gradient was not finite.
-        save_failed: the checkpoint being written on some rank has failed.
-        signal: number of the signal that some rank received (the largest of several), or 0.
+        nonfinite: a loss or a gradient of the step was not finite.
+        save_failed: the last save of a checkpoint, in the background, has failed.
+        signal: number of the stop signal that some rank received (the largest of several), or 0.
     """
 
     nonfinite: bool

@@ -13,11 +13,11 @@ from wavegan_dist.train.trainer import Trainer
 
 @dataclass(frozen=True)
 class StepSync:
-    """Combines the status of all ranks.
+    """Combines the status of all ranks at the end of a step.
 
     Args:
-        trainer: has the flag `nonfinite` of the last step.
-        checkpointer: knows whether the checkpoint being written has failed.
+        trainer: this rank's trainer, which has the flag `nonfinite` of the last step.
+        checkpointer: knows whether the last save of a checkpoint has failed.
         signals: has the signal that this process received, if any.
     """
 
@@ -26,9 +26,9 @@ class StepSync:
     signals: Signals
 
     def all_reduce(self) -> StepStatus:
-        """Take the maximum of each flag over all ranks: a collective call.
+        """Take the maximum of each flag over all ranks: a collective call after each step.
 
-        This is the only point of a step at which the host waits for the GPU.
+        Under DDP, this is the only point of a step at which the host waits for the GPU.
         """
         host_flags = torch.tensor([float(self.checkpointer.failed()), float(self.signals.received)])
         device = self.trainer.accelerator.device

@@ -5,7 +5,7 @@ from wavegan_dist.train.engine import DdpEngine, Engine
 
 
 def engine_class(train: TrainConfig) -> type[Engine]:
-    """Return `DdpEngine` or `ZeroEngine`; `ZeroEngine` is imported only when it is needed."""
+    """Return `DdpEngine` for `train.strategy=ddp`, else `ZeroEngine`, whose module is imported only then."""
     if train.strategy == "ddp":
         return DdpEngine
     from wavegan_dist.train.zero import ZeroEngine

@@ -40,7 +40,8 @@ class PhaseResult:
         values: by name, float32 scalars: the phase's values (`Phase.value_names`), means over micro-batches, and
             `grad_norm/<phase>`, the norm of the batch's gradient, or 0 if it is not finite.
         nonfinite: float32 scalar, 1 if a loss or gradient of this or an earlier phase of the step was not finite, else 0. A
-            gradient that overflows in fp16 at a loss scale above 1 does not count.
+            gradient that overflows in fp16 at a loss scale above 1 does not count. In fp16 the ranks may differ: a loss that is
+            not finite on one rank is only such an overflow on the others.
     """
 
     engine: Engine
@@ -53,12 +54,15 @@ class PhaseResult:
 class Trainer:
     """Generator and discriminator, each in an engine, the generator's EMAs, and `nimg`, the number of real images shown.
 
+    Constructing a trainer is a collective call. All ranks build equal weights from `seed`; the state of PyTorch's random number
+    generators stays as it was.
+
     Attributes:
         generator, discriminator: the engines; `engine.module` is the network.
         emas: the averages of the generator's weights, one for each half-life.
         nimg: number of real images shown to the discriminators.
         rollbacks: how often the run went back to a checkpoint because of a value that was not finite.
-        phase_results: the phases of the last step, in order.
+        phase_results: the phases of the last step, in order; empty before the first step.
 
     Args:
         experiment: the settings.
@@ -101,13 +105,16 @@ class Trainer:
     def step(self, batches: Iterator[ImageBatch]) -> None:
         """Run `train.d_steps` discriminator phases and one generator phase, then update the EMAs: a collective call.
 
-        Under DDP, the host does not wait for the device. Once a loss or gradient is not finite, no weight changes in the rest
-        of the step, and `nonfinite` is 1. In fp16, a gradient that overflows at a loss scale above 1 is no error: this
-        optimizer step is skipped and the scale is halved.
+        `nimg` grows by `train.d_steps` times the batch size. Under DDP, the host does not wait for the device. Once a loss or
+        gradient is not finite, no weight changes in the rest of the step, and `nonfinite` is 1. In fp16, a gradient that
+        overflows at a loss scale above 1 is no error: this optimizer step is skipped and the scale is halved.
 
         Args:
-            batches: this rank's batches of real images; one is taken for each discriminator phase. Images of the generator
-                phase have the labels of the last batch.
+            batches: this rank's batches (images uint8 [b, 3, R, R] on the CPU, labels int64 [b] or None); one is taken for each
+                discriminator phase. Images of the generator phase have the labels of the last batch.
+
+        Raises:
+            WaveganError: `train.compile` is on and PyTorch cannot compile a phase.
         """
         batch_size = self.experiment.train.batch_size
         self.phase_results = []
@@ -136,12 +143,19 @@ class Trainer:
 
     @property
     def nonfinite(self) -> Tensor:
-        """float32 scalar on the device: 1 if a loss or gradient of the last step was not finite, else 0."""
+        """float32 scalar on the device: 1 if a loss or gradient of the last step was not finite, else 0.
+
+        Call this only after a step. In fp16 the value may differ between ranks (`PhaseResult.nonfinite`); `StepSync` takes the
+        maximum.
+        """
         return self.phase_results[-1].nonfinite
 
     @property
     def last_real(self) -> Tensor:
-        """This rank's last batch of real images: float32 [b, 3, R, R] in [-1, 1]."""
+        """This rank's batch of real images of the last discriminator phase, on the device: float32 [b, 3, R, R] in [-1, 1].
+
+        Call this only after a step. The images are not augmented.
+        """
         result = next(result for result in reversed(self.phase_results) if result.engine is self.discriminator)
         return torch.cat([micro_batch.real for micro_batch in result.micro_batches])
 
@@ -151,13 +165,16 @@ class Trainer:
         return self.emas[0]
 
     def learning_rates(self, nimg: int) -> tuple[float, float]:
-        """Return the learning rates of the generator and the discriminator in the step that ends at image number `nimg`."""
+        """Return the learning rates of the generator and the discriminator in the step that ends after `nimg` images."""
         optim = self.experiment.optim
         factor = lr_factor(optim, nimg)
         return optim.lr_g * factor, optim.lr_d * factor
 
     def lam(self) -> float:
-        """Return the generator's effective lam: a collective call."""
+        """Return the lam that the generator blends with (`WaveletGenerator.effective_lam`): a collective call.
+
+        The host waits for the device.
+        """
         assert isinstance(self.generator.module, WaveletGenerator)
         with self.generator.gathered_params():
             return self.generator.module.effective_lam().item()
@@ -186,10 +203,9 @@ class Trainer:
 
     @contextmanager
     def _compiled_once(self, engine: Engine, batch: MicroBatch) -> Iterator[None]:
-        """Context around the forward and backward of a phase, in which only its first run may compile it.
+        """Context around the forward and backward of a micro-batch, in which only the first of its kind may compile the phase.
 
-        The discriminator phase is compiled twice, with and without penalties. A recompilation in a later run raises
-        RuntimeError.
+        The discriminator phase has two kinds, with and without penalties. A later recompilation raises RuntimeError.
 
         Raises:
             WaveganError: PyTorch cannot compile the phase.
@@ -238,7 +254,7 @@ class Trainer:
         self.phase_results.append(PhaseResult(engine, self.nimg, micro_batches, named_values, nonfinite))
 
     def _add_to_metrics(self) -> None:
-        """Add the values of the step: sums over the discriminator phases, but of penalties only the last value."""
+        """Add the values of the step to `metrics`: sums over the discriminator phases, but of penalties only the last value."""
         values: dict[str, Tensor] = {}
         for result in self.phase_results:
             for name, value in result.values.items():

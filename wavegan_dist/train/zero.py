@@ -28,7 +28,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's state that has the shape of the pa
 
 
 class ZeroEngine(Engine):
-    """A module in a DeepSpeed engine of ZeRO stage 1, 2 or 3."""
+    """A module in a DeepSpeed engine of ZeRO stage 1, 2 or 3, in an existing process group of several ranks."""
 
     def __init__(
         self, module: nn.Module, phase: Phase, name: str, lr: float, experiment: Experiment, accelerator: Accelerator
@@ -95,7 +95,7 @@ class ZeroEngine(Engine):
 
     @override
     def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Each parameter is assembled on the rank that writes it; buffers are replicated."""
+        """Yield buffers, on every rank, and the parameters assigned to this rank, each assembled on that rank only."""
         yield from ((f"{self.name}.{key}", value) for key, value in self.module.named_buffers())
         for parameter, rank in self.partition.assigned_ranks():
             is_writer = rank == dist.get_rank()
@@ -154,7 +154,7 @@ class ZeroEngine(Engine):
             step.copy_(state["step"])
 
     def _adam_state(self, key: str) -> list[Tensor]:
-        """Adam's state of one kind, with the layout of the flat partitions."""
+        """Return Adam's state of one kind ("step", "exp_avg", "exp_avg_sq"), a tensor for each flat partition."""
         return [self.adam.state[flat][key] for flat in self.partition.flats]
 
     @torch.no_grad()

@@ -45,7 +45,12 @@ class DeepSpeedFile(BaseModel):
 
 
 def check_strategy(train: TrainConfig, world_size: int) -> None:
-    """Raise UsageError if `train.strategy` is a ZeRO stage and there is one process, no DeepSpeed or an unsuitable file."""
+    """Check that `train.strategy` can run; `ddp` always can.
+
+    Raises:
+        UsageError: for ZeRO, if there is one process, DeepSpeed is not installed, or the file `train.deepspeed` cannot be read,
+            sets what the experiment sets (EXPERIMENT_KEYS), or is for another stage.
+    """
     if train.strategy == "ddp":
         return
     if world_size == 1:
@@ -59,7 +64,15 @@ def check_strategy(train: TrainConfig, world_size: int) -> None:
 
 
 def deepspeed_config(experiment: Experiment, world_size: int) -> dict[str, Any]:
-    """Return the configuration for `deepspeed.initialize`: the file `train.deepspeed`, overridden by the experiment."""
+    """Return the configuration for `deepspeed.initialize`: the file `train.deepspeed`, overridden by the experiment.
+
+    Args:
+        experiment: the settings, with a ZeRO strategy that `check_strategy` accepts.
+        world_size: number of processes.
+
+    Raises:
+        UsageError: the file is unsuitable, as in `check_strategy`.
+    """
     train = experiment.train
     file = _load_file(train)
     zero = dict.fromkeys(("reduce_bucket_size", "allgather_bucket_size", "stage3_prefetch_bucket_size"), REDUCE_BUCKET_ELEMENTS)
