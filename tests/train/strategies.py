@@ -82,7 +82,7 @@ def run(training: str, out: Path, config_file: Path) -> None:
 
 
 def save_samples(trainer: Trainer, path: Path) -> None:
-    """Write the EMA's samples of fixed latents, its tensors as a snapshot contains them, lam, and the shares of the gradient."""
+    """Write the EMA's samples of fixed latents, its tensors as a snapshot contains them, lam and the gradient's shares."""
     lam, shares = torch.tensor(trainer.lam()), torch.tensor(list(trainer.gradient_shares().values()))
     with trainer.ema.sampling() as generator:
         labels = torch.arange(4) % generator.num_classes if generator.num_classes else None

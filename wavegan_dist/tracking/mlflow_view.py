@@ -53,8 +53,8 @@ TRAINING = (
 PICTURES = ("samples", "spectrum")
 # Sections that MLflow makes for the remaining metrics, by the part of their names before the last slash.
 COLLAPSED = (
-    "best", "eval", "loss", "grad_norm", "grad_share", "lr", "std_low", "std_high", "watch", "penalty", "augment", "speed", "cost", "memory",
-    "data", "Model metrics", "System metrics",
+    "best", "eval", "loss", "grad_norm", "grad_share", "lr", "std_low", "std_high", "watch", "penalty", "augment", "speed",
+    "cost", "memory", "data", "Model metrics", "System metrics",
 )  # fmt: skip
 
 
