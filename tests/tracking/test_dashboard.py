@@ -131,7 +131,7 @@ def test_the_charts_have_samples_with_a_slider_curves_and_the_settings_that_diff
     page.get_by_text("Show differences only").scroll_into_view_if_needed()
     page.get_by_text("model.width", exact=True).wait_for()
     text = " ".join(page.locator("body").inner_text().split())
-    sections = ["Samples (2)", "Quality of snapshots (2)", "Training (7)", "Settings that differ (1)", "best (1)"]
+    sections = ["Samples (2)", "Quality of snapshots (2)", "Training (8)", "Settings that differ (1)", "best (1)"]
     assert sorted(sections, key=text.index) == sections
     settings = text[text.index(sections[3]) : text.index(sections[4])]
     assert re.search("Parameters model.width (4 8|8 4) seed (0 1|1 0)", settings)
