@@ -66,5 +66,5 @@ def evaluate_command(job: EvaluateJob, snapshot: str, data: str) -> list[str]:
 
 
 def python(profile: Profile) -> list[str]:
-    """Return the command prefix that starts the profile's Python interpreter, in the profile's container if any."""
+    """Return the words that start the Python of the profile, by default that of this process, in the profile's container."""
     return [*profile.container, profile.python or sys.executable]

@@ -154,7 +154,7 @@ class EvaluationQueue:
         self.job, self.polled = job, 0.0
 
     def poll(self) -> None:
-        """Submit evaluations of new snapshots as `submit_pending` does; do nothing within POLL_SECONDS after the last call."""
+        """Submit evaluations of new snapshots (`submit_pending`), unless the last attempt was less than POLL_SECONDS ago."""
         if time.monotonic() - self.polled > POLL_SECONDS:
             self._submit(all_at_once=False)
             self.polled = time.monotonic()

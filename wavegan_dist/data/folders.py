@@ -23,8 +23,8 @@ _ARCHIVES = (".zip", ".7z", ".rar")
 def files_in(folder: Path, left_out: list[LeftOut]) -> list[str]:
     """List the files of a folder and its subfolders by their relative names, sorted by folder and name.
 
-    Follows links. Appends what is skipped to `left_out`: hidden files and folders, links to nothing or into a
-    loop, and whatever is no file.
+    Follows links. Appends what is skipped to `left_out`: hidden files and folders (`is_hidden`), links to a path that does not
+    exist or to a folder that contains the link, and everything that is neither a file nor a folder.
 
     Raises:
         OSError: a folder cannot be read.

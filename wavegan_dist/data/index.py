@@ -218,7 +218,7 @@ class Index(IndexModel):
         return (self,)
 
     def order(self, seed: int) -> Order:
-        """Return the order of the images in training."""
+        """Return the order in which training with `seed` sees the images, as rows of `members`."""
         return Order(self.starts, seed)
 
     def entries(self, rows: RowIndices) -> Members:

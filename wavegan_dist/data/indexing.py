@@ -65,9 +65,9 @@ def index_shards(
 
     Raises:
         UsageError: the folder does not exist or has no tars; or an image is not square, differs in size from the others, or has
-            a side that is not a power of two from 32 to 1024 pixels; or no chosen image has one of `classes`, a label has no
-            name in `class_names`, or one of `keys` is in no tar; or one of these two files cannot be read, is empty or gives
-            two classes the same name.
+            a side that is not a power of two from 32 to 1024 pixels; or one of `classes` does not exist or has no image; or a
+            label has no name in `class_names`, or one of `keys` is in no tar; or one of these two files cannot be read, is
+            empty or gives two classes the same name.
         WaveganError: a tar is damaged, holds no image or is unsafe (see `walk_file`); a key has two images in a tar; a label is
             not an integer >= 0; or an image has no readable header or, if drawn for the statistics of the wavelet bands, cannot
             be decoded. The message names the tar or the image.
@@ -206,8 +206,8 @@ class _Found:
             scans: the scan of each tar, in the order of the tars.
 
         Raises:
-            UsageError: images differ in size; or, after the last rows, no chosen image has one of the classes, a label has no
-                name, or a key is in no tar.
+            UsageError: images differ in size; or, after the last rows, a chosen class has no image, a label has no name, or a
+                key is in no tar.
         """
         not_chosen: list[LeftOut] = []
         for tar, scan in zip(self._tars, scans, strict=True):

@@ -182,7 +182,7 @@ def _noted_jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _split_tiff(content: bytes) -> Parts:
-    """Drop entries of the first directory; everything else stays at its place in the file."""
+    """Drop the optional entries of the first directory; everything else stays at its place in the file."""
     order = _TIFF_ORDERS[content[:4]]
     directory, entries = _tiff_directory(content)
     end = directory + 2 + 12 * len(entries)

@@ -69,7 +69,7 @@ class Mixture:
         return np.cumsum([0, *(len(one.shards) for one in self.sets)], dtype=np.int64)
 
     def order(self, seed: int) -> MixedOrder:
-        """Return the order of the images in training."""
+        """Return the order in which training with `seed` sees the images, as rows of the mixture."""
         return MixedOrder([one.starts for one in self.sets], self.quotas, seed)
 
     def entries(self, rows: RowIndices) -> Members:

@@ -61,7 +61,7 @@ def is_remote(base: str) -> bool:
 
 
 def read(url: str, consume: Callable[[Answer], Result]) -> Result:
-    """Read a remote file, with up to three retries after transient failures.
+    """Read a remote file, with up to three retries after transient failures, 0.5, 2 and 8 seconds later.
 
     Args:
         url: a URL or `pipe:COMMAND`.
@@ -138,7 +138,7 @@ def _blocks(stream: _Stream, size: int | None) -> Iterator[bytes]:
 
 @contextmanager
 def _transfer_errors() -> Iterator[None]:
-    """Turn the errors of all protocols into TransferErrors."""
+    """Turn every error of the block, whatever the protocol, into a TransferError."""
     try:
         yield
     except TransferError:

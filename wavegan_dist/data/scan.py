@@ -47,8 +47,8 @@ class Tar(NamedTuple):
 class Scan(NamedTuple):
     """What was found in a tar.
 
-    `members` and what follows are about the images that are chosen by their keys. `sums` is about those that are also chosen by
-    their classes.
+    `members`, `keys`, `size` and `encodings` are about the images that are chosen by their keys. `sums` is about those that are
+    also chosen by their classes.
     """
 
     shard: Shard  # `images` counts all images of the tar

@@ -121,7 +121,7 @@ class Storage:
         return remote.version(self.url(file))
 
     def check_cache(self) -> Path:
-        """Return the folder of the cache. Raises UsageError if there is none."""
+        """Return `cache`, a folder that need not exist yet. Raises UsageError if `cache` is None."""
         if self.cache is None:
             raise UsageError(f"{self.base} is not on this machine; give a folder for its files as data.cache")
         return self.cache

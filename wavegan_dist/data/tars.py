@@ -228,7 +228,7 @@ def refuse_unsafe(description: str, name: str, *, regular: bool) -> None:
     """Check a member of an archive.
 
     Args:
-        description: of the member and its archive, for the error message.
+        description: what the error message calls the member, such as "NAME in ARCHIVE".
         name: file name of the member.
         regular: whether the member is a regular file.
 

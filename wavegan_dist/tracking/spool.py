@@ -101,7 +101,7 @@ class Spool:
         return Counter(event["kind"] for event, _ in self.undelivered())
 
     def lock(self, *, wait: bool) -> AbstractContextManager[None]:
-        """Exclude other senders while the block runs.
+        """Return a context manager that excludes other senders of this spool.
 
         On a file system without locks two senders may deliver the same events; MLflow stores them once (`mlflow_run.py`).
 
