@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from wavegan_dist import counted
-from wavegan_dist.cluster.run_exit import CrashLog, read_exit
+from wavegan_dist.cluster.evaluation_queue import EvaluationQueue, submit_evaluations
+from wavegan_dist.cluster.job import EvaluateJob
+from wavegan_dist.cluster.profile import Profile
+from wavegan_dist.cluster.run_exit import CrashLog, exit_since
+from wavegan_dist.errors import UsageError
 from wavegan_dist.files import append_json_lines, atomic_dir, atomic_file, locked, read_json_lines, save_tensors
 from wavegan_dist.images import from_uint8, save_grid, to_uint8
 from wavegan_dist.redact import without_folders
@@ -83,7 +88,30 @@ def test_a_damaged_crash_log_or_exit_json_does_not_end_the_job(tmp_path: Path) -
     assert CrashLog(tmp_path, "1").add(RunExit("died", 6, "", 3.0))
     for content in ("", "[]", '{"state": "failed"}', '{"state": "failed", "nimg": 1, "reason": "", "time": "soon"}'):
         (tmp_path / "exit.json").write_text(content)
-        assert read_exit(tmp_path, 0.0).state == "died"
+        assert exit_since(tmp_path, 0.0).state == "died"
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"kimg-0000'])
+def test_a_damaged_list_of_evaluation_jobs_does_not_end_the_job(
+    content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = EvaluateJob(run_dir=tmp_path, profile=Profile(time=60), arguments=[])
+    job.folder.mkdir()
+    (job.folder / "evaluations.json").write_text(content)
+    EvaluationQueue(job).finish()
+    assert f"cannot submit evaluations: {job.folder}/evaluations.json is damaged; delete it" in caplog.text
+
+
+def test_evaluations_that_a_user_submits_wait_until_the_training_job_has_submitted_its_own(tmp_path: Path) -> None:
+    job = EvaluateJob(run_dir=tmp_path, profile=Profile(time=60), arguments=[])
+    job.folder.mkdir()
+    with ThreadPoolExecutor() as pool:
+        with locked(job.folder / "evaluations.lock"):
+            submission = pool.submit(submit_evaluations, job, ["kimg-000001"])
+            with pytest.raises(TimeoutError):
+                submission.result(timeout=0.2)
+        with pytest.raises(UsageError, match=r"config\.yaml"):
+            submission.result()
 
 
 def test_tensors_written_one_by_one_in_any_order_are_a_safetensors_file(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_a_comparison_shows_each_length_and_groups_it_with_runs_of_this_length(
 def test_the_queue_has_one_job_for_each_average(runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slurm, "active_jobs", lambda *_: {})
     submitted: list[str] = []
-    monkeypatch.setattr(evaluation_queue, "submit_evaluations", lambda _, names: submitted.extend(names))
+    monkeypatch.setattr(evaluation_queue, "_submit", lambda _, names: submitted.extend(names))
     job = EvaluateJob(run_dir=runs["both"], profile=Profile(time=10), arguments=[], in_flight=1)
     status = evaluation_queue.submit_pending(job, all_at_once=True)
     assert submitted == status.submitted == NAMES[:2]

@@ -18,7 +18,7 @@ TASK = f"trap '' USR2; trap : TERM; %s; code=$?; [ $code -le 128 ] || [ $code -e
 
 
 def train_command(job: TrainJob, allocation: Allocation) -> list[str]:
-    """Return the srun command that starts one launcher on each node; the rendezvous is on the first node.
+    """Return the srun command, as a list of words, that starts one launcher on each node; the first node has the rendezvous.
 
     The command's exit code does not tell how the run ended: exit.json in the run folder does.
     """
@@ -33,7 +33,13 @@ def train_command(job: TrainJob, allocation: Allocation) -> list[str]:
 
 
 def _launcher(profile: Profile, allocation: Allocation, module: Sequence[str]) -> str:
-    """Return the shell command of one node: the trainer itself, or `accelerate launch` if the run has several processes."""
+    """Return the shell command of one node: the trainer itself, or `accelerate launch` if the run has several processes.
+
+    Args:
+        profile: the profile.
+        allocation: the nodes; the first one has the rendezvous.
+        module: name of the Python module to run, and its arguments.
+    """
     if profile.world_size == 1:
         return shlex.join([*python(profile), "-m", *module])
     # On CPUs accelerate starts several processes only if --multi_gpu and this variable are set.
@@ -46,7 +52,13 @@ def _launcher(profile: Profile, allocation: Allocation, module: Sequence[str]) -
 
 
 def evaluate_command(job: EvaluateJob, snapshot: str, data: str) -> list[str]:
-    """Return the command that evaluates the snapshot called `snapshot` against the data set whose index is `data`."""
+    """Return the command that evaluates a snapshot and writes the result into the run folder, as a list of words.
+
+    Args:
+        job: the run and the further arguments of `wavegan evaluate`.
+        snapshot: name of the snapshot's folder.
+        data: index of the dataset to compare with.
+    """
     run = job.run_folder
     command = [*python(job.profile), "-m", "wavegan_dist", "evaluate"]
     command += ["--snapshot", str(run.snapshot_named(snapshot)), "--data", data]
@@ -54,5 +66,5 @@ def evaluate_command(job: EvaluateJob, snapshot: str, data: str) -> list[str]:
 
 
 def python(profile: Profile) -> list[str]:
-    """Return the command prefix that starts the profile's Python interpreter, in the profile's container if any."""
+    """Return the words that start the Python of the profile, by default that of this process, in the profile's container."""
     return [*profile.container, profile.python or sys.executable]

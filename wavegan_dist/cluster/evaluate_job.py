@@ -22,8 +22,8 @@ from wavegan_dist.tracking import best_metric, tag_best
 def run(file: str, snapshot: str) -> None:
     """Evaluate one snapshot of a run and update the tag of the best snapshot; submitit calls this function in the job.
 
-    A preempted job is requeued each time. After a failure, or a time limit that was too short, it is requeued once: a file in
-    the run folder records the failure until an evaluation succeeds.
+    A preempted job is requeued each time. After the first failure, or a time limit that was too short, the function requeues
+    the job and returns: a file in the run folder records the failure until an evaluation succeeds.
 
     Args:
         file: the JSON file of the `EvaluateJob`.
@@ -31,7 +31,10 @@ def run(file: str, snapshot: str) -> None:
 
     Raises:
         SystemExit: the job was preempted and requeued (exit code 0).
-        WaveganError: the evaluation failed twice.
+        UsageError: the run has several datasets.
+        WaveganError: the evaluation failed a second time, Slurm does not requeue the job, or another result of the run is
+            damaged (see `tag_best`).
+        OSError: the run folder cannot be read or written.
     """
     configure()
     job = EvaluateJob.read(Path(file))
@@ -56,7 +59,13 @@ class _WarnedError(Exception):
 
 
 def _evaluate(job: EvaluateJob, snapshot: str) -> str | None:
-    """Run the evaluation command; return the reason for a failure, or None. Requeues a preempted job and exits."""
+    """Run the evaluation command; return the reason for a failure, or None.
+
+    Raises:
+        SystemExit: the job was preempted and requeued (exit code 0).
+        UsageError: the run has several datasets.
+        WaveganError: Slurm does not requeue a preempted job.
+    """
     command = evaluate_command(job, snapshot, config.load(job.run_folder.config).data.index_for_evaluation())
     started = time.monotonic()
     signal.signal(WARNING, _raise)

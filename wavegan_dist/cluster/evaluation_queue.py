@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +20,15 @@ POLL_SECONDS = 10.0  # how often a training job looks for new snapshots
 
 @dataclass
 class QueueStatus:
-    """Names of a run's snapshots, grouped by the state of their evaluation; `failed` maps each name to the reason."""
+    """Names of a run's snapshots, each in one group by the state of the snapshot's evaluation.
+
+    Attributes:
+        submitted: submitted by the call that returned this object.
+        in_flight: submitted earlier; the job is pending or running.
+        waiting: without a result and never submitted.
+        done: evaluated; the result exists.
+        failed: submitted earlier, and the job ended without a result; name to reason.
+    """
 
     submitted: list[str] = field(default_factory=list)
     in_flight: list[str] = field(default_factory=list)
@@ -29,26 +38,33 @@ class QueueStatus:
 
 
 def submit_pending(job: EvaluateJob, *, all_at_once: bool = False) -> QueueStatus:
-    """Submit evaluations of new snapshots while fewer than `job.in_flight` are pending or running.
+    """Submit evaluations of snapshots that are `waiting` (`QueueStatus`) until `job.in_flight` jobs are pending or running.
 
     Args:
-        job: how snapshots are evaluated.
-        all_at_once: submit all new snapshots as one array, of which Slurm runs `job.in_flight` at a time.
+        job: the run and how its snapshots are evaluated.
+        all_at_once: submit all waiting snapshots as one array, of which Slurm runs `job.in_flight` at a time.
 
     Returns:
-        The state of every snapshot; `submitted` are those that this call submitted.
+        The state of every snapshot after the submission.
 
     Raises:
-        UsageError: Slurm or submitit is missing, or Slurm refuses the jobs.
+        UsageError: config.yaml cannot be read or has several datasets, Slurm or submitit is missing, or Slurm refuses the jobs.
+        WaveganError: squeue or sbatch fails, or evaluations.json is damaged.
+        OSError: the run folder cannot be written, or squeue is missing.
     """
-    job.folder.mkdir(parents=True, exist_ok=True)
-    with locked(job.folder / "evaluations.lock"):  # a training job and `wavegan watch` may submit at the same time
+    with _lock(job):
         status = _status(job)
         free_slots = len(status.waiting) if all_at_once else max(0, job.in_flight - len(status.in_flight))
         status.submitted, status.waiting = status.waiting[:free_slots], status.waiting[free_slots:]
         if status.submitted:
-            submit_evaluations(job, status.submitted)
+            _submit(job, status.submitted)
         return status
+
+
+def _lock(job: EvaluateJob) -> AbstractContextManager[None]:
+    """Lock evaluations.json: a training job, `wavegan watch` and `wavegan submit evaluate` may submit at the same time."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    return locked(job.folder / "evaluations.lock")
 
 
 def _status(job: EvaluateJob) -> QueueStatus:
@@ -67,27 +83,55 @@ def _status(job: EvaluateJob) -> QueueStatus:
 
 
 def submit_evaluations(job: EvaluateJob, names: Sequence[str]) -> list[str]:
-    """Submit an array with one job per snapshot, of which `job.in_flight` run at a time; return the ids of the jobs.
+    """Submit an array with one job per snapshot, of which `job.in_flight` run at a time, and record it in evaluations.json.
+
+    Deletes the records of earlier failures of these snapshots. Snapshots that have a result are evaluated again.
+
+    Args:
+        job: the run and how its snapshots are evaluated.
+        names: names of the snapshots, at least one.
+
+    Returns:
+        Slurm's ids of the jobs, in the order of `names`.
 
     Raises:
-        UsageError: the run has several data sets, Slurm or submitit is missing, or Slurm refuses the jobs.
+        UsageError: config.yaml cannot be read or has several datasets, Slurm or submitit is missing, or Slurm refuses the jobs.
+        WaveganError: sbatch cannot be run, or evaluations.json is damaged.
+        OSError: the run folder cannot be written.
     """
+    with _lock(job):
+        return _submit(job, names)
+
+
+def _submit(job: EvaluateJob, names: Sequence[str]) -> list[str]:
+    """Do the work of `submit_evaluations`; the caller holds the lock."""
     config.load(job.run_folder.config).data.index_for_evaluation()  # refuses a run of several data sets
+    earlier = submitted_jobs(job.run_dir)
     array = executor.make_executor(job, job_name(job))
     array.update_parameters(array_parallelism=job.in_flight)
     file = job.save()
     for name in names:
         job.run_folder.evaluation_failure(name).unlink(missing_ok=True)  # each submission may fail once
-    ids = executor.submit(array, lambda: array.map_array(evaluate_job.run, [str(file)] * len(names), list(names)))
+    ids = executor.submit(lambda: array.map_array(evaluate_job.run, [str(file)] * len(names), list(names)))
     with atomic_file(_state_file(job.run_dir)) as out:
-        json.dump(submitted_jobs(job.run_dir) | dict(zip(names, ids, strict=True)), out, indent=2)
+        json.dump(earlier | dict(zip(names, ids, strict=True)), out, indent=2)
     return ids
 
 
 def submitted_jobs(run_dir: Path) -> dict[str, str]:
-    """Return the id of the latest evaluation job of each snapshot, by the snapshot's name."""
+    """Return the id of the latest evaluation job of each snapshot, by the snapshot's name; empty before the first submission.
+
+    Raises:
+        WaveganError: evaluations.json is damaged.
+    """
     file = _state_file(run_dir)
-    return dict(json.loads(file.read_text())) if file.exists() else {}
+    try:
+        jobs = json.loads(file.read_text()) if file.exists() else {}
+    except ValueError:
+        jobs = None
+    if not isinstance(jobs, dict):
+        raise WaveganError(f"{file} is damaged; delete it, and snapshots without a result are evaluated again")
+    return jobs
 
 
 def job_name(job: EvaluateJob) -> str:
@@ -100,7 +144,7 @@ def _state_file(run_dir: Path) -> Path:
 
 
 class EvaluationQueue:
-    """Submits evaluations from within a training job. Errors are logged and never end the training.
+    """Submits evaluations from within a training job. A WaveganError or OSError is only logged and does not end the training.
 
     Args:
         job: how snapshots are evaluated; None: they are not evaluated.
@@ -110,7 +154,7 @@ class EvaluationQueue:
         self.job, self.polled = job, 0.0
 
     def poll(self) -> None:
-        """Submit evaluations of new snapshots, at most every 10 seconds."""
+        """Submit evaluations of new snapshots (`submit_pending`), unless the last attempt was less than POLL_SECONDS ago."""
         if time.monotonic() - self.polled > POLL_SECONDS:
             self._submit(all_at_once=False)
             self.polled = time.monotonic()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def make_executor(job: Job, name: str) -> "SlurmExecutor":
-    """Freeze the code in the run folder and return a submitit executor that submits jobs of this profile.
+    """Freeze the code in the run folder (`freeze_code`) and return a submitit executor for jobs with the profile of `job`.
 
     Args:
         job: the job, which names the profile and the run folder.
@@ -33,8 +33,14 @@ def make_executor(job: Job, name: str) -> "SlurmExecutor":
     return _executor(job, name, freeze_code(job.folder))
 
 
-def submit(executor: "SlurmExecutor", submission: Callable[[], Sequence[Any]]) -> list[str]:
-    """Call `submission`, which submits jobs through `executor`, and return Slurm's ids of these jobs.
+def submit(submission: Callable[[], Sequence[Any]]) -> list[str]:
+    """Call `submission` without the variables of this process's own Slurm job, and return Slurm's ids of the new jobs.
+
+    Args:
+        submission: submits jobs through the result of `make_executor` and returns submitit's jobs.
+
+    Returns:
+        The ids, in the order of the jobs that `submission` returns.
 
     Raises:
         UsageError: Slurm refuses the jobs.

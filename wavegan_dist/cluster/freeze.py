@@ -10,9 +10,16 @@ from wavegan_dist.provenance import COMMIT_FILE, PACKAGE_DIR, git_commit
 
 
 def freeze_code(folder: Path) -> Path:
-    """Copy this package to `folder`/code/DIGEST, with its git commit in a file beside it; return the folder for PYTHONPATH.
+    """Copy this package to `folder`/code/DIGEST, with its git commit in a file beside it; return that folder, for PYTHONPATH.
 
-    Equal code is copied once. A frozen copy that submits a further job of the same run returns itself.
+    Equal code is copied once. If the running package is itself a frozen copy below `folder`, nothing is copied, and the result
+    is the folder of this copy.
+
+    Args:
+        folder: `Job.folder` of the run.
+
+    Raises:
+        OSError: the copy cannot be written.
     """
     if PACKAGE_DIR.is_relative_to(folder):
         return PACKAGE_DIR.parent
@@ -28,12 +35,16 @@ def freeze_code(folder: Path) -> Path:
 
 
 def code_dir(folder: Path, digest: str) -> Path:
-    """Folder of the frozen code with this digest."""
+    """Return the path of the frozen code with this digest, which need not exist."""
     return folder / "code" / digest
 
 
 def freeze_config(experiment: Experiment, folder: Path) -> Path:
-    """Write the resolved experiment to `config_file(experiment, folder)` and return that file."""
+    """Write the experiment, with all defaults filled in, to `config_file(experiment, folder)` and return that path.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     path = config_file(experiment, folder)
     with atomic_file(path) as file:
         file.write(experiment.to_yaml())
@@ -41,5 +52,5 @@ def freeze_config(experiment: Experiment, folder: Path) -> Path:
 
 
 def config_file(experiment: Experiment, folder: Path) -> Path:
-    """File of a frozen experiment in `folder`; its name is a hash of its content."""
+    """Return the path of a frozen experiment in `folder`; the file's name has a hash of the experiment. Writes no file."""
     return folder / f"experiment-{hashlib.sha256(experiment.to_yaml().encode()).hexdigest()[:16]}.yaml"

@@ -25,11 +25,11 @@ class Job(Section):
 
     @property
     def folder(self) -> Path:
-        """Folder of the files that the run's jobs read and write."""
+        """The subfolder of the run folder for the files that the run's jobs read and write."""
         return self.run_folder.cluster
 
     def save(self) -> Path:
-        """Write the job into `folder` and return the file. Its name is a hash of its content: no job replaces another."""
+        """Write the job as JSON into `folder` and return the path, which has a hash of the content: no job replaces another."""
         text = self.model_dump_json(indent=2)
         path = self.folder / f"{type(self).__name__}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
         with atomic_file(path) as file:
@@ -38,7 +38,12 @@ class Job(Section):
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a job that `save` wrote."""
+        """Read a job that `save` wrote.
+
+        Raises:
+            OSError: the file cannot be read.
+            pydantic.ValidationError: the file is damaged.
+        """
         return cls.model_validate_json(path.read_text())
 
 

@@ -15,11 +15,15 @@ POLL_SECONDS = 0.5
 class JobStep:
     """Starts a command and handles the signals of this process: WARNING is forwarded to the command, SIGTERM is ignored.
 
-    Slurm sends SIGTERM to all processes of the job, so the command has received it already.
+    Slurm sends SIGTERM to all processes of the job, so the command has received it already. The signal handlers stay in place
+    when the command has ended. Only for the main thread, as Python's signal handlers require.
 
     Args:
         command: srun and its arguments.
-        warn_seconds: time between the warning and the end of the job.
+        warn_seconds: seconds between the warning and the end of the job.
+
+    Raises:
+        OSError: the command cannot be started.
     """
 
     def __init__(self, command: Sequence[str], warn_seconds: int) -> None:
@@ -35,10 +39,10 @@ class JobStep:
             self.process.send_signal(WARNING)
 
     def wait(self, poll: Callable[[], None]) -> None:
-        """Return when the command has ended, or shortly before the job ends if the command does not end after a warning.
+        """Return when the command has ended, or MARGIN_SECONDS before the job ends if the command runs on after a warning.
 
         Args:
-            poll: called every half second.
+            poll: called about every half second while the command runs; its errors are passed on.
         """
         assert self.process is not None
         logged = False

@@ -15,7 +15,11 @@ PROFILE = FileKind("profile", "docs/cluster.md lists the keys, launchers/slurm h
 
 
 def minutes(time: str | int) -> int:
-    """Convert a time as Slurm writes it (90, 90:00, 1:30:00, 1-12, 1-12:30, 1-12:30:00) to whole minutes, rounded up."""
+    """Convert a time as Slurm writes it (90, 90:00, 1:30:00, 1-12, 1-12:30, 1-12:30:00) to whole minutes, rounded up.
+
+    Raises:
+        ValueError: the text has another form.
+    """
     text = str(time)
     if not re.fullmatch(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}", text):
         raise ValueError(f"'{text}' is not a time; write MINUTES, HOURS:MINUTES:SECONDS or DAYS-HOURS")
@@ -70,7 +74,7 @@ class Profile(Section):
 
     @property
     def world_size(self) -> int:
-        """Number of processes on all nodes."""
+        """Number of training processes on all nodes."""
         return self.nodes * self.processes
 
 

@@ -7,10 +7,11 @@ from wavegan_dist.files import append_json_lines, read_json_lines
 from wavegan_dist.run_folder import RunExit, RunFolder, nimg_of
 
 
-def read_exit(run_dir: Path, since: float) -> RunExit:
-    """Return how the trainer that was started at time `since` (seconds since 1970) ended.
+def exit_since(run_dir: Path, since: float) -> RunExit:
+    """Return how the trainer that was started at time `since` (seconds since 1970) ended. Only after its end.
 
-    A killed trainer writes no exit.json: the result then has the state `died` and the `nimg` of the newest checkpoint.
+    This is the content of exit.json. A killed trainer writes none since `since`: the result then has the state `died` and the
+    `nimg` of the newest checkpoint, 0 without a checkpoint.
     """
     run = RunFolder(run_dir)
     end = run.read_exit()
@@ -32,7 +33,11 @@ class CrashLog:
         self.file, self.job_id = folder / "crashes.jsonl", job_id
 
     def add(self, crash: RunExit) -> bool:
-        """Append a crash; return whether the job got further than in all of its earlier crashes."""
+        """Append a crash; return whether its `nimg` is larger than in all earlier crashes of the job, true for the first one.
+
+        Raises:
+            OSError: the file cannot be read or written.
+        """
         earlier = [entry["nimg"] for entry in read_json_lines(self.file) if entry.get("job") == self.job_id and "nimg" in entry]
         entry = {"job": self.job_id, "nimg": crash.nimg, "reason": crash.reason, "time": time.time()}
         append_json_lines(self.file, [entry])

@@ -18,14 +18,17 @@ INHERITED_PREFIXES = (
 
 
 def require_sbatch() -> None:
-    """Raise UsageError if Slurm's commands are not installed."""
+    """Raise UsageError if there is no command sbatch on PATH."""
     if shutil.which("sbatch") is None:
         raise UsageError("no sbatch here: Slurm is missing; submit from a login node, or try slurm/local/up.sh on this machine")
 
 
 @contextmanager
 def clean_environment() -> Iterator[None]:
-    """Remove the variables of this process's own job and launcher from os.environ while the block runs."""
+    """Remove the variables of this process's own Slurm job and launcher from os.environ while the block runs.
+
+    SLURM_CONF stays. The variables have their old values again after the block.
+    """
     before = dict(os.environ)
     for name in before:
         if name.startswith(INHERITED_PREFIXES) and name != "SLURM_CONF":
@@ -63,7 +66,7 @@ class Allocation:
         return cls(os.environ["SLURM_JOB_ID"], tuple(hosts), int(os.environ.get("SLURM_GPUS_ON_NODE", 0)))
 
     def check(self, profile: Profile) -> None:
-        """Raise WaveganError unless the allocation has the profile's nodes and at least its GPUs."""
+        """Raise WaveganError unless the allocation has as many nodes as the profile and, on this node, at least its GPUs."""
         if len(self.hosts) != profile.nodes:
             raise WaveganError(f"Slurm granted {len(self.hosts)} nodes where the profile has nodes = {profile.nodes}")
         if self.gpus < profile.gpus_per_node:
@@ -76,18 +79,34 @@ class Allocation:
 
 
 def is_running(job_id: str) -> bool:
-    """Whether Slurm counts the job as running. False after scancel and during a requeue, even if processes still run."""
+    """Return whether Slurm counts the job as running. False after scancel and during a requeue, even if processes still run.
+
+    Raises:
+        WaveganError: squeue fails, as for a job that Slurm no longer knows.
+    """
     return _run("squeue", "--noheader", "--jobs", job_id, "--format", "%T").strip() == "RUNNING"
 
 
 def active_jobs(name: str | None = None) -> set[str]:
-    """Ids of this user's pending and running jobs, of all or of those with this name; array jobs as ARRAY_TASK."""
+    """Return the ids of this user's pending and running jobs; a job of an array has the id ARRAY_TASK.
+
+    Args:
+        name: only jobs with this name; None: all jobs.
+
+    Raises:
+        WaveganError: squeue fails.
+        OSError: squeue is missing.
+    """
     named = [] if name is None else ["--name", name]
     return set(_run("squeue", "--noheader", "--array", "--me", *named, "--format", "%i").split())
 
 
 def requeue(job_id: str) -> None:
-    """Put a job back into the queue. Slurm sends SIGTERM to its processes, which may include this one."""
+    """Put a job back into the queue. Slurm sends SIGTERM to its processes, which may include this one.
+
+    Raises:
+        WaveganError: Slurm refuses, for example because the job has ended.
+    """
     _run("scontrol", "requeue", job_id)
 
 

@@ -14,9 +14,12 @@ POLL_SECONDS = 5.0
 def watch(job: EvaluateJob) -> None:
     """Submit an evaluation for each new snapshot and print a line when it is submitted, evaluated or failed.
 
+    Returns when the run is over (`run_over`) and all its snapshots are evaluated.
+
     Raises:
-        UsageError: the run folder does not exist, or Slurm refuses the jobs.
-        WaveganError: some evaluations failed, each twice; the message lists them.
+        UsageError: the run folder does not exist, or the errors of `submit_pending`.
+        WaveganError: at the end, if evaluations failed (the message lists them); or squeue or sbatch fails.
+        OSError: the run folder cannot be written.
     """
     if not job.run_dir.is_dir():
         raise UsageError(f"{job.run_dir} is not a run folder; give one such as runs/demo")
@@ -38,7 +41,10 @@ def watch(job: EvaluateJob) -> None:
 
 
 def run_over(job: EvaluateJob) -> bool:
-    """Whether the run will write no more snapshots: it has finished, or it has failed and no job of it is left in the queue."""
+    """Whether the run will write no more snapshots: it has finished, or it has failed and no job of it is left in the queue.
+
+    A run that was interrupted, or was killed without writing exit.json, is not over.
+    """
     end = job.run_folder.read_exit()
     if end is None:
         return False
@@ -46,7 +52,7 @@ def run_over(job: EvaluateJob) -> bool:
 
 
 def status_lines(status: QueueStatus) -> list[str]:
-    """One line per snapshot whose evaluation was submitted, is done or has failed."""
+    """Return one line per snapshot whose evaluation was submitted by the last call, is done or has failed."""
     return [
         *(f"{name}: submitted" for name in status.submitted),
         *(f"{name}: evaluated" for name in status.done),

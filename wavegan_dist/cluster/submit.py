@@ -17,12 +17,15 @@ PLACEHOLDER = slurm.Allocation("0", ("FIRST_NODE",), 0)  # for the allocation th
 def submit_training(experiment: Experiment, job: TrainJob) -> str:
     """Freeze code and configuration in the run folder and submit the training; return Slurm's job id.
 
+    After any error, the run folder is removed if it did not exist before.
+
     Args:
         experiment: the settings; written to `config_file(experiment, job.folder)`, which `job.arguments` must name.
         job: the job.
 
     Raises:
-        UsageError: Slurm or submitit is missing, or Slurm refuses the job. A new run folder is removed again.
+        UsageError: Slurm or submitit is missing, Slurm refuses the job, or the errors of `save_password`.
+        WaveganError: sbatch cannot be run, or tracking.json is damaged.
         OSError: the run folder cannot be written.
     """
     is_new = not job.run_dir.exists()
@@ -31,7 +34,7 @@ def submit_training(experiment: Experiment, job: TrainJob) -> str:
         freeze_config(experiment, job.folder)
         save_password(job.run_folder, experiment)
         file = job.save()
-        (job_id,) = executor.submit(training, lambda: [training.submit(train_job.run, str(file))])
+        (job_id,) = executor.submit(lambda: [training.submit(train_job.run, str(file))])
     except BaseException:
         if is_new:
             shutil.rmtree(job.run_dir, ignore_errors=True)
@@ -49,10 +52,25 @@ def check_batch(experiment: Experiment, profile: Profile) -> None:
 
 
 def training_script(job: TrainJob) -> str:
-    """Return the batch script of a training job, with the command that the job runs as a comment."""
+    """Return the batch script of a training job, with the command that the job runs as a comment. Slurm need not be installed.
+
+    Raises:
+        UsageError: submitit is missing.
+    """
     return executor.batch_script(job, train_job.job_name(job.run_dir), train_command(job, PLACEHOLDER))
 
 
 def evaluation_script(job: EvaluateJob, snapshot: str, data: str) -> str:
-    """Return the batch script that evaluates one snapshot, with the command that the job runs as a comment."""
+    """Return the batch script that evaluates one snapshot, with the command that the job runs as a comment.
+
+    Slurm need not be installed.
+
+    Args:
+        job: the run and how its snapshots are evaluated.
+        snapshot: name of the snapshot's folder, which need not exist.
+        data: index of the dataset to compare with.
+
+    Raises:
+        UsageError: submitit is missing.
+    """
     return executor.batch_script(job, evaluation_queue.job_name(job), evaluate_command(job, snapshot, data))

@@ -15,7 +15,7 @@ from wavegan_dist.cluster.evaluation_queue import EvaluationQueue
 from wavegan_dist.cluster.job import TrainJob
 from wavegan_dist.cluster.job_step import JobStep
 from wavegan_dist.cluster.profile import load_profile
-from wavegan_dist.cluster.run_exit import CrashLog, read_exit
+from wavegan_dist.cluster.run_exit import CrashLog, exit_since
 from wavegan_dist.cluster.slurm import Allocation
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.log import configure, log
@@ -40,7 +40,9 @@ def supervise(job: TrainJob) -> None:
 
     Raises:
         SystemExit: the job was requeued (exit code 0).
-        WaveganError: Slurm's allocation does not fit the profile, or the job crashed again without getting further.
+        WaveganError: this process is not in a Slurm job, the allocation does not fit the profile, the job crashed again without
+            getting further, or scontrol or squeue fails.
+        OSError: the run folder cannot be written.
     """
     allocation, started = Allocation.from_environment(), time.time()
     allocation.check(job.profile)
@@ -50,7 +52,7 @@ def supervise(job: TrainJob) -> None:
     log.info("job %s on %s: %d processes, rendezvous on %s", allocation.job_id, hosts, world_size, allocation.hosts[0])
     step = JobStep(train_command(job, allocation), job.profile.warn_seconds)
     step.wait(queue.poll)
-    end = read_exit(job.run_dir, started)
+    end = exit_since(job.run_dir, started)
     kimg = f"{end.nimg / 1000:g}"
     if end.state == "finished":
         queue.finish()
@@ -71,7 +73,7 @@ def _requeue(allocation: Allocation, message: str) -> NoReturn:
 
 
 def main() -> None:
-    """Run the job of an sbatch script, as the module's docstring shows."""
+    """Run the job of an sbatch script, as the module's docstring shows. Exits with 1 or 2 after an error, 0 after a requeue."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--profile", required=True, metavar="NAME")
     parser.add_argument("--run-dir", type=Path, required=True, metavar="DIR")

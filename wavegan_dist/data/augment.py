@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def flip(images_bchw: Tensor, mask: Tensor) -> Tensor:
-    """Mirror the selected images left to right.
+    """Mirror the selected images left to right and copy the others.
 
     Args:
         images_bchw: [B, C, H, W] of any dtype.

@@ -30,7 +30,7 @@ class BandStdAccumulator:
     over a chunk, are exact in float64.
 
     Args:
-        size: side of the images in pixels.
+        size: side of the images in pixels, a power of two.
     """
 
     def __init__(self, size: int) -> None:
@@ -45,7 +45,12 @@ class BandStdAccumulator:
             self._flush()
 
     def sums(self) -> BandSums:
-        """Return the sums over all images added so far. Sums of disjoint sets of images can be added."""
+        """Return the sums over all images added so far. Sums of disjoint sets of images can be added.
+
+        Returns:
+            Object array [levels, 4, 3] of Python integers, which later calls of `add` change. Rows: the bands low, lh, hl, hh.
+            Columns: number of values, sum of the values, sum of their squares, for values of level n times 2**n.
+        """
         self._flush()
         return self._sums
 
@@ -60,13 +65,17 @@ class BandStdAccumulator:
 
 
 class DrawnSums(NamedTuple):
-    """Sums over images that were drawn from a shard."""
+    """Sums over the Haar bands of images that were drawn from a shard, and the number of these images."""
 
     sums: BandSums
     drawn: int  # images
 
     def of_all(self, images: int) -> BandSums:
-        """Estimate the sums over all images of the shard, whose number is `images`; exact if all were drawn."""
+        """Return the sums over all `images` images of the shard: exact if all of them were drawn, else estimated by scaling.
+
+        Raises:
+            ZeroDivisionError: no image was drawn, but `images` is not 0.
+        """
         scaled: BandSums = self.sums if images == self.drawn else self.sums * Fraction(images, self.drawn)
         return scaled
 
@@ -80,7 +89,7 @@ class DrawnBands:
 
     Args:
         size: side of the images in pixels.
-        limit: largest number of images to count, unless all images are in one group; at least 1.
+        limit: largest number of images to count, at least 1. It is exceeded only if the one group that is left holds more.
         shard: number of the shard. The draw is a function of this number.
     """
 
@@ -90,7 +99,12 @@ class DrawnBands:
         self._lowest = 0
 
     def add(self, decode: Callable[[], NDArray[np.uint8]]) -> None:
-        """Pass one image; `decode` returns it, uint8 [size, size, 3], and is called only if the image is counted."""
+        """Pass one image to the draw.
+
+        Args:
+            decode: returns the image, uint8 [size, size, 3]. Called only if the image's group has not been dropped; errors of
+                `decode` are passed on.
+        """
         group = -math.frexp(self._rng.random())[1]
         if group < self._lowest:
             return
@@ -102,7 +116,7 @@ class DrawnBands:
             del self._groups[self._lowest - 1]
 
     def sums(self) -> DrawnSums:
-        """Return the sums over the images that were counted, and their number."""
+        """Return the sums over the images of all groups that have not been dropped, and the number of these images."""
         return DrawnSums(sum((bands.sums() for bands, _ in self._groups.values()), no_sums(self._size)), self._drawn())
 
     def _drawn(self) -> int:
@@ -110,12 +124,19 @@ class DrawnBands:
 
 
 def no_sums(size: int) -> BandSums:
-    """Return the sums over no image, for images of `size` x `size` pixels."""
+    """Return the sums over no image, for images of `size` x `size` pixels: zeros of the shape of `BandStdAccumulator.sums`."""
     return np.full((deepest_level(size), 4, 3), 0, dtype=object)
 
 
 def band_std(sums: BandSums) -> list[BandStd]:
-    """Population standard deviation of each band, over all images and colors, for pixels scaled to [-1, 1]; one per level."""
+    """Compute the population standard deviation of each band over all images and colors, for pixels scaled to [-1, 1].
+
+    Args:
+        sums: result of `BandStdAccumulator.sums` over at least one image.
+
+    Returns:
+        The standard deviations of levels 1, 2, ..., one `BandStd` per level.
+    """
     return [BandStd(**_band_std_of_level(bands, 2**level)) for level, bands in enumerate(sums.tolist(), start=1)]
 
 

@@ -23,7 +23,7 @@ LOSSLESS = ("png", "webp")
 
 
 class EncodedChunk(NamedTuple):
-    """What PATH.npz of a chunk holds."""
+    """The content of a chunk's PATH.npz: where the encoded images are in PATH.bin, their labels, and what gave no image."""
 
     ends: NDArray[np.int64]  # [images]: end offset of each image in PATH.bin
     labels: NDArray[np.int64]  # [images]
@@ -35,7 +35,8 @@ class EncodedChunk(NamedTuple):
 class Chunk(NamedTuple):
     """Consecutive pictures of the source and the files of their encoded images.
 
-    PATH.bin holds the encoded images, one after another. PATH.npz holds an `EncodedChunk` and is written last.
+    PATH stands for `path`, which has no extension. PATH.bin holds the encoded images, one after another. PATH.npz holds an
+    `EncodedChunk` and is written last.
     """
 
     path: Path
@@ -45,11 +46,11 @@ class Chunk(NamedTuple):
 
     @property
     def done(self) -> bool:
-        """Whether an earlier run has already encoded this chunk: PATH.npz, which is written last, exists."""
+        """Whether `encode_chunk` has encoded this chunk, now or in an earlier command: PATH.npz, written last, exists."""
         return self.path.with_suffix(".npz").exists()
 
     def read(self) -> EncodedChunk:
-        """Read the result of `encode_chunk`."""
+        """Read what `encode_chunk` wrote to PATH.npz. Raises FileNotFoundError if the chunk is not `done`."""
         with np.load(self.path.with_suffix(".npz"), allow_pickle=False) as file:
             bad, small = json.loads(str(file["left_out"]))
             return EncodedChunk(
@@ -62,7 +63,17 @@ class Chunk(NamedTuple):
 
 
 def split_into_chunks(pictures: Sequence[Picture], work: Path, size: int, encoding: str) -> list[Chunk]:
-    """Divide the pictures into chunks. A chunk's file name is a hash of all inputs, so changed pictures are encoded again."""
+    """Divide the pictures, in their order, into chunks. Reads and writes no file.
+
+    A chunk's path is a hash of its pictures, `size`, `encoding` and the versions of this package and of Pillow: if any of them
+    changes, the path is a new one, and the pictures are encoded again.
+
+    Args:
+        pictures: at least one picture.
+        work: folder of the chunks' files.
+        size: side of the images to make, in pixels.
+        encoding: a key of `codec.ENCODINGS`.
+    """
     smallest = 1 if pictures[0].stride else MIN_PICTURES
     length = min(max(len(pictures) // CHUNKS, smallest), MAX_PICTURES)
     groups = [pictures[start : start + length] for start in range(0, len(pictures), length)]
@@ -77,6 +88,7 @@ def encode_chunk(chunk: Chunk) -> list[LeftOut]:
 
     Raises:
         OSError: a file cannot be read or written.
+        WaveganError: the memory does not suffice to decode a picture.
     """
     ends, labels, bands = [0], [], BandStdAccumulator(chunk.size)
     bad, without_image = list[LeftOut](), list[LeftOut]()

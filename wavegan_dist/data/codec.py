@@ -53,7 +53,12 @@ class DecodeError(WaveganError):
 
 
 def encode(image_hwc: NDArray[np.uint8], encoding: str) -> bytes:
-    """Encode a uint8 RGB image [H, W, 3]; `encoding` is a key of `ENCODINGS`."""
+    """Return the bytes of an image file.
+
+    Args:
+        image_hwc: uint8 RGB [H, W, 3].
+        encoding: a key of `ENCODINGS`; another one raises KeyError.
+    """
     buffer = BytesIO()
     Image.fromarray(image_hwc).save(buffer, **ENCODINGS[encoding])
     return buffer.getvalue()
@@ -90,7 +95,7 @@ def decode_into(content: bytes, out_hwc: NDArray[np.uint8]) -> None:
 
 
 def read_picture(content: bytes) -> Image.Image:
-    """Decode a picture of any size and of any format that Pillow reads, and convert it by `to_rgb`.
+    """Decode a picture of any size and of any of `formats()` to an upright 8-bit RGB image; `to_rgb` says how it converts.
 
     Raises:
         ValueError: the first image of a TIFF is a thumbnail, as in raw photographs.
@@ -110,12 +115,13 @@ def read_picture(content: bytes) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode to 8-bit RGB.
+    """Convert an image of any mode to a new 8-bit RGB image. Decodes the pixels of `image` if that has not been done.
 
     The EXIF orientation is applied, transparent pixels are composited onto white, and 16-bit values keep their upper 8 bits.
 
     Raises:
         ValueError: the pixel values have no fixed range (32-bit integers, floats).
+        Exception: of almost any type, from Pillow, if the pixels cannot be decoded.
     """
     image.load()
     orientation = _orientation(image)
@@ -171,9 +177,7 @@ def _fast_decoder(parts: Parts) -> Callable[..., object] | None:
 
 
 def _is_plain(png: bytes) -> bool:
-    """Whether a PNG without metadata is 8-bit RGB and opaque. A substring search could take only compressed pixels, which
-    follow the first IDAT, for a tRNS chunk.
-    """
+    """Whether a PNG, without its metadata, is 8-bit RGB and has no transparent color (a tRNS chunk before the first IDAT)."""
     return png[24:26] == b"\x08\x02" and png.find(b"tRNS", 33, png.find(b"IDAT")) < 0
 
 

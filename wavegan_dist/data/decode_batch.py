@@ -19,7 +19,7 @@ class ImageBatch(NamedTuple):
 
     Attributes:
         images: uint8 [B, 3, S, S].
-        labels: the class of each image, int64 [B]; None if the labels were not requested.
+        labels: the class of each image, int64 [B], -1 for an image without one; None if the labels were not requested.
     """
 
     images: Tensor
@@ -27,14 +27,14 @@ class ImageBatch(NamedTuple):
 
 
 class Buffers(NamedTuple):
-    """Preallocated batches: images uint8 [count, batch_size, size, size, 3], labels int64 [count, batch_size]."""
+    """Preallocated batches on the CPU: images uint8 [count, batch_size, size, size, 3], labels int64 [count, batch_size]."""
 
     images: Tensor
     labels: Tensor
 
 
 def shared_buffers(count: int, batch_size: int, size: int) -> Buffers:
-    """Allocate `count` batches that processes forked later share.
+    """Allocate `count` batches of `batch_size` images of `size` x `size` pixels, which processes forked later share.
 
     The memory is an anonymous mapping: unlike PyTorch's shared tensors it does not count against /dev/shm, which is small in
     containers. Workers reuse it, because sending freshly allocated batches to the parent would cost a third of a worker's
@@ -48,14 +48,23 @@ def _shared(dtype: torch.dtype, *shape: int) -> Tensor:
 
 
 def decode_batch(reader: Reader, rows: RowIndices, out_bhwc: Tensor) -> tuple[RowIndices, list[DataError]]:
-    """Read the images at `rows` of the index and decode them into `out_bhwc`, uint8 [len(rows), S, S, 3], in that order.
+    """Read the images at `rows` of the index and decode them into `out_bhwc`, in the order of `rows`.
 
-    An image that cannot be read is replaced by another image of the batch. If no image can be read, `out_bhwc` is left with
-    arbitrary values.
+    An image that cannot be read or decoded is replaced by another image of the batch. If no image can be read, `out_bhwc` is
+    left with arbitrary values.
+
+    Args:
+        reader: reads the encoded images.
+        rows: rows of the index, int64 [B].
+        out_bhwc: contiguous uint8 [B, S, S, 3] on the CPU, with the side S of the images.
 
     Returns:
-        The row of each image that `out_bhwc` now holds: `rows` with replacements. And the errors, one or more for each image
-        that could not be read; empty if all images were read.
+        The row of each image that `out_bhwc` now holds: `rows` with replacements. And the errors: for each image that could not
+        be read, the error of the image, and before it the error of the shard if the shard is the cause; empty if all images
+        were read.
+
+    Raises:
+        UsageError, WaveganError: members.npy cannot be read; see `Index.members`.
     """
     decoded_rows = rows.copy()
     decoded, errors = [], []

@@ -24,6 +24,8 @@ MOSTLY_BLACK = ("skimage/data/retina.jpg", "skimage/data/hubble_deep_field.jpg")
 def embedded_pictures(size: int) -> list[tuple[Path, int]]:
     """List the photographs of the embedded dataset as (path, stride in pixels), for patches of `size` x `size` pixels.
 
+    The stride is size // 4, and `size` for pictures that are mostly black. The order is always the same.
+
     Raises:
         UsageError: a package is not installed or no longer ships one of the photographs.
     """

@@ -39,12 +39,13 @@ class DataError:
 class DataErrorLog:
     """Lists and counts the shards and images that any rank of a run could not read, each one once.
 
-    The loader of each rank calls `record`; all ranks together call `sync`. An image that fails again in a later epoch is
-    neither listed nor counted again. The entries of an existing file count, too: a resumed run continues its log.
+    Each rank passes `record` to `training_batches` as `on_errors`; all ranks together call `sync` for each report. An image
+    that fails again in a later epoch is neither listed nor counted again. The entries of an existing file count, too: a resumed
+    run continues its log.
 
     Args:
         group: the process group.
-        path: the file to append to, one JSON object per line. Only rank 0 writes to it.
+        path: the file to append to, one JSON object per line. Every rank reads it once, at construction; only rank 0 writes.
         index: the dataset or datasets.
         max_bad_fraction: largest fraction of the dataset's images that may be unreadable.
     """
@@ -63,10 +64,12 @@ class DataErrorLog:
         """Gather the recorded errors of all ranks and append the new ones to the file. Collective.
 
         Returns:
-            The number of unreadable images and of damaged or missing shards so far, as metrics to report.
+            On all ranks, the number of unreadable images and of damaged or missing shards so far, as the metrics
+            data/bad_images and data/bad_shards.
 
         Raises:
             WaveganError: on all ranks, if more images than `max_bad_fraction` allows cannot be read.
+            OSError: on rank 0 only, if the file cannot be written.
         """
         new = self._add(gather_object(self._pending))
         self._pending = []
@@ -83,21 +86,25 @@ class DataErrorLog:
         return {"data/bad_images": float(images), "data/bad_shards": float(len(self._listed) - images)}
 
     def _add(self, errors: Sequence[DataError]) -> list[DataError]:
-        """Mark errors as listed. Returns the errors that were not listed before; only the last one if an image has several."""
+        """Mark errors as listed; return those that were not listed before, the last one only of each image and each shard."""
         new = {(error.shard, error.row): error for error in errors if (error.shard, error.row) not in self._listed}
         self._listed |= new
         return list(new.values())
 
 
 def cause(error: DataError, errors: Iterable[DataError]) -> DataError:
-    """Return the error of an image's shard, one of `errors`, if the reason is SHARD_UNREADABLE; else the error itself."""
+    """Return the error that explains `error`.
+
+    If the reason of `error` is SHARD_UNREADABLE, this is the error of the whole shard among `errors`. For another reason, or if
+    `errors` has no such error, it is `error`.
+    """
     if error.reason != SHARD_UNREADABLE:
         return error
     return next((other for other in errors if other.row is None and other.shard == error.shard), error)
 
 
 def _parse(entry: dict[str, Any]) -> DataError | None:
-    """Return the error in a line; None if it holds something else: the error is listed again when it occurs again."""
+    """Return the error in a line of the file; None if the line holds other keys, so that the error may be listed again."""
     with suppress(TypeError):
         return DataError(**entry)
     return None

@@ -23,8 +23,8 @@ _ARCHIVES = (".zip", ".7z", ".rar")
 def files_in(folder: Path, left_out: list[LeftOut]) -> list[str]:
     """List the files of a folder and its subfolders by their relative names, sorted by folder and name.
 
-    Follows links. Appends what is skipped to `left_out`: hidden files and folders, links to nothing or into a
-    loop, and whatever is no file.
+    Follows links. Appends what is skipped to `left_out`: hidden files and folders (`is_hidden`), links to a path that does not
+    exist or to a folder that contains the link, and everything that is neither a file nor a folder.
 
     Raises:
         OSError: a folder cannot be read.
@@ -69,7 +69,7 @@ def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file or folder of this name is skipped."""
+    """Return whether a file or folder with this name, without its folder, is skipped: it begins with a dot or is __MACOSX."""
     return name.startswith(".") or name == "__MACOSX"
 
 
@@ -82,9 +82,9 @@ def select_pictures(
 
     Args:
         names: relative names of files.
-        source: their folder or zip, for the entries of `left_out`.
-        read_head: reads the first HEAD_BYTES of a file.
-        left_out: all other files are appended to it.
+        source: the folder or zip of these files, for the entries of `left_out`.
+        read_head: returns the first HEAD_BYTES of the file with a name; its errors are passed on.
+        left_out: each file that is not a picture is appended to this list when it is reached.
     """
     extensions = picture_extensions()
     for name in names:
@@ -96,7 +96,7 @@ def select_pictures(
 
 
 def reason_without_picture(name: str) -> str:
-    """Say why a file is not a picture. The reason is the same for all files of an extension."""
+    """Return the reason to leave out a file that is not a picture, from its name alone: the same for all of an extension."""
     if name.lower().endswith(_COMPRESSED):
         return COMPRESSED
     if is_tar(name):
@@ -108,9 +108,13 @@ def reason_without_picture(name: str) -> str:
 
 
 def tars_in(folder: Path, left_out: list[LeftOut]) -> list[Path]:
-    """List the tars at the top level of a folder, in alphabetical order; everything else in it is appended to `left_out`.
+    """Return the paths of the tars at the top level of a folder, in alphabetical order, without the hidden ones.
 
-    The files of an index are not listed. Nothing is appended if the folder has no tars.
+    If there are tars, everything else in the folder and its subfolders, except the files of an index, is appended to
+    `left_out`, which is then sorted. Without tars, `left_out` stays as it is.
+
+    Raises:
+        OSError: a folder cannot be read.
     """
     others: list[LeftOut] = []
     names = files_in(folder, others)
@@ -125,7 +129,7 @@ def tars_in(folder: Path, left_out: list[LeftOut]) -> list[Path]:
 
 
 def head_of(path: Path) -> bytes:
-    """Read the first HEAD_BYTES of a file; nothing if it is a link to nothing or not a regular file."""
+    """Read the first HEAD_BYTES of a file; return no bytes if `path` does not exist or is not a regular file."""
     if not path.is_file():
         return b""
     with path.open("rb") as file:

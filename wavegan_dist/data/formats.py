@@ -31,7 +31,7 @@ TARS = "*.[tT][aA][rR]"  # glob pattern of the names for which `is_tar` is true
 
 @cache
 def formats() -> tuple[str, ...]:
-    """Return Pillow's names of the formats that are decoded."""
+    """Return Pillow's names of the formats that are decoded, sorted."""
     Image.init()
     return tuple(sorted(Image.OPEN.keys() - _NOT_DECODED))
 
@@ -44,7 +44,10 @@ def picture_extensions() -> frozenset[str]:
 
 
 def is_picture(head: bytes) -> bool:
-    """Return whether the first HEAD_BYTES of a file are those of a picture."""
+    """Return whether the first HEAD_BYTES of a file are those of a PNG, JPEG, WebP, GIF, AVIF, TIFF, JPEG 2000 or BMP picture.
+
+    Pictures of all other formats are recognized by their extension only.
+    """
     return _PICTURE.match(head) is not None
 
 
@@ -54,22 +57,22 @@ def is_raw(extension: str) -> bool:
 
 
 def is_tar(name: str) -> bool:
-    """Return whether a file of this name is taken for a tar."""
+    """Return whether a file of this name is taken for a tar: the name ends in .tar, in upper or lower case."""
     return name.lower().endswith(".tar")
 
 
 def compression(head: bytes) -> str | None:
-    """Return the kind of compressed file or archive that begins with `head`; None if it is neither."""
+    """Return which kind of compressed file or archive, such as "gzip" or "zip", begins with `head`; None for any other file."""
     return next((kind for start, kind in _OTHER_KINDS if head.startswith(start)), None)
 
 
 def is_lfs_pointer(head: bytes) -> bool:
-    """Return whether a file only names content that Git LFS has not fetched."""
+    """Return whether a file that begins with `head` is a Git LFS pointer, which stands for content that was not fetched."""
     return head.startswith(b"version https://git-lfs")
 
 
 def describe_content(head: bytes) -> str:
-    """Say what a file is that Pillow cannot open, from its first HEAD_BYTES; for error messages."""
+    """Return a clause for error messages that says what a file is that Pillow cannot open, from its first HEAD_BYTES."""
     if not head:
         return "the file is empty"
     if is_lfs_pointer(head):

@@ -13,11 +13,11 @@ KEPT = 512  # bytes before the current position to which `ForwardFile.seek` can 
 class ForwardFile(io.RawIOBase):
     """The part of a file's interface that `tarfile` needs, over bytes that arrive in blocks.
 
-    A seek forward reads and drops the bytes before the new position. A seek back reaches KEPT bytes. Errors of the iterator are
-    passed on.
+    A seek forward reads and drops the bytes before the new position. A seek back can go to at least KEPT bytes before the
+    furthest position reached so far. Errors of the iterator are passed on.
 
     Args:
-        blocks: the content of the file.
+        blocks: the content of the file; an empty block ends the file.
     """
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
@@ -43,7 +43,7 @@ class ForwardFile(io.RawIOBase):
         """Go to a position from the start of the file, or to the file's end if it is shorter.
 
         Raises:
-            ValueError: the position is more than KEPT bytes before the current one.
+            ValueError: the bytes at that position are no longer in memory, or `whence` is not SEEK_SET.
         """
         while position > self._end and self._next_block():
             pass
@@ -58,7 +58,7 @@ class ForwardFile(io.RawIOBase):
         return self._end - len(self._block) + self._at
 
     def finish(self) -> tuple[int, str]:
-        """Read the rest of the file, and return the size of the whole file in bytes and its SHA-256 digest."""
+        """Read the rest of the file, and return the size of the whole file in bytes and its SHA-256 digest in hex."""
         while self._next_block():
             pass
         self._at = len(self._block)

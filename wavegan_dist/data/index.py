@@ -113,11 +113,11 @@ class Index(IndexModel):
         Args:
             location: path of the index or of its folder, the URL of either, or pipe:COMMAND; {file} stands for a file name.
             cache: folder on this node for remote files; see `Storage`. Only index.json and local files can be read without one.
-            cache_bytes: largest size of the cache; a larger file is refused. Not used for a local dataset.
+            cache_bytes: largest size of the cache; `Storage.local` refuses a larger file. Not used without remote files.
 
         Raises:
-            UsageError: a local index is missing, the content is not JSON, a key is missing, unknown or has an impossible value,
-                a remote index gives a shell command as its source, or a pipe lacks {file}.
+            UsageError: a local index is missing or cannot be read, the content is not JSON, a key is missing, unknown or has an
+                impossible value, a remote index gives a shell command as its source, or a pipe lacks {file}.
             WaveganError: a remote index cannot be read, for example because it is missing.
         """
         storage, name = locate(location, cache, cache_bytes)
@@ -136,12 +136,19 @@ class Index(IndexModel):
         return index
 
     def save(self, folder: Path) -> None:
-        """Write `index.json` atomically into the folder of the shards."""
+        """Write `index.json` atomically into `folder`; `save_members` writes the other file of an index.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         with atomic_file(folder / INDEX_FILE) as file:
             file.write(json.dumps(self.content(), indent=1) + "\n")
 
     def content(self) -> dict[str, Any]:
-        """Return the content of `index.json`. Fields that an index of an older version lacks are left out if they are empty."""
+        """Return the content of `index.json`, as JSON values.
+
+        `deeper_band_std`, `selection` and `source`, which older versions did not write, are left out if they are empty.
+        """
         return self.model_dump(exclude={name for name in ("deeper_band_std", "selection", "source") if not getattr(self, name)})
 
     def band_std_by_level(self) -> list[BandStd]:
@@ -155,17 +162,17 @@ class Index(IndexModel):
 
     @property
     def folder(self) -> Path:
-        """Folder of index.json on this machine; of a remote index, a path that does not exist. See `storage` for the shards."""
+        """Folder of index.json on this machine; for a remote index, a path without meaning. For the shards, see `storage`."""
         return Path(self._home.base)
 
     @property
     def storage(self) -> Storage:
-        """Access to the shards."""
+        """Access to the shards, which are in the folder of index.json unless `source` names another place."""
         return self._home if self.source is None else replace(self._home, base=self.source)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the index's content without `source`.
+        """SHA-256, in hex, of the index's content without `source`.
 
         Datasets with equal digests hold the same images in the same order, wherever their shards are.
         """
@@ -180,13 +187,16 @@ class Index(IndexModel):
 
     @cached_property
     def members(self) -> Members:
-        """Position and label of each image: int64 [count, 3], memory-mapped from `members.npy`.
+        """Position and label of each image: int64 [count, 3], memory-mapped read-only from `members.npy`.
 
         Columns: offset of the encoded image in its shard in bytes, size in bytes, label (-1 if the image has none). Rows follow
-        the order of `shards` and, within a shard, of its tar. The digest is checked by `wavegan shards verify` only.
+        the order of `shards` and, within a shard, of its tar. A remote members.npy is downloaded into the cache and its digest
+        is checked then; that of a local file is checked by `wavegan shards verify` only.
 
         Raises:
-            UsageError: members.npy is missing, not a NumPy array, or has another shape or dtype.
+            UsageError: members.npy is missing, not a NumPy array, or has another shape or dtype; or it is remote, and there is
+                no cache.
+            WaveganError: a remote members.npy cannot be downloaded, has another digest, or the cache is not writable.
         """
         path = self._home.local(MEMBERS_FILE, None, self.members_sha256)
         try:
@@ -208,20 +218,20 @@ class Index(IndexModel):
         return (self,)
 
     def order(self, seed: int) -> Order:
-        """Return the order of the images in training."""
+        """Return the order in which training with `seed` sees the images, as rows of `members`."""
         return Order(self.starts, seed)
 
     def entries(self, rows: RowIndices) -> Members:
-        """Return the rows of `members` of some images: int64 [len(rows), 3]."""
+        """Return a copy of `members` at `rows`, in this order: int64 [len(rows), 3]. Raises the errors of `members`."""
         return self.members[rows]
 
     def locate_shard(self, number: int) -> tuple[Storage, Shard, str]:
-        """Return the storage of a shard, the shard, and its name in messages."""
+        """Return the storage of shard `number` of `shards`, this shard, and its name in messages."""
         shard = self.shards[number]
         return self.storage, shard, shard.file
 
     def images_shown(self, nimg: int) -> dict[str, float]:
-        """Return the number of images of each set among the first `nimg`, as metrics; none, because there is one set."""
+        """Return no metrics, an empty dict: only several datasets report how many of the first `nimg` images are of each."""
         return {}
 
     def __getstate__(self) -> dict[Any, Any]:
@@ -230,7 +240,7 @@ class Index(IndexModel):
 
 
 def _advice(error: OSError, folder: Path) -> str:
-    """Say how to get an index that does not exist."""
+    """Return the end of an error message: how to get an index in `folder` that does not exist; empty for other errors."""
     if not isinstance(error, FileNotFoundError):
         return ""
     command = f"index {folder}" if any(path.is_file() for path in folder.glob(TARS)) else "write"
@@ -238,11 +248,14 @@ def _advice(error: OSError, folder: Path) -> str:
 
 
 def save_members(parts: Iterable[Members], folder: Path) -> str:
-    """Write `members.npy` atomically into a folder and return its SHA-256 digest for the index.
+    """Write `members.npy` atomically into a folder and return its SHA-256 digest in hex, for `Index.members_sha256`.
 
     Args:
-        parts: the rows of each shard, int64 [images, 3]; only one of them is in memory at a time.
+        parts: the rows of each shard, int64 [images, 3], in the order of the shards; only one of them is in memory at a time.
         folder: the folder.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     with atomic_file(folder / MEMBERS_FILE, "wb") as file:
         count = 0

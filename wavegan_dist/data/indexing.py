@@ -47,7 +47,9 @@ def index_shards(
     keys: Path | None = None,
     workers: int = 1,
 ) -> Index:
-    """Write index.json and members.npy for the tars of a folder, replacing existing ones. Each tar is read once.
+    """Write index.json and members.npy for the tars of a folder, replacing existing ones, and return the new index.
+
+    Each tar at the top level of the folder is read once.
 
     Tars hold the numbers of the classes, not their names: without `class_names`, the names of an existing index of the same
     tars are kept. `left_out.jsonl` lists all members other than images and their labels (KEY.cls), all other files in the
@@ -62,11 +64,14 @@ def index_shards(
         workers: number of worker processes.
 
     Raises:
-        UsageError: the folder has no tars; or an image is not square, differs in size from the others, or has a side that is
-            not a power of two from 32 to 1024 pixels; or a class, a name or a key is missing, or no image is chosen.
-        WaveganError: a tar is damaged, holds no image or is unsafe (see `walk_file`); a key occurs twice in a tar; a label is
-            not a number; or an image has no readable header or, if drawn for the statistics of the wavelet bands, cannot be
-            decoded. The message names the tar or the image.
+        UsageError: the folder does not exist or has no tars; or an image is not square, differs in size from the others, or has
+            a side that is not a power of two from 32 to 1024 pixels; or one of `classes` does not exist or has no image; or a
+            label has no name in `class_names`, or one of `keys` is in no tar; or one of these two files cannot be read, is
+            empty or gives two classes the same name.
+        WaveganError: a tar is damaged, holds no image or is unsafe (see `walk_file`); a key has two images in a tar; a label is
+            not an integer >= 0; or an image has no readable header or, if drawn for the statistics of the wavelet bands, cannot
+            be decoded. The message names the tar or the image.
+        OSError: a tar cannot be read, or the index cannot be written.
     """
     left_out: list[LeftOut] = []
     names = [path.name for path in _tars(folder, left_out)]
@@ -82,10 +87,11 @@ def index_remote_shards(
     keys: Path | None = None,
     workers: int = 1,
 ) -> Index:
-    """Write index.json and members.npy for tars that are not on this machine and stay where they are.
+    """Write index.json and members.npy for tars that are not on this machine and stay where they are; return the new index.
 
     Each tar is read once. Until all are read, `.OUT.partial` beside `out` holds what was found in each, and a command that was
     interrupted continues from there: it reads only the tars that are missing or, by their size, ETag or time, have changed.
+    Changes of a tar that comes from pipe:COMMAND are not noticed.
 
     Args:
         pattern: the URLs of the tars, or pipe:COMMAND, with braces: s3://bucket/set/shard-{000..099}.tar; see `expand`.
@@ -94,8 +100,10 @@ def index_remote_shards(
         workers: number of worker processes.
 
     Raises:
-        UsageError: the pattern or `out` cannot be used, or the errors of `index_shards`.
+        UsageError: the pattern cannot be used (see `expand`); `out` is no folder, holds tars, or another process writes to it;
+            `.OUT.partial` holds tars of another pattern; or the errors of `index_shards`.
         WaveganError: a tar cannot be read, or the errors of `index_shards`.
+        OSError: the index cannot be written.
     """
     out = out.absolute()
     check_folder(out, "--out")
@@ -117,13 +125,13 @@ class _Choice(NamedTuple):
 def _write_index(
     storage: Storage, names: Sequence[str], choice: _Choice, out: Path, work: Path | None, left_out: list[LeftOut], workers: int
 ) -> Index:
-    """Read the tars `names` of a storage, and write index.json, members.npy and left_out.jsonl into `out`.
+    """Read the tars `names` of a storage, write index.json, members.npy and left_out.jsonl into `out`, and return the index.
 
     Args:
         storage, names, choice, workers: the tars, the images to choose, and the number of worker processes.
         out: folder for the index.
-        work: folder that keeps the scan of each tar; None: they are not kept.
-        left_out: what is known to be left out.
+        work: folder that keeps the scan of each tar; None: no scan is kept.
+        left_out: entries of left_out.jsonl that are known before the tars are read.
     """
     if choice.keys is not None:
         read_keys.cache_clear()
@@ -165,12 +173,12 @@ def _jobs(
 
 
 class _Found:
-    """What the scans of all tars have in common.
+    """What the scans of all tars show together. The attributes are complete when the iterator that `rows` returns has ended.
 
     Attributes:
         size: side of the images in pixels.
-        encodings: names of their encodings.
-        sums: sums over the bands of the images chosen.
+        encodings: names of the encodings of the images.
+        sums: sums over the bands of the images chosen; estimated for a shard of which not all images were drawn.
         shards: all tars; `images` counts all of their images.
         chosen: the tars with chosen images; `images` counts these.
         left_out: what is not in the dataset.
@@ -190,10 +198,16 @@ class _Found:
         self._keys: set[str] = set()
 
     def rows(self, scans: Iterable[Scan]) -> Iterator[Members]:
-        """Yield the rows of the images chosen in each tar.
+        """Yield the rows of the images chosen in each tar, int64 [images, 3] as in `Index.members`, with their new labels.
+
+        A tar without a chosen image yields nothing.
+
+        Args:
+            scans: the scan of each tar, in the order of the tars.
 
         Raises:
-            UsageError: images differ in size, or, after the last rows, a class, a name or a key is missing.
+            UsageError: images differ in size; or, after the last rows, a chosen class has no image, a label has no name, or a
+                key is in no tar.
         """
         not_chosen: list[LeftOut] = []
         for tar, scan in zip(self._tars, scans, strict=True):
@@ -208,7 +222,7 @@ class _Found:
         self._check()
 
     def selection(self) -> Selection:
-        """Describe the choice."""
+        """Return the `Selection` for index.json. Only after the iterator that `rows` returns has ended."""
         used = {shard.file for shard in self.chosen}
         return Selection(
             images=sum(shard.images for shard in self.shards),
@@ -256,7 +270,7 @@ def _sum_of_counts(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArr
 
 
 def _tars(folder: Path, left_out: list[LeftOut]) -> list[Path]:
-    """List the tars of a folder; its other files are appended to `left_out`."""
+    """List the tars of a folder as `tars_in` does. Raises UsageError if the folder does not exist or has none."""
     if not folder.exists():
         raise UsageError(f"{folder} does not exist; give the folder of the shards")
     if not folder.is_dir():
@@ -268,7 +282,7 @@ def _tars(folder: Path, left_out: list[LeftOut]) -> list[Path]:
 
 
 def _classes_in(folder: Path) -> list[str]:
-    """Return the names of the classes that the tars of an existing index have; an empty list if there is none."""
+    """Return the names of the classes that the tars of an existing index have; an empty list without a readable index."""
     try:
         index = Index.load(folder)
     except WaveganError:

@@ -13,9 +13,9 @@ from wavegan_dist.log import log
 
 
 def count_classes(index: Index) -> list[int]:
-    """Return the number of images of each class 0, 1, ..., up to the largest label or the last class that has a name.
+    """Return the number of images of each class 0, 1, ..., up to the largest label or the last named class, if that is larger.
 
-    Images without a label are not counted.
+    Images without a label are not counted. Without labels and names, the list is empty.
     """
     labels = index.members[:, 2]
     counts: list[int] = np.bincount(labels[labels >= 0], minlength=len(index.classes)).tolist()
@@ -23,10 +23,11 @@ def count_classes(index: Index) -> list[int]:
 
 
 def classes_for_training(index: TrainingData, num_classes: int) -> Classes:
-    """Return the classes of a dataset or a mixture for a model with `num_classes` classes.
+    """Return the classes of a dataset or a mixture for a model with `num_classes` classes, at least 1.
 
     Returns:
-        `num_classes` counts. Those of a mixture have its frequencies, and add up to about the images of all sets.
+        `num_classes` counts, 0 for a class without images, and the names in the index, which may be fewer. The counts of a
+        mixture have the frequencies of the mixture, and add up to about the images of all sets.
 
     Raises:
         UsageError: an image has no label, a dataset has more classes than the model, or the names of two sets' classes differ.
@@ -47,7 +48,14 @@ def classes_for_training(index: TrainingData, num_classes: int) -> Classes:
 
 
 def _mixed_counts(mixture: Mixture, counts: Sequence[Sequence[int]]) -> list[int]:
-    """Return the number of images of each class, at least 1 if it has any, among as many as all sets have."""
+    """Return how many of the first `mixture.count` images of training are of each class on average, rounded.
+
+    A class that has images counts at least 1.
+
+    Args:
+        mixture: the sets.
+        counts: for each set, the number of images of each class.
+    """
     factors = [quota / one.count for one, quota in zip(mixture.sets, mixture.quotas, strict=True)]
     mixed = np.array(factors) @ np.array(counts) * mixture.count / sum(mixture.quotas)
     rounded: list[int] = np.where(mixed > 0, np.maximum(mixed.round(), 1), 0).astype(int).tolist()
@@ -71,7 +79,7 @@ def _classes_of_set(index: Index, num_classes: int) -> Classes:
 
 
 def warn_of_unused_classes(classes: Classes) -> None:
-    """Log a warning that names the classes without an image: what the model generates for these will mean nothing."""
+    """Log a warning if classes have no image, with the first five: what the model generates for these will mean nothing."""
     unused = [classes.name(label) for label, count in enumerate(classes.counts) if not count]
     if unused:
         shown = ", ".join(unused[:5]) + (", ..." if len(unused) > 5 else "")

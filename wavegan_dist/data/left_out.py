@@ -18,14 +18,14 @@ NOT_REGULAR = "a link to nothing, a pipe, a socket or a device"
 
 
 class LeftOut(NamedTuple):
-    """A file that is not in the dataset, or several files of one kind that stand beside each other.
+    """A file of the source that is not in the dataset, or several files of one folder or tar for the same reason.
 
     Args:
-        file: its name; if `files` > 1, the name of the first file or of the folder of all.
-        reason: why, in words that are the same for all files of the kind.
+        file: name of the file; if `files` > 1, name of the first file, or of the folder or tar that holds them all.
+        reason: why the file is left out, in words that are the same for all such files.
         files: number of files.
         detail: what is special about this file, such as the error of its decoder.
-        by: the command that left the file out, write or index.
+        by: the command that left the file out, "write" or "index".
     """
 
     file: str
@@ -36,9 +36,12 @@ class LeftOut(NamedTuple):
 
 
 def save_left_out(folder: Path, entries: Sequence[LeftOut]) -> None:
-    """Write `left_out.jsonl`, one JSON object per line; remove an earlier one if there are no entries.
+    """Replace `left_out.jsonl` in the folder of an index, one JSON object per line; remove it if there are no entries.
 
-    Entries of `shards write` in an earlier one are kept: they are about its source, which `shards index` does not see.
+    Entries of `shards write` in the earlier file are kept: they are about a source that `shards index` does not see.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     path = folder / LEFT_OUT_FILE
     entries = [*(entry for entry in _read(path) if entry.by == "write"), *entries]
@@ -50,7 +53,7 @@ def save_left_out(folder: Path, entries: Sequence[LeftOut]) -> None:
 
 
 def left_out_by_reason(folder: Path) -> list[dict[str, Any]]:
-    """Read `left_out.jsonl` and count the files by reason: `reason`, `count` and `example`, most frequent first."""
+    """Read `left_out.jsonl` in the folder of an index and count the files as `by_reason` does; empty if there is no file."""
     return by_reason(_read(folder / LEFT_OUT_FILE))
 
 
@@ -64,7 +67,12 @@ def _read(path: Path) -> list[LeftOut]:
 
 
 def by_reason(entries: Iterable[LeftOut]) -> list[dict[str, Any]]:
-    """Count the files of `entries` by reason: `reason`, `count` and `example`, most frequent first."""
+    """Count the files of `entries` by reason.
+
+    Returns:
+        A dict for each reason: `reason`, `count` (number of files) and `example` (name of the first). Most frequent first,
+        equally frequent ones in alphabetical order.
+    """
     reasons: dict[str, dict[str, Any]] = {}
     for file, reason, files, *_ in entries:
         reasons.setdefault(reason, {"reason": reason, "count": 0, "example": file})["count"] += files
@@ -72,7 +80,7 @@ def by_reason(entries: Iterable[LeftOut]) -> list[dict[str, Any]]:
 
 
 def summary(reasons: Sequence[dict[str, Any]]) -> list[str]:
-    """Format the result of `by_reason` as one phrase for each reason."""
+    """Format the result of `by_reason`: a phrase for each of the first REASONS_SHOWN reasons, and one for all others."""
     lines = [f"{entry['count']} {entry['reason']}, such as {_shown(entry['example'])}" for entry in reasons[:REASONS_SHOWN]]
     rest = reasons[REASONS_SHOWN:]
     return lines + ([f"{sum(entry['count'] for entry in rest)} for {len(rest)} more reasons"] if rest else [])

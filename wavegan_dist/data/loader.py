@@ -45,9 +45,10 @@ def training_batches(
 ) -> Generator[ImageBatch, None, None]:
     """Stream this rank's training batches without end, on the CPU: images uint8 [batch_size, 3, size, size], channels-last.
 
-    The batches number n of all ranks together hold the images `index.order(seed).batch(start_nimg + n * B, B)` with
-    B = world_size * batch_size, whatever the number of workers. Training therefore resumes at any image, and each image of an
-    epoch is seen once, even if the number of ranks changes. If a GPU is present, batches are in pinned memory.
+    Batch number n of rank r holds images r * batch_size to (r + 1) * batch_size - 1 of the global batch
+    `index.order(seed).batch(start_nimg + n * B, B)` with B = world_size * batch_size, whatever the number of workers. Training
+    therefore resumes at any image, and each image of an epoch is seen once, even if the number of ranks changes. If a GPU is
+    present, batches are in pinned memory. Not collective: the ranks do not communicate.
 
     The memory of a batch may be overwritten when the next batch is requested: clone a batch to keep it.
 
@@ -59,15 +60,17 @@ def training_batches(
         rank: this rank.
         world_size: number of ranks.
         workers: decoding processes, started immediately and stopped by closing the generator; 0 decodes in this process.
-        labels: also yield the label of each image, -1 for an image without one. An image that replaces an unreadable one
-            comes with its own label.
-        max_bad_fraction: largest fraction of the images that may be in missing shards.
-        on_errors: called in this process with the errors of a batch, whose unreadable images are replaced by others of the
-            batch. None raises the error instead.
+        labels: also yield the label of each image, int64 [batch_size], -1 for an image without one. An image that replaces an
+            unreadable one comes with its own label. False: `ImageBatch.labels` is None.
+        max_bad_fraction: largest fraction of the images of each dataset that may be in missing shards.
+        on_errors: called in this process, before a batch is yielded, with the errors of this batch, if there are any; its
+            unreadable images are replaced by others of the batch. None raises the error instead.
 
     Raises:
-        UsageError: at once, if too many shards are missing.
-        WaveganError: while iterating, if an image cannot be read and `on_errors` is None, or no image of a batch can be read.
+        UsageError: at once, if too many shards are missing, or a remote dataset has no cache.
+        WaveganError: while iterating, if an image cannot be read and `on_errors` is None, if no image of a batch can be read,
+            or if members.npy cannot be read (see `Index.members`).
+        RuntimeError: while iterating, if a worker process has died.
     """
     check_present(index, max_bad_fraction)
     share = slice(rank * batch_size, (rank + 1) * batch_size)
@@ -79,13 +82,13 @@ def training_batches(
 
 
 def real_images(index: Index, count: int, seed: int, batch_size: int) -> Iterator[Tensor]:
-    """Draw `count` images without replacement, as a pure function of (seed, index), in the order of the index.
+    """Draw `count` images without replacement, as a pure function of (seed, `index.count`), in the order of the index.
 
     Yields:
-        uint8 [batch_size, 3, size, size], channels-last, on the CPU; the last batch may be smaller.
+        New tensors, uint8 [batch_size, 3, size, size], channels-last, on the CPU; the last batch may be smaller.
 
     Raises:
-        UsageError: at once, if the dataset has fewer images or a shard is missing.
+        UsageError: at once, if the dataset has fewer images, a shard is missing, or a remote dataset has no cache.
         WaveganError: while iterating, if an image cannot be read; the message names the image.
     """
     if count > index.count:
@@ -96,7 +99,11 @@ def real_images(index: Index, count: int, seed: int, batch_size: int) -> Iterato
 
 
 def images_at(index: Index, rows: RowIndices, batch_size: int) -> Iterator[Tensor]:
-    """Read the images at `rows` of the index, in the order of `rows`. Yields and raises the same as `real_images`."""
+    """Read the images at `rows` of the index, in the order of `rows`, in which a row may occur several times.
+
+    Yields batches as `real_images` does, and raises the same errors for a missing shard, a missing cache and an unreadable
+    image.
+    """
     check_present(index, 0.0)
     parts = (rows[first : first + batch_size] for first in range(0, len(rows), batch_size))
     return _decode(parts, index)
@@ -105,7 +112,10 @@ def images_at(index: Index, rows: RowIndices, batch_size: int) -> Iterator[Tenso
 def epoch_keys(
     index: Index, *, seed: int, epoch: int, world_size: int, workers: int, batch_size: int, start: int = 0
 ) -> Iterator[list[list[str]]]:
-    """List the keys of an epoch's images in the order of training, through the same data loaders.
+    """List the keys of an epoch's images in the order of training.
+
+    The order is computed by data loader processes, as in training. The keys are read from the headers of all tars before the
+    first batch; no image is decoded. Tars of a remote dataset are downloaded into its cache.
 
     Args:
         index: the dataset.
@@ -121,7 +131,9 @@ def epoch_keys(
         shorter, and the lists of the last ranks may be empty.
 
     Raises:
-        UsageError: `batch_size` is not a multiple of `world_size`, or the epoch has no more than `start` images.
+        UsageError: when the first batch is requested, if `batch_size` is not a multiple of `world_size`, or the epoch has no
+            more than `start` images.
+        WaveganError, OSError: when the first batch is requested, if a tar or members.npy cannot be read.
     """
     if batch_size % world_size:
         raise UsageError(f"a batch of {batch_size} images does not divide among {world_size} ranks; make it a multiple")
@@ -141,7 +153,10 @@ def epoch_keys(
 
 @dataclass
 class _BatchRows(Dataset[RowIndices]):
-    """Dataset whose item n is one rank's share of global batch n, as rows of the index; batch 0 begins at image `first`."""
+    """Dataset whose item n is one rank's share of global batch n, as rows of the index, int64 [share]; endless.
+
+    Global batch 0 begins at position `first` of the order.
+    """
 
     index: TrainingData
     seed: int
@@ -158,7 +173,7 @@ class _BatchRows(Dataset[RowIndices]):
 
 @dataclass
 class _DecodedBatches(Dataset[tuple[int, list[DataError]]]):
-    """Dataset whose item n is batch n, decoded into a shared buffer: returns the buffer's number and the batch's errors."""
+    """Dataset whose item n decodes batch n into a shared buffer, with labels: the item is (number of the buffer, errors)."""
 
     batch_rows: _BatchRows
     reader: Reader
@@ -172,7 +187,7 @@ class _DecodedBatches(Dataset[tuple[int, list[DataError]]]):
 
 
 def _iterate(dataset: Dataset[Item], workers: int) -> Iterator[Item]:
-    """Yield items 0, 1, 2, ... of an endless dataset in that order, prepared by any number of worker processes."""
+    """Yield items 0, 1, 2, ... of an endless dataset in that order, prepared by `workers` processes; 0: in this process."""
     numbers = itertools.count()
     if not workers:
         return map(dataset.__getitem__, numbers)  # a DataLoader without workers would take 3 % longer
@@ -224,7 +239,11 @@ def _pinned(batch: Tensor) -> Tensor:
 
 
 def _handle(errors: list[DataError], batch_size: int, on_errors: ErrorCallback | None) -> None:
-    """Pass the errors of a batch to `on_errors`; raise the last one without it, or the first if no image can be read."""
+    """Pass the errors of a batch, if there are any, to `on_errors`.
+
+    Raises:
+        WaveganError: there are errors, and either `on_errors` is None, or none of the `batch_size` images can be read.
+    """
     if not errors:
         return
     if on_errors is None:

@@ -127,7 +127,7 @@ def _text(kind: bytes, text: bytes) -> bytes:
 
 
 def _raw_profile(text: bytes) -> bytes:
-    """Decode the hexadecimal text of ImageMagick: an empty line, the name, the length, and then lines of digits."""
+    """Decode the hexadecimal text of ImageMagick: an empty line, name, length, then lines of digits; empty if it is damaged."""
     try:
         return bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii"))
     except ValueError:
@@ -182,7 +182,7 @@ def _noted_jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _split_tiff(content: bytes) -> Parts:
-    """Drop entries of the first directory; everything else stays at its place in the file."""
+    """Drop the optional entries of the first directory; everything else stays at its place in the file."""
     order = _TIFF_ORDERS[content[:4]]
     directory, entries = _tiff_directory(content)
     end = directory + 2 + 12 * len(entries)
@@ -211,7 +211,7 @@ def _tiff_directory(tiff: bytes) -> tuple[int, list[bytes]]:
 
 
 def _tiff_bytes(tiff: bytes, entry: bytes) -> bytes:
-    """Return the content of an entry of single bytes."""
+    """Return the content of an entry of more than 4 single bytes; fewer bytes if the file ends before."""
     _, _, count, offset = struct.unpack(f"{_TIFF_ORDERS[tiff[:4]]}HHII", entry)
     return tiff[offset : offset + count]
 

@@ -41,12 +41,13 @@ class MixedOrder:
         """Compute which images a global batch holds.
 
         Args:
-            first: position of the batch: the number of images of all sets seen before it.
+            first: position of the batch: the number of images of all sets seen before it, over all epochs.
             size: images of the batch.
 
         Returns:
-            Their rows, int64 [size], in the order of the mixture; the rows of a set continue those of the sets before it. The
-            images of each set are in the order of `Order.batch`: sorted by stream, so that each rank reads few streams.
+            The row of each image in the mixture, int64 [size]; the rows of a set continue those of the sets before it. The set
+            of each position is that of the mixture's order; the images of one set are in the order of `Order.batch`: sorted by
+            stream, so that each rank reads few streams.
         """
         before = images_before(self.quotas, first, size)
         own_firsts, own_ends = before[:, 0].tolist(), before[:, -1].tolist()
@@ -61,6 +62,11 @@ class MixedOrder:
 
 def images_before(quotas: Sequence[int], first: int, size: int = 0) -> NDArray[np.int64]:
     """Count the images of each set before the positions first, first + 1, ..., first + size.
+
+    Args:
+        quotas: share of each set, as for `MixedOrder`.
+        first: the first position.
+        size: number of further positions.
 
     Returns:
         int64 [sets, size + 1]; the counts of a position add up to the position.

@@ -29,9 +29,9 @@ class Mixture:
     The rows and the shards of a set continue those of the sets before it.
 
     Args:
-        sets: the datasets, with images of one size.
+        sets: the datasets. All their images must have the same size, which is not checked here.
         names: name of each set, for messages and metrics; no name occurs twice.
-        quotas: share of each set, see `mixed_order`.
+        quotas: share of each set, integers above 0; see `mixed_order`.
     """
 
     sets: Sequence[Index]
@@ -50,7 +50,7 @@ class Mixture:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the digests and quotas of the sets. Equal digests stand for the same images in the same order."""
+        """SHA-256, in hex, of the digests and quotas of the sets. Equal digests stand for the same images in the same order."""
         content = [[one.digest, quota] for one, quota in zip(self.sets, self.quotas, strict=True)]
         return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 
@@ -69,11 +69,14 @@ class Mixture:
         return np.cumsum([0, *(len(one.shards) for one in self.sets)], dtype=np.int64)
 
     def order(self, seed: int) -> MixedOrder:
-        """Return the order of the images in training."""
+        """Return the order in which training with `seed` sees the images, as rows of the mixture."""
         return MixedOrder([one.starts for one in self.sets], self.quotas, seed)
 
     def entries(self, rows: RowIndices) -> Members:
-        """Return the rows of `Index.members` of some images: int64 [len(rows), 3]."""
+        """Return offset, size and label of the images at `rows` of the mixture, in this order: int64 [len(rows), 3].
+
+        The columns are those of `Index.members`, whose errors it raises.
+        """
         entries = np.empty((len(rows), 3), dtype=np.int64)
         set_of_row = np.searchsorted(self._first_rows, rows, side="right") - 1
         for number in np.unique(set_of_row).tolist():
@@ -82,7 +85,7 @@ class Mixture:
         return entries
 
     def locate_shard(self, number: int) -> tuple[Storage, Shard, str]:
-        """Return the storage of a shard, the shard, and its name in messages: NAME_OF_SET/FILE."""
+        """Return the storage of shard `number` of the mixture, this shard, and its name in messages: NAME_OF_SET/FILE."""
         owner = int(np.searchsorted(self._first_shards, number, side="right")) - 1
         one = self.sets[owner]
         storage, shard, name = one.locate_shard(number - int(self._first_shards[owner]))
@@ -105,12 +108,12 @@ class Mixture:
         return math.sqrt(sum(squares) / sum(self.quotas))
 
     def images_shown(self, nimg: int) -> dict[str, float]:
-        """Return the number of images of each set among the first `nimg` of training, as metrics to report."""
+        """Return the number of images of each set among the first `nimg` of training, as metrics called data/images/NAME."""
         shown = images_before(self.quotas, nimg)[:, 0].tolist()
         return {f"{SHOWN}{name}": float(images) for name, images in zip(self.names, shown, strict=True)}
 
     def describe(self) -> dict[str, Any]:
-        """Return digest, number of images and share of each set, by its name."""
+        """Return a dict for each set, by its name: `digest`, `images` (their number) and `share` (a fraction of 1)."""
         total = sum(self.quotas)
         return {
             name: {"digest": one.digest, "images": one.count, "share": quota / total}
@@ -122,7 +125,7 @@ TrainingData: TypeAlias = Index | Mixture
 
 
 def load_training_data(data: DataConfig) -> TrainingData:
-    """Load the index of each dataset of `data.index`.
+    """Load the index of each dataset of `data.index`. Whether the sizes of their images agree is not checked.
 
     Returns:
         The index of the dataset; a mixture if there are several.

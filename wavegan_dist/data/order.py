@@ -68,10 +68,10 @@ class Order:
 
         Args:
             first: position of the batch: the number of images seen before it, over all epochs.
-            size: images of the batch. A batch at the end of an epoch continues with the next epoch.
+            size: images of the batch, at least 1. A batch at the end of an epoch continues with the next epoch.
 
         Returns:
-            Their rows in the index, int64 [size], the images of each epoch sorted by stream.
+            The row of each image in the index, int64 [size], the images of each epoch sorted by stream.
         """
         parts = []
         while size:
@@ -148,7 +148,10 @@ class _Stream:
 
 
 def _cached(cache: dict[int, Value], key: int, make: Callable[[int], Value]) -> Value:
-    """Return `make(key)`. The two largest keys stay cached: consecutive batches need one window or epoch and the next."""
+    """Return `make(key)`, from `cache` if it is there. A third key replaces the smaller of two in the cache.
+
+    Consecutive batches need one window or epoch and the next.
+    """
     if key not in cache:
         if len(cache) == 2:
             del cache[min(cache)]

@@ -31,7 +31,7 @@ def expand(pattern: str) -> tuple[str, list[str]]:
 
     Returns:
         What the URLs or commands have in common, with {file} for the part that differs (`Storage.base`); and that part of each
-        of them, the file name of the tar with the folders that differ, sorted.
+        URL or command, which is the file name of the tar with the folders that differ, sorted.
 
     Raises:
         UsageError: the pattern holds a password, is empty, is not a valid pattern, stands for more than MAX_TARS tars or for
@@ -83,7 +83,13 @@ def _urls(pattern: str) -> list[str]:
 
 
 def _count(pattern: str) -> int:
-    """Return the number of texts that a pattern stands for, or a number above MAX_TARS. Ranges are not expanded."""
+    """Return the number of texts that a pattern stands for; for more than MAX_TARS, some number above MAX_TARS.
+
+    Ranges are not expanded.
+
+    Raises:
+        ValueError: a brace is not closed.
+    """
     counted = _RANGE.sub(lambda found: f"\0{_length(*found.groups())}\0", pattern)
     texts = islice(braceexpand(counted), MAX_TARS + 1)
     return sum(math.prod(map(int, text.split("\0")[1::2])) for text in texts)
@@ -94,7 +100,11 @@ def _length(first: str, last: str, step: str | None) -> int:
 
 
 def _source(urls: Sequence[str]) -> str:
-    """Replace the name of the tar in URLs or commands, which differ in it alone, by {file}."""
+    """Return the text that the URLs or commands, at least one, have in common, with {file} for the name of the tar.
+
+    Raises:
+        UsageError: there is only one command, and it names no tar.
+    """
     before, after = _common_start(urls), _common_start([url[::-1] for url in urls])[::-1]
     if len(urls) == 1:
         (url,) = urls

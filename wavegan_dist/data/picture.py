@@ -13,8 +13,8 @@ class BadPictureError(WaveganError):
     """A picture that cannot be decoded.
 
     Args:
-        name: of the picture.
-        reason: what is wrong with its content.
+        name: name of the picture.
+        reason: what is wrong with the content of the file, for the message.
     """
 
     def __init__(self, name: str, reason: str) -> None:
@@ -35,7 +35,10 @@ class Picture(NamedTuple):
     load: Callable[[], Image.Image]  # returns it as upright 8-bit RGB
 
     def images(self, size: int) -> list[Pixels] | Iterator[Pixels]:
-        """Decode the picture and make its images, each uint8 RGB [size, size, 3].
+        """Decode the picture at once and make its images, each uint8 RGB [size, size, 3].
+
+        Returns:
+            One center crop if `stride` is 0, else an iterator over the patches, of which there may be none (`pixels.patches`).
 
         Raises:
             BadPictureError: the picture cannot be decoded.

@@ -35,15 +35,15 @@ def open_picture(content: bytes) -> Image.Image:
 
 
 def center_crop(image: Image.Image, size: int) -> Pixels:
-    """Crop the largest centered square of an RGB image and resize it with a Lanczos filter to [size, size, 3]."""
+    """Crop the largest centered square of an RGB image and resize it with a Lanczos filter to uint8 [size, size, 3]."""
     return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS))
 
 
 def patches(image: Image.Image, size: int, stride: int) -> Iterator[Pixels]:
     """Cut an RGB image into patches, uint8 [size, size, 3], in row-major order.
 
-    Leaves out flat patches (standard deviation of the gray levels below `FLAT`) and what remains at the right and bottom edge.
-    An image that is smaller than a patch in either direction gives none.
+    Leaves out flat patches (standard deviation of the gray levels 0..255 below MIN_PATCH_STD) and what remains at the right and
+    bottom edge. An image that is smaller than a patch in either direction gives none.
 
     Args:
         image: a Pillow image of mode RGB.

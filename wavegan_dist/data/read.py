@@ -30,7 +30,7 @@ class UnreadableError(WaveganError):
     """An encoded image that cannot be read.
 
     Args:
-        errors: the error of the image and, if the whole shard is missing or cut short, the error of the shard.
+        errors: the error of the shard, which is missing, unreadable or cut short, and then the error of the image.
     """
 
     def __init__(self, errors: list[DataError]) -> None:
@@ -39,7 +39,7 @@ class UnreadableError(WaveganError):
 
 
 class Reader:
-    """Reads encoded images by row and keeps recently used shards open. An unpickled copy opens its own files.
+    """Reads encoded images by row and keeps the last OPEN_FILES shards open. An unpickled copy opens its own files.
 
     Args:
         index: the dataset or datasets; shards of a remote dataset are downloaded into its cache when they are first read.
@@ -51,7 +51,11 @@ class Reader:
         self._failed: dict[int, tuple[float, WaveganError]] = {}  # by shard: when a download has failed, and why
 
     def locations(self, rows: RowIndices) -> list[ImageLocation]:
-        """Look up where the images of `rows` are stored; no shard is opened."""
+        """Look up where the images at `rows` of the index are stored, in the order of `rows`. No shard is opened.
+
+        Raises:
+            UsageError, WaveganError: members.npy cannot be read; see `Index.members`.
+        """
         shards = np.searchsorted(self.index.starts, rows, side="right") - 1
         offsets, sizes, _ = self.index.entries(rows).T.tolist()
         return list(map(ImageLocation, rows.tolist(), shards.tolist(), offsets, sizes))
@@ -82,7 +86,10 @@ class Reader:
         return content
 
     def image_error(self, location: ImageLocation, reason: str) -> DataError:
-        """Describe an image that cannot be used, named by its key or, if its tar header is unreadable, by its position."""
+        """Return the `DataError` of an image with `reason`. Reads the key of the image from its tar header.
+
+        If the header cannot be read, the key is "image N" instead, with the number of the image in its shard from 0.
+        """
         storage, shard, name = self.index.locate_shard(location.shard)
         try:
             self._file(location.shard)  # raises the error of a failed download again, instead of another attempt
@@ -116,11 +123,12 @@ class Reader:
 
 
 def check_present(index: TrainingData, max_bad_fraction: float) -> None:
-    """Check that the shards of each local dataset exist, and that each remote dataset has a cache; nothing is read.
+    """Check that the shards of each local dataset exist, and that each remote dataset has a cache; no shard is opened.
 
     Raises:
-        UsageError: the missing shards of a dataset hold more than the fraction `max_bad_fraction` of its images, or there is no
-            cache.
+        UsageError: the missing shards of a dataset hold more than the fraction `max_bad_fraction` of the images of this
+            dataset, or a remote dataset has no cache.
+        OSError: the folder of a dataset cannot be listed.
     """
     for one in index.sets:
         if one.storage.is_remote:

@@ -43,7 +43,7 @@ class TransferError(Exception):
 class Answer(NamedTuple):
     """A file that is being read.
 
-    Reading `blocks` raises TransferError if the connection fails, or if it ends before `size` bytes.
+    Iterating over the `blocks` of a remote file raises TransferError if the connection fails, or ends before `size` bytes.
     """
 
     blocks: Iterator[bytes]  # the content
@@ -61,11 +61,12 @@ def is_remote(base: str) -> bool:
 
 
 def read(url: str, consume: Callable[[Answer], Result]) -> Result:
-    """Read a remote file, with up to three retries after transient failures.
+    """Read a remote file, with up to three retries after transient failures, 0.5, 2 and 8 seconds later.
 
     Args:
         url: a URL or `pipe:COMMAND`.
-        consume: called in each attempt with the file, which it need not read to its end; it may raise TransferError as well.
+        consume: called in each attempt with the file, which it need not read to its end. A TransferError that it raises counts
+            as a failed attempt; its other errors are passed on.
 
     Returns:
         The result of `consume`.
@@ -99,7 +100,7 @@ def _retried(url: str, attempt: Callable[[ExitStack], Result]) -> Result:
 
 
 def _open(url: str, connection: ExitStack, method: Literal["GET", "HEAD"] = "GET") -> Answer:
-    """Start to read a remote file. `connection` closes what was opened."""
+    """Start to read a remote file. Closing `connection` closes what was opened. Raises TransferError."""
     with _transfer_errors():
         if url.startswith("pipe:"):
             return Answer(_blocks(_Pipe(url.removeprefix("pipe:"), connection), None), None, "")
@@ -137,7 +138,7 @@ def _blocks(stream: _Stream, size: int | None) -> Iterator[bytes]:
 
 @contextmanager
 def _transfer_errors() -> Iterator[None]:
-    """Turn the errors of all protocols into TransferErrors."""
+    """Turn every error of the block, whatever the protocol, into a TransferError."""
     try:
         yield
     except TransferError:
@@ -153,11 +154,11 @@ def _transfer_errors() -> Iterator[None]:
 
 
 class _Pipe:
-    """The standard output of a shell command, which is killed with its children if it still runs at the end.
+    """The standard output of a shell command.
 
     Args:
         command: the command.
-        connection: ends the command.
+        connection: when it is closed, the command and its children are killed if they still run.
     """
 
     def __init__(self, command: str, connection: ExitStack) -> None:

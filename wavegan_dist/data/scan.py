@@ -40,15 +40,15 @@ class Tar(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Path, URL or command, for messages."""
+        """Path or URL of the tar, or the command that prints it, for messages."""
         return self.storage.url(self.file)
 
 
 class Scan(NamedTuple):
     """What was found in a tar.
 
-    `members` and what follows are about the images that are chosen by their keys. `sums` is about those that are also chosen by
-    their classes.
+    `members`, `keys`, `size` and `encodings` are about the images that are chosen by their keys. `sums` is about those that are
+    also chosen by their classes.
     """
 
     shard: Shard  # `images` counts all images of the tar
@@ -61,7 +61,7 @@ class Scan(NamedTuple):
     version: str  # of the tar, see `Answer`
 
     def save(self, path: Path) -> None:
-        """Write the scan to `path`, .npz."""
+        """Write the scan to the file `path`, whose name ends in .npz, atomically."""
         content = json.dumps(
             {
                 "shard": self.shard.model_dump(),
@@ -95,7 +95,11 @@ class Scan(NamedTuple):
 
 
 def scan_tar(tar: Tar) -> Scan:
-    """Read a tar, unless an earlier command has read it and it has not changed since then.
+    """Read a tar from its first to its last byte, and write the scan to `tar.result` unless that is None.
+
+    Returns:
+        The scan; without reading the tar, if `tar.result` has a scan of the same version of the tar, or of an unknown version
+        (`Answer.version`).
 
     Raises:
         UsageError, WaveganError: see `index_shards`.
@@ -161,6 +165,9 @@ class _Images:
             member: the image.
             content: its content.
             label: its label, or -1. Tools write labels before images. If a label comes later, the image counts as chosen here.
+
+        Raises:
+            UsageError, WaveganError: the image cannot be used; see `index_shards`.
         """
         if len(content) < member.size:
             return  # the tar is cut short, which its walk reports
@@ -181,12 +188,17 @@ class _Images:
             raise WaveganError(f"image {member.key} of {self._tar.name} {error.reason}; repair or remove it") from error
 
     def sums(self) -> DrawnSums:
-        """Return the sums over the bands of the images drawn."""
+        """Return the sums over the bands of the images drawn; sums over no image before the first image."""
         return self._bands.sums() if self.size else DrawnSums(no_sums(RESOLUTIONS[0]), 0)
 
 
 def _image_header(image: Member, content: bytes, tar: Tar) -> tuple[int, str]:
-    """Read the side of a square image, in pixels, and its encoding from its header."""
+    """Read the side of a square image, in pixels, and its encoding from its header.
+
+    Raises:
+        UsageError: the image has another format than PNG, JPEG and WebP, or a width and height that training cannot use.
+        WaveganError: the header cannot be read.
+    """
     try:
         picture = open_picture(content)
     except Exception as error:  # Pillow raises exceptions of almost any type on broken bytes
@@ -206,7 +218,7 @@ def _image_header(image: Member, content: bytes, tar: Tar) -> tuple[int, str]:
 
 
 def advice(storage: Storage) -> str:
-    """Say what to do with images that training cannot use as they are."""
+    """Return the end of an error message: what to do with images that training cannot use as they are."""
     if storage.is_remote:
         return "copy the tars to this machine and convert them with `wavegan shards write DIR OUT --size N`"
     return f"convert them with `wavegan shards write {storage.base} OUT --size N`"

@@ -15,15 +15,19 @@ from wavegan_dist.errors import UsageError
 
 @cache  # worker processes are forked with the result
 def read_keys(path: Path) -> frozenset[str]:
-    """Read a list of keys, one a line; empty lines are ignored. Raises UsageError if the file has none or cannot be read."""
+    """Read a list of keys, one a line; empty lines are ignored. The result is cached (`functools.cache`), also for forks.
+
+    Raises:
+        UsageError: the file has no key or cannot be read.
+    """
     return frozenset(_lines(path, "keys"))
 
 
 def read_class_names(path: Path) -> list[str]:
-    """Read the names of the classes 0, 1, ..., one a line.
+    """Read the names of the classes 0, 1, ..., one a line; empty lines are ignored.
 
     Raises:
-        UsageError: the file cannot be read, or a name occurs twice.
+        UsageError: the file cannot be read, has no name, or has a name twice.
     """
     names = _lines(path, "names of classes")
     if len(set(names)) < len(names):
@@ -32,7 +36,16 @@ def read_class_names(path: Path) -> list[str]:
 
 
 def check_class_names(path: Path, names: Sequence[str], counts: Sequence[int]) -> None:
-    """Raise UsageError unless each of the classes, whose numbers of images are `counts`, has a name in the file `path`."""
+    """Check that each class has a name.
+
+    Args:
+        path: the file of the names, for the message.
+        names: the names of the classes 0, 1, ...
+        counts: number of images of each class 0, 1, ...
+
+    Raises:
+        UsageError: `counts` is longer than `names`.
+    """
     if len(counts) > len(names):
         raise UsageError(
             f"{path} has {len(names)} names, but there are labels up to {len(counts) - 1}; name each class from 0 on"
@@ -50,7 +63,7 @@ def _lines(path: Path, what: str) -> list[str]:
 
 
 def check_keys(path: Path, found: Set[str]) -> None:
-    """Raise UsageError unless each key in the file `path` was found in a tar."""
+    """Raise UsageError unless each key in the file `path` is in `found`, the keys of the images in the tars."""
     keys = read_keys(path)
     if missing := sorted(keys - found):
         raise UsageError(f"{len(missing)} of {len(keys)} keys in {path} are in no tar, first {missing[0]}; correct the list")
@@ -68,7 +81,7 @@ def parse_classes(text: str, counts: Sequence[int], names: Sequence[str]) -> lis
         Each label once, in the order of the list.
 
     Raises:
-        UsageError: there is no such class, or no image has it.
+        UsageError: there is no such class, no image has it, or no image has a label at all.
     """
     if not any(counts):
         raise UsageError(f"--classes {text}, but no image has a label; give each image a .cls member")
@@ -82,14 +95,23 @@ def parse_classes(text: str, counts: Sequence[int], names: Sequence[str]) -> lis
 
 
 def expected_classes(text: str, names: Sequence[str]) -> list[int]:
-    """Read a list of classes as `parse_classes` does, before the labels are known; empty if a class is none of `names`."""
+    """Read a list of classes as `parse_classes` does before the labels are known: every number is taken for a class.
+
+    Returns:
+        Each label once, in the order of the list; an empty list if a name is none of `names`.
+    """
     with suppress(UsageError):
         return list(dict.fromkeys(Classes(range(2**62), names).parse(text)))
     return []
 
 
 def choose_by_class(members: Members, chosen: Sequence[int]) -> Members:
-    """Return the rows whose label is chosen, with the label's position in `chosen` as their new label."""
+    """Return a copy of the rows whose label is chosen, in their order, with the label's position in `chosen` as new label.
+
+    Args:
+        members: int64 [images, 3] as in `Index.members`.
+        chosen: labels, at least one and each once.
+    """
     labels = members[:, 2]
     positions = np.full(max(*chosen, int(labels.max(initial=0))) + 2, -1, dtype=np.int64)
     positions[list(chosen)] = np.arange(len(chosen))  # the last element stays -1, for images without a label
@@ -97,7 +119,16 @@ def choose_by_class(members: Members, chosen: Sequence[int]) -> Members:
 
 
 def chosen_samples(samples: Sequence[Sample], selection: Selection, members: Members) -> list[Sample]:
-    """Return those images of a tar that the rows `members` of an index contain, with the labels that they should have there."""
+    """Return those images of a tar that are in a dataset, with the labels that the index should give them.
+
+    Args:
+        samples: all images of the tar, with their labels in the tar.
+        selection: the choice of the dataset, which renumbers the labels unless `selection.labels` is empty.
+        members: rows of this tar in the index, int64 [images, 3]; an image whose offset is in no row is left out.
+
+    Returns:
+        Samples in the order of `samples`; the label is -1 for a label that was not chosen.
+    """
     offsets = set(members[:, 0].tolist())
     position = {label: number for number, label in enumerate(selection.labels)}
     return [

@@ -128,7 +128,12 @@ def _zip_picture(path: Path, entry: zipfile.ZipInfo, label: int, stride: int) ->
 
 
 def _tars(paths: Sequence[Path], stride: int, labels: bool, left_out: list[LeftOut]) -> Listing:
-    """List the images in tars; files that are not read are appended to `left_out`."""
+    """List the images in tars; members that are neither an image nor a label are appended to `left_out`.
+
+    Raises:
+        UsageError: labels are requested, and an image has none.
+        WaveganError: see `Contents.read` and `Contents.samples`.
+    """
     pictures, extensions = [], picture_extensions()
     for path in paths:
         fingerprint, contents = _fingerprint(path), Contents(str(path), extensions)
@@ -170,6 +175,9 @@ def _class_labels(names: Sequence[str], source: str) -> tuple[list[int], list[st
 
     Returns:
         The label of each name, and the names of the classes in alphabetical order.
+
+    Raises:
+        UsageError: there are no names, or a picture is not in a subfolder of that folder.
     """
     folders = [PurePosixPath(name).parts[:-1] for name in names]
     shared = 0

@@ -39,7 +39,10 @@ def locate(location: str | Path, cache: Path | None = None, cache_bytes: int = 0
         cache_bytes: see `Storage`.
 
     Returns:
-        The storage and the file name of the index in it.
+        The storage and the file name of the index in it. No file is opened.
+
+    Raises:
+        UsageError: a pipe without {file}.
     """
     base, name = str(location), "index.json"
     if base.endswith(".json") and not base.startswith("pipe:"):
@@ -78,7 +81,7 @@ class Storage:
 
     @property
     def is_remote(self) -> bool:
-        """Whether the files must be downloaded."""
+        """Whether `base` is a URL or a pipe: the files must be downloaded."""
         return remote.is_remote(self.base)
 
     def read(self, file: str) -> bytes:
@@ -95,7 +98,10 @@ class Storage:
 
         Args:
             file: file name.
-            consume: see `remote.read`.
+            consume: see `remote.read`; called only once for a local file.
+
+        Returns:
+            The result of `consume`.
 
         Raises:
             WaveganError: a remote file cannot be read.
@@ -107,11 +113,15 @@ class Storage:
             return consume(Answer(iter(lambda: opened.read(remote.BLOCK_BYTES), b""), os.fstat(opened.fileno()).st_size, ""))
 
     def version(self, file: str) -> str:
-        """Return `Answer.version` of a remote file without reading it; empty if unknown. Raises WaveganError like `stream`."""
+        """Return `Answer.version` of a file without reading it; empty if unknown. Only for remote files.
+
+        Raises:
+            WaveganError: the store does not answer, or does not support such a request.
+        """
         return remote.version(self.url(file))
 
     def check_cache(self) -> Path:
-        """Return the folder of the cache. Raises UsageError if there is none."""
+        """Return `cache`, a folder that need not exist yet. Raises UsageError if `cache` is None."""
         if self.cache is None:
             raise UsageError(f"{self.base} is not on this machine; give a folder for its files as data.cache")
         return self.cache
@@ -129,12 +139,15 @@ class Storage:
                     raise
 
     def local(self, file: str, size: int | None, sha256: str) -> Path:
-        """Return the path of a complete file on this machine, downloaded if need be. Open it within GRACE seconds.
+        """Return the path of a file on this machine; a remote file is downloaded into the cache unless it is there.
+
+        The path of a local file is returned without a check, even if the file does not exist. Open a remote file within GRACE
+        seconds; later, the cache may delete it.
 
         Args:
             file: file name.
-            size: expected size in bytes; None if unknown.
-            sha256: expected hex digest. Size and digest are checked for downloads only: local files are used as they are.
+            size: expected size in bytes; None if unknown. Not used for a local file.
+            sha256: expected hex digest, which is checked after a download only.
 
         Raises:
             UsageError: the file is larger than `cache_bytes`, or a remote dataset has no cache.
@@ -156,7 +169,7 @@ class Storage:
         return path
 
     def url(self, file: str) -> str:
-        """Return the URL of a file, or the command that prints it; for a local dataset, its path."""
+        """Return the URL of a file, or pipe:COMMAND with the command that prints it; for a local file, its path."""
         if not self.is_remote:
             return str(Path(self.base, file))
         if self.base.startswith("pipe:"):
@@ -186,7 +199,10 @@ class Storage:
             self.stream(file, lambda answer: _save(answer, out, name, size, sha256))
 
     def _make_room(self) -> None:
-        """Delete files that killed processes left behind, then the least recently requested files, until the cache fits."""
+        """Delete files that killed processes left behind, then the least recently requested files, until the cache fits.
+
+        Files that were requested within the last GRACE seconds are kept, even if the cache is then too large.
+        """
         assert self.cache
         for part in self.cache.glob(f".{_CACHED}.part"):
             _remove_stale(part)

@@ -46,10 +46,14 @@ class Sample(NamedTuple):
 
 
 def write_tar(path: Path, files: Iterable[tuple[str, bytes]]) -> list[tuple[str, tuple[int, int]]]:
-    """Write (name, content) pairs as a tar. The bytes of the tar depend on those pairs only: headers carry no times or owners.
+    """Write (name, content) pairs as a tar, atomically. The bytes of the tar depend on those pairs only: no times or owners.
 
     Returns:
-        (name, (offset, size)) of each content, in bytes.
+        (name, (offset, size)) of each content in the tar, in bytes, in the order of `files`.
+
+    Raises:
+        ValueError: a name is too long for a USTAR header.
+        OSError: the tar cannot be written.
     """
     written = []
     with atomic_file(path, "wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
@@ -62,7 +66,12 @@ def write_tar(path: Path, files: Iterable[tuple[str, bytes]]) -> list[tuple[str,
 
 
 def walk(path: Path) -> Iterator[Member]:
-    """Yield the files of a tar on this machine in order, from the headers alone. Raises WaveganError as `walk_file` does."""
+    """Yield the files of the tar at `path` in order, from the headers alone.
+
+    Raises:
+        WaveganError: see `walk_file`.
+        OSError: the tar cannot be opened or read.
+    """
     with path.open("rb") as file:
         yield from walk_file(file, str(path))
 
@@ -74,7 +83,7 @@ def walk_file(file: BinaryIO | ForwardFile, name: str) -> Iterator[Member]:
 
     Args:
         file: the open tar, at its start.
-        name: of the tar, for error messages.
+        name: name of the tar, for error messages.
 
     Raises:
         WaveganError: a member is a link, a device, a sparse file or has a name that is absolute or contains `..`; or, after
@@ -99,11 +108,12 @@ def walk_file(file: BinaryIO | ForwardFile, name: str) -> Iterator[Member]:
 
 @dataclass
 class Contents:
-    """The members of a tar, as far as they have been read, and its labels.
+    """The members of a tar and its labels, as far as `read` has read the tar.
 
     Args:
-        name: of the tar, for error messages.
-        extensions: extensions of images.
+        name: name of the tar, for error messages.
+        extensions: extensions of images, in lower case and without the dot.
+        members: the members that have been read, in order.
     """
 
     name: str
@@ -129,7 +139,7 @@ class Contents:
                 on_image(member)
 
     def samples(self) -> list[Sample]:
-        """Select the images among the members, in order, and give each the label in the .cls member of its key.
+        """Return the images among the members, in order, each with the label in the .cls member of its key, -1 without one.
 
         Raises:
             WaveganError: a key has two images or two labels, or a .cls member does not hold an integer >= 0.
@@ -146,7 +156,11 @@ class Contents:
         return [Sample(image, self.label(key) if key in labels else -1) for key, image in images.items()]
 
     def label(self, key: str) -> int:
-        """Return the label of a key, as far as the tar has been read; -1 if there is none. Raises WaveganError as `samples`."""
+        """Return the label of a key, as far as the tar has been read; -1 if there is none.
+
+        Raises:
+            WaveganError: the .cls member does not hold an integer >= 0.
+        """
         if key not in self._labels:
             return -1
         member, content = self._labels[key]
@@ -187,8 +201,12 @@ def read_at(path: Path, offset: int, size: int) -> bytes:
 def key_at(path: Path, offset: int) -> str:
     """Read the key of the member whose content begins at `offset` from its header, without reading the members before it.
 
+    Returns:
+        The key; the whole name of a member that WebDataset does not read.
+
     Raises:
         WaveganError: no header precedes that offset.
+        OSError: the tar cannot be read.
     """
     with path.open("rb") as file:
         start = offset - BLOCK
@@ -210,7 +228,7 @@ def refuse_unsafe(description: str, name: str, *, regular: bool) -> None:
     """Check a member of an archive.
 
     Args:
-        description: of the member and its archive, for the error message.
+        description: what the error message calls the member, such as "NAME in ARCHIVE".
         name: file name of the member.
         regular: whether the member is a regular file.
 
@@ -258,7 +276,12 @@ def _not_a_tar(head: bytes, error: Exception) -> str:
 
 
 def _refuse_second_tar(name: str, file: BinaryIO | ForwardFile) -> None:
-    """Raise WaveganError if the rest of a file, after the end of its tar, is not empty: no reader looks there."""
+    """Raise WaveganError if the rest of a file, after the end of its tar, has other bytes than zeros: no reader looks there.
+
+    Args:
+        name: name of the file, for the message.
+        file: the open file, after the first block of zeros that ends the tar.
+    """
     while block := file.read(BLOCK):
         if block != bytes(len(block)):
             start = file.tell() - len(block)
@@ -276,7 +299,7 @@ def _refuse_second_tar(name: str, file: BinaryIO | ForwardFile) -> None:
 
 
 def _extended_header_before(file: BinaryIO, header: int) -> int | None:
-    """Find the PAX or GNU header whose content ends at the offset `header`; None if there is no such header."""
+    """Return the offset of the PAX or GNU header whose content ends at the offset `header`; None if there is no such header."""
     start = max(header - (MAX_EXTENDED_BLOCKS + 1) * BLOCK, header % BLOCK)
     file.seek(start)
     before = file.read(max(header - start, 0))

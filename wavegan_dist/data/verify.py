@@ -50,6 +50,7 @@ def verify_shards(path: Path, *, workers: int = 1) -> list[str]:
 
     Raises:
         UsageError: index.json cannot be read or is inconsistent.
+        WaveganError: a worker process died.
     """
     index = Index.load(path)
     problems = []
@@ -71,7 +72,7 @@ def verify_shards(path: Path, *, workers: int = 1) -> list[str]:
 
 
 def unknown_tars(index: Index) -> list[str]:
-    """List the tars in the folder of a dataset that its index does not know; none if the shards are elsewhere."""
+    """Return the names of the tars in the folder of a dataset that its index does not list, sorted; none for remote shards."""
     if index.storage.is_remote:
         return []
     tars = {path.name for path in index.folder.glob(TARS) if not is_hidden(path.name) and path.is_file()}
@@ -80,9 +81,12 @@ def unknown_tars(index: Index) -> list[str]:
 
 
 def info(index: Index) -> dict[str, Any]:
-    """Return what `wavegan shards info --json` prints: the content of index.json, the total size in bytes, the digest, the
-    number of images of each class, the number of files of the source that are not in the dataset by reason, and the tars that
-    the index does not know."""
+    """Return what `wavegan shards info --json` prints, as JSON values.
+
+    These are the content of index.json (`Index.content`), `bytes` (the size of all shards), `digest`, `class_counts` (the
+    number of images of each class), `left_out` (see `left_out_by_reason`; empty for a remote index) and `unknown_tars` (names
+    of the tars in the folder that the index does not list).
+    """
     return index.content() | {
         "bytes": index.shards.total_bytes(),
         "digest": index.digest,
@@ -93,7 +97,7 @@ def info(index: Index) -> dict[str, Any]:
 
 
 def info_table(index: Index) -> str:
-    """Format the index as `wavegan shards info` prints it."""
+    """Return the lines that `wavegan shards info` prints about a dataset, without a newline at the end."""
     total = index.shards.total_bytes()
     shape = f"{index.count:,} RGB images of {index.size}x{index.size} px ({index.encoding})"
     head = (
@@ -116,10 +120,15 @@ def info_table(index: Index) -> str:
 
 
 def save_sheet(index: Index, path: Path) -> None:
-    """Write a PNG grid of SHEET_IMAGES images, fewer above 512 px, always the same ones.
+    """Write a PNG grid of SHEET_IMAGES images, fewer above 512 px or of a smaller dataset, always the same ones.
 
     If the shards are remote, the first images are shown, and no more than these are read. Otherwise, they are drawn from the
-    whole dataset. Raises the errors of `real_images`.
+    whole dataset.
+
+    Raises:
+        UsageError: a local shard is missing, or members.npy is missing or malformed.
+        WaveganError: an image cannot be read.
+        OSError: the file cannot be written.
     """
     cells = images_in_grid(SHEET_IMAGES, index.size)
     count = min(cells, index.count)
@@ -128,7 +137,10 @@ def save_sheet(index: Index, path: Path) -> None:
 
 
 def _first_images(index: Index, count: int) -> Tensor:
-    """Read the first images of a dataset from the beginnings of its shards: uint8 [count, 3, size, size]."""
+    """Read the first `count` images of a dataset, at least 1, from the beginnings of its shards: uint8 [count, 3, size, size].
+
+    The images are on the CPU.
+    """
     images: list[Tensor] = []
     for shard in index.shards:
         if rows := index.members[len(images) : min(len(images) + shard.images, count)].tolist():
@@ -164,7 +176,7 @@ def _labels(index: Index) -> str:
 
 
 def _class_lines(index: Index) -> list[str]:
-    """Format the number of images of each class, the most frequent CLASSES_SHOWN of them."""
+    """Return lines with the number of images of the CLASSES_SHOWN most frequent classes, and one with the number of others."""
     counts = count_classes(index)
     frequent = sorted(range(len(counts)), key=lambda label: (-counts[label], label))
     classes, labeled = Classes(counts, index.classes), sum(counts)
@@ -209,7 +221,7 @@ def _problems_of(job: _ShardCheck, answer: Answer) -> list[str]:
 
 
 def _differing_images(job: _ShardCheck, contents: Contents) -> list[str]:
-    """Compare the images in a tar with members.npy."""
+    """Return the problems that a comparison of the images in a tar with members.npy finds: one or none."""
     try:
         samples = contents.samples()
     except WaveganError as error:

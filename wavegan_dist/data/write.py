@@ -48,7 +48,7 @@ def write_shards(
     workers: int = 1,
     progress: bool = True,
 ) -> Index:
-    """Write the images of `source` as shards into the new folder `out`; the same source gives the same bytes.
+    """Write the images of `source` as shards into the new folder `out`; the same source gives the same bytes. Return the index.
 
     Images are distributed over the shards in a fixed random order: every shard is a random sample of the dataset. Until the
     write ends, `.OUT.partial` beside `out` holds the encoded images, from which an interrupted write resumes. `left_out.jsonl`
@@ -61,15 +61,18 @@ def write_shards(
         patches: cut patches out of the pictures instead of cropping and resizing them.
         encoding: "png" or "webp" (both lossless) or "jpg" (quality 95).
         labels: store the class of each image; see `list_pictures`.
-        shard_images: largest number of images per shard; None chooses, with at least 8 shards if there are 8 images.
+        shard_images: largest number of images per shard. None: MAX_SHARD_IMAGES, and the number of shards is a multiple of
+            SHARD_MULTIPLE, or the number of images if that is smaller.
         max_bad_fraction: largest fraction of the pictures that may be left out because they cannot be decoded.
         workers: number of worker processes; it does not affect the result.
         progress: show progress bars if stderr is a terminal.
 
     Raises:
-        UsageError: an argument is invalid, `source` gives no image, or `.OUT.partial` holds a write with other arguments.
-        WaveganError: more pictures than `max_bad_fraction` cannot be decoded, or an archive is unsafe; the message names one.
-        OSError: a file or folder of the source cannot be read.
+        UsageError: an argument is invalid, `source` gives no image, another process writes to `out`, or `.OUT.partial` holds a
+            write with other arguments.
+        WaveganError: more pictures than `max_bad_fraction` cannot be decoded, or an archive is damaged or unsafe (the message
+            names one); or a worker process died or lacks memory.
+        OSError: a file or folder of the source cannot be read, or `out` cannot be written.
     """
     out = out.absolute()
     _check(out, size, encoding, shard_images, max_bad_fraction)
@@ -133,10 +136,14 @@ def _check_bad(bad: Sequence[LeftOut], pictures: int, max_bad_fraction: float) -
 
 
 def _encoded_images(chunks: Sequence[Chunk], source: str | Path) -> tuple[EncodedImages, BandSums, list[LeftOut]]:
-    """Collect the position and label of every encoded image, in the order of the pictures, and their band sums.
+    """Collect the results of chunks that are all `done`.
 
     Returns:
-        Also the pictures that gave no image.
+        The position and label of every encoded image, in the order of the pictures; the sums over the bands of all images; and
+        the pictures that gave no image.
+
+    Raises:
+        UsageError: no picture gave an image.
     """
     parts, total, left_out = [], no_sums(chunks[0].size), list[LeftOut]()
     for number, chunk in enumerate(chunks):
@@ -191,7 +198,7 @@ def _shard_count(images: int, shard_images: int | None) -> int:
 
 
 def _write_dataset(jobs: Sequence[_ShardJob], classes: list[str], sums: BandSums, workers: int, progress: bool) -> None:
-    """Write the shards and their index."""
+    """Write the shards, and index.json and members.npy beside them."""
     results = parallel_map(_write_shard, jobs, workers)
     bar = tqdm(results, "write", len(jobs), unit="shard", disable=None if progress else True)
     shards, members = zip(*bar, strict=True)
@@ -220,7 +227,7 @@ def _write_shard(job: _ShardJob) -> tuple[Shard, Members]:
 def _complete_folder(out: Path, work: Path) -> Iterator[Path]:
     """Yield the empty folder `work`, which is renamed to `out` when the block ends without an error.
 
-    The block must fsync the files that it writes.
+    The block must fsync the files that it writes. After an error, `work` is deleted.
     """
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()

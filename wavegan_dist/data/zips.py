@@ -17,9 +17,10 @@ _END_BYTES = 22 + 2**16  # largest size of that record, with its comment
 
 
 def files_in_zip(path: Path) -> dict[str, zipfile.ZipInfo]:
-    """List the files of a zip by name, in its order.
+    """Return the files of a zip, without its folders, by name, in the order of the zip's directory.
 
     Raises:
+        OSError: the zip cannot be read.
         WaveganError: the zip is damaged, holds a name twice, or follows another zip in the same file; or a file in it is
             unsafe (see `refuse_unsafe`).
     """
@@ -47,7 +48,12 @@ def read_head_in_zip(path: Path, name: str) -> bytes:
 
 @cache
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open a zip, once in each process. Raises WaveganError if it is damaged."""
+    """Open a zip for reading, once in each process. All callers share the result, so none may close it.
+
+    Raises:
+        WaveganError: the zip is damaged.
+        OSError: the zip cannot be opened.
+    """
     try:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:

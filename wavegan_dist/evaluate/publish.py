@@ -24,7 +24,7 @@ def publish_result(result: EvaluationResult, run: RunFolder, snapshot: str, file
     Metrics of the first EMA are named eval/METRIC, those of another EMA eval/EMA/METRIC, for example eval/ema-0500/fwd. An "@"
     in a name becomes "_at_". A result that is kept in the run, at `run.evaluation(snapshot)`, is logged as a file with its
     plot, and `update_best` names the run's best snapshot. Events that MLflow does not accept now stay in the run folder for
-    `wavegan track sync`. Never raises.
+    `wavegan track sync`. Logs a warning instead of raising an OSError or WaveganError.
 
     Args:
         result: the result.
@@ -32,8 +32,9 @@ def publish_result(result: EvaluationResult, run: RunFolder, snapshot: str, file
         snapshot: name of the snapshot's folder.
         file: path that `write_result` has written the result to.
     """
-    kept = file.resolve() == run.evaluation(snapshot).resolve()
-    plot = file.with_suffix(".png")
+    in_run = run.evaluation(snapshot)  # `file` may be the same path in another form, such as a relative one
+    kept = file.resolve() == in_run.resolve()
+    plot = in_run.with_suffix(".png")
     ema = ema_of(snapshot)
     prefix = f"eval/{ema}/" if ema else "eval/"
     log_metrics(
@@ -41,7 +42,7 @@ def publish_result(result: EvaluationResult, run: RunFolder, snapshot: str, file
         {f"{prefix}{metric_name(name)}": value for name, value in result.metrics.items()},
         result.protocol.nimg,
         spool=snapshot,
-        files={file: "evaluations"} if kept else {},
+        files={in_run: "evaluations"} if kept else {},
         images={plot: f"spectrum-{ema}" if ema else "spectrum"} if kept and plot.is_file() else {},
     )
     if kept:

@@ -17,7 +17,7 @@ _RANGE = re.compile(r"([0-9]{1,19})(?:-([0-9]{1,19}))?")
 
 
 def parse_seeds(text: str | None) -> list[int]:
-    """Return the seeds that `--seeds` lists, such as "1,5-8"; none if it is missing.
+    """Return the seeds that `--seeds` lists, such as "1,5-8", in the order of the text; an empty list for None.
 
     Raises:
         UsageError: the text has another form, a seed is larger than 2^63 - 1 or occurs twice, or the seeds are too many.
@@ -43,6 +43,14 @@ def _seed_range(text: str, part: str) -> range:
 def number_of_images(count: int | None, seed: int | None, seeds: Sequence[int], walk: int | None) -> int:
     """Return the number of images, or of the latents of a walk.
 
+    This is the number of `seeds` or, without seeds, `count`; by default COUNT, or WALK_COUNT for a walk.
+
+    Args:
+        count: value of `--count`; None if it was not given.
+        seed: value of `--seed`; None if it was not given.
+        seeds: the seeds of `--seeds`; empty if it was not given.
+        walk: number of frames of a walk; None for other formats.
+
     Raises:
         UsageError: the number is less than 1 or more than `MAX_IMAGES`, or `seeds` come with a count or a seed.
     """
@@ -61,10 +69,10 @@ def number_of_images(count: int | None, seed: int | None, seeds: Sequence[int], 
 
 
 def check_classes(snapshot: Snapshot, text: str | None, count: int) -> list[int]:
-    """Return the classes that `--class` names; none if it is missing.
+    """Return the classes that `--class` names, in the order of the text; an empty list for None.
 
     Raises:
-        UsageError: there is no such class, the snapshot has no classes, or they are more than `count`.
+        UsageError: there is no such class, the snapshot has no classes, or the classes are more than the `count` images.
     """
     classes = parse_classes(snapshot, text)
     if count < len(classes):
@@ -79,7 +87,15 @@ def check_truncation(truncation: float) -> None:
 
 
 def check_size(out: Path, format: Format, count: int, resolution: int, walk: int | None, classes: Sequence[int]) -> None:
-    """Check that a grid of `count` images, or a walk of `walk` frames through `count` latents, fits into memory.
+    """Check that a grid or a walk fits into memory, and that a number of frames is given for a walk and for no other format.
+
+    Args:
+        out: value of `--out`, for messages.
+        format: the format.
+        count: number of images, or of the latents of a walk.
+        resolution: height and width of an image, in pixels.
+        walk: number of frames of a walk; None if it was not given.
+        classes: the classes of `--class`; empty if it was not given.
 
     Raises:
         UsageError: a grid or a walk is too large; a number of frames for another format than a walk; a walk without a number of

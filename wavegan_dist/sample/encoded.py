@@ -10,10 +10,13 @@ from wavegan_dist.sample.workers import Workers
 
 
 def encoded(workers: Workers, images: Images, missing: Collection[int]) -> Iterator[tuple[int, bytes]]:
-    """Yield (number, content of a PNG file) of the images whose numbers are in `missing`, in order.
+    """Yield (number, content of a PNG file) of the images whose numbers are in `missing`, in the order of the numbers.
 
     If any image of a batch is missing, the whole batch is generated: outside exact mode, the pixels of an image may depend on
-    its batch.
+    the other images of the batch.
+
+    Raises:
+        WaveganError: an image is not finite.
     """
     batches = [batch for batch in images.batches() if any(number in missing for number in batch)]
     for content in workers.results(images, batches, _encode):

@@ -15,9 +15,19 @@ PNG_END = b"IEND\xaeB`\x82"  # the last bytes of every PNG file
 
 
 def write_folder(workers: Workers, images: Images, folder: Path) -> None:
-    """Write the images that `folder` lacks as 000000.png, 000001.png, ..., and labels.json for a model with classes.
+    """Write the images that `folder` lacks as PNG files, and labels.json for a model with classes.
 
-    More than 10,000 images are in subfolders: image i is in subfolder i // 10000, such as 00001/012345.png.
+    `file_names(images.names)` names the files: 000000.png, 000001.png, ... A file that a power failure cut short is written
+    again. labels.json maps each of these names to the class of the image.
+
+    Args:
+        workers: the threads.
+        images: the images.
+        folder: an existing folder.
+
+    Raises:
+        WaveganError: an image is not finite.
+        OSError: a file cannot be written.
     """
     names = file_names(images.names)
     missing = {number for number, name in enumerate(names) if not _is_complete(folder / name)}
@@ -31,7 +41,13 @@ def write_folder(workers: Workers, images: Images, folder: Path) -> None:
 
 
 def file_names(numbers: Sequence[int]) -> list[str]:
-    """Return the path of each image below the folder, from the numbers that name the images."""
+    """Return the path of each image, relative to the folder: 000007.png for the number 7.
+
+    If there are more than FOLDER_IMAGES images, number n is in subfolder n // FOLDER_IMAGES, such as 00001/012345.png.
+
+    Args:
+        numbers: the numbers that name the images (`Images.names`).
+    """
     if len(numbers) <= FOLDER_IMAGES:
         return [f"{number:06d}.png" for number in numbers]
     return [f"{number // FOLDER_IMAGES:05d}/{number:06d}.png" for number in numbers]

@@ -11,14 +11,18 @@ from wavegan_dist.sample.workers import Workers
 
 
 def write_grid(workers: Workers, images: Images, out: Path, rows: int) -> None:
-    """Write all images as one PNG file.
+    """Write all images as one PNG file. The images are in memory together.
 
     Args:
         workers: the threads.
         images: the images.
         out: the .png file, which is replaced.
-        rows: number of classes that the images take turns in. Image i is in row i % rows, so that each row is a class. 1: the
-            grid is a square, filled row by row.
+        rows: number of classes that the images take turns in, at most the number of images. Image i is in row i % rows, so that
+            each row is a class. 1: the grid is nearly a square, filled row by row. Cells without an image are black.
+
+    Raises:
+        WaveganError: an image is not finite.
+        OSError: the file cannot be written.
     """
     grid = torch.cat(list(workers.results(images, images.batches(), lambda numbers, batch: batch)))
     columns = math.ceil(math.sqrt(len(grid))) if rows == 1 else math.ceil(len(grid) / rows)

@@ -24,7 +24,7 @@ class Images:
     """Images 0, 1, ..., count - 1 of a snapshot.
 
     Attributes:
-        snapshot: the snapshot; its generator is on `device`.
+        snapshot: the snapshot; its generator must be on `device`.
         names: the number in the file name of each image: the image's number, or its seed.
         latents: function from image numbers to latents. Numbers >= `count` have a latent, too: exact mode fills its last chunk
             with these.
@@ -51,14 +51,14 @@ class Images:
         return self.snapshot.config.model.resolution
 
     def batches(self) -> list[range]:
-        """Return the numbers of the images of each batch. In exact mode, a batch is a chunk."""
+        """Return the numbers of the images of each batch, in order: 0 to `count` - 1. In exact mode, a batch is a chunk."""
         size = chunk_size(self.resolution)
         if not self.exact:
             size = batch_that_fills_a_gpu(self.resolution, self.snapshot.config.model.width)
         return [range(first, min(first + size, self.count)) for first in range(0, self.count, size)]
 
     def classes(self) -> list[int]:
-        """Return the class of each image; empty for a model without classes."""
+        """Return the class of each of the `count` images, in order; an empty list for a model without classes."""
         return [] if self.labels is None else self.labels(range(self.count)).tolist()
 
     def generate(self, batch: range) -> Tensor:
@@ -83,7 +83,10 @@ class Images:
 
 
 def latents_of_seeds(seeds: Sequence[int], z_dim: int) -> LatentSource:
-    """Return the function from image numbers to latents: image i has the latent of image 0 of `seeds[i % len(seeds)]`."""
+    """Return the function from image numbers to latents: image i has the latent of image 0 of `seeds[i % len(seeds)]`.
+
+    The function returns float32 [len(numbers), z_dim] on the CPU.
+    """
 
     def latents(numbers: range) -> Tensor:
         draws = [counted.normal(seeds[number % len(seeds)], LATENT_STREAM, range(1), z_dim) for number in numbers]
@@ -93,7 +96,7 @@ def latents_of_seeds(seeds: Sequence[int], z_dim: int) -> LatentSource:
 
 
 def labels_of_seeds(snapshot: Snapshot, seeds: Sequence[int], classes: Sequence[int]) -> LabelSource | None:
-    """Return the function from image numbers to classes; None for a snapshot without classes.
+    """Return the function from image numbers to classes, int64 [len(numbers)]; None for a snapshot without classes.
 
     Args:
         snapshot: the snapshot.

@@ -17,7 +17,16 @@ MAX_SHARD_PIXELS = 2**27  # an interrupted command generates the images of an un
 def write_shards(workers: Workers, images: Images, folder: Path) -> None:
     """Write the shards that `folder` lacks: shard-000000.tar, ..., with members KEY.cls (a model with classes) and KEY.png.
 
-    A shard appears when it is complete. Image i has the key i, in eight digits.
+    A shard appears when it is complete. The key of image i is `images.names[i]`, its number or seed, in eight digits or more.
+
+    Args:
+        workers: the threads.
+        images: the images; `divide` says which are in which shard.
+        folder: the folder.
+
+    Raises:
+        WaveganError: an image is not finite.
+        OSError: a shard cannot be written.
     """
     shards = {folder / f"shard-{number:06d}.tar": part for number, part in enumerate(divide(images.count, images.resolution))}
     missing = {path: part for path, part in shards.items() if not path.exists()}

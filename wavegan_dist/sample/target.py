@@ -17,6 +17,10 @@ ARCHIVES = (".tar", ".tgz", ".zip", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 def find_format(out: Path, requested: Format | None) -> Format:
     """Return the format that the name of `out` implies: .png a grid, .gif or .webp a walk, else a folder, or requested shards.
 
+    Args:
+        out: value of `--out`; the file or folder need not exist.
+        requested: value of `--format`; None if it was not given.
+
     Raises:
         UsageError: `out` has another extension of pictures, videos or archives, or does not fit the requested format.
     """
@@ -38,8 +42,9 @@ def check_out(out: Path, is_folder: bool) -> None:
     """Check that a file, or a folder, can be written to `out`.
 
     Raises:
-        UsageError: `out` is a broken link, is below a file, is a folder where a file must be written, is a file where a folder
-            must be written, or is a folder with files, a mount point or the working folder.
+        UsageError: `out` is a broken link, its parent is not a folder that this user may write to or create, `out` is a folder
+            where a file must be written, a file where a folder must be written, or a folder that is not empty, is a mount point
+            or is the working folder.
     """
     if out.is_symlink() and not out.exists():
         raise UsageError(f"--out {out} is a link that leads nowhere; remove it or choose another name")

@@ -29,6 +29,10 @@ def write_walk(workers: Workers, images: Images, frames: int, out: Path) -> None
         images: the images whose latents the walk passes through, at least two.
         frames: number of frames, at least one per image.
         out: a .gif or .webp file, which is replaced.
+
+    Raises:
+        WaveganError: an image is not finite.
+        OSError: the file cannot be written.
     """
     ends, labels = images.latents(range(images.count)), images.labels
     walk = replace(
@@ -57,7 +61,7 @@ def walk_latents(ends: Tensor, frames: int, numbers: range) -> Tensor:
 
 
 def slerp(first: Tensor, second: Tensor, share: float) -> Tensor:
-    """Interpolate between two vectors at constant angular speed (Shoemake, SIGGRAPH 1985): float32 [z_dim].
+    """Interpolate between two vectors at constant angular speed (Shoemake, SIGGRAPH 1985); returns float32 [z_dim].
 
     Vectors of nearly the same or of opposite direction are interpolated linearly.
 

@@ -35,9 +35,15 @@ class Workers:
         self._pool, self._window = pool, QUEUED * threads
 
     def results(self, images: Images, batches: Sequence[range], work: Work[Result]) -> Iterator[Result]:
-        """Generate batches and yield `work(numbers, images)` for the images of each, or of parts of each, in order.
+        """Generate batches and yield `work(numbers, images)` for the images of each batch or part of a batch, in their order.
 
-        Shows a progress bar of all images; images outside `batches` count as done.
+        Shows a progress bar of all images if stderr is a terminal; images outside `batches` count as done.
+
+        Args:
+            images: what to generate.
+            batches: some of `images.batches()`.
+            work: called in a thread with numbers of images and these images, uint8 [B, 3, R, R] on the CPU: a whole batch or,
+                if `images.device` is not a CPU, at most ENCODED_AT_ONCE images. Its errors are passed on.
 
         Raises:
             WaveganError: an image is not finite.
@@ -56,7 +62,10 @@ class Workers:
 
 @contextmanager
 def worker_threads() -> Iterator[Workers]:
-    """Start one thread per core, at most MAX_THREADS, and end them with the block; unfinished tasks are cancelled."""
+    """Start one thread per core, at most MAX_THREADS, and end them with the block; tasks that have not begun are cancelled.
+
+    Each thread computes with one core. While the block runs, the whole process computes in `full_float32`.
+    """
     threads, before = min(cores(), MAX_THREADS), torch.get_num_threads()
     pool = ThreadPoolExecutor(threads, initializer=partial(torch.set_num_threads, 1))
     try:

@@ -45,7 +45,7 @@ def sample(
     whole. Shows a progress bar if stderr is a terminal.
 
     Args:
-        snapshot: the snapshot; its generator is moved to `device`.
+        snapshot: the snapshot; its generator is moved to `device` and stays there.
         count: number of images, or of the latents that a walk passes through; None: 64, or 8 for a walk.
         seed: seed of the latents; None: 0.
         out: a .png, .gif or .webp file, which is replaced, or a folder that does not exist or is empty.
@@ -64,6 +64,7 @@ def sample(
         UsageError: the arguments do not fit together or to the snapshot, `out` cannot be written, or `.OUT.partial` holds
             images of other arguments. The message names the option.
         WaveganError: an image is not finite.
+        OSError: the result cannot be written.
     """
     listed = parse_seeds(seeds)
     number = number_of_images(count, seed, listed, walk)
@@ -100,7 +101,17 @@ def _write_resumable(
     out: Path,
     options: dict[str, object],
 ) -> None:
-    """Call `write` on the folder of images in the work folder, which may hold images already, and rename it to `out`."""
+    """Call `write` on the folder of images in the work folder of `out`, which may hold images already; rename it to `out`.
+
+    Args:
+        write: writes the images that a folder lacks.
+        workers, images: arguments of `write`.
+        out: the folder, which does not exist or is empty.
+        options: what the images depend on besides the snapshot's weights, the device and exact mode, as JSON values.
+
+    Raises:
+        UsageError: another process writes to `out`, or the work folder holds images of other options.
+    """
     weights, device = images.snapshot.weights_sha256[:16], images.device.type
     settings = {"snapshot": weights, **options, "exact": images.exact, "device": device}
     with work_folder(out, "sample", settings, "images/**/[!.]*.*") as work, errors_naming(out, work):

@@ -12,7 +12,7 @@ from wavegan_dist.tracking.sync import log_best
 
 
 def best_metric(run: RunFolder) -> str | None:
-    """Return the metric that the run's best snapshot was chosen by; None if there is no best snapshot yet."""
+    """Return the metric that the run's best snapshot was chosen by; None if RUN/best.json is missing or damaged."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         return str(json.loads(run.best.read_text())["metric"])
     return None
@@ -21,12 +21,13 @@ def best_metric(run: RunFolder) -> str | None:
 def update_best(run: RunFolder, result: EvaluationResult) -> None:
     """Choose the run's best snapshot anew after an evaluation: call `tag_best` with the metric of best.json.
 
-    Without best.json, the metric is `fwd`, else the first metric of `result` that has an optimum. Does nothing if `result` does
-    not have the metric. Logs a warning instead of raising an error if another result is damaged or the disk is full.
+    Without best.json, the metric is `fwd` or, if `result` does not have it, the first metric of `result` that has an optimum.
+    Does nothing if `result` does not have the metric. Logs a warning instead of raising an OSError or WaveganError, for example
+    if another result is damaged or the disk is full.
 
     Args:
         run: the run.
-        result: the newest result, which is already in `run.evaluations()`.
+        result: the newest result; its file must already be in `run.evaluations()`.
     """
     names = [name for name in result.metrics if optimum(name) is not None]
     metric = best_metric(run) or next((name for name in ("fwd", *names) if name in names), None)
@@ -41,13 +42,19 @@ def tag_best(run: RunFolder, result: EvaluationResult, metric: str) -> None:
     """Find the snapshot whose `metric` is nearest to its optimum; name it in RUN/best.json and in tags of the MLflow run.
 
     The MLflow run gets the value as the metric best/METRIC, too, at the image number of the newest snapshot that was compared,
-    so that its table of runs can sort by the value. Of equally good snapshots the oldest is chosen. Logs a warning if the
-    metric has no optimum or `result` does not have it.
+    so that its table of runs can sort by the value. Of equally good snapshots the oldest is chosen. If the metric has no
+    optimum or `result` does not have it, nothing is chosen and a warning is logged. If MLflow does not accept the value now, a
+    warning is logged, and the value stays in the run folder for `wavegan track sync`.
 
     Args:
         run: the run.
-        result: the newest result, which is already in `run.evaluations()`; results under other conditions are not compared.
+        result: the newest result; its file must already be in `run.evaluations()`. Results under other conditions
+            (`EvaluationResult.conditions`) are not compared.
         metric: name of the metric.
+
+    Raises:
+        WaveganError: the file of another result is damaged.
+        OSError: a result cannot be read, or best.json cannot be written.
     """
     if (best_value := optimum(metric)) is None:
         log.warning("%s has no best value, so no snapshot is tagged as the best; choose its distance to real images", metric)

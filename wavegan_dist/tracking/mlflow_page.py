@@ -21,7 +21,7 @@ DIGEST_LENGTH = 36  # MLflow's limit
 
 
 def experiment_tags(number: str) -> dict[str, str]:
-    """Return the tags of the experiment with MLflow's id `number`."""
+    """Return the tags that the MLflow experiment with the id `number` should have, by name."""
     view = f"#/experiments/{number}/runs?workflowType=machine_learning&viewStateShareKey={VIEW_ID}"
     return {
         "mlflow.experimentKind": "custom_model_development",  # a page of model training, not of GenAI
@@ -33,7 +33,10 @@ def experiment_tags(number: str) -> dict[str, str]:
 
 
 def run_tags(folder: RunFolder) -> dict[str, str]:
-    """Return the tags from which MLflow's page shows the source, the user, the commit and the description of a run."""
+    """Return the tags from which MLflow's page shows the source, the user, the commit and the description of a run.
+
+    Without a readable environment.json, there are no commit and no description.
+    """
     tags = {"mlflow.source.name": "wavegan train", "mlflow.source.type": "LOCAL", "mlflow.user": getpass.getuser()}
     environment = _environment(folder)
     with suppress(KeyError):
@@ -43,7 +46,7 @@ def run_tags(folder: RunFolder) -> dict[str, str]:
 
 
 def dataset_input(folder: RunFolder) -> Any | None:
-    """Return the run's dataset as MLflow's DatasetInput; None if the folder has no readable config and environment."""
+    """Return the run's dataset as MLflow's DatasetInput; None if config.yaml or environment.json is missing or damaged."""
     digest = _environment(folder).get("index_digest")
     try:
         indexes = [redacted(one.index) for one in config.load(folder.config).data.sets]
@@ -60,7 +63,11 @@ def dataset_input(folder: RunFolder) -> Any | None:
 
 
 def _description(environment: dict[str, Any], folder: RunFolder) -> str:
-    """Return Markdown that begins with the settings of the command line: a column shows only the beginning."""
+    """Return Markdown that begins with the settings of the command line: a column shows only the beginning.
+
+    Raises:
+        KeyError: `environment`, the content of environment.json, lacks an entry.
+    """
     arguments = environment["command"][1:]
     settings = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     command = shlex.join(["wavegan", *arguments])

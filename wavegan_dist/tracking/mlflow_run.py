@@ -29,7 +29,7 @@ TEMPORARY_HTTP_ERRORS = (401, 403, 404, 408, 429)  # not caused by the content o
 
 
 class EventRejectedError(Exception):
-    """MLflow will never accept this event."""
+    """MLflow will never accept the content of this request, or the file to upload cannot be read."""
 
 
 class MlflowUnavailableError(Exception):
@@ -37,7 +37,7 @@ class MlflowUnavailableError(Exception):
 
 
 class MlflowRun:
-    """The MLflow run of a run folder.
+    """The MLflow run of a run folder. The constructor makes no request; it sets MLflow's variables in `os.environ`.
 
     Args:
         folder: the run folder, which must have a tracking.json.
@@ -54,7 +54,7 @@ class MlflowRun:
 
     @cached_property
     def client(self) -> Any:
-        """MLflow's client. Its constructor may already fail with any of MLflow's errors."""
+        """MLflow's client, created when it is first used: this may raise any of MLflow's errors."""
         self.uri = self._info().uri
         address, credentials = split_credentials(self.uri)
         os.environ.update(credentials)  # no message of MLflow holds what is not in its URI
@@ -67,7 +67,7 @@ class MlflowRun:
         os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(seconds)
 
     def send(self, events: Sequence[Event]) -> int:
-        """Send events of the spool to MLflow, creating the run before the first.
+        """Send events of the spool to MLflow. The first call finds the run in MLflow or creates it.
 
         Args:
             events: at least one event; several only if all are of kind `metrics`.
@@ -76,7 +76,8 @@ class MlflowRun:
             The number of values or files that MLflow rejected for good; a warning names each of them.
 
         Raises:
-            MlflowUnavailableError: MLflow did not answer. Sending all events again stores none of them twice.
+            MlflowUnavailableError: MLflow does not answer, fails or no longer has the run. Some of the events may have been
+                stored; sending all events again stores none of them twice.
         """
         with _translated_errors(rejected=MlflowUnavailableError):
             self.run_id = self.run_id or self._find_or_create()
@@ -91,7 +92,8 @@ class MlflowRun:
     def check(self) -> None:
         """Raise MlflowUnavailableError unless MLflow answers and the run exists and is not deleted.
 
-        Call it after `send` failed: if it returns, the request itself is at fault. Raises if `send` has not found the run yet.
+        Call it after `send` failed: if it returns, the request itself is at fault. If `send` has never found or created the
+        run, the error is raised, too.
         """
         with _translated_errors(rejected=MlflowUnavailableError):
             stage = self.client.get_run(self.run_id).info.lifecycle_stage
@@ -99,7 +101,11 @@ class MlflowRun:
             raise MlflowUnavailableError(f"run {self.run_id} was deleted; `mlflow runs restore` brings it back")
 
     def _try(self, request: Callable[[], object]) -> EventRejectedError | None:
-        """Make a request; return the error if MLflow rejected the content. Raises MlflowUnavailableError."""
+        """Make a request; return the error if MLflow rejected the content, else None.
+
+        Raises:
+            MlflowUnavailableError: MLflow does not answer, fails or no longer has the run.
+        """
         try:
             with _translated_errors():
                 request()
@@ -109,7 +115,19 @@ class MlflowRun:
         return None
 
     def _log_batches(self, name: str, values: Sequence[Any], limit: int) -> int:
-        """Log metrics or params in batches; halve a rejected batch until only the invalid values are left out."""
+        """Log metrics or params in batches; halve a rejected batch until only the invalid values are left out.
+
+        Args:
+            name: "metrics" or "params".
+            values: MLflow's Metric or Param objects.
+            limit: largest number of values in a request.
+
+        Returns:
+            The number of values that were left out; a warning names each of them.
+
+        Raises:
+            MlflowUnavailableError: see `send`.
+        """
         rejected = 0
         for start in range(0, len(values), limit):
             batch = values[start : start + limit]
@@ -188,7 +206,10 @@ class MlflowRun:
 
 
 def split_credentials(uri: str) -> tuple[str, dict[str, str]]:
-    """Return a server's URI without its user and password, and the environment variables that pass them to MLflow."""
+    """Return a server's URI without its user and password, and the environment variables that pass these to MLflow.
+
+    A URI without a password, or of another scheme than http and https, is returned as it is, with no variables.
+    """
     address = urlsplit(uri)
     if address.scheme not in ("http", "https") or address.password is None:
         return uri, {}
@@ -210,7 +231,7 @@ def _params(event: Event) -> list[Any]:
 
 @contextmanager
 def _translated_errors(rejected: type[Exception] = EventRejectedError) -> Iterator[None]:
-    """Turn every error of MLflow and its artifact stores into `rejected` or MlflowUnavailableError."""
+    """Turn every error of the block into `rejected`, if its cause is the content of the request, or MlflowUnavailableError."""
     from mlflow.exceptions import MlflowException
     from requests import HTTPError
 

@@ -21,8 +21,8 @@ class Sender:
     """Delivers one spool.
 
     Args:
-        spool: the spool to deliver; the caller holds its lock.
-        timeout: seconds that one request to MLflow may take.
+        spool: the spool to deliver; the caller must hold `Spool.lock` during `deliver` and `follow`.
+        timeout: seconds that one request to MLflow may take; holds for the whole process (`MlflowRun.set_timeout`).
     """
 
     def __init__(self, spool: Spool, timeout: int = REQUEST_TIMEOUT) -> None:
@@ -30,10 +30,14 @@ class Sender:
         self.mlflow_run.set_timeout(timeout)
 
     def deliver(self) -> None:
-        """Send all events that the spool contains now and record each delivery.
+        """Send all undelivered events that the spool contains now and record each delivery.
+
+        Events that MLflow rejects count as delivered, with a warning. So does a file that has failed MAX_ATTEMPTS times in a
+        row, over several calls, although MLflow works otherwise.
 
         Raises:
             MlflowUnavailableError: an event could not be sent; the events before it are recorded as delivered.
+            OSError: the spool cannot be read, or a delivery cannot be recorded.
         """
         _, rejected = self.spool.delivered()
         for events, offset in batches(self.spool.undelivered()):
@@ -46,10 +50,13 @@ class Sender:
             self.attempts = 0
 
     def follow(self, closing: threading.Event) -> None:
-        """Deliver present and future events; return when none is left and `closing` is set.
+        """Deliver present and future events; return when `closing` is set and none is left.
 
-        While MLflow is unavailable, retries without limit. Events that MLflow rejects, and a file that fails `MAX_ATTEMPTS`
-        times although MLflow works otherwise, are skipped with a warning.
+        While MLflow is unavailable, logs a warning and retries without limit, even after `closing` is set. What `deliver` skips
+        is skipped. Raises neither MlflowUnavailableError nor OSError.
+
+        Args:
+            closing: set by another thread when the run has ended and appends no more events.
         """
         failures = 0
         while True:
@@ -73,7 +80,11 @@ class Sender:
                 closing.wait(retry_delay(failures))
 
     def _skip_or_raise(self, events: list[Event], error: MlflowUnavailableError) -> None:
-        """Skip the event if it is a file that failed `MAX_ATTEMPTS` times while MLflow works otherwise; else raise `error`."""
+        """Warn that the event is skipped if it is a file that failed `MAX_ATTEMPTS` times while MLflow works otherwise.
+
+        Raises:
+            MlflowUnavailableError: in every other case; `error`, or that of `MlflowRun.check`.
+        """
         self.attempts += 1
         if self.attempts < MAX_ATTEMPTS or events[0]["kind"] not in ("file", "picture"):
             raise error
@@ -82,7 +93,10 @@ class Sender:
 
 
 def retry_delay(failures: int) -> float:
-    """Return the seconds to wait after this many consecutive failures: 1, 2, 4, ... 30, each plus or minus up to 50%."""
+    """Return the seconds to wait after this many consecutive failures: 1, 2, 4, ... 30, each plus or minus up to 50%.
+
+    After no failure: POLL_INTERVAL.
+    """
     if not failures:
         return POLL_INTERVAL
     mean: float = min(MIN_DELAY * 2 ** min(failures - 1, MAX_DOUBLINGS), MAX_DELAY)

@@ -18,7 +18,14 @@ from wavegan_dist.tracking.spool import Spool
 
 
 def main(spool: Spool, seconds: float) -> None:
-    """Deliver the spool until the run has ended, and for at most `seconds` more if the run was killed."""
+    """Deliver the spool until the run has ended and nothing is left, then end this process with exit code 0. Never returns.
+
+    The time after the end of the run is limited; see `exit_on_deadline`, which ends the process with exit code 1.
+
+    Args:
+        spool: the spool of the run that started this process. Waits until no other sender holds its lock.
+        seconds: how long to deliver after the end of a run that was killed.
+    """
     log.configure()
     closing = threading.Event()
     threading.Thread(target=exit_on_deadline, args=(os.getppid(), closing, seconds), daemon=True).start()
@@ -28,7 +35,14 @@ def main(spool: Spool, seconds: float) -> None:
 
 
 def exit_on_deadline(run_pid: int, closing: threading.Event, seconds: float) -> None:
-    """Set `closing` when the run ends, then exit this process after the seconds that the run wrote to stdin, or `seconds`."""
+    """Set `closing` when the run ends; end this process some seconds later with exit code 1. Runs in a thread of its own.
+
+    Args:
+        run_pid: process id of the run, which started this process. The run has ended if stdin is closed or the parent process
+            is another one.
+        closing: the event to set.
+        seconds: the time, unless the run wrote another number of seconds to stdin before it ended.
+    """
     message = b""
     # A data loader worker may keep the pipe open after the run has ended, so the parent's process id is compared as well.
     while os.getppid() == run_pid:

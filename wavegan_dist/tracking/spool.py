@@ -37,13 +37,23 @@ class Spool:
         return RunFolder(self.path.parents[1])
 
     def open(self) -> None:
-        """Open the file for appending. Raises OSError if that is impossible."""
+        """Create the file if it does not exist, truncate a line that was cut short, and open the file for `append`.
+
+        Only for the one process that appends.
+
+        Raises:
+            OSError: the file cannot be opened.
+        """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         os.ftruncate(self.descriptor, sum(len(line) for line in self._lines(0)))
 
     def append(self, event: Event) -> None:
-        """Append one event completely or not at all. Raises OSError if the disk is full."""
+        """Append one event, with the current time, completely or not at all. Only after `open`.
+
+        Raises:
+            OSError: the disk is full or fails.
+        """
         line = json.dumps({"time": int(time.time() * 1000), **event}).encode() + b"\n"
         written = os.write(self.descriptor, line)
         if written < len(line):
@@ -51,7 +61,11 @@ class Spool:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
 
     def events(self) -> Iterator[Event]:
-        """Yield all events in order, delivered or not."""
+        """Yield all events in order, delivered or not. A damaged line yields an event of kind `unreadable`.
+
+        Raises:
+            OSError: the file does not exist or cannot be read; likewise in `undelivered` and `count_undelivered`.
+        """
         return map(_parse, self._lines(0))
 
     def undelivered(self) -> Iterator[tuple[Event, int]]:
@@ -64,7 +78,8 @@ class Spool:
     def delivered(self) -> tuple[int, int]:
         """Return how many bytes were delivered, and how many values and files in them MLflow rejected.
 
-        If the file of the position is damaged, nothing counts as delivered: MLflow stores what it gets twice only once.
+        If the file of the position is missing or damaged, nothing counts as delivered: MLflow stores what it gets twice only
+        once.
         """
         try:
             content = json.loads(self.position.read_text())
@@ -73,7 +88,11 @@ class Spool:
             return 0, 0
 
     def set_delivered(self, offset: int, rejected: int) -> None:
-        """Record that everything before byte `offset` was delivered, except `rejected` values and files."""
+        """Record that everything before byte `offset` was delivered, except `rejected` values and files.
+
+        Raises:
+            OSError: the file of the position cannot be written.
+        """
         with atomic_file(self.position) as file:
             json.dump({"offset": offset, "refused": rejected}, file)
 
@@ -82,7 +101,7 @@ class Spool:
         return Counter(event["kind"] for event, _ in self.undelivered())
 
     def lock(self, *, wait: bool) -> AbstractContextManager[None]:
-        """Exclude other senders while the block runs.
+        """Return a context manager that excludes other senders of this spool.
 
         On a file system without locks two senders may deliver the same events; MLflow stores them once (`mlflow_run.py`).
 
@@ -114,12 +133,15 @@ def image_event(path: str, name: str, nimg: int) -> Event:
 
 
 def file_event(path: str, under: str | None) -> Event:
-    """Return the event that logs the file or folder at `path`, relative to the run folder, in the artifact folder `under`."""
+    """Return the event that logs the file or folder at `path`, relative to the run folder, in the artifact folder `under`.
+
+    `under` is None for MLflow's top artifact folder.
+    """
     return {"kind": "file", "path": path, "under": under}
 
 
 def format_counts(counts: Counter[str]) -> str:
-    """Format numbers of events by kind for a message: `3 points and 1 other entry`, or `nothing`."""
+    """Format numbers of events by kind for a message: `3 points and 1 other entry`, or `nothing`; metrics events are points."""
     points, others = counts["metrics"], counts.total() - counts["metrics"]
     forms = ((points, "point", "points"), (others, "other entry", "other entries"))
     return " and ".join(f"{count} {one if count == 1 else many}" for count, one, many in forms if count) or "nothing"

@@ -19,14 +19,16 @@ SYNC_TIMEOUT, LOG_TIMEOUT = 60, 5  # seconds for a request
 
 
 def sync(run_dir: Path) -> Counter[str]:
-    """Deliver the undelivered events of all spools in a run folder.
+    """Deliver the undelivered events of all spools in a run folder, in the order of the names of the spools.
 
     Returns:
-        The number of delivered events of each kind.
+        The number of delivered events of each kind; events that MLflow rejected, with a warning, are included.
 
     Raises:
         UsageError: the folder is not a run folder, or its run is not tracked, or the store can never work.
-        WaveganError: MLflow is unavailable or no longer has the run; undelivered events stay in their spools.
+        WaveganError: MLflow is unavailable or no longer has the run, another process delivers a spool (the run still trains),
+            or tracking.json is damaged. Undelivered events stay in the spools.
+        OSError: a spool cannot be read, or a delivery cannot be recorded.
     """
     folder = RunFolder(run_dir.resolve())
     info = TrackingInfo.load(folder)
@@ -50,17 +52,21 @@ def log_metrics(
     files: Mapping[Path, str],
     images: Mapping[Path, str],
 ) -> None:
-    """Log metrics at step `nimg` to the MLflow run of a run folder, with the files that belong to them.
+    """Log metrics at step `nimg` to the MLflow run of a run folder, with the files that belong to these metrics.
 
-    Events that MLflow does not accept now stay in the run folder for `wavegan track sync`. Never raises.
+    Writes the events to a new spool and delivers it at once, with LOG_TIMEOUT seconds for each request. Events that MLflow does
+    not accept stay in the run folder for `wavegan track sync`. Logs a warning instead of raising an OSError or WaveganError.
 
     Args:
         run_dir: the run folder; nothing is logged if the run is not tracked.
         values: name to value.
         nimg: image number, MLflow's step.
-        spool: first part of the spool file's name.
-        files: files inside the run folder, each with the artifact folder that it goes to.
-        images: image files inside the run folder, each with the name of its series.
+        spool: first part of the spool file's name; a random part follows.
+        files: files inside the run folder, each with the artifact folder that it goes to. Paths begin with `run_dir`.
+        images: image files inside the run folder, each with the name of its series. Paths begin with `run_dir`.
+
+    Raises:
+        ValueError: a path does not begin with `run_dir`.
     """
     events = [metrics_event(values, nimg)]
     events += [file_event(str(path.relative_to(run_dir)), under) for path, under in files.items()]
@@ -69,7 +75,7 @@ def log_metrics(
 
 
 def log_best(run_dir: Path, best: Mapping[str, Any], nimg: int) -> None:
-    """Log the best snapshot to the MLflow run of a run folder, in the same way as `log_metrics` logs values.
+    """Log the best snapshot to the MLflow run of a run folder; delivers, and warns of errors, as `log_metrics` does.
 
     Args:
         run_dir: the run folder.

@@ -26,20 +26,31 @@ RUN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, sig
 
 
 class Tracker:
-    """Receives what a training run logs, on rank 0 only. This class, for `tracking.enabled: false`, discards everything."""
+    """Receives what a training run logs, on rank 0 only.
+
+    The methods of this class, for `tracking.enabled: false`, discard everything. Their docstrings say what `MlflowTracker`
+    does: only `close` waits for MLflow, and errors of the disk and of MLflow are logged as warnings.
+    """
 
     def log_metrics(self, values: dict[str, float], nimg: int) -> None:
-        """Log each value at step `nimg`, once: a resumed run that reaches the step again does not log the value again."""
+        """Log each value at step `nimg`. Only the first call for an `nimg` counts, over all starts of the run.
+
+        A resumed run that reaches the step again therefore logs no value a second time.
+        """
 
     def log_image(self, path: Path, name: str, nimg: int) -> None:
-        """Log the image file at `path`, inside the run folder, under `name` at step `nimg`, once."""
+        """Log the image file at `path`, inside the run folder, under `name` at step `nimg`.
+
+        Only the first call for a `name` and an `nimg` counts, over all starts of the run.
+        """
 
     def log_file(self, path: Path, under: str | None = None) -> None:
         """Log the file or folder at `path`, inside the run folder, as an artifact.
 
         Args:
             path: the file, or the folder with everything in it.
-            under: artifact folder, into which `path` is logged once; None replaces an earlier artifact of the same name.
+            under: artifact folder, into which `path` is logged only by the first call; None: MLflow's top artifact folder,
+                where each call replaces the earlier artifact of the same name.
         """
 
     def close(self, status: str) -> None:
@@ -47,11 +58,14 @@ class Tracker:
 
 
 class MlflowTracker(Tracker):
-    """Appends events to the spool of a run folder and starts the sidecar that delivers them.
+    """Appends events to the spool of a run folder and starts the sidecar process that delivers the spool.
 
     Args:
         folder: the run folder, with an absolute path and a tracking.json.
         uri: MLflow's tracking URI without its password, for messages.
+
+    Raises:
+        OSError: the spool cannot be opened. If the sidecar cannot be started, only a warning is logged.
     """
 
     def __init__(self, folder: RunFolder, uri: str) -> None:
@@ -64,7 +78,14 @@ class MlflowTracker(Tracker):
 
     @classmethod
     def open(cls, run_dir: Path, experiment: Experiment) -> "MlflowTracker":
-        """Resume the MLflow run of a run folder, or let the sidecar create one as soon as MLflow is available."""
+        """Return the tracker of a run that starts or resumes, after logging its settings and the status RUNNING.
+
+        Writes tracking.json. The sidecar creates the MLflow run, if there is none yet, as soon as MLflow is available.
+
+        Raises:
+            UsageError, WaveganError: see `TrackingInfo.for_start`.
+            OSError: tracking.json or the spool cannot be written.
+        """
         folder = RunFolder(run_dir.absolute())
         TrackingInfo.for_start(folder, experiment)  # an error leaves no files
         folder.tracking_lock.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +114,7 @@ class MlflowTracker(Tracker):
     def close(self, status: str) -> None:
         """End the MLflow run with `status` and wait for the delivery of the last events.
 
-        Waits at most 30 s for the status FINISHED, else 10 s, and warns of events that were not delivered by then.
+        Waits about 30 s at most for the status FINISHED, else 10 s, and warns of events that were not delivered by then.
         """
         self._append({"kind": "status", "status": status})
         seconds = FINISH_TIMEOUT if status == "FINISHED" else ABORT_TIMEOUT
@@ -153,7 +174,10 @@ class MlflowTracker(Tracker):
 
 
 def open_tracker(run_dir: Path, experiment: Experiment) -> Tracker:
-    """Return the tracker of a run folder: one that discards everything if `tracking.enabled` is false."""
+    """Return the tracker of a run folder: one that discards everything if `tracking.enabled` is false.
+
+    Called on rank 0 when training starts or resumes. Raises the errors of `MlflowTracker.open`.
+    """
     return MlflowTracker.open(run_dir, experiment) if experiment.tracking.enabled else Tracker()
 
 

@@ -39,7 +39,12 @@ class TrackingInfo:
 
     @classmethod
     def load(cls, folder: RunFolder) -> "TrackingInfo | None":
-        """Read tracking.json; return None if the run is not tracked. Raises WaveganError if the file is damaged."""
+        """Read tracking.json; return None if there is no such file: the run is not tracked.
+
+        Raises:
+            WaveganError: the file is damaged.
+            OSError: the file cannot be read.
+        """
         if not folder.tracking.exists():
             return None
         try:
@@ -50,13 +55,17 @@ class TrackingInfo:
 
     @classmethod
     def create(cls, folder: RunFolder, experiment: Experiment) -> "TrackingInfo":
-        """Return the information for a run that starts now, with a new key and no MLflow run yet."""
+        """Return the information for a run that starts now, with a new key and no MLflow run yet. Writes no file.
+
+        Raises:
+            UsageError: see `requested_uri`.
+        """
         uri, name = requested_uri(experiment) or default_uri(folder), folder.path.name
         return cls(uri, experiment.tracking.experiment, name, uuid4().hex, int(time.time() * 1000))
 
     @classmethod
     def for_start(cls, folder: RunFolder, experiment: Experiment) -> "TrackingInfo":
-        """Return the information for a start of the run, which may be its first.
+        """Return the information for a start of the run, which may be its first. Writes no file.
 
         Another store or MLflow experiment than that of the last start is used if the run is in no store yet.
 
@@ -76,7 +85,7 @@ class TrackingInfo:
         return info
 
     def refuse_changes(self, folder: RunFolder, new: "TrackingInfo") -> None:
-        """Raise UsageError if `new` is in another store or MLflow experiment than this run."""
+        """Raise UsageError if `new` has another store (apart from the password) or MLflow experiment than this information."""
         pairs = (("store", redacted(self.uri), redacted(new.uri)), ("experiment", self.experiment, new.experiment))
         for name, old, requested in pairs:
             if old != requested:
@@ -86,13 +95,18 @@ class TrackingInfo:
                 )
 
     def save(self, folder: RunFolder) -> None:
-        """Write tracking.json, which only the user can read if it holds a password."""
+        """Write tracking.json, which only the user can read if it holds a password. Raises OSError if that is impossible."""
         with atomic_file(folder.tracking, permissions=0o600 if has_password(self.uri) else 0o666) as file:
             json.dump(asdict(self), file, indent=2)
 
 
 def check_tracking(folder: RunFolder, experiment: Experiment) -> None:
-    """Raise UsageError if a start of the run cannot be tracked as the settings and MLflow's environment variables request."""
+    """Check that a start of the run can be tracked as requested. Makes no request to MLflow; does nothing without tracking.
+
+    Raises:
+        UsageError: the errors of `TrackingInfo.for_start`, or MLflow's environment variables name another experiment or a run.
+        WaveganError: tracking.json is damaged.
+    """
     if not experiment.tracking.enabled:
         return
     TrackingInfo.for_start(folder, experiment)
@@ -111,7 +125,12 @@ def check_tracking(folder: RunFolder, experiment: Experiment) -> None:
 
 
 def save_password(folder: RunFolder, experiment: Experiment) -> None:
-    """Write tracking.json for a later start if `tracking.uri` holds a password, which no other file will hold."""
+    """Write tracking.json for a later start if `requested_uri` holds a password, which no other file of the run will hold.
+
+    Raises:
+        UsageError, WaveganError: see `TrackingInfo.for_start`.
+        OSError: the file cannot be written.
+    """
     if experiment.tracking.enabled and has_password(requested_uri(experiment) or ""):
         TrackingInfo.for_start(folder, experiment).save(folder)
 
@@ -148,7 +167,12 @@ def has_password(uri: str) -> bool:
 
 
 def check_usable(uri: str) -> None:
-    """Raise UsageError if the store can never work on this machine: `uri` is no store, or a database without its driver."""
+    """Check that a store may work on this machine. Makes no request.
+
+    Raises:
+        UsageError: `uri` is no MLflow store, the Python module for its database is missing, or it is a SQLite file that this
+            user cannot write or create.
+    """
     try:
         check_store(uri)
     except ValueError as error:
@@ -162,7 +186,10 @@ def check_usable(uri: str) -> None:
 
 
 def _check_file(path: Path) -> None:
-    """Raise UsageError unless the SQLite file `path` is or can be a file in a folder that this user may write to."""
+    """Raise UsageError unless `path` is a SQLite file that this user may write to, or can be created.
+
+    It can be created if the nearest existing folder above it is one that this user may write to.
+    """
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     is_right_kind = existing.is_file() if existing == path else existing.is_dir()
     if not is_right_kind:
