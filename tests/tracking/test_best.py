@@ -81,6 +81,13 @@ def test_a_result_kept_elsewhere_leaves_the_best_snapshot_as_it_is(run, tmp_path
     assert best(run) == {"snapshot": "kimg-000001", "metric": "fwd", "value": 0.5}
 
 
+def test_a_result_in_the_run_may_be_named_by_a_relative_path(run, monkeypatch):
+    result = evaluated(run, "kimg-000001", {"fwd": 0.5})
+    monkeypatch.chdir(run.path)
+    publish_result(result, run, "kimg-000001", Path("evaluations/kimg-000001.json"))
+    assert best(run)["snapshot"] == "kimg-000001"
+
+
 def test_an_evaluation_keeps_the_metric_of_the_earlier_ones(run):
     update_best(run, evaluated(run, "kimg-000001", {"glcm_score": 0.1, "swd": 0.1, "fwd": 0.5}))
     assert best(run)["metric"] == "fwd"

@@ -30,7 +30,10 @@ class EffLite0(FeatureExtractorBase):  # type: ignore[misc]
         self.network = network.to(memory_format=torch.channels_last).eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """Resize to 128 px (bilinear, antialiased, float32), scale as in training, run the network; (float32 [B, 1280],)."""
+        """Return a tuple with the features, float32 [B, 1280], of images uint8 [B, 3, H, W].
+
+        The images are resized to 128 px (bilinear, antialiased, float32) and scaled as in the network's training.
+        """
         resized = F.interpolate(images.float(), (SIDE, SIDE), mode="bilinear", antialias=True)
         scaled = ((resized - 127) / 128).contiguous(memory_format=torch.channels_last)
         return (self.network.extract_features(scaled).mean(dim=(-2, -1)),)

@@ -11,7 +11,10 @@ from wavegan_dist.tracking import log_metrics, metric_name, update_best
 def write_result(result: EvaluationResult, path: Path) -> None:
     """Write the result to `path` as JSON and, if the spectrum was measured, its plot beside `path` as `.png`.
 
-    The JSON file comes last: if it exists, the plot does too.
+    Creates the folder and replaces existing files. The JSON file comes last: if it exists, the plot does too.
+
+    Raises:
+        OSError: a file cannot be written.
     """
     if "spectrum" in result.tables:
         plot_spectrum(result.tables["spectrum"], path.with_suffix(".png"))
@@ -32,8 +35,8 @@ def publish_result(result: EvaluationResult, run: RunFolder, snapshot: str, file
         snapshot: name of the snapshot's folder.
         file: path that `write_result` has written the result to.
     """
-    kept = file.resolve() == run.evaluation(snapshot).resolve()
-    plot = file.with_suffix(".png")
+    in_run = run.evaluation(snapshot)
+    kept, plot = file.resolve() == in_run.resolve(), in_run.with_suffix(".png")
     ema = ema_of(snapshot)
     prefix = f"eval/{ema}/" if ema else "eval/"
     log_metrics(
@@ -41,7 +44,7 @@ def publish_result(result: EvaluationResult, run: RunFolder, snapshot: str, file
         {f"{prefix}{metric_name(name)}": value for name, value in result.metrics.items()},
         result.protocol.nimg,
         spool=snapshot,
-        files={file: "evaluations"} if kept else {},
+        files={in_run: "evaluations"} if kept else {},
         images={plot: f"spectrum-{ema}" if ema else "spectrum"} if kept and plot.is_file() else {},
     )
     if kept:
