@@ -21,7 +21,7 @@ SIDE = 128
 
 
 class EffLite0(FeatureExtractorBase):  # type: ignore[misc]
-    """The network up to the classifier, averaged over positions: uint8 [B, 3, H, W] of any size -> 1280 features."""
+    """The network up to the classifier, averaged over positions: uint8 [B, 3, H, W] of any size -> (float32 [B, 1280],)."""
 
     def __init__(self, name: str, features_list: list[str], **_: Any) -> None:
         super().__init__(name, features_list)

@@ -24,7 +24,7 @@ class Extractor:
 
     Args:
         name: name of the extractor in the names of metrics.
-        module: frozen network, uint8 [B, 3, H, W] -> a tuple with features [B, dims].
+        module: network in eval mode, uint8 [B, 3, H, W] -> a tuple with features [B, dims].
         dims: number of features.
         protocol: everything that the features depend on, except the images.
     """

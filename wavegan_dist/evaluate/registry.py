@@ -33,7 +33,7 @@ class ExtractorWeights:
     Args:
         extractor: one of `EXTRACTORS`.
         inception: torch-fidelity's Inception weights; None: the file in torch.hub's folder.
-        dinov2: a DINOv2 checkpoint.
+        dinov2: a DINOv2 checkpoint; None: the extractor `dinov2` cannot be used.
     """
 
     extractor: str = "efflite0"
@@ -74,7 +74,7 @@ def build_metrics(
         device: device of the extractors.
 
     Returns:
-        The metrics by the names given.
+        The metrics by name, in the order of `names`.
 
     Raises:
         UsageError: weights or packages are missing, or the image size is not one that a metric supports.

@@ -84,7 +84,7 @@ def augment(images: Tensor, parameters: Tensor) -> Tensor:
     Args:
         images: floating [n * b, 3, R, R] in [-1, 1]. Image i gets row i mod b of the parameters, so that a real image and the
             generated image beside it share a row.
-        parameters: float32 [b, len(PARAMETERS)], from `gate`.
+        parameters: float32 [b, len(PARAMETERS)] on the device of `images`, from `gate`.
 
     Returns:
         A tensor of the shape, dtype and memory format of `images`.

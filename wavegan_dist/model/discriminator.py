@@ -133,7 +133,7 @@ class WaveletDiscriminator(nn.Module):
         return logits
 
     def _add_band_std(self, band_std: Sequence[Mapping[str, float]]) -> None:
-        """Register the buffers `low_std`, a scalar of the last level, and for each level [9, 1, 1] for its high bands.
+        """Register buffers: `low_std`, a scalar for the low band of the last level, and [9, 1, 1] for each level's high bands.
 
         Raises:
             UsageError: `band_std` lacks a level or a band.

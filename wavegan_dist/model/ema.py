@@ -29,7 +29,9 @@ class Ema(Generic[Module]):
         self.half_life, self.rampup = half_life, rampup
 
     def decay(self, nimg: int, batch_size: int) -> float:
-        """Return the factor in [0, 1] that multiplies the old average in an update.
+        """Return the factor in [0, 1] that multiplies the old average in an update: `0.5 ** (batch_size / h)`.
+
+        h is `half_life`, or `rampup * nimg` if that is less and `rampup` is not 0.
 
         Args:
             nimg: images seen so far, including those of the update.

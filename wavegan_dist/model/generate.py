@@ -31,7 +31,7 @@ LabelSource = Callable[[range], Tensor]  # numbers of images -> their classes, i
 
 
 def uses_exact_mode(device: torch.device, requested: bool) -> bool:
-    """Whether images are generated in exact mode: if it was requested, and always on CPUs."""
+    """Return whether a generator on `device` runs in exact mode: if exact mode was requested, and always on CPUs."""
     return requested or device.type == "cpu"
 
 

@@ -48,7 +48,8 @@ def find_folder(name: str | Path, **download: Any) -> Path:
         download: `revision`, `token`, `cache_dir`, `local_files_only` and `force_download` of `snapshot_download`.
 
     Raises:
-        UsageError: there is no such folder or repository, the token may not read it, or it does not hold a generator.
+        UsageError: there is no such folder or repository, the token may not read it, it does not hold a generator, or its
+            config.json is invalid.
         WaveganError: the Hub cannot be reached or reports another error, or the repository lacks the revision or weights.
     """
     path = find_snapshot(name)

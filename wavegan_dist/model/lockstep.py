@@ -72,7 +72,7 @@ def run_in_lockstep(
 
 
 def _has_norm_weights(network: nn.Module) -> bool:
-    """Whether the weights of all batch norms are complete on this rank; ZeRO stage 3 leaves empty tensors in their place."""
+    """Whether the batch norms of `network` have their weights on this rank; ZeRO stage 3 replaces weights by empty tensors."""
     norms = [layer for layer in network.children() if isinstance(layer, SyncBatchNorm)]
     return all(norm.weight is None or norm.weight.numel() == norm.num_features for norm in norms)
 

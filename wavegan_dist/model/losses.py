@@ -37,7 +37,7 @@ def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
 
     Args:
         real: logits of real images, any shape and floating dtype.
-        fake: logits of generated images.
+        fake: logits of generated images, any shape and floating dtype.
 
     Returns:
         A float32 scalar.

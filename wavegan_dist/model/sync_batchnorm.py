@@ -123,7 +123,7 @@ def sync_batch_norm_backward(gradients: Sequence[Tensor], saved: Sequence[Tensor
         eps: added to each variance.
 
     Returns:
-        The gradients of x, weight and bias of the first layer, then of the second, ...
+        The gradients of x (in the dtype of x), weight and bias (float32 [C]) of the first layer, then of the second, ...
     """
     xs, weights, means = saved[0::4], saved[1::4], saved[2::4]
     inverse_stds = [torch.rsqrt(variance + eps) for variance in saved[3::4]]

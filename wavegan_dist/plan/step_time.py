@@ -26,7 +26,7 @@ class StepTime:
 
     @property
     def network(self) -> float:
-        """Seconds of all collectives."""
+        """Seconds that the step waits for collectives."""
         return self.norms + self.gradients + self.agreement
 
     @property
@@ -84,7 +84,7 @@ def operator_seconds(operators: Sequence[Operator], hardware: Hardware) -> float
 
 
 def optimizer_seconds(sizes: ModelSizes, strategy: str, devices: int, hardware: Hardware, d_steps: int) -> float:
-    """Predict the time that one training step spends in Adam, the gradient norms and the EMA update.
+    """Predict the seconds that one training step spends in Adam, the gradient norms and the EMA update.
 
     All three are bound by memory bandwidth. Under ZeRO each device updates only its shard of the parameters; ZeRO stage 3
     shards the EMA too.
