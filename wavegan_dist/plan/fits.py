@@ -49,7 +49,7 @@ def check_memory(experiment: Experiment) -> None:
 
 
 def rough_bound(experiment: Experiment, micro_batch: int) -> float:
-    """Return an upper bound of `step_bytes` in bytes for any number of processes, computed without counting operators."""
+    """Return an upper bound of `step_bytes`, in bytes, computed without counting operators."""
     model, emas = experiment.model, len(experiment.ema.half_lives_kimg)
     state = STATE_BOUND * model.width**2 + ENTRY_BOUND * model.width * (model.z_dim + model.num_classes)
     state += EMBEDDING_BOUND * model.z_dim * model.num_classes
