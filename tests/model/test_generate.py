@@ -6,10 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from wavegan_dist import counted
+from wavegan_dist.classes import Classes
 from wavegan_dist.config import Experiment
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.model.build import build_generator
-from wavegan_dist.model.generate import batch_that_fills_a_gpu, chunk_size, generated_images, uses_exact_mode
+from wavegan_dist.model.generate import (
+    batch_that_fills_a_gpu,
+    chunk_size,
+    generated_images,
+    labels_by_number,
+    uses_exact_mode,
+)
 from wavegan_dist.model.snapshot import Snapshot
 
 
@@ -154,3 +161,10 @@ def test_images_that_are_not_finite_are_an_error() -> None:
 
     with pytest.raises(WaveganError, match=r"generated images 0\.\.3 are not finite"):
         list(generated_images(Broken(), range(4), 0, 4, 16))
+
+
+@pytest.mark.parametrize("chosen", [[], [1, 0]])
+@pytest.mark.parametrize("count", [0, 5])
+def test_classes_are_int64_whatever_their_number_and_origin(chosen: list[int], count: int) -> None:
+    labels = labels_by_number(Classes([2, 3], []), 0, chosen)(range(count))
+    assert (labels.dtype, labels.shape) == (torch.int64, (count,))

@@ -51,7 +51,13 @@ def test_the_bytes_of_an_image_are_those_of_the_sets_by_weight(experiment, shard
         {"index": f"{shards}/index.json", "weight": 3},
         {"index": "http://host/set", "weight": 1},
     ]  # the second: 3 * 32 * 32
-    for data, expected in ((str(shards), stored), (sets, (3 * stored + 3072) / 4), ("http://host/set", 3072)):
+    too_long_for_a_path = f"pipe:{100 * 'A=1 '}cat {{file}}"
+    for data, expected in (
+        (str(shards), stored),
+        (sets, (3 * stored + 3072) / 4),
+        ("http://host/set", 3072),
+        (too_long_for_a_path, 3072),
+    ):
         assert image_bytes(parse({**experiment.model_dump(), "data": {"index": data}}, "tests")) == pytest.approx(expected)
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from tests.helpers import environment
+from wavegan_dist.errors import WaveganError
 from wavegan_dist.wavelet.choice import VARIABLE
-from wavegan_dist.wavelet.cpu.build import OBJECTS, library
+from wavegan_dist.wavelet.cpu.build import OBJECTS, build, library
 
 LOGGING = "from wavegan_dist.log import configure; configure()\n"
 PRINT_CHOICE = LOGGING + "from wavegan_dist.wavelet import choose; print(*choose('cpu'), sep=': ')"
@@ -65,6 +66,18 @@ def test_a_failing_compiler_is_called_once_and_its_output_is_kept(tmp_path: Path
     retry = run_python(tmp_path, LOGGING + "from wavegan_dist.wavelet import build; build()", CXX="false")
     assert "compiling" in retry.stderr
     assert [path.suffix for path in (tmp_path / "wavegan" / "kernels").iterdir() if path.suffix not in (".log", ".lock")] == []
+
+
+def test_a_compiler_that_does_not_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "c++"
+    script.write_text("#!/bin/sh\nexec sleep 20\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(sys.modules[library.__module__], "COMPILE_TIMEOUT", 0.1)
+    with pytest.raises(WaveganError, match="the CPU kernels do not compile: see"):
+        build()
+    assert library().with_suffix(".log").read_text().count("stopped after 0.1 seconds") == len(OBJECTS)
 
 
 def test_a_library_that_does_not_load_is_named(tmp_path: Path, compiler: str) -> None:

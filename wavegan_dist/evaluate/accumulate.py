@@ -40,21 +40,22 @@ def compute_statistics(
     label: str,
     classes: Tensor | None = None,
 ) -> dict[str, Any]:
-    """Compute every feature of the images 0..count-1 in one pass. Collective.
+    """Compute every feature of the images 0..count-1 in one pass. Collective: every process of `group` must call it.
 
     Args:
-        source: yields the images of a range of numbers.
-        count: number of images.
-        features: the features to compute.
+        source: function from a range of image numbers to an iterator of batches of their images, in order: uint8 [B, 3, S, S]
+            with B at most BATCH, on any device. Each rank calls it for its share of the images.
+        count: number of images, at least 1.
+        features: the features to compute, on the group's device.
         group: the processes that share the work.
-        label: text before the progress bar.
-        classes: the class of each image, int64 [count]. Only features with a `label` use it; None if there are none.
+        label: text before the progress bar, which rank 0 shows.
+        classes: the class of each image, int64 [count] on the CPU. Only features with a `label` use it; None if there are none.
 
     Returns:
         The statistics of each feature by the feature's name; on ranks other than 0, statistics of no images.
 
     Raises:
-        WaveganError: on all ranks, if the source fails on any rank.
+        WaveganError: on all ranks, if the source raises a WaveganError or an OSError on any rank.
     """
     totals = _empty(features)
     segment = BATCH * math.ceil(count / (BATCH * SEGMENTS))
@@ -93,7 +94,7 @@ def _segment_statistics(
 
 
 def _update(statistics: Statistics, feature: Feature[Any], images: Tensor, labels: Tensor | None) -> None:
-    """Add the features of some images, or, if the feature has a `label`, of those images that have this label."""
+    """Add the features of `images` to `statistics`; if the feature has a `label`, only those of the images with this label."""
     if feature.label is not None:
         assert labels is not None
         images = images[(labels == feature.label).to(images.device)]

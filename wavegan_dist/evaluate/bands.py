@@ -45,7 +45,10 @@ class BandMetric:
         self.bands = [*high_bands, f"LL{self.levels}"]
 
     def compare(self, real: FeatureRows, generated: FeatureRows) -> MetricResult:
-        """Compute the three values and the table `bands`: energy in dB (0: 1 squared gray level) and kurtosis of each band."""
+        """Compute the three values and the table `bands`: energy in dB (0: 1 squared gray level) and kurtosis of each band.
+
+        Arguments and errors are those of `Metric.compare`.
+        """
         rows = real.rows(), generated.rows()
         means = [rows_of_set.mean(dim=0) for rows_of_set in rows]
         (real_db, real_kurtosis), (generated_db, generated_kurtosis) = map(_energy_and_kurtosis, means)

@@ -34,11 +34,15 @@ def bootstrap_intervals(
 
 
 def resample_counts(count: int, rng: np.random.Generator) -> Tensor:
-    """Return how often each image is drawn in each resample of `count` draws with replacement: int64 [RESAMPLES, count]."""
+    """Draw `count` of `count` images with replacement, RESAMPLES times; advances `rng`.
+
+    Returns:
+        How often each image is drawn in each resample, int64 [RESAMPLES, count] on the CPU.
+    """
     return torch.from_numpy(np.stack([np.bincount(rng.integers(count, size=count), minlength=count) for _ in range(RESAMPLES)]))
 
 
 def percentile_interval(values: Tensor) -> tuple[float, float]:
-    """Return the 2.5% and 97.5% quantiles of values [RESAMPLES]."""
+    """Return the 2.5% and 97.5% quantiles of floating-point values [RESAMPLES]."""
     low, high = torch.quantile(values, torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
     return low, high

@@ -27,12 +27,16 @@ CacheKey = dict[str, Any]  # any JSON-serializable values
 
 
 def cache_folder() -> Path:
-    """Return the folder of all entries."""
+    """Return the path of the folder of all entries, whether or not it exists.
+
+    Raises:
+        WaveganError: XDG_CACHE_HOME is not set and the user has no home folder.
+    """
     return user_cache() / "evaluate"
 
 
 def read(key: CacheKey) -> dict[str, Tensor] | None:
-    """Read the tensors of an entry; None if there is no entry or the entry is damaged."""
+    """Return the CPU tensors of an entry; None if the entry does not exist, is damaged or cannot be read."""
     try:
         content = _path(key).read_bytes()
         digest, body = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
@@ -42,7 +46,7 @@ def read(key: CacheKey) -> dict[str, Tensor] | None:
 
 
 def write(key: CacheKey, tensors: dict[str, Tensor]) -> None:
-    """Write an entry; if writing fails, log a warning and continue."""
+    """Write an entry, or replace it; if the file cannot be written, log a warning and return."""
     body = save({name: tensor.contiguous() for name, tensor in tensors.items()})
     try:
         path = _path(key)

@@ -24,7 +24,10 @@ START_OF_SCAN = b"\xff\xda"
 
 
 def compression_metric(seed: int = 0) -> PerImageMetric:
-    """Create the metric `compression`: bits per pixel (bpp) of JPEG files, and the compression ratio, 24 / bpp."""
+    """Create the metric `compression`: bits per pixel (bpp) of JPEG files, and the compression ratio, 24 / bpp.
+
+    `seed` is the seed of the bootstrap.
+    """
     settings: dict[str, Any] = {
         "jpeg": QUALITY,
         "subsampling": SUBSAMPLING,
@@ -36,14 +39,14 @@ def compression_metric(seed: int = 0) -> PerImageMetric:
 
 
 def bits_per_pixel(images: Tensor) -> Tensor:
-    """Return the bits per pixel of each image's JPEG file without its header: uint8 [B, 3, S, S] -> float64 [B, 1]."""
+    """Return bits per pixel of each image's JPEG file without its header: uint8 [B, 3, S, S] -> float64 [B, 1] on the CPU."""
     pixels = images.shape[-2] * images.shape[-1]
     sizes = [8 * compressed_bytes(image) / pixels for image in images.permute(0, 2, 3, 1).contiguous().cpu().numpy()]
     return torch.tensor(sizes, dtype=torch.float64).unsqueeze(1)
 
 
 def compressed_bytes(image: np.ndarray[Any, np.dtype[np.uint8]]) -> int:
-    """Return the number of bytes after the header of the JPEG file of an image, uint8 [H, W, 3]."""
+    """Encode an image, uint8 [H, W, 3], as JPEG of quality 95; return the number of bytes after the file's header."""
     file = bytes(imagecodecs.jpeg8_encode(image, level=QUALITY, subsampling=SUBSAMPLING))
     length = file.index(START_OF_SCAN) + len(START_OF_SCAN)  # position of the 16-bit length of the header's last segment
     return len(file) - length - int.from_bytes(file[length : length + 2], "big")

@@ -33,7 +33,10 @@ class DinoV2(nn.Module):
         self.register_buffer("std", 255 * torch.tensor(STD).view(3, 1, 1))
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """Resize to 224 px (bicubic, antialiased, float32), normalize by ImageNet's statistics, run the network."""
+        """Return a tuple with the class tokens, float32 [B, dims], of images uint8 [B, 3, H, W].
+
+        The images are resized to 224 px (bicubic, antialiased, float32) and normalized by ImageNet's statistics.
+        """
         resized = F.interpolate(images.float(), (SIDE, SIDE), mode="bicubic", antialias=True).clamp(0, 255)
         return (self.network((resized - self.mean) / self.std),)
 
@@ -42,7 +45,7 @@ def load(path: Path) -> tuple[str, DinoV2]:
     """Load a checkpoint; return the extractor's name, such as `dinov2_vits14@224`, and the frozen network on the CPU.
 
     Raises:
-        UsageError: the file is no DINOv2 checkpoint.
+        UsageError: the file cannot be read or is no checkpoint of DINOv2 small, base or large without registers.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

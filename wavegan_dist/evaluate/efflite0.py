@@ -21,7 +21,7 @@ SIDE = 128
 
 
 class EffLite0(FeatureExtractorBase):  # type: ignore[misc]
-    """The network up to the classifier, averaged over positions: uint8 [B, 3, H, W] of any size -> 1280 features."""
+    """The network up to the classifier, averaged over positions: uint8 [B, 3, H, W] of any size -> (float32 [B, 1280],)."""
 
     def __init__(self, name: str, features_list: list[str], **_: Any) -> None:
         super().__init__(name, features_list)
@@ -30,7 +30,10 @@ class EffLite0(FeatureExtractorBase):  # type: ignore[misc]
         self.network = network.to(memory_format=torch.channels_last).eval()
 
     def forward(self, images: Tensor) -> tuple[Tensor]:
-        """Resize to 128 px (bilinear, antialiased, float32), scale as in training, run the network; (float32 [B, 1280],)."""
+        """Return a tuple with the features, float32 [B, 1280], of images uint8 [B, 3, H, W].
+
+        The images are resized to 128 px (bilinear, antialiased, float32) and scaled as in the network's training.
+        """
         resized = F.interpolate(images.float(), (SIDE, SIDE), mode="bilinear", antialias=True)
         scaled = ((resized - 127) / 128).contiguous(memory_format=torch.channels_last)
         return (self.network.extract_features(scaled).mean(dim=(-2, -1)),)

@@ -46,14 +46,16 @@ def evaluate_snapshot(
 ) -> EvaluationResult | None:
     """Compare images of a snapshot's EMA generator with real images. Collective: every process of the launch must call it.
 
-    Classes of generated images are drawn with the frequencies of the training data. Computes on GPUs if there are any. The
-    values do not depend on the number of processes.
+    Joins the process group of the launcher (`processes.join`); the caller leaves it. Classes of generated images are drawn
+    with the frequencies of the training data. Computes on GPUs if there are any. The values do not depend on the number of
+    processes.
 
     Args:
         snapshot_dir: the snapshot folder.
-        data_index_path: index.json of the real images.
+        data_index_path: index.json of the real images, or its folder.
         metrics: names from `METRICS`; None: the metrics of DEFAULT_METRICS for which `count` is enough.
-        count: number of images in each set; None: 5000, or half of the real images if that is less, so that there are floors.
+        count: number of images in each set, at least 1; None: 5000, or half of the real images if that is less, so that there
+            are floors.
         seed: seed of the latents, of the choice of real images, of KID's subsets and of the bootstrap.
         weights: the extractor of fd, kid and prc, and weight files.
         exact: generate images in exact mode (`model.generate`), which CPUs always use.
@@ -65,8 +67,9 @@ def evaluate_snapshot(
 
     Raises:
         UsageError: before images are generated or read: a metric is unknown, the image sizes differ, there are too few images,
-            weights are missing, or `per_class` is given for a snapshot or data without classes.
-        WaveganError: the snapshot or a shard is damaged.
+            weights or packages are missing, or `per_class` is given for a snapshot or data without classes.
+        WaveganError: the snapshot or a shard is damaged, a generated image is not finite, another process of the launch has
+            ended, or, on rank 0 only, a value of a metric is not finite.
     """
     names = None if metrics is None else check_names(metrics)
     group = join()
@@ -102,7 +105,13 @@ def _class_metrics(
     generated: Tensor | None,
     minimum: int | None,
 ) -> list[ClassMetrics]:
-    """Select the metrics of each class; `generated` holds the classes of the generated images, int64 [count]."""
+    """Select the metrics of each class (see `class_metrics`); none if `minimum` is None.
+
+    `generated` holds the classes of the generated images, int64 [count]; None for a snapshot without classes.
+
+    Raises:
+        UsageError: the snapshot or the real images have no classes, or no metric can be measured per class.
+    """
     if minimum is None:
         return []
     if snapshot.classes is None or generated is None:
@@ -113,7 +122,11 @@ def _class_metrics(
 def _select_metrics(
     names: Sequence[str] | None, index: Index, count: int, seed: int, weights: ExtractorWeights, group: Group
 ) -> dict[str, Metric[Any]]:
-    """Build the named metrics, or those of DEFAULT_METRICS for which `count` is enough."""
+    """Build the named metrics or, if `names` is None, those of DEFAULT_METRICS for which `count` is enough.
+
+    Raises:
+        UsageError: weights or packages are missing, a metric does not support the image size, or `count` is too small.
+    """
     metrics = build_metrics(names or DEFAULT_METRICS, index.size, count, seed, weights, group.device)
     if names is None:
         metrics = metrics_for_count(metrics, count, warn=group.is_main_process)

@@ -24,7 +24,7 @@ class Extractor:
 
     Args:
         name: name of the extractor in the names of metrics.
-        module: frozen network, uint8 [B, 3, H, W] -> a tuple with features [B, dims].
+        module: network in eval mode, uint8 [B, 3, H, W] -> a tuple with features [B, dims].
         dims: number of features.
         protocol: everything that the features depend on, except the images.
     """
@@ -39,13 +39,13 @@ class Extractor:
         return Feature(self.name, self.features, self.protocol, FeatureRows)
 
     def features(self, images: Tensor) -> Tensor:
-        """Compute features: uint8 [B, 3, H, W] on the network's device to float32 [B, dims]."""
+        """Compute features: uint8 [B, 3, H, W] on the network's device, B >= 1, to float32 [B, dims] on this device."""
         chunks = images.split(CPU_CHUNK if images.device.type == "cpu" else len(images))
         return torch.cat([self.module(chunk)[0] for chunk in chunks]).float()
 
 
 def efflite0(device: torch.device | str = "cpu") -> Extractor:
-    """Return EfficientNet-Lite0 at 128 px with ImageNet weights, which a Python package contains.
+    """Return EfficientNet-Lite0 at 128 px on `device`, with ImageNet weights that a Python package contains.
 
     Raises:
         UsageError: the extra `eval` is not installed.
@@ -58,9 +58,9 @@ def efflite0(device: torch.device | str = "cpu") -> Extractor:
 
 
 def inception(weights: Path | None = None, device: torch.device | str = "cpu") -> Extractor:
-    """Return FID's Inception-v3, from the file `weights` or from torch.hub's folder.
+    """Return FID's Inception-v3 on `device`, from the file `weights` or, if None, from torch.hub's folder.
 
-    The file's hash is checked first, because torch-fidelity unpickles the file.
+    Downloads nothing. The file's hash is checked first, because torch-fidelity unpickles the file.
 
     Raises:
         UsageError: the file is missing or has another hash, or the extra `eval` is not installed.
@@ -78,7 +78,7 @@ def inception(weights: Path | None = None, device: torch.device | str = "cpu") -
 
 
 def dinov2(weights: Path | None, device: torch.device | str = "cpu") -> Extractor:
-    """Return DINOv2 (Oquab et al. 2023) from a checkpoint file in the authors' format (`evaluate/dinov2.py`).
+    """Return DINOv2 (Oquab et al. 2023) on `device`, from a checkpoint file in the authors' format (`evaluate/dinov2.py`).
 
     Raises:
         UsageError: `weights` is None, missing or no DINOv2 checkpoint, or the extra `eval` is not installed.

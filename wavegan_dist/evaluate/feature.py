@@ -15,7 +15,8 @@ class Feature(Generic[StatisticsT]):
 
     Args:
         name: identifies the feature: metrics whose features have the same name share the statistics.
-        extract: function from images, uint8 [B, 3, S, S], to the features that `statistics.update` takes.
+        extract: function from images, uint8 [B, 3, S, S] with B >= 1 on any device, to the features that `statistics.update`
+            takes.
         protocol: everything that the features depend on, except the images.
         statistics: `FeatureRows` or `Moments`.
         label: the class whose images are used; None: all images.

@@ -27,7 +27,7 @@ def gaussian_frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: 
 
 
 def _matrix_root(covariance: Tensor) -> Tensor:
-    """Return L with L L^T = covariance, [..., D, D]."""
+    """Return L with L L^T = covariance, [..., D, D]; eigenvalues below 0, which come from rounding, count as 0."""
     try:
         values, vectors = torch.linalg.eigh(covariance)
     except LinAlgError:  # PyTorch's library does not converge on some matrices, for example of one repeated number

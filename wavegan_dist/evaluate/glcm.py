@@ -35,7 +35,7 @@ def glcm_metric(size: int, seed: int = 0) -> PerImageMetric:
     """Create the metric `glcm`: entropies in bits, and their mean, the GLCM score.
 
     Args:
-        size: side of the images in pixels; images of less than 64 px are one patch.
+        size: side of the images in pixels: up to 64, which are one patch, or a multiple of 64.
         seed: seed of the bootstrap.
     """
     settings: dict[str, Any] = {"levels": LEVELS, "patch": min(size, PATCH), "distances": list(DISTANCES), "entropy": "matrix"}
@@ -45,7 +45,10 @@ def glcm_metric(size: int, seed: int = 0) -> PerImageMetric:
 
 
 def entropies(images: Tensor) -> Tensor:
-    """Return the mean entropy of each image's matrices in bits: uint8 [B, 3, S, S] -> float64 [B, 1]."""
+    """Return the mean entropy of each image's matrices in bits: uint8 [B, 3, S, S] -> float64 [B, 1].
+
+    S is from 5 to 64 or a multiple of 64.
+    """
     parts = tiles(gray_levels(images), PATCH).squeeze(1).split(PART)
     means = [torch.stack([co_occurrence_entropy(part, *offset) for offset in OFFSETS]).mean(dim=0) for part in parts]
     return torch.cat(means).view(len(images), -1).mean(dim=1, keepdim=True)

@@ -52,4 +52,10 @@ class Metric(Protocol[StatisticsT]):
     protocol: dict[str, Any]
 
     def compare(self, real: StatisticsT, generated: StatisticsT) -> MetricResult:
-        """Compute the values from the statistics of `feature` over real and over generated images."""
+        """Compute the values from the statistics of `feature` over real and over generated images.
+
+        Each set has at least `minimum` images, which is not checked. The statistics are not changed.
+
+        Raises:
+            WaveganError: a value is not finite.
+        """

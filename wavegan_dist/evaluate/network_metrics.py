@@ -36,7 +36,7 @@ class FrechetDistance:
         self.protocol = {"extractor": extractor.name, **extractor.protocol}
 
     def compare(self, real: FeatureRows, generated: FeatureRows) -> MetricResult:
-        """Compute the single value `name`."""
+        """Compute the single value `name`. Arguments and errors: see `Metric.compare`."""
         return MetricResult({self.name: feature_frechet_distance(real.rows(), generated.rows())})
 
 
@@ -61,7 +61,10 @@ class KernelDistance:
         }  # fmt: skip
 
     def compare(self, real: FeatureRows, generated: FeatureRows) -> MetricResult:
-        """Compute the single value `name`, and its interval unless there are too few images to resample."""
+        """Compute the single value `name`, and its interval unless there are too few images to resample.
+
+        Arguments and errors are those of `Metric.compare`.
+        """
         features = real.rows(), generated.rows()
         resampled = resampled_kernel_distances(*features, self.seed)
         return MetricResult(
@@ -90,7 +93,7 @@ class PrecisionRecall:
         self.protocol = {"extractor": extractor.name, **extractor.protocol, "neighbours": NEIGHBORS}
 
     def compare(self, real: FeatureRows, generated: FeatureRows) -> MetricResult:
-        """Compute the values `precision_EXTRACTOR` and `recall_EXTRACTOR`."""
+        """Compute the values `precision_EXTRACTOR` and `recall_EXTRACTOR`. Arguments and errors: see `Metric.compare`."""
         precision, recall = precision_recall(real.rows(), generated.rows())
         return MetricResult({f"precision_{self.suffix}": precision, f"recall_{self.suffix}": recall})
 
@@ -107,10 +110,13 @@ def feature_frechet_distance(real: Tensor, generated: Tensor) -> float:
 
 
 def kernel_distance(real: Tensor, generated: Tensor, subset: int, seed: int) -> float:
-    """Return torch-fidelity's KID between features [N, D] and [M, D]: the mean over 100 random subsets of `subset` images.
+    """Return torch-fidelity's KID between features [N, D] and [M, D] on the CPU.
 
-    Computed in the dtype of the features. Features are float32, as in torch-fidelity; float64 would change the value by a
-    relative 4e-6. `subset` must be at most N and M.
+    The mean over 100 random subsets of `subset` images of each set; `subset` must be at most N and M. Computed in the dtype of
+    the features, float32 as in torch-fidelity; float64 would change the value by a relative 4e-6.
+
+    Raises:
+        UsageError: torch-fidelity is not installed.
     """
     kid = require("torch_fidelity.metric_kid", "kid")
     options = {"kid_subsets": KID_SUBSETS, "kid_subset_size": subset, "rng_seed": seed, "verbose": False}
@@ -124,7 +130,7 @@ def resampled_kernel_distances(real: Tensor, generated: Tensor, seed: int) -> Te
     with a copy of itself are left out: these pairs would bias the distance upwards.
 
     Args:
-        real, generated: features [N, D] and [M, D].
+        real, generated: features [N, D] and [M, D] on the CPU.
         seed: seed of the draws.
 
     Returns:
@@ -139,7 +145,11 @@ def resampled_kernel_distances(real: Tensor, generated: Tensor, seed: int) -> Te
 
 
 def precision_recall(real: Tensor, generated: Tensor) -> tuple[float, float]:
-    """Return torch-fidelity's precision and recall between features [N, D] and [M, D], each from 0 to 1."""
+    """Return torch-fidelity's precision and recall between features [N, D] and [M, D] on the CPU, each from 0 to 1.
+
+    Raises:
+        UsageError: torch-fidelity is not installed.
+    """
     prc = require("torch_fidelity.metric_prc", "prc")
     options = {"prc_neighborhood": NEIGHBORS, "prc_batch_size": PRC_BATCH, "save_cpu_ram": True, "verbose": False}
     values = prc.prc_features_to_metric(generated, real, **options)
@@ -166,5 +176,5 @@ def _mean_kernel(a: Tensor, b: Tensor, counts_a: Tensor, counts_b: Tensor) -> Te
 
 
 def _kernel(products: Tensor, dims: int) -> Tensor:
-    """Apply KID's cubic kernel to scalar products of features with `dims` dimensions."""
+    """Apply KID's cubic kernel, elementwise, to scalar products of features with `dims` dimensions."""
     return (products / dims + 1) ** 3

@@ -48,10 +48,13 @@ class ClassMetrics:
         return [metric.feature for metric in self.metrics]
 
     def result(self, real: Mapping[str, Any], generated: Mapping[str, Any]) -> ClassResult:
-        """Compare real and generated images.
+        """Compare real and generated images of the class by each of `metrics`.
 
         Args:
             real, generated: the statistics of each of `features` over one set of images, by the name of the feature.
+
+        Raises:
+            WaveganError: a value is not finite.
         """
         results = [metric.compare(real[metric.feature.name], generated[metric.feature.name]) for metric in self.metrics]
         return ClassResult(
@@ -74,13 +77,13 @@ def class_metrics(
         metrics: the metrics of the evaluation, by name.
         classes: the classes of the snapshot.
         real, generated: the class of each image of both sets, int64 [N]; -1 for an image without a label.
-        minimum: smallest number of images of a class in each set.
+        minimum: a metric of a class is left out if the class has fewer images than this, or than `Metric.minimum`, in a set.
 
     Returns:
-        One `ClassMetrics` for each class, in the order of the labels.
+        One `ClassMetrics` for each class, in the order of the labels, with copies of those metrics that are in CLASS_METRICS.
 
     Raises:
-        UsageError: no metric can be measured per class, or the real images have no labels.
+        UsageError: none of the metrics is in CLASS_METRICS, or no real image has a label.
     """
     chosen = {name: metric for name, metric in metrics.items() if name in CLASS_METRICS}
     if not chosen:
@@ -111,7 +114,7 @@ def _of_class(
 
 
 def _restricted(metric: Metric[Any], label: int) -> Metric[Any]:
-    """Return a copy of a metric that sees the images of one class only."""
+    """Return a copy of a metric whose feature uses the images of one class only, under a name of its own."""
     restricted = copy.copy(metric)
     feature = metric.feature
     restricted.feature = replace(
@@ -121,7 +124,7 @@ def _restricted(metric: Metric[Any], label: int) -> Metric[Any]:
 
 
 def _statistics_bytes(metric: Metric[Any]) -> int:
-    """Return the bytes of a metric's statistics of fixed size: covariances, but not features of each image."""
+    """Return the bytes of a metric's covariances over one set of images; 0 for a metric that keeps features of each image."""
     if not isinstance(metric, WaveletDistance):
         return 0
     variables: int = metric.protocol["variables"]

@@ -28,7 +28,7 @@ class PerImageMetric:
         unit: unit of the numbers.
         feature: computes the numbers, float64 [B, 1].
         score: name of the score.
-        score_of_mean: elementwise function from mean numbers to scores.
+        score_of_mean: elementwise function from mean numbers, a float64 tensor of any shape, to scores.
         seed: seed of the bootstrap.
     """
 
@@ -45,7 +45,7 @@ class PerImageMetric:
         self.protocol = {**self.feature.protocol, "bootstrap": RESAMPLES}
 
     def compare(self, real: FeatureRows, generated: FeatureRows) -> MetricResult:
-        """Compute the three values, and a table with the score of both sets.
+        """Compute the three values, and a table with the score of both sets. Arguments and errors: see `Metric.compare`.
 
         Only values that are functions of means have intervals: resampled images increase a Wasserstein distance.
         """

@@ -11,7 +11,10 @@ from wavegan_dist.tracking import log_metrics, metric_name, update_best
 def write_result(result: EvaluationResult, path: Path) -> None:
     """Write the result to `path` as JSON and, if the spectrum was measured, its plot beside `path` as `.png`.
 
-    The JSON file comes last: if it exists, the plot does too.
+    Creates the folder and replaces existing files. The JSON file comes last: if it exists, the plot does too.
+
+    Raises:
+        OSError: a file cannot be written.
     """
     if "spectrum" in result.tables:
         plot_spectrum(result.tables["spectrum"], path.with_suffix(".png"))

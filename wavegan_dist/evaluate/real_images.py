@@ -21,8 +21,10 @@ from wavegan_dist.processes import Group, on_main
 def draw_subsets(index: Index, count: int, seed: int) -> list[RowIndices]:
     """Draw two disjoint random subsets of the real images, or only one if the data set has fewer than 2 * count images.
 
+    The subsets depend only on the number of images in the index, `count` and `seed`. `count` must be at most this number.
+
     Returns:
-        For each subset, the ascending row numbers of its `count` images.
+        For each subset, the ascending rows in the index of its `count` images, int64 [count].
     """
     first = np.sort(rng_at(seed, "real", 0).choice(index.count, count, replace=False))
     if 2 * count > index.count:
@@ -32,7 +34,7 @@ def draw_subsets(index: Index, count: int, seed: int) -> list[RowIndices]:
 
 
 def real_labels(index: Index, rows: RowIndices) -> Tensor:
-    """Return the class of the images at `rows` of the index, int64 [len(rows)]; -1 for an image without a label."""
+    """Return the class of the images at `rows` of the index, int64 [len(rows)] on the CPU; -1 for an image without a label."""
     return torch.from_numpy(np.array(index.members[rows, 2]))
 
 
@@ -44,13 +46,19 @@ def real_statistics(
     group: Group,
     class_features: Sequence[Feature[Any]] = (),
 ) -> list[dict[str, Any]]:
-    """Compute the statistics of each subset that `draw_subsets` returns, or read them from the cache. Collective.
+    """Compute the statistics of each subset that `draw_subsets` returns, or read them from the cache.
 
-    `class_features`, the features of single classes, are computed for the first subset only, because metrics of classes have no
-    floors.
+    Collective: every process of `group` must call it with the same arguments. Rank 0 reads and writes the cache.
+
+    Args:
+        index, count, seed: as for `draw_subsets`.
+        features: the features to compute for each subset.
+        group: the processes that share the work.
+        class_features: features of single classes. They are computed for the first subset only, because metrics of classes have
+            no floors.
 
     Returns:
-        For each subset, the statistics of each feature by the feature's name. They are valid on rank 0 only.
+        For each subset, a dict of the name of each feature to its statistics, which are valid on rank 0 only.
 
     Raises:
         WaveganError: on all ranks, if any rank cannot read an image.
@@ -72,13 +80,18 @@ def compute_floors(
 ) -> dict[str, float]:
     """Compute the floors, or read them from the cache: every value of every metric between two subsets of real images.
 
+    Not a collective call: only rank 0, which has the statistics, calls it.
+
     Args:
         metrics: the metrics.
         subsets: the result of `real_statistics` on rank 0.
         index, count, seed, group: as given to `real_statistics`.
 
     Returns:
-        Name to value; empty if there is only one subset.
+        Name of the value to the value; empty if there is only one subset.
+
+    Raises:
+        WaveganError: a value is not finite.
     """
     if len(subsets) < 2:
         return {}

@@ -33,7 +33,7 @@ class ExtractorWeights:
     Args:
         extractor: one of `EXTRACTORS`.
         inception: torch-fidelity's Inception weights; None: the file in torch.hub's folder.
-        dinov2: a DINOv2 checkpoint.
+        dinov2: a DINOv2 checkpoint; None: the extractor `dinov2` cannot be used.
     """
 
     extractor: str = "efflite0"
@@ -45,7 +45,7 @@ PACKAGED_WEIGHTS = ExtractorWeights()
 
 
 def check_names(names: Sequence[str]) -> list[str]:
-    """Return the names without duplicates.
+    """Return the names without duplicates, in the order of their first occurrences.
 
     Raises:
         UsageError: there is no name, or one is not in `METRICS`.
@@ -74,7 +74,7 @@ def build_metrics(
         device: device of the extractors.
 
     Returns:
-        The metrics by the names given.
+        The metrics by name, in the order of `names`.
 
     Raises:
         UsageError: weights or packages are missing, or the image size is not one that a metric supports.
@@ -120,7 +120,7 @@ def check_counts(metrics: Mapping[str, Metric[Any]], count: int, available: int)
 
 
 def metrics_for_count(metrics: Mapping[str, Metric[Any]], count: int, *, warn: bool) -> dict[str, Metric[Any]]:
-    """Return the metrics for which `count` images are enough; with `warn`, log a warning that names the others."""
+    """Return the metrics for which `count` images in each set are enough; with `warn`, log a warning that names the others."""
     left_out = [f"{name} (at least {metric.minimum})" for name, metric in metrics.items() if metric.minimum > count]
     if left_out and warn:
         log.warning("with %d images in each set, these metrics are left out: %s", count, ", ".join(left_out))

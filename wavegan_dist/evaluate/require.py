@@ -7,10 +7,10 @@ from wavegan_dist.errors import UsageError
 
 
 def require(name: str, needed_by: str) -> ModuleType:
-    """Import the module `name`.
+    """Import and return the module `name`.
 
     Raises:
-        UsageError: the module is not installed; the message says that `needed_by` needs it and what to install.
+        UsageError: the module cannot be imported; the message says that `needed_by` needs it and what to install.
     """
     with contextlib.suppress(ImportError):
         return __import__(name, fromlist=["_"])

@@ -34,7 +34,10 @@ class SlicedDistance:
     above 256 px are cut into tiles of 256 px, which count like images.
 
     Args:
-        size: side of the images in pixels.
+        size: side of the images in pixels: 16, 32, ..., 256 or a multiple of 256.
+
+    Raises:
+        UsageError: images of this size do not split into packets.
     """
 
     name = "swd"
@@ -52,7 +55,10 @@ class SlicedDistance:
         self.feature = Feature(self.name, self._projections, self.protocol, FeatureRows)
 
     def compare(self, real: FeatureRows, generated: FeatureRows) -> MetricResult:
-        """Compute the three values, and the table `swd_packets`: packet name to distance."""
+        """Compute the three values, and the table `swd_packets`: packet name to distance.
+
+        Arguments and errors are those of `Metric.compare`.
+        """
         low, *high = distances = list(_distances(real.rows(), generated.rows()))
         parts = {"": sum(distances) / len(distances), "_low": low, "_high": sum(high) / len(high)}
         return MetricResult(
@@ -67,14 +73,17 @@ class SlicedDistance:
 
 
 def unit_vectors(packets: int, directions: int, variables: int) -> Tensor:
-    """Draw the directions of each packet, the same in every evaluation: float64 [packets, directions, variables]."""
+    """Draw unit vectors, the same in every evaluation: float64 [packets, directions, variables] on the CPU."""
     vectors = counted.normal(0, DIRECTIONS_STREAM, range(packets * directions), variables).double()
     units: Tensor = vectors / vectors.norm(dim=1, keepdim=True)
     return units.view(packets, directions, variables)
 
 
 def _distances(real: Tensor, generated: Tensor) -> Iterator[float]:
-    """Yield the distance of each packet between projections [N, packets, directions] and [M, packets, directions]."""
+    """Yield the distance of each packet between projections [N, packets, directions] and [M, packets, directions].
+
+    The unit is the standard deviation of the packet's projections of real images, which counts as at least rounding to 8 bits.
+    """
     for parts in zip(real.split(1, dim=1), generated.split(1, dim=1), strict=True):
         real_part, generated_part = (part.movedim(0, -1) for part in parts)  # [1, directions, N]: sorts fastest
         deviation = real_part.double().var(dim=-1).mean(dim=-1).clamp(min=ROUNDING_NOISE).sqrt()

@@ -46,7 +46,10 @@ class SpectrumError:
         self.names = [f"spectrum_db{suffix}{signed}" for suffix in RANGES for signed in ("", "_signed")]
 
     def compare(self, real: FeatureRows, generated: FeatureRows) -> MetricResult:
-        """Compute the six values, and the table `spectrum`: both spectra in dB over the frequency in units of Nyquist."""
+        """Compute the six values, and the table `spectrum`: both spectra in dB over the frequency in units of Nyquist.
+
+        Arguments and errors are those of `Metric.compare`.
+        """
         rows = real.rows(), generated.rows()
         means = [rows_of_set.mean(dim=0) for rows_of_set in rows]
         table = {"frequency": self.frequency, "real_db": decibels(means[0]), "generated_db": decibels(means[1])}

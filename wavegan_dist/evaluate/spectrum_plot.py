@@ -7,11 +7,14 @@ from wavegan_dist.files import atomic_file
 
 
 def plot_spectrum(table: dict[str, Any], path: Path) -> None:
-    """Plot the power of real and generated images over the frequency as a PNG.
+    """Plot the power of real and generated images over the frequency; write the plot as a PNG file, atomically.
 
     Args:
         table: the table `spectrum` of a result: lists `frequency` (Nyquist = 1), `real_db` and `generated_db`.
-        path: the PNG file to write.
+        path: the PNG file to write; an existing file is replaced.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     from matplotlib.figure import Figure  # takes about a second to import
 

@@ -54,7 +54,7 @@ def packet_level(size: int) -> int:
 
 
 def tiles(images: Tensor, side: int) -> Tensor:
-    """Cut images [B, C, H, W] into tiles: [B * tiles of an image, C, h, w].
+    """Cut images [B, C, H, W] into tiles: [B * tiles of an image, C, h, w], image by image, then row by row.
 
     A height or width of at most `side` is not cut; a larger one must be a multiple of `side`.
     """
@@ -65,7 +65,10 @@ def tiles(images: Tensor, side: int) -> Tensor:
 
 
 def packet_names(level: int) -> list[str]:
-    """Return names in the order of the packets, the first split first: "LL.LL", "LL.LH", ..., "HH.HH" for two levels."""
+    """Return the names of the 4**level packets in their order: "LL.LL", "LL.LH", ..., "HH.HH" for two levels.
+
+    The first part of a name is the band of the first split.
+    """
     return [".".join(path) for path in product(BANDS.values(), repeat=level)]
 
 
@@ -77,7 +80,8 @@ def haar_packets(images: Tensor, level: int) -> Tensor:
         level: how many times every band is split.
 
     Returns:
-        [B, 4**level, C, H / 2**level, W / 2**level] in the natural order of PyWavelets (a, h, v, d = LL, LH, HL, HH).
+        [B, 4**level, C, H / 2**level, W / 2**level] in the natural order of PyWavelets (a, h, v, d = LL, LH, HL, HH), in the
+        dtype of `images`.
     """
     batch, channels, height, width = images.shape
     bands = images
@@ -91,6 +95,9 @@ def db2_packets(images: Tensor, level: int) -> Tensor:
     """Compute the leaves of the full db2 packet tree with ptwt; arguments and order are those of `haar_packets`.
 
     Leaves overlap at the borders: 10x10 coefficients where Haar leaves have 8x8.
+
+    Raises:
+        UsageError: ptwt is not installed.
     """
     tree = require("ptwt", "fwd_db2").WaveletPacket2D(images, "db2", mode="reflect", maxlevel=level)
     return torch.stack([tree["".join(path)] for path in product(BANDS, repeat=level)], dim=1)
@@ -106,8 +113,11 @@ class WaveletDistance:
     basis `db2`, the names begin with `fwd_db2`.
 
     Args:
-        size: side of the images in pixels.
+        size: side of the images in pixels: 16, 32, ..., 256 or a multiple of 256.
         basis: `haar` or `db2`.
+
+    Raises:
+        UsageError: images of this size do not split into packets, or ptwt, which `db2` needs, is not installed.
     """
 
     def __init__(self, size: int, basis: str = "haar") -> None:
@@ -124,7 +134,10 @@ class WaveletDistance:
         self.feature = Feature(self.name, self._coefficients, self.protocol, Moments)
 
     def compare(self, real: Moments, generated: Moments) -> MetricResult:
-        """Compute the three values, and the table `fwd_packets`: packet name to distance."""
+        """Compute the three values, and the table `fwd_packets` or `fwd_db2_packets`: packet name to distance.
+
+        Arguments and errors are those of `Metric.compare`.
+        """
         low, *high = distances = [distance for part in self._parts() for distance in _distances(real, generated, part)]
         parts = {"": sum(distances) / len(distances), "_low": low, "_high": sum(high) / len(high)}
         return MetricResult(

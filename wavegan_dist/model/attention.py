@@ -11,9 +11,9 @@ from typing_extensions import override
 class MaxAttention(nn.Module):
     """Computes `h(x) + expand(H*W * softmax(maximum(f(x), g(x))))` (patent CN 111275640 B); the cost is linear in H*W.
 
-    The softmax runs over the H*W positions of each channel. The factor H*W gives the attention map the mean 1 at every
-    resolution. All four layers are 1x1 convolutions: f and g from C to max(C/8, 4) channels, h from C to C, and `expand` from
-    the channels of f and g back to C.
+    The input x and the output are [B, C, H, W]. The softmax runs over the H*W positions of each channel. The factor H*W gives
+    the attention map the mean 1 at every resolution. All four layers are 1x1 convolutions: f and g from C to max(C/8, 4)
+    channels, h from C to C, and `expand` from the channels of f and g back to C.
 
     Args:
         channels: number of channels C of the input and of the output.
@@ -38,8 +38,9 @@ class MaxAttention(nn.Module):
 class DotAttention(nn.Module):
     """Computes `x + gamma * out(softmax(f(x)^T g(x)) h(x))` (SAGAN, Zhang et al. 2019); the cost is quadratic in H*W.
 
-    All four layers are 1x1 convolutions: f and g from C to max(C/8, 4) channels, h from C to max(C/2, 4), and `out` from the
-    channels of h back to C. The scalar gamma is learned and initialized to 0.
+    The input x and the output are [B, C, H, W]. The softmax runs over the H*W positions of g(x). All four layers are 1x1
+    convolutions: f and g from C to max(C/8, 4) channels, h from C to max(C/2, 4), and `out` from the channels of h back to
+    C. The scalar gamma is learned and initialized to 0.
 
     Args:
         channels: number of channels C of the input and of the output.
@@ -64,5 +65,5 @@ class DotAttention(nn.Module):
 
 
 def make_attention(kind: Literal["max", "dot"], channels: int) -> nn.Module:
-    """Return the attention layer of this kind for feature maps with `channels` channels."""
+    """Return a `MaxAttention` ("max") or `DotAttention` ("dot") for feature maps with `channels` channels."""
     return MaxAttention(channels) if kind == "max" else DotAttention(channels)

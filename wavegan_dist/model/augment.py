@@ -32,13 +32,13 @@ def draw_parameters(uniforms: Tensor, settings: AugmentConfig, resolution: int) 
     """Compute the parameters of each image from uniform random numbers.
 
     Args:
-        uniforms: float32 [b, UNIFORMS] in [0, 1).
+        uniforms: float32 [b, UNIFORMS] in [0, 1): GATES numbers for the transformations, then those of the parameters.
         settings: strength of the transformations.
         resolution: side of the images in pixels.
 
     Returns:
-        float32 [b, 2 * len(PARAMETERS)]: for each parameter the uniform number of its transformation, which the function `gate`
-        compares with p; then the parameters.
+        float32 [b, 2 * len(PARAMETERS)] on the device of `uniforms`: for each parameter the uniform number of its
+        transformation, which the function `gate` compares with p; then the parameters.
     """
     gates = uniforms[:, list(PARAMETERS.values())]
     mirror, down, right, brightness, saturation, contrast, top, left = uniforms[:, GATES:].unbind(1)
@@ -62,7 +62,7 @@ def draw_parameters(uniforms: Tensor, settings: AugmentConfig, resolution: int) 
 
 
 def gate(drawn: Tensor, probability: Tensor) -> Tensor:
-    """Choose the transformations of each image, each with the same probability; set the parameters of all others to 0.
+    """Choose each transformation of each image with probability p; set the parameters of the transformations not chosen to 0.
 
     Args:
         drawn: what `draw_parameters` returns, with any number of leading dimensions: float32 [..., b, 2 * len(PARAMETERS)].
@@ -84,7 +84,7 @@ def augment(images: Tensor, parameters: Tensor) -> Tensor:
     Args:
         images: floating [n * b, 3, R, R] in [-1, 1]. Image i gets row i mod b of the parameters, so that a real image and the
             generated image beside it share a row.
-        parameters: float32 [b, len(PARAMETERS)], from `gate`.
+        parameters: float32 [b, len(PARAMETERS)] on the device of `images`, from `gate`.
 
     Returns:
         A tensor of the shape, dtype and memory format of `images`.
@@ -116,15 +116,15 @@ def _integer(uniform: Tensor, low: int, high: int) -> Tensor:
 
 
 def _mirrored_and_translated(images: Tensor, positions: Tensor, mirror: Tensor, shifts: Tensor) -> Tensor:
-    """Pick the pixels of images that are mirrored, then translated with reflection at the borders.
+    """Return images that are mirrored, then translated with reflection at the borders.
 
     Picks rows, then columns: with both in one step, up to four gradients would be added to one pixel, on a GPU in any order.
 
     Args:
         images: [B, C, R, R].
-        positions: 0 to R - 1.
+        positions: 0 to R - 1, int64 [R].
         mirror: 1 for an image to be mirrored, else 0, [B].
-        shifts: down and right, in pixels, [B, 2].
+        shifts: down and right, whole numbers of pixels with a magnitude below R, [B, 2].
 
     Returns:
         [B, C, R, R] in channels-last memory.

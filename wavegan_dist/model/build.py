@@ -9,17 +9,20 @@ from wavegan_dist.model.hub import generator_arguments
 
 
 def build_generator(experiment: Experiment) -> WaveletGenerator:
-    """Build the generator on the CPU; its weights are drawn from PyTorch's global random number generator."""
+    """Build the generator in float32 on the CPU; its weights are drawn from PyTorch's global random number generator."""
     return WaveletGenerator(**generator_arguments(experiment.model))
 
 
 def build_discriminator(experiment: Experiment, band_std: Sequence[Mapping[str, float]]) -> WaveletDiscriminator:
-    """Build the discriminator on the CPU; its weights are drawn from PyTorch's global random number generator.
+    """Build the discriminator in float32 on the CPU; its weights are drawn from PyTorch's global random number generator.
 
     Args:
         experiment: the settings. Only networks whose loss weight is above 0 are built.
-        band_std: for each level, the standard deviation of each Haar band over real data; used only if `model.band_scale` is
-            `data`.
+        band_std: for each level, the finest first, the standard deviation of each Haar band (`low`, `lh`, `hl`, `hh`) over
+            real data; used only if `model.band_scale` is `data`.
+
+    Raises:
+        UsageError: `model.band_scale` is `data`, and `band_std` lacks a level of the model or a band.
     """
     model, weights = experiment.model, experiment.loss.weights
     return WaveletDiscriminator(

@@ -35,7 +35,7 @@ def model_card(
     license: str | None,
     repository: str,
 ) -> ModelCard:
-    """Return the model card.
+    """Return the model card, with the evaluation that `info.evaluation()` finds. Writes nothing.
 
     Args:
         data: name and tags of the library, for the metadata at the top of the card.
@@ -44,6 +44,9 @@ def model_card(
         info: how the generator was trained; None if that is unknown.
         license: identifier of the license; None: the author states none.
         repository: name of the repository, for the example in the card.
+
+    Raises:
+        WaveganError: the file of the evaluation is damaged.
     """
     fields = vars(data) | {"license": license.lower() if license else None}  # fields that are None are left out
     result = info.evaluation() if info else None

@@ -37,8 +37,8 @@ class WaveletDiscriminator(nn.Module):
         backbone: architecture of the networks: `dcgan` or `residual`.
         resample: how `residual` networks halve the size of feature maps: `bilinear` or `haar`. None: `bilinear`. Unused in
             `dcgan` networks.
-        band_std: for each level, the standard deviation of each Haar band (`low`, `lh`, `hl`, `hh`) over real data, by which
-            the bands are divided. None (the patent's choice): bands are not scaled.
+        band_std: for each level, the finest first, the standard deviation of each Haar band (`low`, `lh`, `hl`, `hh`) over real
+            data, by which the bands are divided; further levels are ignored. None (the patent's choice): bands are not scaled.
         spectral_norm: divide the weights of `dcgan` networks by their spectral norm; unused in `residual` networks.
         logit_gain: factor of the logits of `dcgan` networks; unused in `residual` networks.
 
@@ -83,10 +83,10 @@ class WaveletDiscriminator(nn.Module):
 
     @override
     def forward(self, image_bchw: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-        """Compute the logits of images: float [B] by name of the network.
+        """Return the logits of images by each network that was built: name of the network to float [B].
 
         Args:
-            image_bchw: real or generated images, float [B, 3, R, R] in about [-1, 1].
+            image_bchw: real or generated images, float [B, 3, R, R] in about [-1, 1], where R is `resolution`.
             labels: classes, int64 [B] in 0..num_classes-1; None if `num_classes` is 0.
 
         Raises:
@@ -95,13 +95,16 @@ class WaveletDiscriminator(nn.Module):
         return self.logits(self.inputs(image_bchw), labels)
 
     def inputs(self, image_bchw: Tensor, scaled: bool = True) -> Inputs:
-        """Return the inputs of each network for images [B, 3, R, R], by name of the network.
+        """Return the inputs of each network that was built, for images [B, 3, R, R], by name of the network.
 
         `image` and `low` have one input. `high` has one per level, the finest first: [B, 9, R/2, R/2], [B, 9, R/4, R/4], ...
 
         Args:
-            image_bchw: the images.
+            image_bchw: the images, float [B, 3, R, R].
             scaled: divide the bands by `band_std`. False: the bands of white noise are white noise.
+
+        Raises:
+            UsageError: `low` or `high` was built, and R is not a multiple of 2**levels.
         """
         inputs: Inputs = {} if self.image is None else {"image": [image_bchw]}
         if self.low is None and self.high is None:
@@ -114,7 +117,15 @@ class WaveletDiscriminator(nn.Module):
         return inputs | ({} if self.low is None else {"low": [low]}) | ({} if self.high is None else {"high": highs})
 
     def logits(self, inputs: Mapping[str, Sequence[Tensor]], labels: Tensor | None = None) -> dict[str, Tensor]:
-        """Compute the logits [B] from what `inputs` returns, by name of the network; `labels` as for `forward`."""
+        """Return the logits, float [B], of each network in `inputs`, by its name.
+
+        Args:
+            inputs: what the method `inputs` returns, or some of its items.
+            labels: as for `forward`.
+
+        Raises:
+            UsageError: labels are missing, not expected, or not int64 [B].
+        """
         logits = {}
         for name, tensors in inputs.items():
             check_labels(labels, self.num_classes, len(tensors[0]))
@@ -122,7 +133,11 @@ class WaveletDiscriminator(nn.Module):
         return logits
 
     def _add_band_std(self, band_std: Sequence[Mapping[str, float]]) -> None:
-        """Register `low_std`, a scalar, and for each level a buffer [9, 1, 1] with the deviations of its high bands."""
+        """Register buffers: `low_std`, a scalar for the low band of the last level, and [9, 1, 1] for each level's high bands.
+
+        Raises:
+            UsageError: `band_std` lacks a level or a band.
+        """
         if len(band_std) < self.levels:
             raise UsageError(
                 f"band_std has {len(band_std)} levels, the model {self.levels}; index the shards again to measure it"
@@ -136,5 +151,5 @@ class WaveletDiscriminator(nn.Module):
 
 
 def _high_std(level: int) -> str:
-    """Name of the buffer with the standard deviations of the high bands of a level: high_std, high_std_2, high_std_3, ..."""
+    """Name of the buffer with the standard deviations of the high bands of level 1, 2, 3, ...: high_std, high_std_2, ..."""
     return "high_std" if level == 1 else f"high_std_{level}"

@@ -14,7 +14,8 @@ class Ema(Generic[Module]):
     """Exponential moving average (EMA) of a module, whose decay is given as a half-life in images.
 
     Attributes:
-        module: the averaged module: a copy of the original in eval mode, without gradients.
+        module: the averaged module: a deep copy of the original on the same device, in eval mode, whose parameters do not
+            require gradients.
 
     Args:
         module: the module to average.
@@ -28,7 +29,9 @@ class Ema(Generic[Module]):
         self.half_life, self.rampup = half_life, rampup
 
     def decay(self, nimg: int, batch_size: int) -> float:
-        """Return the factor in [0, 1] that multiplies the old average in an update.
+        """Return the factor in [0, 1] that multiplies the old average in an update: `0.5 ** (batch_size / h)`.
+
+        h is `half_life`, or `rampup * nimg` if that is less and `rampup` is not 0.
 
         Args:
             nimg: images seen so far, including those of the update.
@@ -39,9 +42,13 @@ class Ema(Generic[Module]):
 
     @torch.no_grad()
     def update(self, module: Module, nimg: int, batch_size: int) -> None:
-        """Update the average with the current weights of `module`; arguments as for `decay`.
+        """Update the average in place with the current parameters and buffers of `module`.
 
         Floating-point buffers (running statistics of batch norms) are averaged, too; integer buffers are copied.
+
+        Args:
+            module: has the parameters and buffers of the averaged module, in the same order, on the same device.
+            nimg, batch_size: as for `decay`.
         """
         averages, values = list(_tensors(self.module)), list(_tensors(module))
         floating = [number for number, average in enumerate(averages) if average.is_floating_point()]

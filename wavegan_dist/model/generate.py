@@ -31,7 +31,7 @@ LabelSource = Callable[[range], Tensor]  # numbers of images -> their classes, i
 
 
 def uses_exact_mode(device: torch.device, requested: bool) -> bool:
-    """Whether images are generated in exact mode: if it was requested, and always on CPUs."""
+    """Return whether a generator on `device` runs in exact mode: if exact mode was requested, and always on CPUs."""
     return requested or device.type == "cpu"
 
 
@@ -57,20 +57,21 @@ def batch_that_fills_a_gpu(resolution: int, width: int) -> int:
 
 
 def latents_of_images(seed: int, z_dim: int) -> LatentSource:
-    """Return the function from image numbers to their latents, standard normal draws of the seed."""
+    """Return the function from image numbers to their latents: standard normal draws that depend on seed and number only."""
     return partial(counted.normal, seed, LATENT_STREAM, dim=z_dim)
 
 
 def labels_by_number(classes: Classes, seed: int, chosen: Sequence[int] = ()) -> LabelSource:
-    """Return the function from image numbers to the classes of these images.
+    """Return the function from image numbers to the classes of these images, int64 [len(numbers)] on the CPU.
 
     Args:
         classes: the classes of the model.
         seed: seed of the draws; unused with `chosen`.
-        chosen: image i gets class `chosen[i % len(chosen)]`; empty: classes are drawn with the frequencies of `classes`.
+        chosen: image i gets class `chosen[i % len(chosen)]`, which is not checked; empty: classes are drawn with the
+            frequencies of `classes`.
     """
     if chosen:
-        return lambda numbers: torch.tensor([chosen[number % len(chosen)] for number in numbers])
+        return lambda numbers: torch.tensor([chosen[number % len(chosen)] for number in numbers], dtype=torch.int64)
     return partial(classes.draw, seed, CLASS_STREAM)
 
 
@@ -87,18 +88,18 @@ def generated_images(
     chunk: int = CHUNK,
     latents: LatentSource | None = None,
 ) -> Iterator[Tensor]:
-    """Generate images by number in batches.
+    """Generate images by number in batches, without gradients and without TF32.
 
     Args:
         generator: latents [B, z_dim], and classes [B] if there are `labels`, to images in [-1, 1]; in eval mode, on `device`.
-        numbers: numbers of the images.
-        seed: seed of the latents.
+        numbers: consecutive numbers of the images.
+        seed: seed of the latents; unused with `latents`.
         batch_size: images per batch, except for a smaller last batch. In exact mode, a multiple of `chunk` avoids computing
             chunks twice.
         z_dim: size of a latent.
         device: device of the computation.
         exact: run the generator on `chunk` latents at a time, so that image i is the same bit for bit with any `batch_size`
-            and `numbers`; False: one forward per batch, and images of other batch sizes differ by at most TOLERANCE.
+            and `numbers`; False: one forward per batch, and pixels of other batch sizes differ by at most TOLERANCE gray level.
         labels: classes of the images by number; None for a generator without classes.
         chunk: latents of one forward in exact mode.
         latents: latents of the images by number; None: those of `seed`.

@@ -34,7 +34,8 @@ class WaveletGenerator(PretrainedGenerator):
             largest first.
         lam: the learned blending scalar, as stored (see `effective_lam`); absent with `base_only`.
         training_runner: function that runs the three networks in training mode, called as `training_runner(networks, inputs,
-            labels)`. None (the default): each network is called directly. Only `model.lockstep` sets it.
+            labels)`. None (the default): each network is called directly. Only `model.lockstep` sets it, to a function that
+            makes collective calls. Unused with `base_only`.
 
     Args:
         resolution: height and width of the image in pixels, one of `config.RESOLUTIONS`.
@@ -58,7 +59,7 @@ class WaveletGenerator(PretrainedGenerator):
 
     Raises:
         UsageError: `z_low` is outside 1..z_dim-1, `resolution` is not supported, or there are too many levels for it; or
-            `residual` networks have no feature map of a size in `attention_at`.
+            `backbone` is `residual`, `attention` is not `none`, and `base` has no feature map of a size in `attention_at`.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class WaveletGenerator(PretrainedGenerator):
 
     @override
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Generate images.
+        """Generate images. A collective call in training mode if `model.lockstep` has converted the generator.
 
         Args:
             z: latents, float [B, z_dim], standard normal.
@@ -125,6 +126,8 @@ class WaveletGenerator(PretrainedGenerator):
 
     def components(self, z: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         """Run the three networks without blending their outputs; arguments as for `forward`.
+
+        A collective call in training mode if `training_runner` is set.
 
         Returns:
             The base image [B, 3, R, R], the low band of the last level [B, 3, R / 2**levels, R / 2**levels], and the high bands
@@ -148,19 +151,23 @@ class WaveletGenerator(PretrainedGenerator):
         return base, low, highs[::-1]
 
     def blend(self, base: Tensor, low: Tensor, highs: Sequence[Tensor]) -> Tensor:
-        """Return the image `(1 - lam) * base + lam * waverec(low, highs)`; arguments as returned by `components`.
+        """Return the images `(1 - lam) * base + lam * waverec(low, highs)`, float [B, 3, R, R] in the dtype of `base`.
 
-        The inverse transform of level 1, the finest, and the blend are computed in one pass over memory.
+        The arguments are what `components` returns; not for a generator with `base_only`. The inverse transform of level 1,
+        the finest, and the blend are computed in one pass over memory.
         """
         *coarser, high = highs
         return fuse(base, waverec(low, coarser) if coarser else low, high, self.effective_lam())
 
     def effective_lam(self) -> Tensor:
-        """Return the lam that `forward` blends with: a scalar tensor, after the sigmoid if any; 0 with `base_only`."""
+        """Return the lam that `forward` blends with: a scalar tensor, after the sigmoid if any.
+
+        With `base_only`, returns 0 on the CPU.
+        """
         if self.low is None:
             return torch.zeros(())
         return self.lam.sigmoid() if self.lam_form == "sigmoid" else self.lam
 
     def clamped_parameters(self) -> list[str]:
-        """Return the names of the parameters that the trainer must clamp to [0, 1] after each optimizer step."""
+        """Return the names of the parameters that the trainer must clamp to [0, 1] after each optimizer step: `lam` or none."""
         return ["lam"] if self.lam_form == "clamp" and self.low is not None else []

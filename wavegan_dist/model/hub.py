@@ -48,7 +48,8 @@ def find_folder(name: str | Path, **download: Any) -> Path:
         download: `revision`, `token`, `cache_dir`, `local_files_only` and `force_download` of `snapshot_download`.
 
     Raises:
-        UsageError: there is no such folder or repository, the token may not read it, or it does not hold a generator.
+        UsageError: there is no such folder or repository, the token may not read it, it does not hold a generator, or its
+            config.json is invalid.
         WaveganError: the Hub cannot be reached or reports another error, or the repository lacks the revision or weights.
     """
     path = find_snapshot(name)
@@ -67,10 +68,15 @@ def find_folder(name: str | Path, **download: Any) -> Path:
 
 
 def check_description(folder: Path, name: str | Path) -> None:
-    """Check that the folder or repository `name`, whose small files are in `folder`, says which generator to build.
+    """Check that `folder` has a snapshot.json, whose content is not read, or else a valid config.json.
+
+    Args:
+        folder: the folder of a generator, or the downloaded small files of a repository.
+        name: name of the folder or repository, for the error message.
 
     Raises:
-        UsageError: the folder does not hold a generator, or a newer version wrote it.
+        UsageError: the folder has neither file, or its config.json is not of a generator or has settings that this version does
+            not know.
     """
     if not any((folder / file).is_file() for file in (META, ARGUMENTS)):
         raise UsageError(f"{name} does not hold a generator of wavegan-dist: it has neither {META} nor {ARGUMENTS}")
@@ -79,7 +85,12 @@ def check_description(folder: Path, name: str | Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raise UsageError unless `path` can be created, is empty, or is a folder that `save_pretrained` wrote and may replace."""
+    """Check that `save_pretrained` may write the folder `path`.
+
+    Raises:
+        UsageError: `path` cannot be created or written to, or is neither empty nor a folder that `save_pretrained` wrote; or it
+            is a mount point or the working folder.
+    """
     check_folder(path, "save_pretrained")
     if not path.exists():
         return
@@ -92,10 +103,11 @@ def check_writable(path: Path) -> None:
 
 @contextmanager
 def hub_errors(what: str) -> Iterator[None]:
-    """Raise every error of huggingface_hub within the block as a WaveganError of one line, "WHAT: REASON".
+    """Raise every exception of the block as a WaveganError of one line, "WHAT: REASON"; a WaveganError passes unchanged.
 
-    A repository that does not exist, or that the token may not read, is a UsageError. Catches all exceptions, because the
-    classes of network errors are those of the HTTP library, which differs between versions of huggingface_hub.
+    A repository that does not exist, or that the token may not read, is a UsageError. The block should only call
+    huggingface_hub: all exceptions are caught, because the classes of network errors are those of the HTTP library, which
+    differs between versions of huggingface_hub.
     """
     try:
         yield
@@ -111,31 +123,39 @@ def hub_errors(what: str) -> Iterator[None]:
 
 
 def read_arguments(folder: Path) -> dict[str, Any]:
-    """Read the arguments of `WaveletGenerator` from config.json.
+    """Read the arguments of `WaveletGenerator` from config.json in `folder`, with defaults filled in.
 
     Raises:
-        UsageError: the file is not that of a generator, or has settings that this version does not know.
+        UsageError: the file cannot be read, is not that of a generator, or has settings that this version does not know.
     """
     return check_arguments(ARGUMENTS_FILE.read(folder / ARGUMENTS), str(folder / ARGUMENTS))
 
 
 def check_arguments(tree: dict[str, Any], source: str) -> dict[str, Any]:
-    """Validate arguments of `WaveletGenerator` and fill in its defaults. A UsageError names their origin, `source`."""
+    """Return arguments of `WaveletGenerator` with its defaults filled in.
+
+    Args:
+        tree: the arguments by name; resolution, z_dim and width are required.
+        source: where the arguments come from, for the error message.
+
+    Raises:
+        UsageError: an argument is missing, unknown or invalid.
+    """
     if missing := {"resolution", "z_dim", "width"} - tree.keys():
         raise UsageError(f"{source} is not of a generator of wavegan-dist: it has no '{min(missing)}'")
     return generator_arguments(ARGUMENTS_FILE.validate(ModelConfig, tree, source))
 
 
 def generator_arguments(model: ModelConfig) -> dict[str, Any]:
-    """Return the arguments of `WaveletGenerator` for the settings `model`."""
+    """Return all arguments of `WaveletGenerator`, by name, for the settings `model`."""
     return model.model_dump(exclude=DISCRIMINATOR_ONLY)
 
 
 def load_weights(generator: nn.Module, folder: Path) -> None:
-    """Load model.safetensors into a generator on the CPU.
+    """Copy the tensors of model.safetensors in `folder` into the parameters and buffers of `generator`.
 
     Raises:
-        WaveganError: the file is missing or damaged, or holds the weights of another architecture.
+        WaveganError: the file is missing or damaged, or its names and shapes are not those of the generator's state dict.
     """
     path = folder / WEIGHTS
     try:

@@ -18,9 +18,13 @@ def convert_to_lockstep(generator: WaveletGenerator) -> None:
     """Make `generator` train with the batch statistics of all processes; changes the module in place.
 
     Replaces every `nn.BatchNorm2d` by a `SyncBatchNorm` with the same state, and sets the generator's attribute
-    `training_runner`, so that in training mode the three networks run through `run_in_lockstep`. Eval mode and the names in the
-    state dict do not change. A generator without batch norms stays as it is. Call it before the optimizer is made: the
-    parameters of the batch norms are new.
+    `training_runner`, so that in training mode the three networks run through `run_in_lockstep` (with `base_only`, each batch
+    norm synchronizes alone). From then on, forward and backward in training mode are collective calls of the default process
+    group; the conversion itself is not. Results in eval mode and the names in the state dict do not change. A generator without
+    batch norms stays as it is.
+
+    Call the function before the generator is moved to a GPU and before the optimizer is made: the new batch norms are on the
+    CPU, in training mode, and have parameters of their own.
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in generator.modules()):
         return
@@ -30,7 +34,7 @@ def convert_to_lockstep(generator: WaveletGenerator) -> None:
 
 
 def replace_batch_norms(network: nn.Module) -> None:
-    """Replace every child of `network` that is an `nn.BatchNorm2d` by a `SyncBatchNorm` with the same state."""
+    """Replace every immediate child of `network` that is an `nn.BatchNorm2d`, by `SyncBatchNorm.from_batch_norm`."""
     for name, layer in network.named_children():
         if isinstance(layer, nn.BatchNorm2d):
             setattr(network, name, SyncBatchNorm.from_batch_norm(layer))
@@ -41,16 +45,16 @@ def run_in_lockstep(
 ) -> list[list[Tensor]]:
     """Run `DCGANGenerator` networks side by side, so that their batch norms share collectives: a collective call.
 
-    The n-th batch norms of all networks are computed together, with one all-gather in forward and one in backward. The outputs
-    equal those of `network(input, labels)` up to rounding.
+    The n-th batch norms of all networks are computed together, with one all-gather in forward and one in backward, by the
+    statistics of the global batch, as in training mode. The outputs equal those of `network(input, labels)` up to rounding.
 
     If ZeRO stage 3 has partitioned the weights of the batch norms, each network is called separately instead: DeepSpeed gathers
     a layer's weights in a hook that fires only when the layer itself is called.
 
     Args:
-        networks: the networks.
-        inputs: one batch for each network.
-        labels: classes of the samples, int64 [B], the same for all networks.
+        networks: the networks; their batch norms are `SyncBatchNorm` layers.
+        inputs: latents, float [B, z_dim of the network], for each network; B is the same on every process.
+        labels: classes of the samples, int64 [B], the same for all networks; None for networks without classes.
 
     Returns:
         The outputs of each network, the largest first.
@@ -68,7 +72,7 @@ def run_in_lockstep(
 
 
 def _has_norm_weights(network: nn.Module) -> bool:
-    """Whether the weights of all batch norms are complete on this rank; ZeRO stage 3 leaves empty tensors in their place."""
+    """Whether the batch norms of `network` have their weights on this rank; ZeRO stage 3 replaces weights by empty tensors."""
     norms = [layer for layer in network.children() if isinstance(layer, SyncBatchNorm)]
     return all(norm.weight is None or norm.weight.numel() == norm.num_features for norm in norms)
 

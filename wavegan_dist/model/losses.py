@@ -37,7 +37,7 @@ def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
 
     Args:
         real: logits of real images, any shape and floating dtype.
-        fake: logits of generated images.
+        fake: logits of generated images, any shape and floating dtype.
 
     Returns:
         A float32 scalar.
@@ -46,7 +46,14 @@ def hinge_d(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def hinge_g(fake: Tensor) -> Tensor:
-    """Hinge loss of the generator, `-mean(fake)`, from the logits of generated images (any shape); a float32 scalar."""
+    """Hinge loss of the generator, `-mean(fake)`.
+
+    Args:
+        fake: logits of generated images, any shape and floating dtype.
+
+    Returns:
+        A float32 scalar.
+    """
     return -fake.float().mean()
 
 
@@ -64,12 +71,14 @@ def relativistic_d(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def relativistic_g(real: Tensor, fake: Tensor) -> Tensor:
-    """Relativistic pairing loss of the generator, `mean(softplus(-(fake - real)))`: `relativistic_d` with the roles swapped."""
+    """Relativistic pairing loss of the generator, `mean(softplus(-(fake - real)))`; arguments and result: `relativistic_d`."""
     return relativistic_d(fake, real)
 
 
 def saturation(real: Tensor, fake: Tensor) -> Tensor:
     """Fraction of the logits beyond the hinge's margin (real > 1, fake < -1), where the hinge loss has no gradient.
+
+    The mean of the fractions of `real` and of `fake`, which have any shape.
 
     Returns:
         A float32 scalar in [0, 1] without gradient.
@@ -78,7 +87,7 @@ def saturation(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def pair_accuracy(real: Tensor, fake: Tensor) -> Tensor:
-    """Fraction of the pairs in which the real image has the larger logit.
+    """Fraction of the pairs in which the real image has the larger logit; `real` and `fake` have the same shape.
 
     Returns:
         A float32 scalar in [0, 1] without gradient.
@@ -87,7 +96,7 @@ def pair_accuracy(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def mean_sign(logits: Tensor) -> Tensor:
-    """Return the mean sign of logits: a float32 scalar in [-1, 1] without gradient."""
+    """Return the mean of the signs (-1, 0 or 1) of logits of any shape: a float32 scalar in [-1, 1] without gradient."""
     return logits.detach().sign().float().mean()
 
 

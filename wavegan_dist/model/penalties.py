@@ -29,16 +29,17 @@ def exact_squares(
     """Compute logits, and the squared norms of their gradients, by differentiation with `create_graph=True`.
 
     Args:
-        logits_of: each image's logits must depend on the inputs of this image only.
-        inputs: inputs [2b, ...] of b real images, then b generated ones.
-        labels: classes [2b], or None.
+        logits_of: function of the inputs by network and the classes; returns the logits [2b] by network. Each image's logits
+            must depend on the inputs of this image only.
+        inputs: for each discriminator network, its inputs [2b, ...] for b real images, then b generated ones.
+        labels: classes, int64 [2b]; None for a model without classes.
         halves: halves of the batch whose squared norms to return: [REAL], [FAKE] or [REAL, FAKE].
         anchor: a finite scalar that requires gradients. Adding 0 times the anchor makes the inputs require gradients:
             `torch.compile` does not support `requires_grad_()` on a tensor that is computed within the graph.
 
     Returns:
-        The logits [2b], and for each of `halves` the squared norms |d logit / d input|^2, float32 [b], summed over the
-        network's inputs.
+        Two dicts by network: the logits [2b]; and for each of `halves`, in their order, the squared norms
+        |d logit / d input|^2, float32 [b], summed over the network's inputs.
     """
     inputs = {name: [tensor + 0 * anchor for tensor in tensors] for name, tensors in inputs.items()}
     logits = logits_of(inputs, labels)
@@ -56,15 +57,16 @@ def approximate_squares(
     """Compute logits, and estimate the squared norms of their gradients by finite differences, in one call of `logits_of`.
 
     Args:
-        logits_of: as in `exact_squares`.
-        inputs: inputs [2b, ...] of b real images, then b generated ones.
-        labels: classes [2b], or None.
+        logits_of: as in `exact_squares`, but for a batch of any size: `inputs`, then `halves` of them with noise.
+        inputs: for each discriminator network, its inputs [2b, ...] for b real images, then b generated ones.
+        labels: classes, int64 [2b]; None for a model without classes.
         halves: halves of the batch whose squared norms to return: [REAL], [FAKE] or [REAL, FAKE].
-        noise: standard normal noise [b, ...] for each input; both halves get the same.
+        noise: for each network, standard normal noise [b, ...] for each of its inputs; both halves get the same.
         size: standard deviation of the noise that is added.
 
     Returns:
-        The logits [2b] of the inputs without noise, and for each of `halves` the estimated squared norms, float32 [b].
+        Two dicts by network: the logits [2b] of the inputs without noise; and for each of `halves`, in their order, the
+        estimated squared norms, float32 [b].
     """
     count, joined = len(halves), {}
     for name, tensors in inputs.items():

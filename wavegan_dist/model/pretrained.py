@@ -62,8 +62,9 @@ class PretrainedGenerator(
         Args:
             count: number of images.
             seed: seed of the latents and classes, at least 0.
-            classes: class of the images by number or name, or several that the images take turns in. None: classes are drawn
-                with the frequencies of the training data, or all equally likely if `training_info` is None.
+            classes: class of the images by number or name, or several, as a sequence or in a comma-separated string, that the
+                images take turns in. None: classes are drawn with the frequencies of the training data, or all equally likely
+                if `training_info` is None.
             exact: run the network on a fixed number of latents at a time, so that image i is the same bit for bit with any
                 `count`. False: on GPUs, a pixel may differ by 1 of 255 gray levels; CPUs run as with True.
 
@@ -71,7 +72,8 @@ class PretrainedGenerator(
             RGB images, uint8 [count, 3, resolution, resolution], on the device of the module.
 
         Raises:
-            UsageError: `count` or `seed` is too small, `classes` is empty, or there is no such class.
+            UsageError: `count` is less than 1, `seed` is not in 0..2**64-1, `classes` is empty, there is no such class, or
+                the generator has no classes.
             TypeError: `count` or `seed` is not an integer.
             WaveganError: an image is not finite.
         """
@@ -132,8 +134,9 @@ class PretrainedGenerator(
             force_download: download files again.
 
         Raises:
-            UsageError: there is no such folder or repository, it does not hold a generator, or a newer version wrote it.
-            WaveganError: a file is missing or damaged, or the Hub cannot be reached.
+            UsageError: there is no such folder or repository, it does not hold a generator, or its settings are invalid or
+                of a newer version.
+            WaveganError: a file is missing or damaged, or the Hub cannot be reached or reports an error.
         """
         folder = hub.find_folder(
             pretrained_model_name_or_path,
@@ -149,7 +152,13 @@ class PretrainedGenerator(
 
     @classmethod
     def from_snapshot(cls, info: TrainingInfo) -> Self:
-        """Load the generator of the snapshot that `info` was read from; raises WaveganError as `from_pretrained` does."""
+        """Load the generator of the snapshot that `info` was read from, on the CPU and in eval mode, and set `training_info`.
+
+        The sha256 of the weights is not compared: `read_training_info` has done that.
+
+        Raises:
+            WaveganError: the file of the weights is missing or damaged, or does not fit config.yaml.
+        """
         generator = cls._load(info.folder, hub.generator_arguments(info.config.model))
         generator.training_info = info
         return generator
@@ -174,9 +183,9 @@ class PretrainedGenerator(
                 the author states none.
 
         Raises:
-            UsageError: the folder holds other files, is a mount point or is the working folder; or the module's layers or
-                dtypes are not those that its constructor makes.
-            WaveganError: a generated image is not finite.
+            UsageError: the folder cannot be written to, holds other files, is a mount point or is the working folder; or the
+                module's layers or dtypes are not those that its constructor makes.
+            WaveganError: a generated image is not finite, or the file of the snapshot's evaluation is damaged.
         """
         self._write(Path(save_directory), license, repository="USER/NAME")
 
@@ -198,17 +207,17 @@ class PretrainedGenerator(
 
     @override
     def generate_model_card(self, folder: Path, license: str | None, repository: str) -> ModelCard:
-        """Return the model card of this generator as `save_pretrained` wrote it into `folder`."""
+        """Return the model card. The mixin's `save_pretrained` calls it after `_save_pretrained` has written `folder`."""
         info = read_training_info(folder) if (folder / META).is_file() else None
         weights = sum(parameter.numel() for parameter in self.parameters())
         return model_card(self._hub_mixin_info.model_card_data, self._arguments(), weights, info, license, repository)
 
     def _arguments(self) -> dict[str, Any]:
-        """Return the constructor's arguments as the mixin recorded them, checked."""
+        """Return the constructor's arguments as the mixin recorded them, with defaults; raise UsageError if one is invalid."""
         return hub.check_arguments({**cast("dict[str, Any]", self._hub_mixin_config)}, "the generator")
 
     def _check_architecture(self) -> None:
-        """Raise UsageError unless a generator that is built from the recorded arguments has the tensors of this one."""
+        """Raise UsageError unless the recorded arguments give a generator with tensors of the same names, shapes and dtypes."""
         with torch.device("meta"):
             rebuilt = type(self)(**self._arguments()).state_dict()
         mine = {name: (value.shape, value.dtype) for name, value in self.state_dict().items()}
@@ -247,8 +256,10 @@ class PretrainedGenerator(
             The URL of the commit.
 
         Raises:
-            UsageError: as in `save_pretrained`, or the token may not use the repository.
-            WaveganError: the Hub refused the upload or cannot be reached.
+            UsageError: the module's layers or dtypes are not those that its constructor makes, or the token may not use the
+                repository.
+            WaveganError: the Hub cannot be reached or reports another error, for example that there is no such branch; or as in
+                `save_pretrained`.
         """
         api = HfApi(token=token)
         with TemporaryDirectory() as scratch:

@@ -31,7 +31,9 @@ def check_levels(levels: int, resolution: int) -> None:
 
 
 def check_labels(labels: Tensor | None, num_classes: int, batch: int) -> None:
-    """Check that labels are given if and only if the model has classes, one for each of `batch` samples.
+    """Check that labels are given if and only if `num_classes` is above 0, one for each of `batch` samples.
+
+    The values of the labels are not checked.
 
     Raises:
         UsageError: labels are missing, not expected, or not int64 [batch].
@@ -51,7 +53,11 @@ def band_sizes(resolution: int, levels: int) -> list[int]:
 
 
 def feature_map_sizes(resolution: int) -> list[int]:
-    """Heights (= widths) of a network's feature maps in pixels, in ascending order: [4, 8, ..., resolution / 2]."""
+    """Heights (= widths) in pixels of a network's feature maps, in ascending order: [4, 8, ..., resolution / 2].
+
+    Args:
+        resolution: height and width in pixels of the network's largest image or band, a power of two, at least 8.
+    """
     return [2**n for n in range(2, resolution.bit_length() - 1)]
 
 

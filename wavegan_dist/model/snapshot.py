@@ -27,7 +27,8 @@ class Snapshot:
 
     Attributes:
         path: the snapshot's folder.
-        generator: the EMA generator on the CPU, in eval mode, without gradients.
+        generator: the EMA generator in eval mode, whose parameters do not require gradients; on the CPU until
+            `snapshot_images` or the caller moves it.
         config: the settings of the training run.
         nimg: real images shown to the discriminators before the snapshot was taken.
         weights_sha256: sha256 of model.safetensors, in hex.
@@ -58,14 +59,18 @@ def save_snapshot(
 ) -> None:
     """Write a snapshot folder atomically and replace an older one. After an error, `path` is as before.
 
+    During training, only rank 0 calls the function; iterating over `weights` may be a collective call, in which the other ranks
+    take part.
+
     Args:
         path: the folder to create.
-        layout: the generator's state dict; only its names, shapes and dtypes are read.
-        weights: (name, value) of each tensor of the EMA, for the names in `layout`; consumed one tensor at a time.
+        layout: the generator's state dict, float32 and int64; only its names, shapes and dtypes are read.
+        weights: (name, value) of each tensor of the EMA, for the names in `layout`, in any order and on any device; consumed
+            one tensor at a time.
         experiment: the settings, with all defaults filled in.
         nimg: real images shown to the discriminators so far.
         index_digest: digest of the index of the training data.
-        half_life_kimg: half-life of the EMA; None: the first of `ema.half_life_kimg`.
+        half_life_kimg: half-life of the EMA, in thousands of images; None: the first of `ema.half_life_kimg`.
         classes: names and frequencies of the classes in the training data; None for a model without classes.
     """
     half_life_kimg = half_life_kimg or experiment.ema.half_lives_kimg[0]
@@ -79,13 +84,13 @@ def save_snapshot(
 
 
 def load_snapshot(path: str | Path) -> Snapshot:
-    """Read and verify a snapshot folder, or a folder that `WaveletGenerator.save_pretrained` wrote for a snapshot.
+    """Read a snapshot folder, or a folder that `WaveletGenerator.save_pretrained` wrote for a snapshot, and check its sha256.
 
     Args:
         path: the folder, or the name of a snapshot that this package contains ("embedded-32").
 
     Raises:
-        UsageError: `path` is not a snapshot, or its config.yaml has settings that this version does not know.
+        UsageError: `path` is not a snapshot, or its config.yaml is invalid or has settings that this version does not know.
         WaveganError: a file of the snapshot is damaged.
     """
     info = read_training_info(find_snapshot(path))
@@ -102,7 +107,7 @@ def load_snapshot(path: str | Path) -> Snapshot:
 
 
 def parse_classes(snapshot: Snapshot, text: str | None) -> list[int]:
-    """Return the classes that `--class` names; none if it is missing.
+    """Return the numbers of the classes that the value of `--class`, such as "3" or "cat,dog", names; empty if it is None.
 
     Raises:
         UsageError: there is no such class, or the snapshot has no classes.
@@ -118,7 +123,7 @@ def parse_classes(snapshot: Snapshot, text: str | None) -> list[int]:
 
 
 def labels_of_images(snapshot: Snapshot, seed: int, classes: Sequence[int] = ()) -> LabelSource | None:
-    """Return the function from image numbers to classes (`labels_by_number`); None for a snapshot without classes."""
+    """Return the function from image numbers to classes, see `labels_by_number`; None for a snapshot without classes."""
     return None if snapshot.classes is None else labels_by_number(snapshot.classes, seed, classes)
 
 
@@ -132,7 +137,22 @@ def snapshot_images(
     exact: bool = True,
     classes: Sequence[int] = (),
 ) -> Iterator[Tensor]:
-    """Generate images of a snapshot as `generated_images` does, with the classes of `labels_of_images`, on `device`."""
+    """Generate images of a snapshot as `generated_images` does, with the classes of `labels_of_images`.
+
+    Moves `snapshot.generator` to `device`, where it stays.
+
+    Args:
+        snapshot: the snapshot.
+        numbers, seed, batch_size, device, exact: as for `generated_images`.
+        classes: classes that the images take turns in, as numbers; empty: drawn with the frequencies of the training data.
+            Unused for a snapshot without classes.
+
+    Yields:
+        Batches of images, uint8 [batch_size, 3, R, R] on `device`, in order; the last batch may be smaller.
+
+    Raises:
+        WaveganError: while iterating, if an image is not finite.
+    """
     model, labels = snapshot.config.model, labels_of_images(snapshot, seed, classes)
     generator, chunk = snapshot.generator.to(device), chunk_size(model.resolution)
     return generated_images(generator, numbers, seed, batch_size, model.z_dim, device, exact=exact, labels=labels, chunk=chunk)

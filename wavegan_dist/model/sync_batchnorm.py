@@ -20,12 +20,16 @@ CHUNK_ELEMENTS = 2**17  # elements reduced at a time: they stay in the CPU's cac
 class SyncBatchNorm(nn.BatchNorm2d):
     """`nn.BatchNorm2d` that uses the statistics of the global batch, and their gradients, in training mode.
 
-    Forward and backward are collective calls in training mode. Every process must pass a batch of the same shape.
+    In training mode, forward and backward are collective calls of the default process group, and every process must pass a
+    batch of the same shape. In eval mode, the layer is `nn.BatchNorm2d`.
     """
 
     @classmethod
     def from_batch_norm(cls, norm: nn.BatchNorm2d) -> Self:
-        """Return a synchronized layer with a copy of the parameters, buffers and settings of `norm`."""
+        """Return a synchronized layer with a copy of the parameters, buffers and settings of `norm`, not of its mode or device.
+
+        The new layer is on the CPU and in training mode.
+        """
         synchronized = cls(norm.num_features, norm.eps, norm.momentum, norm.affine)
         synchronized.load_state_dict(norm.state_dict())
         return synchronized
@@ -35,7 +39,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
         return synchronized_batch_norms([self], [x_bchw])[0] if self.training else super().forward(x_bchw)
 
     def weight_and_bias(self) -> tuple[Tensor, Tensor]:
-        """Return the layer's weight and bias [C]; ones and zeros if `affine` is False."""
+        """Return the layer's weight and bias, [C] each; ones and zeros if `affine` is False."""
         if self.affine:
             return self.weight, self.bias
         assert self.running_mean is not None
@@ -43,7 +47,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
 
     @torch.no_grad()
     def update_running_stats(self, mean: Tensor, unbiased_variance: Tensor) -> None:
-        """Update the running statistics with those of one global batch, each float32 [C]."""
+        """Update the running statistics in place with those of one global batch, each float32 [C], and count the batch."""
         assert self.momentum is not None
         assert self.running_mean is not None
         assert self.running_var is not None
@@ -58,7 +62,8 @@ def synchronized_batch_norms(norms: Sequence[SyncBatchNorm], inputs: Sequence[Te
 
     Args:
         norms: the layers; all have the same `eps`. Their running statistics are updated.
-        inputs: one batch [B, C, H, W] for each layer. Statistics are float32, whatever the dtype of the input.
+        inputs: one batch [B, C, H, W] for each layer, of the same shape on every process. Statistics are float32, whatever the
+            dtype of the input.
 
     Returns:
         The normalized batch of each layer, of the shape and dtype of its input.
@@ -80,10 +85,11 @@ def synchronized_batch_norms(norms: Sequence[SyncBatchNorm], inputs: Sequence[Te
 def sync_batch_norm(tensors: Sequence[Tensor], eps: float) -> list[Tensor]:
     """Normalize each layer's batch by the statistics of the global batch (Ioffe and Szegedy 2015): a collective call.
 
-    Each process has the same number of elements of a channel, so all processes have equal weight.
+    The shapes must be the same on every process: all processes have equal weight.
 
     Args:
-        tensors: x [B, C, H, W], weight [C] and bias [C] of the first layer, then of the second, ...
+        tensors: x [B, C, H, W], weight [C] and bias [C] of the first layer, then of the second, ...; weights and biases are
+            float32, and on CPUs x is, too.
         eps: added to each variance.
 
     Returns:
@@ -117,7 +123,7 @@ def sync_batch_norm_backward(gradients: Sequence[Tensor], saved: Sequence[Tensor
         eps: added to each variance.
 
     Returns:
-        The gradients of x, weight and bias of the first layer, then of the second, ...
+        The gradients of x (in the dtype of x), weight and bias (float32 [C]) of the first layer, then of the second, ...
     """
     xs, weights, means = saved[0::4], saved[1::4], saved[2::4]
     inverse_stds = [torch.rsqrt(variance + eps) for variance in saved[3::4]]
@@ -194,7 +200,7 @@ def _bias_and_weight_gradient(dy: Tensor, x: Tensor, mean: Tensor, inverse_std: 
 
 
 def _native_sums(dy: Tensor, x: Tensor, mean: Tensor, inverse_std: Tensor) -> tuple[Tensor, Tensor]:
-    """The sums of dy and of dy * x_hat over all dimensions but C, by PyTorch's own kernel for batch norm."""
+    """The sums of dy and of dy * x_hat over all dimensions but C, [C] each, by PyTorch's own CPU kernel for batch norm."""
     _, weight_grad, bias_grad = torch.ops.aten.native_batch_norm_backward(
         dy, x, None, None, None, mean, inverse_std, True, 0.0, [False, True, True]
     )
@@ -204,7 +210,7 @@ def _native_sums(dy: Tensor, x: Tensor, mean: Tensor, inverse_std: Tensor) -> tu
 def _input_gradient(
     dy: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse_std: Tensor, mean_bias_grad: Tensor, mean_weight_grad: Tensor
 ) -> Tensor:
-    """The gradient of x (formula in `sync_batch_norm_backward`), from the two local sums averaged over processes.
+    """The gradient of x (formula in `sync_batch_norm_backward`), from the means over all processes of the two local sums.
 
     Evaluated as a * dy + b * x + c, with one a, b and c per channel, the formula takes two passes over the memory.
     """
@@ -232,13 +238,13 @@ def _row_positions_as_channels(x: Tensor) -> Tensor:
 
 
 def _all_gather_pairs(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """All-gather pairs of vectors in one collective.
+    """All-gather pairs of vectors of equal length: one collective call for all pairs.
 
     Concatenates the first vectors of all pairs and the second vectors of all pairs. Uses an all-gather because over gloo it is
     faster than an all-reduce.
 
     Returns:
-        [processes, 2, total length of the first vectors].
+        [processes, 2, total length of the first vectors], the processes in the order of their ranks.
     """
     packed = torch.cat([vector for vectors in zip(*pairs, strict=True) for vector in vectors]).view(2, -1)
     gathered = [torch.empty_like(packed) for _ in range(dist.get_world_size())]

@@ -50,7 +50,9 @@ class TrainingInfo:
     meta: dict[str, Any]
 
     def evaluation(self) -> EvaluationResult | None:
-        """Return the result of `wavegan evaluate` for exactly these weights, if the run or the folder holds one.
+        """Return the result of `wavegan evaluate` for weights with the sha256 `weights_sha256`; None if there is none.
+
+        Looks among the evaluations of the run that contains `folder`, if any, then in evaluation.json in `folder`.
 
         Raises:
             WaveganError: the file of the result is damaged.
@@ -64,9 +66,13 @@ class TrainingInfo:
         return None
 
     def write(self, folder: Path) -> None:
-        """Write config.yaml, snapshot.json and, if there is an evaluation, evaluation.json, without the paths of this machine.
+        """Write config.yaml, snapshot.json and, if `evaluation` returns a result, evaluation.json into `folder`.
 
-        Of an absolute path, only the last part is written: people publish these files.
+        Of an absolute path in the settings, the command and the result, only the last part is written: people publish these
+        files. The folder must exist; files of these names are replaced.
+
+        Raises:
+            WaveganError: the file of the evaluation is damaged.
         """
         (folder / CONFIG).write_text(parse(_without_folders(self.config.model_dump(mode="json")), CONFIG).to_yaml())
         meta = self.meta | {"command": _without_folders(self.meta.get("command", []))}
@@ -77,18 +83,22 @@ class TrainingInfo:
 
 
 def find_snapshot(name: str | Path) -> Path:
-    """Return the folder `name` or, if it does not exist, the snapshot of this name that the package contains."""
+    """Return the path `name` or, if it does not exist, the snapshot of this name that the package contains, if there is one.
+
+    Does not check what the path holds, or whether it exists.
+    """
     folder = Path(name)
     contained = PRETRAINED / folder
     return contained if len(folder.parts) == 1 and not folder.exists() and contained.is_dir() else folder
 
 
 def read_training_info(folder: Path) -> TrainingInfo:
-    """Read and verify the files of a snapshot.
+    """Read config.yaml and snapshot.json of a snapshot, and compare the sha256 of its weights with the one in snapshot.json.
 
     Raises:
-        UsageError: `folder` is not a snapshot, or its config.yaml has settings that this version does not know.
-        WaveganError: a file of the snapshot is damaged.
+        UsageError: `folder` lacks one of the three files, or its config.yaml is invalid or has settings that this version does
+            not know.
+        WaveganError: snapshot.json or the file of the weights is damaged.
     """
     for name in (WEIGHTS, CONFIG, META):
         if not (folder / name).is_file():
@@ -149,7 +159,7 @@ def _classes(path: Path, meta: dict[str, Any], num_classes: int) -> Classes | No
 
 
 def _without_folders(tree: Any) -> Any:
-    """Apply `without_folders` to every string in lists and mappings."""
+    """Return a copy of `tree` with `without_folders` applied to every string in its lists and the values of its mappings."""
     if isinstance(tree, dict):
         return {key: _without_folders(value) for key, value in tree.items()}
     if isinstance(tree, list):

@@ -49,7 +49,7 @@ class Operator:
 
 @dataclass
 class PhaseCounts:
-    """Operators of one training phase, and the bytes of activations that autograd saves for its backward pass."""
+    """Operators of one training phase on one micro-batch, and the bytes of activations that autograd saves for its backward."""
 
     forward: list[Operator] = field(default_factory=list)
     backward: list[Operator] = field(default_factory=list)
@@ -57,18 +57,18 @@ class PhaseCounts:
 
     @property
     def operators(self) -> list[Operator]:
-        """All operators, forward and backward."""
+        """All operators, those of the forward first."""
         return self.forward + self.backward
 
     @property
     def flops(self) -> float:
-        """FLOPs of the phase."""
+        """FLOPs of the phase, forward and backward."""
         return sum(operator.flops for operator in self.operators)
 
 
 @dataclass(frozen=True)
 class StepCounts:
-    """Counts of one discriminator phase and one generator phase on a device's local batch."""
+    """Counts of one discriminator phase and one generator phase, each on one micro-batch of a device."""
 
     d: PhaseCounts  # without gradient penalties
     g: PhaseCounts
@@ -77,18 +77,18 @@ class StepCounts:
 
     @property
     def d_variants(self) -> list[tuple[float, PhaseCounts]]:
-        """The kinds of discriminator phases, each with its share of them."""
+        """The discriminator phase without and, if there is one, with penalties: (share of the discriminator phases, counts)."""
         plain = [(1 - self.penalized_share, self.d)]
         return plain if self.d_penalized is None else [*plain, (self.penalized_share, self.d_penalized)]
 
     @property
     def phases(self) -> list[PhaseCounts]:
-        """All kinds of phases."""
+        """The discriminator phase without and, if there is one, with penalties, then the generator phase."""
         return [*(phase for _, phase in self.d_variants), self.g]
 
     @property
     def flops(self) -> float:
-        """FLOPs of both phases, mean over steps with and without penalties."""
+        """FLOPs of one discriminator phase (the mean of those with and without penalties) and one generator phase."""
         return sum(share * phase.flops for share, phase in self.d_variants) + self.g.flops
 
 
@@ -108,7 +108,7 @@ class ModelSizes:
 
 
 class StepCounter:
-    """Counts a training step of an experiment at any local batch size, by interpolating between two counted sizes.
+    """Counts a training step of an experiment at any micro-batch size, on the line through two sizes that it counts once.
 
     Attributes:
         sizes: sizes of the generator and the discriminator.
@@ -122,18 +122,18 @@ class StepCounter:
         _, self._large = count_step(experiment, LARGE_BATCH)
 
     def counts(self, batch: int) -> StepCounts:
-        """Return the counts for a local batch of `batch` images."""
+        """Return the counts for a micro-batch of `batch` real images; FLOPs and bytes may be fractions."""
         phases = zip(self._small.phases, self._large.phases, strict=True)
         d, *penalized, g = (_interpolate_phase(batch, small, large) for small, large in phases)
         return StepCounts(d, g, penalized[0] if penalized else None, self._small.penalized_share)
 
 
 def count_step(experiment: Experiment, batch: int) -> tuple[ModelSizes, StepCounts]:
-    """Count both phases of a training step by running them on fake tensors.
+    """Count both phases of a training step by running them on fake CPU tensors, which takes seconds and no memory for data.
 
     Args:
         experiment: the settings.
-        batch: local batch size in images.
+        batch: number of real images of the micro-batch.
 
     Returns:
         The sizes of the modules, and the counts of the phases.
@@ -173,7 +173,7 @@ def _count_phase(phase: Phase, micro_batch: MicroBatch) -> PhaseCounts:
 
 
 class _OperatorRecorder(TorchDispatchMode):
-    """Appends every operator that starts a kernel to `operators`."""
+    """While active, appends every operator that starts a kernel to `operators`, in the order of execution."""
 
     def __init__(self, operators: list[Operator]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -21,13 +21,17 @@ ACTIVATION_BOUND, STATE_BOUND, ENTRY_BOUND, EMBEDDING_BOUND = 200, 800_000, 20_0
 
 
 def check_memory(experiment: Experiment) -> None:
-    """Raise UsageError if a lower bound of a process's memory exceeds the memory of its device.
+    """Raise UsageError if a lower bound of the memory of this process in training exceeds the memory of its device.
 
-    The estimate is the training state, the activations that autograd saves in the larger phase, and a batch of images: what
-    libraries, workspaces of convolutions and fragmentation take comes on top, so no run is refused that would fit.
+    The bound is the training state, the activations that autograd saves in the larger phase, and a micro-batch of real and of
+    generated images. A run needs more, for libraries, workspaces of convolutions and fragmentation, so no run is refused that
+    would fit.
+
+    Every process of a launch calls the function before it joins the process group, because `requested_world_size` reads the
+    launcher's environment. Not a collective call. Takes seconds if the run is not far below the memory.
 
     Raises:
-        UsageError: the device has too little memory.
+        UsageError: the device has too little memory, or the environment does not describe a process of a launch.
     """
     processes, _ = requested_world_size()
     micro_batch = max(experiment.train.batch_size // processes // experiment.train.accumulation, 1)
@@ -45,7 +49,7 @@ def check_memory(experiment: Experiment) -> None:
 
 
 def rough_bound(experiment: Experiment, micro_batch: int) -> float:
-    """Return an upper bound of `step_bytes`, computed without counting operators."""
+    """Return an upper bound of `step_bytes`, in bytes, computed without counting operators."""
     model, emas = experiment.model, len(experiment.ema.half_lives_kimg)
     state = STATE_BOUND * model.width**2 + ENTRY_BOUND * model.width * (model.z_dim + model.num_classes)
     state += EMBEDDING_BOUND * model.z_dim * model.num_classes
@@ -53,7 +57,13 @@ def rough_bound(experiment: Experiment, micro_batch: int) -> float:
 
 
 def step_bytes(experiment: Experiment, micro_batch: int, processes: int) -> float:
-    """Return the bytes of state, saved activations and images of one of `processes` processes in a step."""
+    """Return the bytes of state, saved activations and images of one of `processes` processes in a step.
+
+    Args:
+        experiment: the settings.
+        micro_batch: number of real images of a process in one forward.
+        processes: number of processes that train together, one per device.
+    """
     sizes, counts = count_step(experiment, micro_batch)
     images = 2 * micro_batch * IMAGE_CHANNELS * experiment.model.resolution**2 * FLOAT
     activations = max(phase.saved_bytes for phase in counts.phases)
@@ -61,7 +71,10 @@ def step_bytes(experiment: Experiment, micro_batch: int, processes: int) -> floa
 
 
 def _memory() -> tuple[int, str]:
-    """Return the bytes that this process can use, and of which device: its GPU's, or its share of the host's."""
+    """Return the bytes of memory that this process can use, and the name of the device for a message.
+
+    The memory is that of its GPU or, on CPUs and other accelerators, its share of the host's memory or the cgroup's limit.
+    """
     if not trains_on_cpu():
         number = int(os.environ.get("LOCAL_RANK", 0)) % torch.accelerator.device_count()
         if torch.cuda.is_available():

@@ -69,7 +69,8 @@ def load_hardware(name: str) -> Hardware:
     """Read a hardware file.
 
     Args:
-        name: path of the file, or its name in launchers/hardware, with or without .yaml.
+        name: path of the file, or its name, with or without .yaml, in ./launchers/hardware or else in the package's
+            launchers/hardware.
 
     Raises:
         UsageError: the file does not exist, is not YAML, or has an unknown key, a missing key or an invalid value.

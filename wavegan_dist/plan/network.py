@@ -11,7 +11,12 @@ from wavegan_dist.plan.hardware import Hardware, Link
 
 @dataclass(frozen=True)
 class Network:
-    """`devices` devices and the links between them; the methods return the seconds of one collective."""
+    """`devices` devices and the links between them; the methods return the seconds of one collective.
+
+    Args:
+        hardware: the links, and the number of devices in a full node.
+        devices: number of devices that take part, at most those of one node or a multiple of them, which is not checked.
+    """
 
     hardware: Hardware
     devices: int
@@ -27,19 +32,22 @@ class Network:
         return self.devices // self.devices_per_node
 
     def all_gather(self, size: float) -> float:
-        """All-gather with an output of `size` bytes, 1/n from each device: between nodes first, then within each node."""
+        """Return the seconds of an all-gather with an output of `size` bytes, of which each device holds 1/n.
+
+        The shards are exchanged between the nodes first, then within each node.
+        """
         between_nodes = ring_seconds(size / self.devices_per_node, self.nodes, self.hardware.inter_node)
         return between_nodes + ring_seconds(size, self.devices_per_node, self.hardware.intra_node)
 
     def reduce_scatter(self, size: float) -> float:
-        """Reduce-scatter of an input of `size` bytes: the steps of `all_gather` in reverse, so the same time."""
+        """Return the seconds of a reduce-scatter of an input of `size` bytes: the steps of `all_gather` in reverse."""
         return self.all_gather(size)
 
     def all_reduce(self, size: float) -> float:
-        """All-reduce of `size` bytes.
+        """Return the seconds of an all-reduce of `size` bytes.
 
-        A reduce-scatter and an all-gather within each node. In between, each device all-reduces its 1/k over the nodes, along
-        a ring or a tree, whichever is faster (a tree for small messages and many nodes).
+        Each node computes a reduce-scatter, and at the end an all-gather. In between, each device all-reduces its 1/k over the
+        nodes, along a ring or a tree, whichever is faster (a tree for small messages and many nodes).
         """
         within_nodes = 2 * ring_seconds(size, self.devices_per_node, self.hardware.intra_node)
         shard, link = size / self.devices_per_node, self.hardware.inter_node
@@ -47,16 +55,16 @@ class Network:
 
 
 def ring_seconds(size: float, count: int, link: Link) -> float:
-    """Seconds of a reduce-scatter or an all-gather of `size` bytes along a ring of `count` members; an all-reduce takes two.
+    """Return the seconds of a reduce-scatter or an all-gather of `size` bytes along a ring of `count` members.
 
-    count - 1 messages of size / count bytes, one after another.
+    It takes count - 1 messages of size / count bytes, one after another; an all-reduce takes twice as many.
     """
     return (count - 1) * link.seconds(size / count)
 
 
 def tree_seconds(size: float, count: int, link: Link) -> float:
-    """Seconds of an all-reduce of `size` bytes up and down a binary tree of `count` members.
+    """Return the seconds of an all-reduce of `size` bytes up and down a binary tree of `count` members.
 
-    2 ceil(log2 count) messages of `size` bytes, one after another.
+    It takes 2 ceil(log2 count) messages of `size` bytes, one after another.
     """
     return 2 * (count - 1).bit_length() * link.seconds(size)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wavegan_dist.config import Experiment, TrainConfig
-from wavegan_dist.data import Index
+from wavegan_dist.data import Index, is_remote
 from wavegan_dist.data.order import STREAMS, WINDOW
 from wavegan_dist.errors import UsageError
 from wavegan_dist.model.shapes import IMAGE_CHANNELS
@@ -25,7 +25,7 @@ IMAGES_PER_EVALUATION = 15_000
 
 @dataclass(frozen=True)
 class Prediction:
-    """The predicted figures of one strategy on one number of devices."""
+    """The predicted figures of training with one strategy on one number of devices."""
 
     gpus: int
     strategy: str
@@ -49,14 +49,15 @@ def predict(experiment: Experiment, hardware: Hardware, gpus: Sequence[int]) -> 
     Args:
         experiment: the settings; `train.strategy` is ignored.
         hardware: the rates of the devices.
-        gpus: numbers of devices.
+        gpus: numbers of devices, each at least 1.
 
     Returns:
-        One prediction for each number of devices and strategy, in this order; a single device has only `ddp`, and exact
-        gradient penalties do not have `zero3`.
+        The predictions for the first number of devices, one for each strategy in the order of `STRATEGIES`, then for the next.
+        A single device has only `ddp`, and exact gradient penalties do not have `zero3`.
 
     Raises:
-        UsageError: the global batch is not a multiple of a number of devices, or the devices do not fill their nodes.
+        UsageError: the global batch is not a multiple of a number of devices times `train.accumulation`, the devices do not
+            fill their nodes, or a local index of the data is invalid.
     """
     for devices in gpus:
         _check_devices(devices, experiment, hardware)
@@ -72,30 +73,41 @@ def predict(experiment: Experiment, hardware: Hardware, gpus: Sequence[int]) -> 
 
 
 def image_bytes(experiment: Experiment) -> float:
-    """Return the mean bytes of an image in the shards.
+    """Return the mean bytes that an image takes in the shards.
 
-    The mean is read from the index if the index is a local file. Otherwise returns the size of the uncompressed image, an upper
-    bound. Several datasets count according to their weights.
+    The mean is read from the index if the index is on this machine. Otherwise returns the size of the uncompressed image, an
+    upper bound. Several datasets count according to their weights.
+
+    Raises:
+        UsageError: an index on this machine is invalid.
     """
     sets = experiment.data.sets
     uncompressed = IMAGE_CHANNELS * experiment.model.resolution**2
-    weighted = (one.weight * (_mean_bytes(Path(one.index)) or uncompressed) for one in sets)
+    weighted = (one.weight * (_mean_bytes(one.index) or uncompressed) for one in sets)
     return sum(weighted) / sum(one.weight for one in sets)
 
 
-def _mean_bytes(index: Path) -> float | None:
-    """Return the mean bytes of an image of a local dataset; None if there is no such file."""
-    if not index.exists():
+def _mean_bytes(index: str) -> float | None:
+    """Return the bytes of the shards per image of the dataset at `index`; None if it is remote or does not exist."""
+    if is_remote(index) or not Path(index).exists():
         return None
-    loaded = Index.load(str(index))
+    loaded = Index.load(index)
     return sum(shard.bytes for shard in loaded.shards) / loaded.count
 
 
 def device_bytes(counts: StepCounts, sizes: ModelSizes, strategy: str, devices: int, batch: int, resolution: int) -> float:
-    """Predict the bytes that one device needs.
+    """Predict the bytes that one device needs, without what libraries and fragmentation take.
 
-    The sum of the device's training state, the saved activations and the largest operator of the larger phase, and a local
-    batch of real and of generated images.
+    The sum of the device's training state, the largest saved activations and the largest operator of all phases, and a batch of
+    real and of generated images.
+
+    Args:
+        counts: counts of one micro-batch of the device.
+        sizes: sizes of the two modules.
+        strategy: one of `STRATEGIES`.
+        devices: number of devices that train together.
+        batch: number of real images that the device gets for one phase, in all its micro-batches.
+        resolution: side of the images in pixels.
     """
     largest_operator = max(operator.bytes for phase in counts.phases for operator in phase.operators)
     activations = max(phase.saved_bytes for phase in counts.phases)
@@ -139,14 +151,17 @@ def _predict_one(
 
 
 def _single_device_speed(counter: StepCounter, hardware: Hardware, batch: int, train: TrainConfig) -> float:
-    """Images per second of one device that trains alone on batches of `batch`, in as many micro-batches."""
+    """Return real images per second of one device that trains alone on batches of `batch`, without waiting for data.
+
+    The batch is divided into `train.accumulation` micro-batches.
+    """
     counts, alone = counter.counts(batch // train.accumulation), Network(hardware, 1)
     step = step_time(counts, counter.sizes, "ddp", alone, train.d_steps, train.accumulation)
     return batch * train.d_steps / step.total
 
 
 def _checkpoint_share(size: float, hardware: Hardware, interval: float) -> float:
-    """Share of the run's time that training waits for checkpoints of `size` bytes, one every `interval` seconds.
+    """Return the share of the run's time that training waits for checkpoints of `size` bytes, one every `interval` seconds.
 
     Training waits for the copy to the host, and for a background write that is not finished when the next checkpoint is due.
     Assumes that every rank copies the full state, as under DDP; under ZeRO the copy is smaller.

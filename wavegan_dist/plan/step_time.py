@@ -26,7 +26,7 @@ class StepTime:
 
     @property
     def network(self) -> float:
-        """Seconds of all collectives."""
+        """Seconds that the step waits for collectives."""
         return self.norms + self.gradients + self.agreement
 
     @property
@@ -38,7 +38,9 @@ class StepTime:
 def step_time(
     counts: StepCounts, sizes: ModelSizes, strategy: str, network: Network, d_steps: int, accumulation: int = 1
 ) -> StepTime:
-    """Predict the mean seconds of a step of `d_steps` discriminator phases and one generator phase.
+    """Predict the seconds of a step of `d_steps` discriminator phases and one generator phase, by part.
+
+    The mean over steps with and without gradient penalties; waiting for data is not included.
 
     Args:
         counts: counts of one micro-batch of a device.
@@ -68,7 +70,7 @@ def operator_seconds(operators: Sequence[Operator], hardware: Hardware) -> float
     """Predict the seconds of operators that run one after another.
 
     Each operator is bound by arithmetic or by memory. A GPU computes while the host launches further operators, so the longer
-    of the two counts. On a CPU, the launch time is added.
+    of the times of computing and of launching all operators counts. On a CPU, the two times are added.
     """
     peak: dict[str, float] = hardware.peak_tflops.model_dump()
     flops_per_second = {name: value * 1e12 * hardware.matmul_fraction for name, value in peak.items()}
@@ -82,7 +84,7 @@ def operator_seconds(operators: Sequence[Operator], hardware: Hardware) -> float
 
 
 def optimizer_seconds(sizes: ModelSizes, strategy: str, devices: int, hardware: Hardware, d_steps: int) -> float:
-    """Predict the time that one training step spends in Adam, the gradient norms and the EMA update.
+    """Predict the seconds that one training step spends in Adam, the gradient norms and the EMA update.
 
     All three are bound by memory bandwidth. Under ZeRO each device updates only its shard of the parameters; ZeRO stage 3
     shards the EMA too.
@@ -105,16 +107,17 @@ def optimizer_seconds(sizes: ModelSizes, strategy: str, devices: int, hardware: 
 
 
 def norm_seconds(sizes: ModelSizes, network: Network, d_steps: int) -> float:
-    """Predict the seconds of batch-norm collectives: mean and variance in each forward, two sums in the generator's backward.
+    """Predict the seconds of batch-norm collectives in a step of `d_steps` discriminator phases, one micro-batch each.
 
-    All are all-gathers, each shared by the n-th layers of all networks (`model.lockstep`).
+    The generator gathers mean and variance in its forward in each of the d_steps + 1 phases, and two sums in its backward. All
+    are all-gathers, each shared by the n-th layers of all networks (`model.lockstep`).
     """
     joined = [sum(channels) for channels in zip_longest(*sizes.norm_channels, fillvalue=0)]
     return (d_steps + 2) * sum(network.all_gather(2 * FLOAT * channels * network.devices) for channels in joined)
 
 
 def exposed_gradient_seconds(phase: PhaseCounts, trainable: int, sizes: ModelSizes, strategy: str, network: Network) -> float:
-    """Predict how long a phase waits for the collectives of its gradients, and of its weights if they are sharded.
+    """Predict the seconds that a phase waits for the collectives of gradients and, under ZeRO, of weights.
 
     The backward pass hides the collectives of all buckets but the last, whose gradients are ready only at its end.
 
@@ -136,7 +139,7 @@ def exposed_gradient_seconds(phase: PhaseCounts, trainable: int, sizes: ModelSiz
 
 
 def gradient_buckets(size: float, strategy: str) -> list[float]:
-    """Split `size` bytes of gradients into communication buckets; returns their bytes in the order in which they are sent."""
+    """Split `size` bytes of gradients into communication buckets; return the bytes of each, in the order of sending."""
     if strategy == "ddp":
         first, full = DDP_FIRST_BUCKET_BYTES, DDP_BUCKET_BYTES
     else:

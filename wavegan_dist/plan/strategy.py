@@ -32,12 +32,12 @@ class DeviceState:
 
     @property
     def total(self) -> float:
-        """Sum of all parts."""
+        """Sum of all parts in bytes."""
         return self.weights + self.gradients + self.moments + self.ema + self.buffers
 
 
 def device_state(sizes: ModelSizes, strategy: str, devices: int) -> DeviceState:
-    """Return the state on each of `devices` devices under `strategy`, one of `STRATEGIES`."""
+    """Return the bytes of training state on each of `devices` devices under `strategy`, one of `STRATEGIES` (not checked)."""
     weights, ema = FLOAT * sizes.parameters, FLOAT * sizes.ema
     if strategy == "ddp":
         return DeviceState(weights, weights, 2 * weights, ema, 0)
@@ -51,5 +51,5 @@ def device_state(sizes: ModelSizes, strategy: str, devices: int) -> DeviceState:
 
 
 def checkpoint_bytes(sizes: ModelSizes) -> float:
-    """Return the bytes of a checkpoint: weights, two moments of each weight, and the EMA."""
+    """Return the bytes of a checkpoint of all devices together: weights, two moments of each weight, and all EMAs."""
     return FLOAT * (3 * sizes.parameters + sizes.ema)

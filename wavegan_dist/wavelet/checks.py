@@ -12,7 +12,7 @@ from wavegan_dist.errors import UsageError
 
 
 def check_dwt(x_bchw: Tensor) -> None:
-    """Require a floating-point image batch whose height and width are even."""
+    """Raise UsageError unless `x_bchw` is a dense floating-point [B, C, H, W] tensor with even H and W."""
     _check_floating("dwt", x_bchw)
     height, width = x_bchw.shape[-2:]
     if height % 2 or width % 2:
@@ -20,7 +20,7 @@ def check_dwt(x_bchw: Tensor) -> None:
 
 
 def check_levels(x_bchw: Tensor, levels: int) -> None:
-    """Require a floating-point image batch whose height and width are multiples of 2**levels, and at least one level."""
+    """Raise UsageError unless levels >= 1 and `x_bchw` is dense floating-point [B, C, H, W], H and W multiples of 2**levels."""
     _check_floating("wavedec", x_bchw)
     height, width = x_bchw.shape[-2:]
     if levels < 1 or height % 2**levels or width % 2**levels:
@@ -31,20 +31,29 @@ def check_levels(x_bchw: Tensor, levels: int) -> None:
 
 
 def check_idwt(low: Tensor, high: Tensor, name: str = "idwt") -> None:
-    """Require the bands of one image batch: low [B, C, h, w] and high [B, 3C, h, w] of the same dtype and device."""
+    """Raise UsageError unless low is dense floating-point [B, C, h, w] and high is [B, 3C, h, w] of its dtype and device.
+
+    `name` is the function that the message names.
+    """
     _check_floating(name, low)
     _check_high(name, low, high, 1)
 
 
 def check_waverec(low: Tensor, highs: Sequence[Tensor]) -> None:
-    """Require bands of one image batch: low [B, C, h, w] and [B, 3C, h, w], [B, 3C, 2h, 2w], ... of its dtype and device."""
+    """Raise UsageError unless low is dense floating-point [B, C, h, w] and highs match its shape, dtype and device.
+
+    `highs` are [B, 3C, h, w], [B, 3C, 2h, 2w], ...; an empty sequence passes.
+    """
     _check_floating("waverec", low)
     for level, high in enumerate(highs):
         _check_high("waverec", low, high, 2**level)
 
 
 def check_fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> None:
-    """Require bands that rebuild an image batch of base's shape, dtype and device, and a floating-point scalar lam."""
+    """Raise UsageError unless low and high pass `check_idwt`, and base and lam match them.
+
+    base must be [B, C, 2h, 2w] of low's dtype and device, lam a 0-dimensional floating-point tensor on this device.
+    """
     check_idwt(low, high, "fuse")
     batch, channels, height, width = low.shape
     rebuilt = [batch, channels, 2 * height, 2 * width]

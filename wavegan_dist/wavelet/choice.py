@@ -44,6 +44,8 @@ _KERNEL_OF: dict[tuple[torch.device, torch.dtype], Kernel] = {}  # a cache: an e
 def choose(device: str) -> tuple[KernelName, str]:
     """Load the fastest implementation for a device type; on "cpu" this may compile the C++ kernels (about 20 s).
 
+    If the kernels cannot be compiled or loaded, the choice is "reference". The choice is cached until `reset` is called.
+
     Args:
         device: a device type such as "cpu" or "cuda".
 
@@ -51,7 +53,7 @@ def choose(device: str) -> tuple[KernelName, str]:
         The implementation's name, and the reason for the choice as one line of text.
 
     Raises:
-        UsageError: WAVEGAN_KERNELS is set to something other than "reference".
+        UsageError: the environment variable WAVEGAN_KERNELS is set to something other than "reference".
     """
     setting = os.environ.get(VARIABLE, "")
     if setting not in ("", "reference"):
@@ -68,7 +70,11 @@ def choose(device: str) -> tuple[KernelName, str]:
 
 
 def kernel_for(x: Tensor) -> Kernel:
-    """Return the implementation for the tensor's device and dtype; in `torch.func` and `torch.export`, the reference."""
+    """Return the implementation for the tensor's device and dtype; in `torch.func` and `torch.export`, the reference.
+
+    The first call for a device type calls `choose`, which may compile kernels and raise UsageError. The reference is returned
+    for a dtype that the kernels do not support.
+    """
     if torch.compiler.is_dynamo_compiling():
         return LOADED[_kernel_name(x.device.type, x.dtype)]
     if torch._C._are_functorch_transforms_active() or torch.compiler.is_exporting():
@@ -89,10 +95,10 @@ _kernel_name._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def build() -> None:
-    """Compile the CPU kernels unless they are in the cache, even if an earlier attempt failed.
+    """Compile the CPU kernels, even if an earlier attempt failed, unless the cache has them; then `choose` chooses anew.
 
     Raises:
-        WaveganError: they cannot be compiled on this machine; the message names the reason.
+        WaveganError: the kernels cannot be compiled on this machine; the message names the reason.
     """
     from wavegan_dist.wavelet.cpu.build import build
 
@@ -101,7 +107,7 @@ def build() -> None:
 
 
 def reset() -> None:
-    """Drop all cached choices, for use after the kernels or WAVEGAN_KERNELS have changed."""
+    """Forget what `choose` has returned, for use after the kernels or WAVEGAN_KERNELS have changed. Unloads no kernel."""
     choose.cache_clear()
     _KERNEL_OF.clear()
 

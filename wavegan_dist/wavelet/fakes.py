@@ -9,16 +9,18 @@ from wavegan_dist.wavelet import checks
 
 
 def memory_format_of(x_bchw: Tensor) -> torch.memory_format:
-    """Return `torch.channels_last` if the tensor is channels last and not also contiguous, else `torch.contiguous_format`."""
+    """Return `torch.channels_last` if a 4D tensor is channels last and not also contiguous, else `torch.contiguous_format`."""
     channels_last = x_bchw.is_contiguous(memory_format=torch.channels_last) and not x_bchw.is_contiguous()
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def register_fakes(namespace: str, result_format: Callable[[Tensor], torch.memory_format]) -> None:
-    """Register a fake implementation for every operator of a library, with the same argument checks as the real ones.
+    """Register fake implementations of the operators of a library, with the same argument checks as the real ones.
+
+    Call it once for a library, after its operators are defined.
 
     Args:
-        namespace: library with the operators `dwt`, `idwt`, `fuse` and `fuse_backward`.
+        namespace: name of the library, which has the operators `dwt`, `idwt`, `fuse` and `fuse_backward`.
         result_format: maps the first image or low band among the arguments to the memory format of the results.
     """
 

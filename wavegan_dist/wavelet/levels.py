@@ -13,7 +13,7 @@ Waverec = Callable[[Tensor, Sequence[Tensor]], Tensor]
 def level_by_level(
     dwt: Callable[[Tensor], tuple[Tensor, Tensor]], idwt: Callable[[Tensor, Tensor], Tensor]
 ) -> tuple[Wavedec, Waverec]:
-    """Return `ops.wavedec` and `ops.waverec`, with their shapes, dtypes and errors, as loops over `dwt` and `idwt`."""
+    """Return functions (wavedec, waverec) that loop over `dwt` and `idwt`; arguments, results and errors are those in `ops`."""
 
     def wavedec(x_bchw: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
         checks.check_levels(x_bchw, levels)

@@ -4,8 +4,11 @@ All functions are differentiable to any order, in eager mode and under `torch.co
 transforms and in `torch.export.export(strict=False)` they run the reference, which consists of PyTorch's own operators; with
 compiled kernels, `torch.autograd.forward_ad` raises NotImplementedError.
 
-Nothing is cast, not even under autocast: tensors of different dtypes are an error. Results are contiguous; on CPUs they are
-channels last if the first argument is. Tensors whose rows are not dense in memory are copied first.
+Nothing is cast, not even under autocast: tensors of different dtypes are an error. The compiled kernels return contiguous
+results; on CPUs they are channels last if the first argument is. The memory format of the reference's results is that of
+PyTorch's operators. The kernels first copy tensors whose rows are not dense in memory.
+
+The first call for a device type loads its implementation, which on CPUs may compile kernels for about 20 s (`choice.choose`).
 """
 
 from collections.abc import Sequence
@@ -27,11 +30,11 @@ def dwt(x_bchw: Tensor) -> tuple[Tensor, Tensor]:
     preserves the sum of squares, and its backward is `idwt`.
 
     Args:
-        x_bchw: floating-point image batch [B, C, H, W] with even H and W.
+        x_bchw: floating-point image batch [B, C, H, W] with even H and W, on any device.
 
     Returns:
         The low band [B, C, H/2, W/2], which is LL, and the high bands [B, 3C, H/2, W/2], stacked by band, then by channel:
-        LH of all C channels, then HL, then HH. Both have the dtype of the input.
+        LH of all C channels, then HL, then HH. Both have the dtype and device of the input.
 
     Raises:
         ValueError: the input is not a dense floating-point 4D tensor, or H or W is odd.
@@ -71,7 +74,8 @@ def wavedec(x_bchw: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
 
     Returns:
         The low band of the last level [B, C, H / 2**levels, W / 2**levels], and the high bands of all levels in the order
-        of `dwt`, the coarsest level first: [B, 3C, H / 2**levels, W / 2**levels], ..., [B, 3C, H/2, W/2].
+        of `dwt`, the coarsest level first: [B, 3C, H / 2**levels, W / 2**levels], ..., [B, 3C, H/2, W/2]. All have the dtype
+        and device of the input.
 
     Raises:
         ValueError: the input is not a dense floating-point 4D tensor, levels is less than 1, or H or W is not a multiple of
@@ -85,21 +89,23 @@ def waverec(low: Tensor, highs: Sequence[Tensor]) -> Tensor:
 
     Args:
         low: floating-point low band of the coarsest level [B, C, h, w].
-        highs: high bands of every level, the coarsest first: [B, 3C, h, w], [B, 3C, 2h, 2w], [B, 3C, 4h, 4w], ...
+        highs: high bands of every level in the order of `dwt`, of the same dtype and device, the coarsest level first:
+            [B, 3C, h, w], [B, 3C, 2h, 2w], [B, 3C, 4h, 4w], ...
 
     Returns:
-        The image batch [B, C, h * 2**len(highs), w * 2**len(highs)].
+        The image batch [B, C, h * 2**len(highs), w * 2**len(highs)] in the dtype of the bands; `low` itself without `highs`.
 
     Raises:
-        ValueError: the shapes, dtypes or devices do not match.
+        ValueError: low is not a dense floating-point 4D tensor, or the shapes, dtypes or devices do not match.
     """
     return kernel_for(low).waverec(low, highs)
 
 
 def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
-    """Compute the generator's output `(1 - lam) * base + lam * idwt(low, high)` in one pass (patent CN 111275640 B).
+    """Compute the generator's output `(1 - lam) * base + lam * idwt(low, high)` (patent CN 111275640 B).
 
-    The gradient of lam is summed in a fixed order: it does not depend on the number of threads.
+    The compiled kernels take one pass over memory, and sum the gradient of lam in a fixed order: it does not depend on the
+    number of threads.
 
     Args:
         base: floating-point image batch [B, C, H, W].
@@ -112,7 +118,7 @@ def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
         The image batch [B, C, H, W] in the dtype of base.
 
     Raises:
-        ValueError: the bands do not match base in shape, dtype or device, or lam is not a floating-point scalar on that
-            device.
+        ValueError: low is not a dense floating-point 4D tensor, base or high does not match it in shape, dtype or device, or
+            lam is not a floating-point scalar on its device.
     """
     return kernel_for(base).fuse(base, low, high, lam)

@@ -10,7 +10,7 @@ from wavegan_dist.wavelet import checks
 
 
 def dwt(x_bchw: Tensor) -> tuple[Tensor, Tensor]:
-    """[B, C, H, W] -> low [B, C, H/2, W/2], high [B, 3C, H/2, W/2]."""
+    """Compute `ops.dwt` by PyTorch's own operators: [B, C, H, W] -> low [B, C, H/2, W/2], high [B, 3C, H/2, W/2]."""
     checks.check_dwt(x_bchw)
     a, b = x_bchw[..., 0::2, 0::2], x_bchw[..., 0::2, 1::2]
     c, d = x_bchw[..., 1::2, 0::2], x_bchw[..., 1::2, 1::2]
@@ -22,7 +22,7 @@ def dwt(x_bchw: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def idwt(low: Tensor, high: Tensor) -> Tensor:
-    """low [B, C, h, w], high [B, 3C, h, w] -> [B, C, 2h, 2w]."""
+    """Compute `ops.idwt` by PyTorch's own operators: low [B, C, h, w], high [B, 3C, h, w] -> [B, C, 2h, 2w]."""
     checks.check_idwt(low, high)
     batch, channels, height, width = low.shape
     lh, hl, hh = high.chunk(3, dim=1)
@@ -34,6 +34,6 @@ def idwt(low: Tensor, high: Tensor) -> Tensor:
 
 
 def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
-    """`(1 - lam) * base + lam * idwt(low, high)`."""
+    """Compute `ops.fuse`, `(1 - lam) * base + lam * idwt(low, high)`, by PyTorch's own operators."""
     checks.check_fuse(base, low, high, lam)
     return (1 - lam) * base + lam * idwt(low, high)

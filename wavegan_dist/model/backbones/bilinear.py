@@ -17,7 +17,8 @@ from wavegan_dist.model.backbones.memory_format import empty, formatted
 def upsample(x: Tensor, scale: float) -> Tensor:
     """Double the size by bilinear interpolation and multiply by `scale`: [B, C, H, W] -> [B, C, 2H, 2W].
 
-    The result has the dtype and memory format of x.
+    Interpolates as `F.interpolate` with `align_corners=False`. The result has the dtype and memory format (contiguous or
+    channels last) of x, and is differentiable to any order with respect to x.
     """
     y = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
     return formatted(y if scale == 1 else y.mul_(scale), x)
@@ -27,7 +28,8 @@ def upsample(x: Tensor, scale: float) -> Tensor:
 def transpose(y: Tensor, scale: float) -> Tensor:
     """Apply the transpose of `upsample`: [B, C, 2H, 2W] -> [B, C, H, W]. With scale = 1/4, a constant map keeps its value.
 
-    The result has the dtype and memory format of y.
+    The result has the dtype and memory format (contiguous or channels last) of y, and is differentiable to any order with
+    respect to y.
     """
     if y.device.type == "cpu":  # here PyTorch's function is deterministic, and faster
         batch, channels, height, width = y.shape
@@ -39,7 +41,7 @@ def transpose(y: Tensor, scale: float) -> Tensor:
 
 
 def transpose_by_convolution(y: Tensor) -> Tensor:
-    """Apply the transpose of bilinear interpolation: [B, C, 2H, 2W] -> [B, C, H, W].
+    """Apply the transpose of `upsample` with scale 1, by a convolution: [B, C, 2H, 2W] -> [B, C, H, W].
 
     Interpolation pads its input by one repeated pixel on each side, then applies a transposed convolution. Its transpose is
     therefore a convolution, whose result has a border of one pixel, and the addition of this border to the pixels next to it.

@@ -18,9 +18,10 @@ class DCGANGenerator(nn.Sequential):
     """A DCGAN generator from latents [B, z_dim] to one or several outputs `bound * tanh(...)` of shape [B, C, s, s].
 
     A transposed convolution projects the latent to 4x4; each following one doubles the size. An output of `s` pixels is
-    computed from the feature map of `s / 2` pixels. Weights are initialized from N(0, 0.02) as in DCGAN. Under batch norm the
-    scale of the weights does not change the output, but it sets how far one Adam step turns them: with He initialization, whose
-    weights are larger, the discriminators won at once (docs/LOG.md).
+    computed from the feature map of `s / 2` pixels. Weights of transposed convolutions are initialized from a normal
+    distribution with standard deviation 0.02, as in DCGAN. Under batch norm the scale of the weights does not change the
+    output, but it sets how far one Adam step turns them: with He initialization, whose weights are larger, the discriminators
+    won at once (docs/LOG.md).
 
     Args:
         z_dim: size of the latent.
@@ -65,7 +66,7 @@ class DCGANGenerator(nn.Sequential):
 
     @override
     def forward(self, z: Tensor, labels: Tensor | None = None) -> list[Tensor]:
-        """Compute the outputs, the largest first, from latents [B, z_dim] and, with `num_classes`, classes int64 [B]."""
+        """Return the outputs, the largest first, for latents [B, z_dim] and, with `num_classes`, classes int64 [B]."""
         outputs: list[Tensor] = []
         activation = z
         for layer in self:
@@ -74,7 +75,9 @@ class DCGANGenerator(nn.Sequential):
 
 
 class ClassAffine(nn.Module):
-    """Multiplies each channel by a gain of the sample's class and adds a bias of the class; initially 1 and 0.
+    """Multiplies each channel of [B, C, H, W] by a gain of the sample's class and adds a bias of the class; initially 1 and 0.
+
+    The classes are the second argument of `forward`, int64 [B].
 
     Args:
         num_classes: number of classes.
@@ -94,7 +97,7 @@ class ClassAffine(nn.Module):
 
 
 class OutputHead(nn.ConvTranspose2d):
-    """A 4x4 transposed convolution that doubles the size, followed by `bound * tanh(x)`."""
+    """A 4x4 transposed convolution, then `bound * tanh(x)`: [B, in_channels, H, W] -> [B, out_channels, 2H, 2W]."""
 
     def __init__(self, in_channels: int, out_channels: int, bound: float) -> None:
         super().__init__(in_channels, out_channels, 4, 2, 1)
@@ -128,8 +131,8 @@ def apply_layer(layer: nn.Module, activation: Tensor, labels: Tensor | None, out
 
     Args:
         layer: the layer.
-        activation: the input of the layer.
-        labels: classes, int64 [B], for a `ClassAffine`.
+        activation: the input of the layer; a ReLU changes it in place.
+        labels: classes, int64 [B], for a `ClassAffine`; other layers do not use them.
         outputs: the output of an `OutputHead` is appended to this list; the layer that follows gets the input of the
             `OutputHead`.
 
@@ -152,7 +155,7 @@ class DCGANDiscriminator(nn.Sequential):
         resolution: height and width R of the first input in pixels.
         in_channels: number of channels C of each input.
         width: number of channels of the largest feature map (`feature_map_channels`).
-        levels: number of inputs. Input i > 0, of R / 2**i pixels, is concatenated with the feature map of its size.
+        levels: number of inputs. Input i > 0, of R / 2**i >= 8 pixels, is concatenated with the feature map of its size.
         num_classes: number of classes, for a projection head. 0: the network takes no labels.
         spectral_norm: divide each layer's weight by its largest singular value (Miyato et al. 2018).
         logit_gain: factor of the logits. With spectral norm, random convolutions shrink their input so much that logits hardly
@@ -186,11 +189,11 @@ class DCGANDiscriminator(nn.Sequential):
 
     @override
     def forward(self, inputs: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
-        """Compute the logits [B].
+        """Return the logits [B].
 
         Args:
             inputs: [B, C, R, R], then [B, C, R/2, R/2], ..., one for each level.
-            labels: classes, int64 [B]; needed with `num_classes`.
+            labels: classes, int64 [B], for a network with `num_classes`; other networks do not use them.
         """
         activation, *deeper = inputs
         for number, layer in enumerate(self):

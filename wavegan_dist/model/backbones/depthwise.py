@@ -19,7 +19,7 @@ SIZE = 3  # height and width of a filter
 
 
 class DepthwiseConv(nn.Conv2d):
-    """A 3x3 convolution of each channel with its own filter, zero padding, stride 1: [B, C, H, W] -> [B, C, H, W].
+    """A 3x3 convolution of each channel with its own filter, and a bias; zero padding, stride 1: [B, C, H, W] -> [B, C, H, W].
 
     Args:
         channels: number of channels.
@@ -40,7 +40,7 @@ class DepthwiseConv(nn.Conv2d):
 
 @torch.library.custom_op("wavegan::depthwise_conv", mutates_args=())
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Convolve each channel of a batch with its filter, with zero padding, and add its bias.
+    """Convolve each channel of a batch with its filter, with zero padding, and add its bias. Differentiable to any order.
 
     Args:
         x: [B, C, H, W].
@@ -56,7 +56,15 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 @torch.library.custom_op("wavegan::depthwise_conv_weight_gradient", mutates_args=())
 def weight_gradient(x: Tensor, dy: Tensor) -> Tensor:
-    """Compute the gradient of the weight of `convolve`, [C, 1, 3, 3], from x and the gradient dy of its result."""
+    """Compute the gradient of a loss with respect to the weight of `convolve`. Differentiable to any order.
+
+    Args:
+        x: the batch that `convolve` got, [B, C, H, W].
+        dy: the gradient of the loss with respect to the result of `convolve`, [B, C, H, W] in the dtype of x.
+
+    Returns:
+        [C, 1, 3, 3] in the dtype of x.
+    """
     weight = x.new_empty(x.shape[1], 1, SIZE, SIZE)  # only its shape matters
     ones, padding = [1, 1], [SIZE // 2, SIZE // 2]
     gradients = torch.ops.aten.convolution_backward(
@@ -95,7 +103,7 @@ def _save_inputs(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> Non
 
 
 def _weight_gradient_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Backward of `weight_gradient`, which is linear in x and in dy; `grad` is [C, 1, 3, 3]."""
+    """Backward of `weight_gradient`, which is linear in x and in dy; `grad`, of the result, is [C, 1, 3, 3]."""
     x, dy = ctx.saved_tensors
     to_x, to_dy = ctx.needs_input_grad
     return convolve(dy, grad.flip(2, 3), None) if to_x else None, convolve(x, grad, None) if to_dy else None

@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def formatted(result: Tensor, like: Tensor) -> Tensor:
-    """Return `result` in the memory format of `like`, contiguous or channels last, both 4D."""
+    """Return `result` in the memory format of `like`: channels last if `like` is, else contiguous; both are 4D."""
     return result.contiguous(memory_format=_memory_format(like))
 
 
 def empty(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return an uninitialized 4D tensor of another shape with the dtype, device and memory format of `like`."""
+    """Return an uninitialized tensor of a 4D shape with the dtype, device and memory format (as `formatted`) of `like`."""
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=_memory_format(like))
 
 

@@ -60,7 +60,7 @@ class ResidualGenerator(nn.Module):
         num_classes: number of classes; 0 for an unconditional network. An embedding of the class is concatenated with the
             latent.
         attention: attention layer: the patent's `max`, SAGAN's `dot` or `none`.
-        attention_at: sizes of the feature maps that are followed by an attention layer.
+        attention_at: sizes of the feature maps that are followed by an attention layer; unused if `attention` is `none`.
         resample: how stages double the size: `bilinear` interpolation, or `haar`, the inverse Haar transform.
 
     Raises:
@@ -111,7 +111,7 @@ class ResidualGenerator(nn.Module):
             labels: classes, int64 [B]; None for an unconditional network.
 
         Returns:
-            Tensors [B, out_channels, s, s], one for each s of `output_sizes`.
+            Tensors [B, out_channels, s, s], one for each s of `output_sizes`, in their order.
 
         Raises:
             UsageError: `z` has another shape, or labels are missing, not expected, or not int64 [B].
@@ -134,9 +134,9 @@ class ResidualDiscriminator(nn.Module):
     """Computes one logit per image from one tensor per level and, optionally, a class; the mirror of `ResidualGenerator`.
 
     The first convolution reads the four Haar bands of the largest input; every further input is added to the feature map of its
-    size. The inner product of each channel of the smallest feature map and a learned 4x4 basis is a feature; the logit is a
-    linear function of the features. With classes, the inner product of the features and an embedding of the class is added
-    (Miyato and Koyama 2018).
+    size, after a 3x3 convolution. The inner product of each channel of the smallest feature map and a learned 4x4 basis is
+    a feature; the logit is a linear function of the features. With classes, the inner product of the features and an
+    embedding of the class is added (Miyato and Koyama 2018).
 
     Args:
         resolution: height and width of the largest input in pixels: a power of two, at least 8.
@@ -146,7 +146,7 @@ class ResidualDiscriminator(nn.Module):
         levels: number of inputs; each has half the size of the one before, at least 8 px.
         num_classes: number of classes; 0 for an unconditional network.
         attention: attention layer: the patent's `max`, SAGAN's `dot` or `none`.
-        attention_at: sizes of the feature maps that are followed by an attention layer.
+        attention_at: sizes of the feature maps that are followed by an attention layer; unused if `attention` is `none`.
         resample: how stages halve the size: `bilinear`, the transpose of bilinear upsampling, or `haar`, the Haar transform.
 
     Raises:
@@ -238,7 +238,7 @@ def _downsample(in_channels: int, out_channels: int, size: int, resample: Resamp
 
 
 def _attention(channels: int, kind: Literal["max", "dot"]) -> nn.Module:
-    """An attention layer that is the identity at initialization: `MaxAttention` with h = 1 and expand = 0."""
+    """Return an attention layer that is initialized as the identity: in `MaxAttention`, h = 1 and expand = 0."""
     layer = make_attention(kind, channels)
     if not isinstance(layer, MaxAttention):
         return layer

@@ -22,10 +22,11 @@ ACTIVATION_GAIN = math.sqrt(2 / (1 + SLOPE**2))  # keeps the second moment of a 
 class ResidualBlock(nn.Module):
     """Computes `x + project(act(depthwise(act(expand(x)))))`: 1x1, depthwise 3x3 and 1x1 convolutions.
 
-    At initialization `project` is zero. The other two are scaled by blocks**(-1/4), as in Fixup (Zhang et al. 2019).
+    `expand` doubles the number of channels, `act` is a leaky ReLU with slope 0.2. At initialization `project` is zero, and the
+    weights of the other two have the factor blocks**(-1/4), as in Fixup (Zhang et al. 2019).
 
     Args:
-        channels: number of channels of the input and of the output.
+        channels: number of channels C of the input and of the output, [B, C, H, W].
         blocks: number of residual blocks in the network.
     """
 
@@ -165,10 +166,11 @@ _Layer = TypeVar("_Layer", nn.Conv2d, nn.Linear)
 
 
 def scaled(layer: _Layer, gain: float = 1.0) -> _Layer:
-    """Draw a layer's filters uniformly from the sphere of radius `gain` and set its bias to 0.
+    """Draw a layer's filters uniformly from the sphere of radius `gain` and set its bias, if any, to 0; return the layer.
 
-    For inputs of unit variance the outputs have variance gain**2, as with weights from N(0, gain / sqrt(fan_in)), but the
-    variance differs less between outputs and between draws.
+    Changes the layer in place. A filter is the weights of one output. For inputs of unit variance the outputs have variance
+    gain**2, as with weights from N(0, gain / sqrt(fan_in)), but the variance differs less between outputs and between
+    draws.
     """
     with torch.no_grad():
         layer.weight.normal_()
@@ -180,10 +182,10 @@ def scaled(layer: _Layer, gain: float = 1.0) -> _Layer:
 
 
 def conv3x3(in_channels: int, out_channels: int, size: int | None = None) -> nn.Conv2d:
-    """Return a 3x3 convolution with zero padding that preserves the variance of its input.
+    """Return a 3x3 convolution with zero padding that, at initialization, preserves the variance of its input.
 
-    Without `size`, the variance is preserved away from the border, where no tap falls on the padding. With the size of the map
-    in pixels, the mean variance over the map is preserved.
+    Without `size`, the variance is preserved away from the border, where no tap falls on the padding. With the height (= width)
+    of the map in pixels as `size`, the mean variance over the map is preserved.
     """
     taps = 3.0 if size is None else 3 - 2 / size  # mean number of taps inside the map, in each dimension
     return scaled(nn.Conv2d(in_channels, out_channels, 3, padding=1), 3 / taps)

@@ -14,7 +14,9 @@ DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
 @functools.cache  # PyTorch registers an operator once per process, even if a second library file defines it
 def load() -> str:
-    """Load the operators into this process, compiling them first if necessary. Worker processes never compile.
+    """Load the operators into this process, compiling them first (about 20 s) if the cache does not have them.
+
+    A child process of `multiprocessing` never compiles: there, operators that are not in the cache are an error.
 
     Returns:
         The name of the instruction set in use, such as "AVX2".

@@ -30,7 +30,7 @@ COMPILE_TIMEOUT = 600  # seconds for one file
 
 
 def library() -> Path:
-    """Return the path of the library for this source, PyTorch and processor type, whether or not it is built.
+    """Return the path of the compiled library for this source, PyTorch and processor type, whether or not it exists.
 
     Raises:
         WaveganError: there is no home folder for a cache.
@@ -45,14 +45,14 @@ def build(retry: bool = False) -> Path:
     """Compile the library unless it is in the cache. Of several processes, one compiles and the others wait for it.
 
     Args:
-        retry: compile even if an earlier attempt failed.
+        retry: compile even if an earlier attempt failed; False: raise WaveganError in this case.
 
     Returns:
         The path of the library.
 
     Raises:
-        WaveganError: there is no compiler, the cache is not writable, or compilation fails. The compiler's output is then
-            next to the library, in a file that ends in .log.
+        WaveganError: there is no compiler, the cache is not writable, or compilation fails. If it fails, the compiler's output
+            is next to the library, in a file that ends in .log.
     """
     path = library()
     try:
@@ -92,12 +92,22 @@ def _compile(path: Path, retry: bool) -> None:
 
 
 def _run(*commands: list[str]) -> str:
-    """Run commands in parallel; return the output of those that failed, each after its command line."""
+    """Run commands in parallel; return the output of those that failed, each after its command line; empty if none failed."""
     pipe = subprocess.PIPE
     processes = [subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True) for command in commands]
-    outputs = [process.communicate(timeout=COMPILE_TIMEOUT)[0] for process in processes]
+    outputs = [_output(process) for process in processes]
     results = zip(commands, processes, outputs, strict=True)
     return "".join(f"{shlex.join(command)}\n{output}\n" for command, process, output in results if process.returncode)
+
+
+def _output(process: "subprocess.Popen[str]") -> str:
+    """Wait for a process and return its output; kill it after COMPILE_TIMEOUT and return a sentence that says so."""
+    try:
+        return process.communicate(timeout=COMPILE_TIMEOUT)[0]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return f"stopped after {COMPILE_TIMEOUT} seconds"
 
 
 def _abi_flag() -> str:
@@ -105,5 +115,5 @@ def _abi_flag() -> str:
 
 
 def _link_flags() -> list[str]:
-    """Link against PyTorch only: `at::parallel_for` uses PyTorch's OpenMP runtime, and a second runtime must not be loaded."""
+    """Return flags that link PyTorch only: `at::parallel_for` uses its OpenMP runtime, and a second one must not be loaded."""
     return [f"-L{Path(torch.__file__).parent / 'lib'}", "-ltorch_cpu", "-lc10"]

@@ -18,21 +18,21 @@ register_fakes(operators.NAMESPACE, lambda x: torch.contiguous_format)
 
 
 def dwt(x: Tensor) -> tuple[Tensor, Tensor]:
-    """`ops.dwt` on a GPU."""
+    """Compute `ops.dwt` for a tensor on a GPU whose dtype is in DTYPES; forward-mode AD raises NotImplementedError."""
     checks.check_dwt(x)
     _reject_forward_mode(x)
     return operators.dwt(x)
 
 
 def idwt(low: Tensor, high: Tensor) -> Tensor:
-    """`ops.idwt` on a GPU."""
+    """Compute `ops.idwt` for tensors on a GPU whose dtype is in DTYPES; forward-mode AD raises NotImplementedError."""
     checks.check_idwt(low, high)
     _reject_forward_mode(low, high)
     return operators.idwt(low, high)
 
 
 def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
-    """`ops.fuse` on a GPU."""
+    """Compute `ops.fuse` for images on a GPU whose dtype is in DTYPES; forward-mode AD raises NotImplementedError."""
     checks.check_fuse(base, low, high, lam)
     _reject_forward_mode(base, low, high, lam)
     return operators.fuse(base, low, high, lam)

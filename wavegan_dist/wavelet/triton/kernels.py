@@ -67,7 +67,7 @@ def fuse_backward(
     grad, base, low, high, lam, grad_base, grad_low, grad_high, sums,
     rows, width, ch, TILE_H: tl.constexpr, TILE_W: tl.constexpr,
 ):  # fmt: skip
-    """Write the gradients of base, low and high, and to `sums` [programs] each program's part of the gradient of lam."""
+    """Write the gradients of base, low and high, and each program's part of the gradient of lam to `sums` [grid], float32."""
     row, column, mask = _tile_indices(rows, width, TILE_H, TILE_W)
     weight = tl.load(lam).to(tl.float32)
     a, b, c, d = _load_block(grad, row, column, width, mask, low.dtype.element_ty)
@@ -85,7 +85,7 @@ def fuse_backward(
 
 @jit
 def _tile_indices(rows, width, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
-    """Row indices [TILE_H, 1] and column indices [1, TILE_W] of this program's tile, and the mask of those inside the band."""
+    """Return row indices [TILE_H, 1], column indices [1, TILE_W] of this program's tile, and a mask of those in the band."""
     row = (tl.program_id(0).to(tl.int64) * TILE_H + tl.arange(0, TILE_H))[:, None]
     column = (tl.program_id(1) * TILE_W + tl.arange(0, TILE_W))[None, :]
     return row, column, (row < rows) & (column < width)
@@ -163,7 +163,7 @@ def _unpack(pairs, dtype: tl.constexpr):
 
 @jit
 def _pack(left, right, dtype: tl.constexpr):
-    """The inverse of `_unpack`: rounds to `dtype` and joins left and right pixels to pairs."""
+    """Round left and right float32 pixels to `dtype` and join them to pairs: the inverse of `_unpack`."""
     if dtype == tl.float32:
         low = left.to(tl.int32, bitcast=True).to(tl.int64) & 0xFFFFFFFF
         pairs = (right.to(tl.int32, bitcast=True).to(tl.int64) << 32) | low

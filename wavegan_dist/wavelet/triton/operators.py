@@ -20,7 +20,7 @@ custom_op = torch.library.custom_op
 
 @custom_op(f"{NAMESPACE}::dwt", mutates_args=())
 def dwt(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Transform x [B, C, H, W] to low [B, C, H/2, W/2] and high [B, 3C, H/2, W/2]; see `ops.dwt`."""
+    """Transform x [B, C, H, W] to low [B, C, H/2, W/2] and high [B, 3C, H/2, W/2], contiguous; see `ops.dwt`."""
     low, high = _empty_bands(x)
     _launch(kernels.dwt, low, _as_pairs(x), low, high)
     return low, high
@@ -28,7 +28,7 @@ def dwt(x: Tensor) -> tuple[Tensor, Tensor]:
 
 @custom_op(f"{NAMESPACE}::idwt", mutates_args=())
 def idwt(low: Tensor, high: Tensor) -> Tensor:
-    """x = idwt(low, high)."""
+    """Transform low [B, C, h, w] and high [B, 3C, h, w] to x [B, C, 2h, 2w], contiguous; see `ops.idwt`."""
     low, high = low.contiguous(), high.contiguous()
     x = _empty_image(low)
     _launch(kernels.idwt, low, low, high, _as_pairs(x))
@@ -37,7 +37,7 @@ def idwt(low: Tensor, high: Tensor) -> Tensor:
 
 @custom_op(f"{NAMESPACE}::fuse", mutates_args=())
 def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
-    """(1 - lam) * base + lam * idwt(low, high)."""
+    """Compute `(1 - lam) * base + lam * idwt(low, high)`, [B, C, H, W], contiguous; see `ops.fuse`."""
     low, high = low.contiguous(), high.contiguous()
     out = _empty_image(low)
     _launch(kernels.fuse, low, _as_pairs(base), low, high, lam, _as_pairs(out))
