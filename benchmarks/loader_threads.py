@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import psutil
 import torch
@@ -31,7 +32,7 @@ from wavegan_dist.data.read import Reader
 from wavegan_dist.provenance import provenance
 
 BATCH, OPERATORS, SECONDS = 64, 600, 1.0
-SETS = (("png", 32), ("png", 64), ("jpg", 256))
+SETS: tuple[tuple[Literal["png", "jpg"], int], ...] = (("png", 32), ("png", 64), ("jpg", 256))
 Batches = Generator[Tensor, None, None]
 
 

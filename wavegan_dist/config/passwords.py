@@ -6,9 +6,9 @@ from wavegan_dist.redact import holds_password
 
 
 def check_passwords(experiment: Experiment) -> None:
-    """Raise UsageError if `data.index` holds a password (`redact.holds_password`), for one of several datasets included.
+    """Raise UsageError if `data.index`, or the index of any of several datasets, holds a password (`redact.holds_password`).
 
-    Only `tracking.uri` may hold a password: all files and messages show `tracking.uri` without it.
+    Only `tracking.uri` may hold a password: tracking.json stores it, and all other files and messages leave it out.
     """
     if any(holds_password(one.index) for one in experiment.data.sets):
         raise UsageError(

@@ -265,7 +265,12 @@ def _member(name: str, header: tarfile.TarInfo) -> Member:
 
 
 def _not_a_tar(head: bytes, error: Exception) -> str:
-    """Say what a file is that tarfile cannot read, from its first BLOCK bytes, and what to do about it."""
+    """Return what follows a file's name in an error message: what the file is, if tarfile cannot read it, and what to do.
+
+    Args:
+        head: the first BLOCK bytes of the file; fewer if the file is shorter.
+        error: the error of tarfile; quoted if the file begins like a tar, or is too short to tell.
+    """
     if kind := compression(head):
         return f"is a {kind} file despite its name; decompress it to a plain tar"
     if is_lfs_pointer(head):

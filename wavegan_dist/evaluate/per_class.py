@@ -44,7 +44,7 @@ class ClassMetrics:
 
     @property
     def features(self) -> list[Feature[Any]]:
-        """The features of all metrics."""
+        """The feature of each of `metrics`, in the same order."""
         return [metric.feature for metric in self.metrics]
 
     def result(self, real: Mapping[str, Any], generated: Mapping[str, Any]) -> ClassResult:
@@ -77,10 +77,12 @@ def class_metrics(
         metrics: the metrics of the evaluation, by name.
         classes: the classes of the snapshot.
         real, generated: the class of each image of both sets, int64 [N]; -1 for an image without a label.
-        minimum: a metric of a class is left out if the class has fewer images than this, or than `Metric.minimum`, in a set.
+        minimum: smallest number of images that a class must have in each set, besides `Metric.minimum`.
 
     Returns:
-        One `ClassMetrics` for each class, in the order of the labels, with copies of those metrics that are in CLASS_METRICS.
+        One `ClassMetrics` for each class, by ascending label, with copies of those metrics that are in CLASS_METRICS. A metric
+        is left out of a class that has too few images in a set, and of all classes if its statistics of all classes together
+        would take more than MAX_STATISTICS_BYTES.
 
     Raises:
         UsageError: none of the metrics is in CLASS_METRICS, or no real image has a label.

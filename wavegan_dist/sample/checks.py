@@ -113,7 +113,12 @@ def check_size(out: Path, format: Format, count: int, resolution: int, walk: int
 
 
 def _check_walk(out: Path, count: int, resolution: int, frames: int | None, classes: Sequence[int]) -> None:
-    """Raise UsageError without a number of frames, with several classes, too few latents, or too few or too many frames."""
+    """Check the options of a walk; the arguments are those of `check_size`.
+
+    Raises:
+        UsageError: `frames` is None, there are several classes, `count` is less than 2, `frames` is less than `count`, or the
+            frames have more than MAX_WALK_PIXELS pixels together.
+    """
     if frames is None:
         raise UsageError(f"--out {out}: an animation needs a number of frames; add --walk 200, for example (25 a second)")
     if len(classes) > 1:
