@@ -63,7 +63,9 @@ def test_the_tars_are_those_of_webdataset(middle: str, frame: str) -> None:
     [
         ("s3://bucket/{000..}.tar", "stands for no tar: its braces hold neither a range nor a list; write the numbers"),
         ("s3://bucket/{}.tar", "stands for no tar"),
-        ("s3://bucket/{0..9.tar", "a brace is not closed"),
+        ("s3://bucket/{0..9.tar", "a brace was not closed"),
+        ("s3://bucket/0..9}.tar", "a brace was not closed or not opened"),
+        (r"s3://bucket/\{0..9}.tar", "a brace was not closed or not opened"),
         (
             "s3://bucket/*.tar",
             "a pattern of URLs has braces and no *; write the numbers of the tars as in shard-{000..099}.tar",

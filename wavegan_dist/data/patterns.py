@@ -17,7 +17,7 @@ from wavegan_dist.redact import holds_password
 MAX_TARS = 500_000  # a pattern that stands for more is taken for a mistake
 
 _EXAMPLE = "write the numbers of the tars as in shard-{000..099}.tar"
-_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?\}")
+_RANGE = re.compile(r"(?<!\\)\{(-?\d+)\.\.(-?\d+)(?:\.\.-?(\d+))?\}")
 _TAR = re.compile(r"[^\s/\"'=&?#|;<>()]+\.tar(?![^\s\"'&?#|;<>()])", re.IGNORECASE)
 _BEFORE_NAME = re.compile(r".*[\s/\"'=&?]", re.DOTALL)  # what precedes the name of a tar in a URL or command
 _AFTER_NAME = re.compile(r"[\s\"'&?#|;<>()]|$")
@@ -69,7 +69,7 @@ def _urls(pattern: str) -> list[str]:
     try:
         count = _count(pattern)
     except ValueError as error:
-        raise UsageError(f"{pattern}: a brace is not closed; {_EXAMPLE}") from error
+        raise UsageError(f"{pattern}: a brace was not closed or not opened; {_EXAMPLE}") from error
     if count > MAX_TARS:
         raise UsageError(
             f"{pattern} stands for {count:,} tars, more than {MAX_TARS:,}; correct it, or make fewer and larger tars"
@@ -85,10 +85,10 @@ def _urls(pattern: str) -> list[str]:
 def _count(pattern: str) -> int:
     """Return the number of texts that a pattern stands for; for more than MAX_TARS, some number above MAX_TARS.
 
-    Ranges are not expanded.
+    Ranges of numbers are counted without being expanded.
 
     Raises:
-        ValueError: a brace is not closed.
+        ValueError: a brace was not closed or not opened.
     """
     counted = _RANGE.sub(lambda found: f"\0{_length(*found.groups())}\0", pattern)
     texts = islice(braceexpand(counted), MAX_TARS + 1)

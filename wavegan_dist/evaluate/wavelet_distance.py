@@ -92,9 +92,15 @@ def haar_packets(images: Tensor, level: int) -> Tensor:
 
 
 def db2_packets(images: Tensor, level: int) -> Tensor:
-    """Compute the leaves of the full db2 packet tree with ptwt; arguments and order are those of `haar_packets`.
+    """Compute the leaves of the full db2 packet tree with ptwt, images reflected at the borders.
 
-    Leaves overlap at the borders: 10x10 coefficients where Haar leaves have 8x8.
+    Args:
+        images: float32 or float64 [B, C, H, W].
+        level: how many times every band is split.
+
+    Returns:
+        [B, 4**level, C, h, w] in the order of `haar_packets`. Each split of n pixels gives (n + 3) // 2 coefficients: db2 filters
+        reach over the border. Where Haar leaves have 8x8, h and w are 10; 9 if `level` is 1.
 
     Raises:
         UsageError: ptwt is not installed.

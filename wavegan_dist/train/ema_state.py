@@ -27,9 +27,13 @@ class EmaState(ABC):
 
     @abstractmethod
     def update(self, nimg: int, batch_size: int) -> None:
-        """Update the EMA with the current weights, after the `batch_size` images that end at image number `nimg`.
+        """Update the EMA with the current weights.
 
-        Call this on all ranks; no communication.
+        Call this on all ranks; it does not communicate.
+
+        Args:
+            nimg: images seen so far, including those since the last update.
+            batch_size: images of all ranks since the last update, which may be several batches.
         """
 
     @abstractmethod
