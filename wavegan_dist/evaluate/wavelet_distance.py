@@ -99,7 +99,7 @@ def db2_packets(images: Tensor, level: int) -> Tensor:
         level: how many times every band is split.
 
     Returns:
-        [B, 4**level, C, h, w] in the order of `haar_packets`. Each split of n pixels gives (n + 3) // 2 coefficients: db2 filters
+        [B, 4**level, C, h, w] in the order of `haar_packets`. A split of n pixels gives (n + 3) // 2 coefficients: db2 filters
         reach over the border. Where Haar leaves have 8x8, h and w are 10; 9 if `level` is 1.
 
     Raises:
