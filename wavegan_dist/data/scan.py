@@ -103,7 +103,7 @@ def scan_tar(tar: Tar) -> Scan:
 
     Raises:
         UsageError, WaveganError: see `index_shards`.
-        OSError: a tar on this machine cannot be read.
+        OSError: a tar on this machine cannot be read, or `tar.result` cannot be written.
     """
     if tar.result is not None and tar.result.exists():
         scan = Scan.load(tar.result)

@@ -43,11 +43,14 @@ def list_pictures(source: str, size: int, *, cut_patches: bool, labels: bool) ->
         size: side of the images to make, in pixels.
         cut_patches: cut patches at a stride of size / 2 instead of cropping and resizing each picture. The embedded dataset
             always consists of patches.
-        labels: label each picture by its class folder, its .cls member or the target of the torchvision dataset.
+        labels: label each picture by its class folder, its .cls member or the target of the torchvision dataset. False: each
+            label is -1.
 
     Raises:
-        UsageError: the source does not exist, or has no pictures or no labels.
-        WaveganError: an archive is damaged or unsafe; see `refuse_unsafe`.
+        UsageError: the source does not exist, is none of those above, or has no pictures; `labels` is True, and the source has
+            no labels, or has them in a dataset.json of StyleGAN; or a package that the source needs is not installed.
+        WaveganError: an archive is damaged or unsafe (see `refuse_unsafe`), or a tar has two images or two labels for one key,
+            or a label that is not an integer >= 0.
         OSError: a file or folder cannot be read.
     """
     stride = size // 2 if cut_patches else 0
@@ -73,7 +76,7 @@ def list_pictures(source: str, size: int, *, cut_patches: bool, labels: bool) ->
 
 
 def _not_a_source(path: Path) -> str:
-    """Say why a path that is neither a folder nor a whole zip cannot be read, and what to give instead."""
+    """Return why a path that is neither a folder nor a whole zip is no source, and what to give: a predicate for its name."""
     if not path.exists():
         if set(path.name) & set("{}*?[]"):
             return f"is a pattern, and no file has this name; give the folder of the tars, {path.parent}"

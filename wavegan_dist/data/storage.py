@@ -62,8 +62,8 @@ class Storage:
             `pipe:aws s3 cp s3://bucket/set/{file} -`.
         cache: a folder on this node for downloaded files; other processes, runs and datasets may use the same folder. None:
             remote files can be read by `read` and `stream` only.
-        cache_bytes: largest total size of the cache; it is exceeded only by running downloads and files requested within the
-            last GRACE seconds.
+        cache_bytes: largest total size of the cache in bytes; it is exceeded only by running downloads and files requested
+            within the last GRACE seconds.
 
     Raises:
         UsageError: a pipe without {file}.
@@ -129,7 +129,7 @@ class Storage:
     def open(self, file: str, size: int | None, sha256: str) -> BinaryIO:
         """Open a file for unbuffered reading. The open file stays readable even if the cache deletes it.
 
-        Takes the arguments of `local` and raises its errors, and OSError if a local file cannot be opened.
+        Takes the arguments of `local` and raises its errors, and OSError if the file on this machine cannot be opened.
         """
         while True:
             try:
