@@ -59,6 +59,7 @@ class Allocation:
 
         Raises:
             WaveganError: this process is not in a Slurm job, or scontrol failed.
+            OSError: scontrol is missing.
         """
         if "SLURM_JOB_NODELIST" not in os.environ:
             raise WaveganError("not in a Slurm job: SLURM_JOB_NODELIST is not set; start the job with sbatch or wavegan submit")
@@ -83,6 +84,7 @@ def is_running(job_id: str) -> bool:
 
     Raises:
         WaveganError: squeue fails, as for a job that Slurm no longer knows.
+        OSError: squeue is missing.
     """
     return _run("squeue", "--noheader", "--jobs", job_id, "--format", "%T").strip() == "RUNNING"
 
@@ -106,6 +108,7 @@ def requeue(job_id: str) -> None:
 
     Raises:
         WaveganError: Slurm refuses, for example because the job has ended.
+        OSError: scontrol is missing.
     """
     _run("scontrol", "requeue", job_id)
 

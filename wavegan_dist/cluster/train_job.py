@@ -42,7 +42,7 @@ def supervise(job: TrainJob) -> None:
         SystemExit: the job was requeued (exit code 0).
         WaveganError: this process is not in a Slurm job, the allocation does not fit the profile, the job crashed again without
             getting further, or scontrol or squeue fails.
-        OSError: the run folder cannot be written.
+        OSError: the run folder cannot be written, or srun, scontrol or squeue is missing.
     """
     allocation, started = Allocation.from_environment(), time.time()
     allocation.check(job.profile)
