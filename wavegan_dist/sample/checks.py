@@ -113,7 +113,7 @@ def check_size(out: Path, format: Format, count: int, resolution: int, walk: int
 
 
 def _check_walk(out: Path, count: int, resolution: int, frames: int | None, classes: Sequence[int]) -> None:
-    """Check the options of a walk; the arguments are those of `check_size`.
+    """Check the options of a walk. The arguments are those of `check_size`; `frames` is its `walk`.
 
     Raises:
         UsageError: `frames` is None, there are several classes, `count` is less than 2, `frames` is less than `count`, or the

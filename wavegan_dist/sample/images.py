@@ -96,7 +96,7 @@ def latents_of_seeds(seeds: Sequence[int], z_dim: int) -> LatentSource:
 
 
 def labels_of_seeds(snapshot: Snapshot, seeds: Sequence[int], classes: Sequence[int]) -> LabelSource | None:
-    """Return the function from image numbers to classes, int64 [len(numbers)]; None for a snapshot without classes.
+    """Return the function from image numbers to classes, int64 [len(numbers)] on the CPU; None for a snapshot without classes.
 
     Args:
         snapshot: the snapshot.
