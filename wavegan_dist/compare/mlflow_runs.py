@@ -91,7 +91,10 @@ def _download_artifacts(client: Any, run_id: str, folder: RunFolder) -> None:
 
 
 def _points(client: Any, run_id: str, metrics: Iterable[str]) -> Iterator[dict[str, float]]:
-    """Yield the values of all metrics except those of evaluations: one dict per step, by ascending step."""
+    """Yield the values of all metrics but those of evaluations (eval/..., best/...): one dict per step, by ascending step.
+
+    Each dict has the step as `nimg` and as `kimg`, and the metrics that have a value at the step, by name.
+    """
     points: dict[int, dict[str, float]] = defaultdict(dict)
     for name in metrics:
         if not name.startswith(("eval/", "best/")):

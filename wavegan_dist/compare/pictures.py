@@ -44,6 +44,7 @@ def draw_all(groups: Sequence[RunGroup], columns: Sequence[Column], out: Path) -
 
     Raises:
         UsageError: there is something to plot, and the extra `eval` is not installed.
+        OSError: a file cannot be written.
     """
     shown = [column for column in columns if column.metric in HEADLINES or column.metric.startswith(("fd_", "kid_"))]
     shown += [column for column in columns if column.metric.startswith(("precision_", "recall_"))]
@@ -111,7 +112,10 @@ def _spectra(groups: Sequence[RunGroup], column: Column) -> "Figure":
 
 
 def _heat_maps(groups: Sequence[RunGroup], column: Column) -> "Figure":
-    """Distance of each packet in the frequency plane: one map per group, one color scale for all."""
+    """Plot the distance of each packet in the frequency plane: one map per group that has results, one color scale for all.
+
+    A map is the mean over the runs of the group, each with its newest result. `column` is one of fwd, fwd_db2 and swd.
+    """
     from matplotlib.colors import LogNorm
 
     tables = {group.label: list(_newest(group, column, f"{column.metric}_packets")) for group in groups}
