@@ -28,7 +28,7 @@ def export(snapshot: Snapshot, out: Path, formats: Sequence[Format]) -> list[Pat
     The files appear, or replace older ones, when all of them are complete and have passed the check.
 
     Args:
-        snapshot: the snapshot; its generator is on the CPU.
+        snapshot: the snapshot; its generator is on the CPU and in eval mode.
         out: the folder of the files; it is created if it does not exist.
         formats: the formats, from `find_formats`.
 
@@ -72,6 +72,8 @@ def metadata_of(snapshot: Snapshot) -> dict[str, str]:
 @torch.no_grad()
 def largest_difference(generator: WaveletGenerator, run: Run, *, pixels: bool) -> float:
     """Return the largest difference between the images of `generator` and those of `run`, over the pixels of 33 images.
+
+    NaN if an image of `run` has NaN.
 
     Args:
         generator: the generator, on the CPU.
