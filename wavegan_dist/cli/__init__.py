@@ -81,7 +81,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line. Overrides of the form `key=value` may appear before, between and after the options.
 
     Returns:
-        The options of the command, with `run`, the function that runs it, and `log_level`.
+        The options of the command, with `run`, the function that runs it, `log_level` and, if the command takes overrides, all
+        of them in the list `overrides`.
 
     Raises:
         UsageError: an argument is unknown, missing or invalid.
