@@ -124,8 +124,8 @@ def read_real_images(snapshot: Snapshot, index: Index, count: int, seed: int) ->
         seed: seed of the choice of images.
 
     Raises:
-        UsageError: the images are of another size than the snapshot's, the model has classes and an image has none of them, or a
-            shard is missing or a remote dataset has no cache.
+        UsageError: the images are of another size than the snapshot's, the model has classes and an image has none of them, a
+            shard is missing, or a remote dataset has no cache.
         WaveganError: an image cannot be read.
     """
     model, where = snapshot.config.model, f"--data {index.location}"
