@@ -53,7 +53,11 @@ def fetch(run_id: str, scratch: Path) -> Path:
 
 
 def _store(run_id: str) -> str:
-    """Return MLFLOW_TRACKING_URI without its password. Raises UsageError if it is not the URI of an existing store."""
+    """Return MLFLOW_TRACKING_URI without its password.
+
+    Raises:
+        UsageError: it is not set, not the URI of an MLflow store, or that of a missing SQLite file; the message names `run_id`.
+    """
     try:
         uri = check_store(os.environ["MLFLOW_TRACKING_URI"])
     except KeyError as error:
@@ -70,7 +74,10 @@ def _store(run_id: str) -> str:
 
 @contextmanager
 def _translated_errors(run_id: str, uri: str) -> Iterator[None]:
-    """Turn the errors of MLflow and its libraries into a UsageError if there is no such run, else into a WaveganError."""
+    """Turn every Exception of the block into a UsageError if MLflow has no such run, else into a WaveganError.
+
+    The messages name `run_id` and `uri`, which must not hold a password.
+    """
     from mlflow.exceptions import MlflowException
 
     try:

@@ -292,7 +292,10 @@ def _classes_in(folder: Path) -> list[str]:
 
 
 def _known_classes(folder: Path, shards: Sequence[Shard]) -> list[str]:
-    """Return the class names of an existing index if it describes the same tars, else an empty list."""
+    """Return the class names of an existing index in `folder`; an empty list if it does not describe exactly the tars `shards`.
+
+    Tars are the same if their names and digests are. For a tar without a chosen image, the index knows only the name.
+    """
     try:
         existing = Index.load(folder)
     except WaveganError:

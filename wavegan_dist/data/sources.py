@@ -176,6 +176,10 @@ def _torchvision(source: str, stride: int, labels: bool) -> Listing:
 def _class_labels(names: Sequence[str], source: str) -> tuple[list[int], list[str]]:
     """Label each name by its class: the subfolders of the deepest folder that holds all pictures are the classes.
 
+    Args:
+        names: relative names of the pictures, with "/" between the folders.
+        source: what the error message calls the source.
+
     Returns:
         The label of each name, and the names of the classes in alphabetical order.
 
@@ -197,7 +201,10 @@ def _class_labels(names: Sequence[str], source: str) -> tuple[list[int], list[st
 
 
 def _refuse_label_file(source: str, content: bytes) -> None:
-    """Raise UsageError if StyleGAN's dataset.json lists labels: its folders number the files and are no classes."""
+    """Raise UsageError if `content`, that of StyleGAN's dataset.json, lists labels: its folders are no classes.
+
+    The message names `source`. Content that is not JSON is accepted: dataset.json is then some other file.
+    """
     try:
         dataset = json.loads(content)
     except ValueError:

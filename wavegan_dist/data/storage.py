@@ -219,9 +219,17 @@ class Storage:
 def _save(answer: Answer, out: IO[bytes], name: str, size: int | None, sha256: str) -> None:
     """Write a download from the start of `out` and verify it.
 
+    Args:
+        answer: the download.
+        out: the file; what it held before is replaced.
+        name: what error messages call the download.
+        size: expected size in bytes; None if unknown.
+        sha256: expected hex digest.
+
     Raises:
-        TransferError: bytes are missing.
+        TransferError: the connection failed, or bytes are missing.
         WaveganError: the file has another size, or the digest differs.
+        OSError: `out` cannot be written.
     """
     if None not in (size, answer.size) and size != answer.size:
         raise WaveganError(f"{name} has {answer.size:,} bytes, the index says {size:,}: it has changed; {_ADVICE}")

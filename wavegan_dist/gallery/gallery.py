@@ -20,9 +20,9 @@ def gallery(runs: Sequence[Path], out: Path, data: str | None = None, count: int
 
     Args:
         runs: run folders, at least one.
-        out: a .html file, which is replaced, or a folder, which gets an index.html.
-        data: index.json of the training data of all runs, in which the nearest neighbors of samples are searched; None: no
-            search.
+        out: a .html or .htm file, which is replaced, or a folder, which gets an index.html.
+        data: location of the index of the training data of all runs (`Index.load`), in which the nearest neighbors of samples
+            are searched; None: no search.
         count: number of samples of each run whose neighbors are shown: samples 0, 1, ... of `wavegan sample --device cpu`, at
             least 1. Without `data`, no samples are shown.
 
