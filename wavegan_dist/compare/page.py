@@ -32,7 +32,7 @@ def page(groups: Sequence[RunGroup], columns: Sequence[Column], pictures: dict[s
 
 
 def _results(groups: Sequence[RunGroup], columns: Sequence[Column]) -> str:
-    """Return HTML: a row per metric with the mean and standard deviation over the runs of each configuration, then the floor."""
+    """Return HTML: a row per metric, with mean and standard deviation over the runs of each configuration, then the floor."""
     if not columns:
         return "<p>None of these runs has been evaluated: run <code>wavegan evaluate</code>.</p>"
     head = ["metric", *(f"{group.label}, {_evaluated_kimg(group)}" for group in groups), "floor"]

@@ -192,7 +192,7 @@ def _decode_jpeg(content: bytes, out: NDArray[np.uint8]) -> None:
 
 
 def _decode_png(pixels: bytes) -> NDArray[np.uint8]:
-    """Decode a PNG of any color type to uint8 [H, W] or [H, W, C] with 2 to 4 channels.
+    """Decode a PNG of any color type to uint8 [H, W] or [H, W, C] with 2 to 4 channels; of 16 bits, the upper 8 are kept.
 
     libpng compares the transparent color with all 16 bits and at the depth of the file, which Pillow does not.
     """

@@ -35,7 +35,7 @@ class Listing(NamedTuple):
 
 
 def list_pictures(source: str, size: int, *, cut_patches: bool, labels: bool) -> Listing:
-    """List the pictures of a source without decoding them. Hidden files are left out.
+    """List the pictures of a source without decoding them. `Listing.left_out` names hidden files and those that are no pictures.
 
     Args:
         source: a folder, searched with its subfolders; a folder that holds *.tar; a .zip; "torchvision:CLASS:FOLDER" for the
@@ -48,7 +48,8 @@ def list_pictures(source: str, size: int, *, cut_patches: bool, labels: bool) ->
 
     Raises:
         UsageError: the source does not exist, is none of those above, or has no pictures; `labels` is True, and the source has
-            no labels, or has them in a dataset.json of StyleGAN; or a package that the source needs is not installed.
+            no labels, or has them in a dataset.json of StyleGAN; a package that the source needs is not installed; or
+            torchvision cannot open the dataset.
         WaveganError: an archive is damaged or unsafe (see `refuse_unsafe`), or a tar has two images or two labels for one key,
             or a label that is not an integer >= 0.
         OSError: a file or folder cannot be read.

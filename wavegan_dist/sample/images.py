@@ -83,7 +83,7 @@ class Images:
 
 
 def latents_of_seeds(seeds: Sequence[int], z_dim: int) -> LatentSource:
-    """Return the function from image numbers to latents: image i has the latent of image 0 of `seeds[i % len(seeds)]`.
+    """Return the function from image numbers to latents: image i has the latent of image 0 of the seed `seeds[i % len(seeds)]`.
 
     The function returns float32 [len(numbers), z_dim] on the CPU.
     """
