@@ -134,7 +134,8 @@ def _open_standard_streams() -> None:
 def _report(message: str, exit_code: int) -> int:
     """Print "wavegan: MESSAGE" to stderr as one line, without passwords of URLs, and return `exit_code`.
 
-    On ranks other than 0, "[rank N]" precedes the message. The line is not a log record: the format is the same on a terminal and in a pipe.
+    On ranks other than 0, "[rank N]" precedes the message. The line is not a log record: the format is the same on a terminal
+    and in a pipe.
     """
     rank = os.environ.get("RANK", "0")
     print(f"wavegan: {'' if rank == '0' else f'[rank {rank}] '}{redacted(' '.join(message.split()))}", file=sys.stderr)

@@ -27,8 +27,8 @@ def require_sbatch() -> None:
 def clean_environment() -> Iterator[None]:
     """Remove the variables of this process's own Slurm job and launcher from os.environ while the block runs.
 
-    These are the variables whose names begin with one of INHERITED_PREFIXES, except SLURM_CONF. They have their old values again
-    after the block.
+    These are the variables whose names begin with one of INHERITED_PREFIXES, except SLURM_CONF. They have their old values
+    again after the block.
     """
     before = dict(os.environ)
     for name in before:

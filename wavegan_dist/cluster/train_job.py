@@ -27,7 +27,10 @@ def job_name(run_dir: Path) -> str:
 
 
 def run(file: str) -> None:
-    """Supervise one start of the `TrainJob` in this JSON file (see `supervise`); submitit calls this in the Slurm job."""
+    """Call `supervise` with the `TrainJob` in the JSON file `file`. submitit calls this function in each start of the Slurm job.
+
+    Raises the errors of `supervise` and of `Job.read`.
+    """
     configure()
     supervise(TrainJob.read(Path(file)))
 

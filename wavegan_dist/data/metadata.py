@@ -223,7 +223,7 @@ def _tiff_bytes(tiff: bytes, entry: bytes) -> bytes:
 
 
 def _orientation(exif: bytes, xmp: bytes) -> int:
-    """Return the orientation, 1 to 8, that EXIF or, without such a tag in EXIF, XMP declares; 1 if it is missing or unusable."""
+    """Return the orientation, 1 to 8, that EXIF or, without the tag in EXIF, XMP declares; 1 if it is missing or unusable."""
     value = _tiff_orientation(exif)
     if value is None and (match := _XMP_ORIENTATION.search(xmp)):
         value = int(match[1])

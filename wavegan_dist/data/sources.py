@@ -35,7 +35,7 @@ class Listing(NamedTuple):
 
 
 def list_pictures(source: str, size: int, *, cut_patches: bool, labels: bool) -> Listing:
-    """List the pictures of a source without decoding them. `Listing.left_out` names hidden files and those that are no pictures.
+    """List the pictures of a source without decoding them. `Listing.left_out` names hidden files and files of other kinds.
 
     Args:
         source: a folder, searched with its subfolders; a folder that holds *.tar; a .zip; "torchvision:CLASS:FOLDER" for the

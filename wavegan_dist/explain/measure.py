@@ -83,7 +83,7 @@ def measure(snapshot: Snapshot, count: int, seed: int, classes: Sequence[int], i
         index: the training data; None: nothing is compared with real images.
 
     Raises:
-        UsageError: the data is of another size, or lacks classes of the model.
+        UsageError: the training data cannot be used; see `read_real_images`.
         WaveganError: an image is not finite, or a real image cannot be read.
     """
     model = snapshot.config.model

@@ -57,7 +57,11 @@ def export(snapshot: Snapshot, out: Path, formats: Sequence[Format]) -> list[Pat
 
 
 def metadata_of(snapshot: Snapshot) -> dict[str, str]:
-    """Return the metadata that every exported file holds, property to text: sizes, progress, hash of the weights, version."""
+    """Return the metadata that every exported file holds, property to text.
+
+    The properties are resolution (pixels), z_dim, num_classes, nimg (training images), snapshot_sha256 (of the weights) and
+    wavegan_dist (version of this package).
+    """
     model = snapshot.config.model
     return {
         "resolution": str(model.resolution),

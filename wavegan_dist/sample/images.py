@@ -51,7 +51,10 @@ class Images:
         return self.snapshot.config.model.resolution
 
     def batches(self) -> list[range]:
-        """Return the numbers of the images of each batch, in order: 0 to `count` - 1. In exact mode, a batch is a chunk."""
+        """Return the numbers of the images of each batch, in order: 0 to `count` - 1.
+
+        In exact mode, a batch is a chunk (`chunk_size`), else as many images as fill a GPU. The last batch may be smaller.
+        """
         size = chunk_size(self.resolution)
         if not self.exact:
             size = batch_that_fills_a_gpu(self.resolution, self.snapshot.config.model.width)
