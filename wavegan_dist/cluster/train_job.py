@@ -27,7 +27,7 @@ def job_name(run_dir: Path) -> str:
 
 
 def run(file: str) -> None:
-    """Call `supervise` with the `TrainJob` in the JSON file `file`. submitit calls this function in each start of the Slurm job.
+    """Call `supervise` with the `TrainJob` in the JSON file `file`. submitit calls this function in each start of the job.
 
     Raises the errors of `supervise` and of `Job.read`.
     """

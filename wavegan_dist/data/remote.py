@@ -82,7 +82,7 @@ def version(url: str) -> str:
     """Return `Answer.version` of a remote file without reading it; for a pipe, which would have to run, an empty text.
 
     Raises:
-        WaveganError: the store does not answer.
+        WaveganError: the store does not answer, or does not support such a request.
     """
     return "" if url.startswith("pipe:") else _retried(url, lambda connection: _open(url, connection, "HEAD").version)
 
