@@ -81,7 +81,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line. Overrides of the form `key=value` may appear before, between and after the options.
 
     Returns:
-        The options of the command, with `run`, the function that runs it, and `log_level`.
+        The options of the command, with `run`, the function that runs it, `log_level` and, if the command takes overrides, all
+        of them in the list `overrides`.
 
     Raises:
         UsageError: an argument is unknown, missing or invalid.
@@ -131,9 +132,10 @@ def _open_standard_streams() -> None:
 
 
 def _report(message: str, exit_code: int) -> int:
-    """Print an error to stderr as one line, without passwords of URLs, and return `exit_code`.
+    """Print "wavegan: MESSAGE" to stderr as one line, without passwords of URLs, and return `exit_code`.
 
-    It is not a log record: the format is the same on a terminal and in a pipe.
+    On ranks other than 0, "[rank N]" precedes the message. The line is not a log record: the format is the same on a terminal
+    and in a pipe.
     """
     rank = os.environ.get("RANK", "0")
     print(f"wavegan: {'' if rank == '0' else f'[rank {rank}] '}{redacted(' '.join(message.split()))}", file=sys.stderr)

@@ -22,7 +22,10 @@ def png_file(text: str) -> Path:
 
 
 def seed(text: str) -> int:
-    """Return an integer from 0 to 2**63 - 1 from an argument; errors are those of `positive`."""
+    """Return an integer from 0 to 2**63 - 1 from an argument.
+
+    Another integer raises ArgumentTypeError, any other text ValueError; argparse reports both.
+    """
     value = int(text)
     if not 0 <= value < 2**63:
         raise argparse.ArgumentTypeError(f"{value} is not a seed; give 0 or more")

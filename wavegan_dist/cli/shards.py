@@ -53,7 +53,13 @@ def _index(options: argparse.Namespace) -> None:
 
 
 def _print_result(folder: Path, index: "Index", *, as_json: bool) -> None:
-    """Print what a command wrote, and how many files it left out for each reason."""
+    """Print what a command wrote, and how many files were left out for each reason: text, or one JSON object.
+
+    Args:
+        folder: what the text calls the folder of `index`; not in the JSON object.
+        index: the index that the command wrote.
+        as_json: print JSON.
+    """
     from wavegan_dist.data import left_out_by_reason, summary
 
     reasons = left_out_by_reason(index.folder)

@@ -57,7 +57,7 @@ def evaluate_command(job: EvaluateJob, snapshot: str, data: str) -> list[str]:
     Args:
         job: the run and the further arguments of `wavegan evaluate`.
         snapshot: name of the snapshot's folder.
-        data: index of the dataset to compare with.
+        data: location of the index of the dataset to compare with, as `wavegan evaluate --data` takes it.
     """
     run = job.run_folder
     command = [*python(job.profile), "-m", "wavegan_dist", "evaluate"]

@@ -31,10 +31,11 @@ def run(file: str, snapshot: str) -> None:
 
     Raises:
         SystemExit: the job was preempted and requeued (exit code 0).
-        UsageError: the run has several datasets.
+        UsageError: the run has several datasets, or config.yaml cannot be read.
         WaveganError: the evaluation failed a second time, Slurm does not requeue the job, or another result of the run is
             damaged (see `tag_best`).
         OSError: the run folder cannot be read or written.
+        pydantic.ValidationError: `file` is damaged.
     """
     configure()
     job = EvaluateJob.read(Path(file))
@@ -59,11 +60,14 @@ class _WarnedError(Exception):
 
 
 def _evaluate(job: EvaluateJob, snapshot: str) -> str | None:
-    """Run the evaluation command; return the reason for a failure, or None.
+    """Run the evaluation command and print its stderr.
+
+    Returns:
+        None after a success. After a failure, the last line of the command's stderr; or that the time limit was too short.
 
     Raises:
         SystemExit: the job was preempted and requeued (exit code 0).
-        UsageError: the run has several datasets.
+        UsageError: the run has several datasets, or config.yaml cannot be read.
         WaveganError: Slurm does not requeue a preempted job.
     """
     command = evaluate_command(job, snapshot, config.load(job.run_folder.config).data.index_for_evaluation())

@@ -24,9 +24,9 @@ class QueueStatus:
 
     Attributes:
         submitted: submitted by the call that returned this object.
-        in_flight: submitted earlier; the job is pending or running.
+        in_flight: submitted earlier; the job is pending or running, even if the result exists already.
         waiting: without a result and never submitted.
-        done: evaluated; the result exists.
+        done: evaluated; the result exists, and no job of the snapshot is pending or running.
         failed: submitted earlier, and the job ended without a result; name to reason.
     """
 
@@ -62,7 +62,10 @@ def submit_pending(job: EvaluateJob, *, all_at_once: bool = False) -> QueueStatu
 
 
 def _lock(job: EvaluateJob) -> AbstractContextManager[None]:
-    """Lock evaluations.json: a training job, `wavegan watch` and `wavegan submit evaluate` may submit at the same time."""
+    """Return a context manager that waits for the lock of evaluations.json and holds it.
+
+    A training job, `wavegan watch` and `wavegan submit evaluate` may submit at the same time.
+    """
     job.folder.mkdir(parents=True, exist_ok=True)
     return locked(job.folder / "evaluations.lock")
 
@@ -123,6 +126,7 @@ def submitted_jobs(run_dir: Path) -> dict[str, str]:
 
     Raises:
         WaveganError: evaluations.json is damaged.
+        OSError: evaluations.json cannot be read.
     """
     file = _state_file(run_dir)
     try:

@@ -62,6 +62,11 @@ def submit(submission: Callable[[], Sequence[Any]]) -> list[str]:
 def batch_script(job: Job, name: str, command: Sequence[str]) -> str:
     """Return the batch script of a job, with the command that the job runs as a comment. Slurm need not be installed.
 
+    Args:
+        job: the job, which names the profile and the run folder.
+        name: the job's name in Slurm.
+        command: the words of the command; only the comment shows them.
+
     Raises:
         UsageError: submitit is missing.
     """
@@ -71,7 +76,7 @@ def batch_script(job: Job, name: str, command: Sequence[str]) -> str:
 
 
 def log_file(job: Job, job_id: str) -> Path:
-    """Return the path of a job's log, to which every start of the job appends."""
+    """Return the path of the log of the job with Slurm's id `job_id`, to which every start of the job appends."""
     return _jobs_dir(job) / f"{job_id}_0_log.out"
 
 

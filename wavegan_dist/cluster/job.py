@@ -29,7 +29,11 @@ class Job(Section):
         return self.run_folder.cluster
 
     def save(self) -> Path:
-        """Write the job as JSON into `folder` and return the path, which has a hash of the content: no job replaces another."""
+        """Write the job as JSON into `folder` and return the path, which has a hash of the content: no job replaces another.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         text = self.model_dump_json(indent=2)
         path = self.folder / f"{type(self).__name__}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
         with atomic_file(path) as file:

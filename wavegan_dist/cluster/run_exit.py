@@ -10,8 +10,8 @@ from wavegan_dist.run_folder import RunExit, RunFolder, nimg_of
 def exit_since(run_dir: Path, since: float) -> RunExit:
     """Return how the trainer that was started at time `since` (seconds since 1970) ended. Only after its end.
 
-    This is the content of exit.json. A killed trainer writes none since `since`: the result then has the state `died` and the
-    `nimg` of the newest checkpoint, 0 without a checkpoint.
+    This is the content of exit.json. If exit.json is missing, damaged or older than `since`, the trainer was killed: the result
+    then has the state `died`, the `nimg` of the newest checkpoint, 0 without a checkpoint, and the present time.
     """
     run = RunFolder(run_dir)
     end = run.read_exit()

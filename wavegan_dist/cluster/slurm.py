@@ -27,7 +27,8 @@ def require_sbatch() -> None:
 def clean_environment() -> Iterator[None]:
     """Remove the variables of this process's own Slurm job and launcher from os.environ while the block runs.
 
-    SLURM_CONF stays. The variables have their old values again after the block.
+    These are the variables whose names begin with one of INHERITED_PREFIXES, except SLURM_CONF. They have their old values
+    again after the block.
     """
     before = dict(os.environ)
     for name in before:
@@ -59,6 +60,7 @@ class Allocation:
 
         Raises:
             WaveganError: this process is not in a Slurm job, or scontrol failed.
+            OSError: scontrol is missing.
         """
         if "SLURM_JOB_NODELIST" not in os.environ:
             raise WaveganError("not in a Slurm job: SLURM_JOB_NODELIST is not set; start the job with sbatch or wavegan submit")
@@ -83,6 +85,7 @@ def is_running(job_id: str) -> bool:
 
     Raises:
         WaveganError: squeue fails, as for a job that Slurm no longer knows.
+        OSError: squeue is missing.
     """
     return _run("squeue", "--noheader", "--jobs", job_id, "--format", "%T").strip() == "RUNNING"
 
@@ -106,6 +109,7 @@ def requeue(job_id: str) -> None:
 
     Raises:
         WaveganError: Slurm refuses, for example because the job has ended.
+        OSError: scontrol is missing.
     """
     _run("scontrol", "requeue", job_id)
 

@@ -44,6 +44,10 @@ def run_over(job: EvaluateJob) -> bool:
     """Whether the run will write no more snapshots: it has finished, or it has failed and no job of it is left in the queue.
 
     A run that was interrupted, or was killed without writing exit.json, is not over.
+
+    Raises:
+        WaveganError: squeue fails.
+        OSError: squeue is missing.
     """
     end = job.run_folder.read_exit()
     if end is None:
@@ -52,7 +56,7 @@ def run_over(job: EvaluateJob) -> bool:
 
 
 def status_lines(status: QueueStatus) -> list[str]:
-    """Return one line per snapshot whose evaluation was submitted by the last call, is done or has failed."""
+    """Return one line, such as "kimg-000200: evaluated", per snapshot in `submitted`, `done` or `failed`."""
     return [
         *(f"{name}: submitted" for name in status.submitted),
         *(f"{name}: evaluated" for name in status.done),

@@ -68,7 +68,7 @@ def evaluation_script(job: EvaluateJob, snapshot: str, data: str) -> str:
     Args:
         job: the run and how its snapshots are evaluated.
         snapshot: name of the snapshot's folder, which need not exist.
-        data: index of the dataset to compare with.
+        data: location of the index of the dataset to compare with, as `wavegan evaluate --data` takes it.
 
     Raises:
         UsageError: submitit is missing.

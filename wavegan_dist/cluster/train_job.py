@@ -27,7 +27,10 @@ def job_name(run_dir: Path) -> str:
 
 
 def run(file: str) -> None:
-    """Supervise one start of the `TrainJob` in this JSON file (see `supervise`); submitit calls this in the Slurm job."""
+    """Call `supervise` with the `TrainJob` in the JSON file `file`. submitit calls this function in each start of the job.
+
+    Raises the errors of `supervise` and of `Job.read`.
+    """
     configure()
     supervise(TrainJob.read(Path(file)))
 
@@ -42,7 +45,7 @@ def supervise(job: TrainJob) -> None:
         SystemExit: the job was requeued (exit code 0).
         WaveganError: this process is not in a Slurm job, the allocation does not fit the profile, the job crashed again without
             getting further, or scontrol or squeue fails.
-        OSError: the run folder cannot be written.
+        OSError: the run folder cannot be written, or srun, scontrol or squeue is missing.
     """
     allocation, started = Allocation.from_environment(), time.time()
     allocation.check(job.profile)

@@ -78,10 +78,10 @@ def find_columns(runs: Sequence[LoadedRun]) -> list[Column]:
 
 
 def protocol_differences(columns: Sequence[Column]) -> dict[str, list[str]]:
-    """Say why metrics have several columns.
+    """Compare the columns of each metric that has several, each with the metric's first column.
 
     Returns:
-        "FIELD: FIRST / OTHER; ...", the fields of the protocol that differ from those of the metric's first column, to the
+        A dict from "FIELD: FIRST / OTHER; ...", the fields of the protocol that differ from those of the first column, to the
         labels of the columns that differ so. Empty if no metric has several columns.
     """
     labels: dict[str, list[str]] = {}
@@ -99,7 +99,11 @@ def mean_and_std(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def write_csv(groups: Sequence[RunGroup], columns: Sequence[Column], path: Path) -> None:
-    """Write a CSV file, atomically: a line of headings, then a line for each result of each run in each column."""
+    """Write a CSV file, atomically: a line of headings, then a line for each result of each run in each column.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     with atomic_file(path) as file:
         lines = csv.writer(file)
         lines.writerow(["configuration", "run", "seed", "kimg", "metric", "value", "floor", "low", "high", "protocol"])

@@ -23,7 +23,7 @@ def compare(sources: Sequence[str], out: Path) -> Path:
     Raises:
         UsageError: a source is not a run, `out` cannot be a folder, or the extra `eval` is not installed.
         WaveganError: a file of a run is damaged, an image of a snapshot is not finite, or the MLflow store does not answer.
-        OSError: a file cannot be written.
+        OSError: a file of a run cannot be read, or a file cannot be written.
     """
     check_folder(out, f"--out {out}")
     with tempfile.TemporaryDirectory() as scratch:

@@ -53,7 +53,11 @@ def fetch(run_id: str, scratch: Path) -> Path:
 
 
 def _store(run_id: str) -> str:
-    """Return MLFLOW_TRACKING_URI without its password. Raises UsageError if it is not the URI of an existing store."""
+    """Return MLFLOW_TRACKING_URI without its password.
+
+    Raises:
+        UsageError: it is not set, not the URI of an MLflow store, or that of a missing SQLite file; the message names `run_id`.
+    """
     try:
         uri = check_store(os.environ["MLFLOW_TRACKING_URI"])
     except KeyError as error:
@@ -70,7 +74,10 @@ def _store(run_id: str) -> str:
 
 @contextmanager
 def _translated_errors(run_id: str, uri: str) -> Iterator[None]:
-    """Turn the errors of MLflow and its libraries into a UsageError if there is no such run, else into a WaveganError."""
+    """Turn every Exception of the block into a UsageError if MLflow has no such run, else into a WaveganError.
+
+    The messages name `run_id` and `uri`, which must not hold a password.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
@@ -91,7 +98,10 @@ def _download_artifacts(client: Any, run_id: str, folder: RunFolder) -> None:
 
 
 def _points(client: Any, run_id: str, metrics: Iterable[str]) -> Iterator[dict[str, float]]:
-    """Yield the values of all metrics except those of evaluations: one dict per step, by ascending step."""
+    """Yield the values of all metrics but those of evaluations (eval/..., best/...): one dict per step, by ascending step.
+
+    Each dict has the step as `nimg` and as `kimg`, and the metrics that have a value at the step, by name.
+    """
     points: dict[int, dict[str, float]] = defaultdict(dict)
     for name in metrics:
         if not name.startswith(("eval/", "best/")):

@@ -32,7 +32,7 @@ def page(groups: Sequence[RunGroup], columns: Sequence[Column], pictures: dict[s
 
 
 def _results(groups: Sequence[RunGroup], columns: Sequence[Column]) -> str:
-    """A table with one row per metric: mean and standard deviation over the runs of each configuration, then the floor."""
+    """Return HTML: a row per metric, with mean and standard deviation over the runs of each configuration, then the floor."""
     if not columns:
         return "<p>None of these runs has been evaluated: run <code>wavegan evaluate</code>.</p>"
     head = ["metric", *(f"{group.label}, {_evaluated_kimg(group)}" for group in groups), "floor"]
@@ -49,7 +49,7 @@ def _results(groups: Sequence[RunGroup], columns: Sequence[Column]) -> str:
 
 
 def _commits(groups: Sequence[RunGroup]) -> str:
-    """A note on the commits that computed the results. Commits do not separate columns; the digest of the code does."""
+    """Return HTML: which commits computed the results. Commits do not separate columns; the digest of the code does."""
     commits: dict[str, list[str]] = {}
     for run in (run for group in groups for run in group.runs):
         for commit in dict.fromkeys(result.protocol.git_commit for result in run.evaluations):

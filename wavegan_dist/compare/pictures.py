@@ -44,6 +44,7 @@ def draw_all(groups: Sequence[RunGroup], columns: Sequence[Column], out: Path) -
 
     Raises:
         UsageError: there is something to plot, and the extra `eval` is not installed.
+        OSError: a file cannot be written.
     """
     shown = [column for column in columns if column.metric in HEADLINES or column.metric.startswith(("fd_", "kid_"))]
     shown += [column for column in columns if column.metric.startswith(("precision_", "recall_"))]
@@ -64,7 +65,10 @@ def draw_all(groups: Sequence[RunGroup], columns: Sequence[Column], out: Path) -
 
 
 def _curves(groups: Sequence[RunGroup], plots: Sequence[tuple[str, Any, float | None]]) -> "Figure":
-    """One plot for each (title, function from run to curve, floor): mean and standard deviation over the runs of each group."""
+    """Draw a plot for each (title, function from a run to its curve, floor or None) in `plots`, with one line per group.
+
+    A curve maps kimg to a value. A line is the mean over the runs of the group, with a band of one standard deviation.
+    """
     figure, axes = _figure(len(plots), 3.0)
     for axis, (title, curve, floor) in zip(axes, plots, strict=False):
         for number, group in enumerate(groups):
@@ -82,7 +86,10 @@ def _curves(groups: Sequence[RunGroup], plots: Sequence[tuple[str, Any, float | 
 
 
 def _mean_curve(curves: Sequence[dict[float, float]]) -> tuple[list[float], list[float], list[float]]:
-    """Sorted x, and at each x the mean and standard deviation (0 for a single curve) of the curves that have a value there."""
+    """Return sorted x, and at each x the mean and sample standard deviation of the curves that have a value there.
+
+    The deviation of a single value is 0.
+    """
     xs = sorted({x for curve in curves for x in curve})
     values = [[curve[x] for curve in curves if x in curve] for x in xs]
     return (
@@ -111,7 +118,10 @@ def _spectra(groups: Sequence[RunGroup], column: Column) -> "Figure":
 
 
 def _heat_maps(groups: Sequence[RunGroup], column: Column) -> "Figure":
-    """Distance of each packet in the frequency plane: one map per group, one color scale for all."""
+    """Plot the distance of each packet in the frequency plane: one map per group that has results, one color scale for all.
+
+    A map is the mean over the runs of the group, each with its newest result. `column` is one of fwd, fwd_db2 and swd.
+    """
     from matplotlib.colors import LogNorm
 
     tables = {group.label: list(_newest(group, column, f"{column.metric}_packets")) for group in groups}
@@ -135,12 +145,15 @@ def _newest(group: RunGroup, column: Column, table: str) -> Iterator[dict[str, A
 
 
 def _history(run: LoadedRun, name: str) -> dict[float, float]:
-    """A value over training: kimg to value. Only the first EMA of a run has it, or the curve would be drawn twice."""
+    """Return the metric `name` over training: kimg to value. Empty for other EMAs than the first: their curve is the same."""
     return {point["kimg"]: point[name] for point in run.points if name in point} if run.is_first else {}
 
 
 def _figure(plots: int, height: float) -> "tuple[Figure, list[Axes]]":
-    """Create a figure with axes for `plots` plots, `PER_ROW` in a row, each `height` inches high."""
+    """Create a figure with axes for `plots` plots, `PER_ROW` in a row, each `height` inches high; spare axes are invisible.
+
+    Raises UsageError if matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

@@ -54,7 +54,7 @@ class LoadedRun:
 
 
 def read_run(source: str, scratch: Path) -> list[LoadedRun]:
-    """Read a run: one entry for each half-life of `ema.half_life_kimg`, with this half-life alone among its settings.
+    """Read a run. Return a `LoadedRun` for each half-life of `ema.half_life_kimg`, in order, with this one in its settings.
 
     So a run with two EMAs is compared like two runs, and each of them is grouped with runs that have only this EMA.
 
@@ -65,6 +65,7 @@ def read_run(source: str, scratch: Path) -> list[LoadedRun]:
     Raises:
         UsageError: `source` is not a run, its configuration is not valid, or MLflow has no such run.
         WaveganError: a file of the run is damaged, or the MLflow store does not answer.
+        OSError: a file of the run cannot be read.
     """
     run = RunFolder(fetch(source.removeprefix(MLFLOW), scratch) if source.startswith(MLFLOW) else Path(source))
     if not run.config.is_file():
@@ -101,7 +102,10 @@ def _environment(path: Path) -> dict[str, Any]:
 
 
 def _points(path: Path) -> list[dict[str, float]]:
-    """Read the lines of metrics.jsonl. A last line that is incomplete, because the run is still training, is left out."""
+    """Read the lines of metrics.jsonl; an empty list if it does not exist. Raises WaveganError if a line is damaged.
+
+    A last line that is incomplete, because the run is still training, is left out.
+    """
     lines = path.read_bytes().splitlines() if path.exists() else []
     points = []
     for number, line in enumerate(lines, 1):

@@ -39,7 +39,7 @@ class BandStdAccumulator:
         self._sums = no_sums(size)
 
     def add(self, image_hwc: NDArray[np.uint8]) -> None:
-        """Add one uint8 image [size, size, 3]."""
+        """Add one RGB image, uint8 [size, size, 3]. Later calls may still read the array: do not change it."""
         self._chunk.append(image_hwc)
         if len(self._chunk) * image_hwc.shape[0] * image_hwc.shape[1] >= CHUNK_PIXELS:
             self._flush()
@@ -71,7 +71,10 @@ class DrawnSums(NamedTuple):
     drawn: int  # images
 
     def of_all(self, images: int) -> BandSums:
-        """Return the sums over all `images` images of the shard: exact if all of them were drawn, else estimated by scaling.
+        """Return the sums over all images from which these were drawn: exact integers if all were, else estimated fractions.
+
+        Args:
+            images: number of images from which these were drawn; the estimate is proportional to it.
 
         Raises:
             ZeroDivisionError: no image was drawn, but `images` is not 0.
@@ -132,7 +135,7 @@ def band_std(sums: BandSums) -> list[BandStd]:
     """Compute the population standard deviation of each band over all images and colors, for pixels scaled to [-1, 1].
 
     Args:
-        sums: result of `BandStdAccumulator.sums` over at least one image.
+        sums: result of `BandStdAccumulator.sums` or `DrawnSums.of_all` over at least one image, or a sum of such results.
 
     Returns:
         The standard deviations of levels 1, 2, ..., one `BandStd` per level.

@@ -65,8 +65,8 @@ class Chunk(NamedTuple):
 def split_into_chunks(pictures: Sequence[Picture], work: Path, size: int, encoding: str) -> list[Chunk]:
     """Divide the pictures, in their order, into chunks. Reads and writes no file.
 
-    A chunk's path is a hash of its pictures, `size`, `encoding` and the versions of this package and of Pillow: if any of them
-    changes, the path is a new one, and the pictures are encoded again.
+    The name of a chunk's files is a hash of the name, fingerprint, label and stride of each picture, `size`, `encoding` and the
+    versions of this package and of Pillow: if any of them changes, the name is a new one, and the pictures are encoded again.
 
     Args:
         pictures: at least one picture.
@@ -81,12 +81,13 @@ def split_into_chunks(pictures: Sequence[Picture], work: Path, size: int, encodi
 
 
 def encode_chunk(chunk: Chunk) -> list[LeftOut]:
-    """Encode the images of a chunk and write its files.
+    """Decode the pictures of a chunk, encode the images that they give, and write PATH.bin and PATH.npz (see `Chunk`).
 
     Returns:
-        The pictures that cannot be decoded.
+        An entry for each picture that cannot be decoded; such pictures are skipped.
 
     Raises:
+        KeyError: the encoding is not a key of `codec.ENCODINGS`.
         OSError: a file cannot be read or written.
         WaveganError: the memory does not suffice to decode a picture.
     """

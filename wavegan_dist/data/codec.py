@@ -78,8 +78,9 @@ def decode(content: bytes, size: int) -> NDArray[np.uint8]:
 def decode_into(content: bytes, out_hwc: NDArray[np.uint8]) -> None:
     """Decode a PNG, JPEG or WebP image into `out_hwc`: uint8 RGB [S, S, 3], contiguous.
 
-    The first bytes of `content` determine the format. Of an animation, the first frame is decoded. The layout is
-    channels-last, as decoders produce it: a batch [B, S, S, 3] is filled image by image and viewed as [B, 3, S, S].
+    The first bytes of `content` determine the format. Of an animation, the first frame is decoded. The orientation in the
+    metadata is applied; other color modes are converted as `to_rgb` does. The layout is channels-last, as decoders produce it:
+    a batch [B, S, S, 3] is filled image by image and viewed as [B, 3, S, S].
 
     Raises:
         DecodeError: the image is damaged, of another format or of another size; `out_hwc` is left with arbitrary values.
@@ -164,7 +165,11 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _fast_decoder(parts: Parts) -> Callable[..., object] | None:
-    """Choose the decoder for an image that needs no conversion; None if it must be converted."""
+    """Return the decoder of a JPEG, PNG or WebP image that needs no conversion to 8-bit RGB; None for any other file.
+
+    Raises:
+        IndexError: a WebP file ends within its header.
+    """
     pixels, _, needs_pillow = parts
     if pixels.startswith(JPEG):
         return None if needs_pillow else _decode_jpeg
@@ -187,7 +192,7 @@ def _decode_jpeg(content: bytes, out: NDArray[np.uint8]) -> None:
 
 
 def _decode_png(pixels: bytes) -> NDArray[np.uint8]:
-    """Decode a PNG of any color type to uint8 [H, W] or [H, W, C] with 2 to 4 channels.
+    """Decode a PNG of any color type to uint8 [H, W] or [H, W, C] with 2 to 4 channels; of 16 bits, the upper 8 are kept.
 
     libpng compares the transparent color with all 16 bits and at the depth of the file, which Pillow does not.
     """

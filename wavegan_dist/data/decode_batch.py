@@ -59,9 +59,9 @@ def decode_batch(reader: Reader, rows: RowIndices, out_bhwc: Tensor) -> tuple[Ro
         out_bhwc: contiguous uint8 [B, S, S, 3] on the CPU, with the side S of the images.
 
     Returns:
-        The row of each image that `out_bhwc` now holds: `rows` with replacements. And the errors: for each image that could not
-        be read, the error of the image, and before it the error of the shard if the shard is the cause; empty if all images
-        were read.
+        The row of each image that `out_bhwc` now holds: `rows` with replacements, or without any if no image can be read. And
+        the errors: for each image that could not be read or decoded, the error of the image, and before it the error of the
+        shard if the shard is the cause; empty if all images were decoded.
 
     Raises:
         UsageError, WaveganError: members.npy cannot be read; see `Index.members`.

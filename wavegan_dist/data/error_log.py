@@ -39,15 +39,18 @@ class DataError:
 class DataErrorLog:
     """Lists and counts the shards and images that any rank of a run could not read, each one once.
 
-    Each rank passes `record` to `training_batches` as `on_errors`; all ranks together call `sync` for each report. An image
-    that fails again in a later epoch is neither listed nor counted again. The entries of an existing file count, too: a resumed
-    run continues its log.
+    Each rank passes `record` to `training_batches` as `on_errors`; all ranks together call `sync` whenever the run reports its
+    metrics. An image that fails again in a later epoch is neither listed nor counted again. The lines of an existing file
+    count, too: a resumed run continues its log.
 
     Args:
         group: the process group.
         path: the file to append to, one JSON object per line. Every rank reads it once, at construction; only rank 0 writes.
         index: the dataset or datasets.
-        max_bad_fraction: largest fraction of the dataset's images that may be unreadable.
+        max_bad_fraction: largest fraction of the images of `index` that may be unreadable; `sync` checks it.
+
+    Raises:
+        OSError: an existing file cannot be read.
     """
 
     def __init__(self, group: Group, path: Path, index: TrainingData, max_bad_fraction: float) -> None:
@@ -64,8 +67,8 @@ class DataErrorLog:
         """Gather the recorded errors of all ranks and append the new ones to the file. Collective.
 
         Returns:
-            On all ranks, the number of unreadable images and of damaged or missing shards so far, as the metrics
-            data/bad_images and data/bad_shards.
+            On all ranks, "data/bad_images" and "data/bad_shards": the number of unreadable images and of damaged or missing
+            shards, those that the file listed at construction included.
 
         Raises:
             WaveganError: on all ranks, if more images than `max_bad_fraction` allows cannot be read.

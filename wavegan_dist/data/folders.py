@@ -78,10 +78,10 @@ def select_pictures(
 ) -> Iterator[str]:
     """Yield the names with an extension of `picture_extensions`, and those of other files that begin as pictures do.
 
-    Raw photographs (`is_raw`) are left out.
+    Raw photographs (`is_raw`) are left out. Files with an extension of `picture_extensions` are not opened.
 
     Args:
-        names: relative names of files.
+        names: relative names of files; the result has their order.
         source: the folder or zip of these files, for the entries of `left_out`.
         read_head: returns the first HEAD_BYTES of the file with a name; its errors are passed on.
         left_out: each file that is not a picture is appended to this list when it is reached.
@@ -129,7 +129,11 @@ def tars_in(folder: Path, left_out: list[LeftOut]) -> list[Path]:
 
 
 def head_of(path: Path) -> bytes:
-    """Read the first HEAD_BYTES of a file; return no bytes if `path` does not exist or is not a regular file."""
+    """Return the first HEAD_BYTES of a file, all of a shorter one; b"" if `path` does not exist or is not a regular file.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     if not path.is_file():
         return b""
     with path.open("rb") as file:

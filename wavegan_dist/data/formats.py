@@ -72,7 +72,7 @@ def is_lfs_pointer(head: bytes) -> bool:
 
 
 def describe_content(head: bytes) -> str:
-    """Return a clause for error messages that says what a file is that Pillow cannot open, from its first HEAD_BYTES."""
+    """Return what a file is that Pillow cannot open, from its first HEAD_BYTES: a clause such as "it is a gzip file"."""
     if not head:
         return "the file is empty"
     if is_lfs_pointer(head):

@@ -40,7 +40,7 @@ class ForwardFile(io.RawIOBase):
 
     @override
     def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a position from the start of the file, or to the file's end if it is shorter.
+        """Go to a position from the start of the file, or to the file's end if it is shorter; return the new position.
 
         Raises:
             ValueError: the bytes at that position are no longer in memory, or `whence` is not SEEK_SET.

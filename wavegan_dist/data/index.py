@@ -113,7 +113,8 @@ class Index(IndexModel):
         Args:
             location: path of the index or of its folder, the URL of either, or pipe:COMMAND; {file} stands for a file name.
             cache: folder on this node for remote files; see `Storage`. Only index.json and local files can be read without one.
-            cache_bytes: largest size of the cache; `Storage.local` refuses a larger file. Not used without remote files.
+            cache_bytes: largest size of the cache in bytes; `Storage.local` raises UsageError for a larger file. Not used
+                without remote files.
 
         Raises:
             UsageError: a local index is missing or cannot be read, the content is not JSON, a key is missing, unknown or has an

@@ -49,7 +49,7 @@ def index_shards(
 ) -> Index:
     """Write index.json and members.npy for the tars of a folder, replacing existing ones, and return the new index.
 
-    Each tar at the top level of the folder is read once.
+    Each tar at the top level of the folder is read once. The tars with a chosen image are the shards, in alphabetical order.
 
     Tars hold the numbers of the classes, not their names: without `class_names`, the names of an existing index of the same
     tars are kept. `left_out.jsonl` lists all members other than images and their labels (KEY.cls), all other files in the
@@ -64,13 +64,14 @@ def index_shards(
         workers: number of worker processes.
 
     Raises:
-        UsageError: the folder does not exist or has no tars; or an image is not square, differs in size from the others, or has
-            a side that is not a power of two from 32 to 1024 pixels; or one of `classes` does not exist or has no image; or a
-            label has no name in `class_names`, or one of `keys` is in no tar; or one of these two files cannot be read, is
-            empty or gives two classes the same name.
-        WaveganError: a tar is damaged, holds no image or is unsafe (see `walk_file`); a key has two images in a tar; a label is
-            not an integer >= 0; or an image has no readable header or, if drawn for the statistics of the wavelet bands, cannot
-            be decoded. The message names the tar or the image.
+        UsageError: the folder does not exist or has no tars; or an image is not PNG, JPEG or WebP despite its name, is not
+            square, differs in size from the others, or has a side that is not a power of two from 32 to 1024 pixels; or one of
+            `classes` does not exist or has no image, or is a name of an existing index of other tars; or a label has no name in
+            `class_names`, or one of `keys` is in no tar; or one of these two files cannot be read, is empty or gives two
+            classes the same name.
+        WaveganError: a tar is damaged, holds no image or is unsafe (see `walk_file`); a key has two images or two labels in a
+            tar; a label is not an integer >= 0; or an image has no readable header or, if drawn for the statistics of the
+            wavelet bands, cannot be decoded (the message names the tar or the image); or a worker process died.
         OSError: a tar cannot be read, or the index cannot be written.
     """
     left_out: list[LeftOut] = []
@@ -91,7 +92,7 @@ def index_remote_shards(
 
     Each tar is read once. Until all are read, `.OUT.partial` beside `out` holds what was found in each, and a command that was
     interrupted continues from there: it reads only the tars that are missing or, by their size, ETag or time, have changed.
-    Changes of a tar that comes from pipe:COMMAND are not noticed.
+    Changes of a tar of which none of these is known, such as the output of pipe:COMMAND, are not noticed.
 
     Args:
         pattern: the URLs of the tars, or pipe:COMMAND, with braces: s3://bucket/set/shard-{000..099}.tar; see `expand`.
@@ -101,9 +102,9 @@ def index_remote_shards(
 
     Raises:
         UsageError: the pattern cannot be used (see `expand`); `out` is no folder, holds tars, or another process writes to it;
-            `.OUT.partial` holds tars of another pattern; or the errors of `index_shards`.
-        WaveganError: a tar cannot be read, or the errors of `index_shards`.
-        OSError: the index cannot be written.
+            `.OUT.partial` holds tars of another pattern; or one of the causes in `index_shards`, except those of its folder.
+        WaveganError: a tar cannot be read, or one of the causes in `index_shards`.
+        OSError: the index or a file in `.OUT.partial` cannot be written.
     """
     out = out.absolute()
     check_folder(out, "--out")
@@ -115,7 +116,7 @@ def index_remote_shards(
 
 
 class _Choice(NamedTuple):
-    """The images of a dataset, see `index_shards`."""
+    """The arguments of `index_shards` that choose images and name their classes."""
 
     classes: str | None
     class_names: Path | None
@@ -270,7 +271,7 @@ def _sum_of_counts(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArr
 
 
 def _tars(folder: Path, left_out: list[LeftOut]) -> list[Path]:
-    """List the tars of a folder as `tars_in` does. Raises UsageError if the folder does not exist or has none."""
+    """List the tars of a folder as `tars_in` does. Raises UsageError if `folder` does not exist, is a file or has no tar."""
     if not folder.exists():
         raise UsageError(f"{folder} does not exist; give the folder of the shards")
     if not folder.is_dir():
@@ -291,7 +292,10 @@ def _classes_in(folder: Path) -> list[str]:
 
 
 def _known_classes(folder: Path, shards: Sequence[Shard]) -> list[str]:
-    """Return the class names of an existing index if it describes the same tars, else an empty list."""
+    """Return the class names of an existing index in `folder`; an empty list if it does not describe exactly the tars `shards`.
+
+    Tars are the same if their names and digests are. For a tar without a chosen image, the index knows only the name.
+    """
     try:
         existing = Index.load(folder)
     except WaveganError:

@@ -15,7 +15,7 @@ from wavegan_dist.log import log
 def count_classes(index: Index) -> list[int]:
     """Return the number of images of each class 0, 1, ..., up to the largest label or the last named class, if that is larger.
 
-    Images without a label are not counted. Without labels and names, the list is empty.
+    Images without a label are not counted. Without labels and names, the list is empty. Raises the errors of `Index.members`.
     """
     labels = index.members[:, 2]
     counts: list[int] = np.bincount(labels[labels >= 0], minlength=len(index.classes)).tolist()
@@ -26,11 +26,13 @@ def classes_for_training(index: TrainingData, num_classes: int) -> Classes:
     """Return the classes of a dataset or a mixture for a model with `num_classes` classes, at least 1.
 
     Returns:
-        `num_classes` counts, 0 for a class without images, and the names in the index, which may be fewer. The counts of a
-        mixture have the frequencies of the mixture, and add up to about the images of all sets.
+        `num_classes` counts, 0 for a class without images, and the names in the index, which may be fewer or none. The counts
+        of a mixture have the frequencies of the mixture, and add up to about the images of all sets.
 
     Raises:
-        UsageError: an image has no label, a dataset has more classes than the model, or the names of two sets' classes differ.
+        UsageError: an image has no label, a dataset has more classes than the model, the names of two sets' classes differ, or
+            members.npy cannot be read.
+        WaveganError: a remote members.npy cannot be downloaded; see `Index.members`.
     """
     classes = [_classes_of_set(one, num_classes) for one in index.sets]
     if not isinstance(index, Mixture):

@@ -36,12 +36,13 @@ class LeftOut(NamedTuple):
 
 
 def save_left_out(folder: Path, entries: Sequence[LeftOut]) -> None:
-    """Replace `left_out.jsonl` in the folder of an index, one JSON object per line; remove it if there are no entries.
+    """Replace `left_out.jsonl` in the folder of an index, one JSON object per line; remove it if it would be empty.
 
-    Entries of `shards write` in the earlier file are kept: they are about a source that `shards index` does not see.
+    Entries of `shards write` in the earlier file (`by` is "write") stay, before `entries`: they are about a source that
+    `shards index` does not see.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be read or written.
     """
     path = folder / LEFT_OUT_FILE
     entries = [*(entry for entry in _read(path) if entry.by == "write"), *entries]
@@ -80,7 +81,10 @@ def by_reason(entries: Iterable[LeftOut]) -> list[dict[str, Any]]:
 
 
 def summary(reasons: Sequence[dict[str, Any]]) -> list[str]:
-    """Format the result of `by_reason`: a phrase for each of the first REASONS_SHOWN reasons, and one for all others."""
+    """Format the result of `by_reason`: "COUNT REASON, such as EXAMPLE" for each of the first REASONS_SHOWN reasons.
+
+    A last phrase, "COUNT for N more reasons", counts the others, if there are any. Long examples are shortened.
+    """
     lines = [f"{entry['count']} {entry['reason']}, such as {_shown(entry['example'])}" for entry in reasons[:REASONS_SHOWN]]
     rest = reasons[REASONS_SHOWN:]
     return lines + ([f"{sum(entry['count'] for entry in rest)} for {len(rest)} more reasons"] if rest else [])

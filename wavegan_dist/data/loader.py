@@ -68,6 +68,7 @@ def training_batches(
 
     Raises:
         UsageError: at once, if too many shards are missing, or a remote dataset has no cache.
+        OSError: at once, if the folder of a dataset cannot be listed.
         WaveganError: while iterating, if an image cannot be read and `on_errors` is None, if no image of a batch can be read,
             or if members.npy cannot be read (see `Index.members`).
         RuntimeError: while iterating, if a worker process has died.
@@ -89,7 +90,9 @@ def real_images(index: Index, count: int, seed: int, batch_size: int) -> Iterato
 
     Raises:
         UsageError: at once, if the dataset has fewer images, a shard is missing, or a remote dataset has no cache.
-        WaveganError: while iterating, if an image cannot be read; the message names the image.
+        OSError: at once, if the folder of the dataset cannot be listed.
+        WaveganError: while iterating, if an image cannot be read (the message names the image or its shard), or if members.npy
+            cannot be read (see `Index.members`).
     """
     if count > index.count:
         raise UsageError(
@@ -101,8 +104,7 @@ def real_images(index: Index, count: int, seed: int, batch_size: int) -> Iterato
 def images_at(index: Index, rows: RowIndices, batch_size: int) -> Iterator[Tensor]:
     """Read the images at `rows` of the index, in the order of `rows`, in which a row may occur several times.
 
-    Yields batches as `real_images` does, and raises the same errors for a missing shard, a missing cache and an unreadable
-    image.
+    Yields batches as `real_images` does, and raises the same errors, except for the number of images.
     """
     check_present(index, 0.0)
     parts = (rows[first : first + batch_size] for first in range(0, len(rows), batch_size))
@@ -122,7 +124,7 @@ def epoch_keys(
         seed: seed of the data order.
         epoch: number of the epoch, from 0.
         world_size: number of ranks.
-        workers: loader processes per rank.
+        workers: loader processes per rank; 0: this process computes the order.
         batch_size: images of the global batch.
         start: number of images of the epoch to skip.
 
@@ -133,7 +135,7 @@ def epoch_keys(
     Raises:
         UsageError: when the first batch is requested, if `batch_size` is not a multiple of `world_size`, or the epoch has no
             more than `start` images.
-        WaveganError, OSError: when the first batch is requested, if a tar or members.npy cannot be read.
+        UsageError, WaveganError, OSError: when the first batch is requested, if a tar or members.npy cannot be read.
     """
     if batch_size % world_size:
         raise UsageError(f"a batch of {batch_size} images does not divide among {world_size} ranks; make it a multiple")

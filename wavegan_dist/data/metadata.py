@@ -111,7 +111,10 @@ def _png_orientation(chunks: list[tuple[bytes, bytes]]) -> int:
 
 
 def _text(kind: bytes, text: bytes) -> bytes:
-    """Return the text of a tEXt, zTXt or iTXt chunk, given what follows its keyword; empty if it cannot be read."""
+    """Return the text of a tEXt, zTXt or iTXt chunk, given what follows its keyword; empty if it cannot be decompressed.
+
+    Of a compressed text, at most the first `_MAX_TEXT` bytes are returned.
+    """
     compressed = kind == b"zTXt"
     if kind == b"iTXt":
         compressed = text[:1] == b"\1"
@@ -152,7 +155,7 @@ def _split_jpeg(content: bytes) -> Parts:
 
 
 def _is_usual_frame(components: bytes) -> bool:
-    """Return whether a frame header lists one channel, or a luma of a usual sampling and two chroma channels.
+    """Return whether a frame header lists one channel, or a luma of a usual sampling and two chroma channels, or is damaged.
 
     Args:
         components: the number of channels, and for each its id, sampling factors and table.
@@ -163,7 +166,10 @@ def _is_usual_frame(components: bytes) -> bool:
 
 
 def _noted_jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield the marker, start and end of the frame header and of each complete optional segment before the first scan."""
+    """Yield the marker, start and end of the frame header and of each complete optional segment before the first scan.
+
+    JFIF and Adobe headers that determine the color space are not optional, and are not yielded.
+    """
     start, size = 2, len(content)
     while start + 4 <= size:
         marker, length = _unpack_segment(content, start)
@@ -217,7 +223,7 @@ def _tiff_bytes(tiff: bytes, entry: bytes) -> bytes:
 
 
 def _orientation(exif: bytes, xmp: bytes) -> int:
-    """Return the orientation, 1 to 8, that EXIF or else XMP declares; 1 if there is none or it is unusable."""
+    """Return the orientation, 1 to 8, that EXIF or, without the tag in EXIF, XMP declares; 1 if it is missing or unusable."""
     value = _tiff_orientation(exif)
     if value is None and (match := _XMP_ORIENTATION.search(xmp)):
         value = int(match[1])

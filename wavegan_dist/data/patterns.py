@@ -31,7 +31,8 @@ def expand(pattern: str) -> tuple[str, list[str]]:
 
     Returns:
         What the URLs or commands have in common, with {file} for the part that differs (`Storage.base`); and that part of each
-        URL or command, which is the file name of the tar with the folders that differ, sorted.
+        URL or command, which is the file name of the tar with the folders that differ, sorted. Percent-encoding of http(s) URLs
+        is undone in the names, not in the common part.
 
     Raises:
         UsageError: the pattern holds a password, is empty, is not a valid pattern, stands for more than MAX_TARS tars or for

@@ -19,7 +19,7 @@ MIN_PATCH_STD = 12.0
 
 
 def open_picture(content: bytes) -> Image.Image:
-    """Open an encoded picture without decoding its pixels. The metadata of PNG and JPEG files is left out.
+    """Open an encoded picture without decoding its pixels. `split_metadata` drops the metadata first, with the orientation.
 
     Raises:
         ValueError: Pillow does not recognize the bytes as a picture of one of `formats`; the message says what they are.

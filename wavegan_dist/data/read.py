@@ -21,7 +21,7 @@ class ImageLocation(NamedTuple):
     """Where the encoded image of one row of the index is stored."""
 
     row: int
-    shard: int  # position of the shard in `Index.shards`
+    shard: int  # number of the shard, for `locate_shard` of the dataset or mixture
     offset: int  # of the image in the shard, in bytes
     size: int  # of the encoded image, in bytes
 

@@ -43,7 +43,8 @@ class TransferError(Exception):
 class Answer(NamedTuple):
     """A file that is being read.
 
-    Iterating over the `blocks` of a remote file raises TransferError if the connection fails, or ends before `size` bytes.
+    Iterating over the `blocks` of a remote file raises TransferError if the connection fails, or ends before `size` bytes;
+    over those of a local file, OSError if the file cannot be read.
     """
 
     blocks: Iterator[bytes]  # the content
@@ -81,7 +82,7 @@ def version(url: str) -> str:
     """Return `Answer.version` of a remote file without reading it; for a pipe, which would have to run, an empty text.
 
     Raises:
-        WaveganError: the store does not answer.
+        WaveganError: the store does not answer, or does not support such a request.
     """
     return "" if url.startswith("pipe:") else _retried(url, lambda connection: _open(url, connection, "HEAD").version)
 
@@ -100,7 +101,10 @@ def _retried(url: str, attempt: Callable[[ExitStack], Result]) -> Result:
 
 
 def _open(url: str, connection: ExitStack, method: Literal["GET", "HEAD"] = "GET") -> Answer:
-    """Start to read a remote file. Closing `connection` closes what was opened. Raises TransferError."""
+    """Start to read a remote file, or raise TransferError. Closing `connection` closes what was opened.
+
+    `method` matters for http(s) only: the answer to HEAD has no content.
+    """
     with _transfer_errors():
         if url.startswith("pipe:"):
             return Answer(_blocks(_Pipe(url.removeprefix("pipe:"), connection), None), None, "")

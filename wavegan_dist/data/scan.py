@@ -61,7 +61,7 @@ class Scan(NamedTuple):
     version: str  # of the tar, see `Answer`
 
     def save(self, path: Path) -> None:
-        """Write the scan to the file `path`, whose name ends in .npz, atomically."""
+        """Write the scan to the file `path`, whose name ends in .npz, atomically. Raises OSError if that is impossible."""
         content = json.dumps(
             {
                 "shard": self.shard.model_dump(),
@@ -79,7 +79,7 @@ class Scan(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> "Scan":
-        """Read what `save` wrote."""
+        """Read what `save` wrote to `path`. Raises FileNotFoundError if there is no such file."""
         with np.load(path, allow_pickle=False) as file:
             content = json.loads(str(file["content"]))
             return cls(
@@ -103,7 +103,7 @@ def scan_tar(tar: Tar) -> Scan:
 
     Raises:
         UsageError, WaveganError: see `index_shards`.
-        OSError: a tar on this machine cannot be read.
+        OSError: a tar on this machine cannot be read, or `tar.result` cannot be written.
     """
     if tar.result is not None and tar.result.exists():
         scan = Scan.load(tar.result)
@@ -193,7 +193,9 @@ class _Images:
 
 
 def _image_header(image: Member, content: bytes, tar: Tar) -> tuple[int, str]:
-    """Read the side of a square image, in pixels, and its encoding from its header.
+    """Read the side of a square image, in pixels, and the name of its encoding in the index ("png", "jpg", "webp").
+
+    Only the header is read, from the bytes `content`. The names of `image` and `tar` are for error messages.
 
     Raises:
         UsageError: the image has another format than PNG, JPEG and WebP, or a width and height that training cannot use.
@@ -218,7 +220,7 @@ def _image_header(image: Member, content: bytes, tar: Tar) -> tuple[int, str]:
 
 
 def advice(storage: Storage) -> str:
-    """Return the end of an error message: what to do with images that training cannot use as they are."""
+    """Return the end of an error message: what to do with images of `storage` that training cannot use as they are."""
     if storage.is_remote:
         return "copy the tars to this machine and convert them with `wavegan shards write DIR OUT --size N`"
     return f"convert them with `wavegan shards write {storage.base} OUT --size N`"

@@ -15,7 +15,10 @@ from wavegan_dist.errors import UsageError
 
 @cache  # worker processes are forked with the result
 def read_keys(path: Path) -> frozenset[str]:
-    """Read a list of keys, one a line; empty lines are ignored. The result is cached (`functools.cache`), also for forks.
+    """Read a list of keys, one a line; empty lines are ignored.
+
+    The result is cached (`functools.cache`), also for forked processes: changes of the file are seen only after
+    `read_keys.cache_clear()`.
 
     Raises:
         UsageError: the file has no key or cannot be read.
@@ -70,7 +73,7 @@ def check_keys(path: Path, found: Set[str]) -> None:
 
 
 def parse_classes(text: str, counts: Sequence[int], names: Sequence[str]) -> list[int]:
-    """Read a comma-separated list of classes, by number or name.
+    """Read a comma-separated list of classes, by number or name, as `Classes.parse` does.
 
     Args:
         text: the list.

@@ -35,7 +35,7 @@ class Listing(NamedTuple):
 
 
 def list_pictures(source: str, size: int, *, cut_patches: bool, labels: bool) -> Listing:
-    """List the pictures of a source without decoding them. Hidden files are left out.
+    """List the pictures of a source without decoding them. `Listing.left_out` names hidden files and files of other kinds.
 
     Args:
         source: a folder, searched with its subfolders; a folder that holds *.tar; a .zip; "torchvision:CLASS:FOLDER" for the
@@ -43,11 +43,15 @@ def list_pictures(source: str, size: int, *, cut_patches: bool, labels: bool) ->
         size: side of the images to make, in pixels.
         cut_patches: cut patches at a stride of size / 2 instead of cropping and resizing each picture. The embedded dataset
             always consists of patches.
-        labels: label each picture by its class folder, its .cls member or the target of the torchvision dataset.
+        labels: label each picture by its class folder, its .cls member or the target of the torchvision dataset. False: each
+            label is -1.
 
     Raises:
-        UsageError: the source does not exist, or has no pictures or no labels.
-        WaveganError: an archive is damaged or unsafe; see `refuse_unsafe`.
+        UsageError: the source does not exist, is none of those above, or has no pictures; `labels` is True, and the source has
+            no labels, or has them in a dataset.json of StyleGAN; a package that the source needs is not installed; or
+            torchvision cannot open the dataset.
+        WaveganError: an archive is damaged or unsafe (see `refuse_unsafe`), or a tar has two images or two labels for one key,
+            or a label that is not an integer >= 0.
         OSError: a file or folder cannot be read.
     """
     stride = size // 2 if cut_patches else 0
@@ -73,7 +77,7 @@ def list_pictures(source: str, size: int, *, cut_patches: bool, labels: bool) ->
 
 
 def _not_a_source(path: Path) -> str:
-    """Say why a path that is neither a folder nor a whole zip cannot be read, and what to give instead."""
+    """Return why a path that is neither a folder nor a whole zip is no source, and what to give: a predicate for its name."""
     if not path.exists():
         if set(path.name) & set("{}*?[]"):
             return f"is a pattern, and no file has this name; give the folder of the tars, {path.parent}"
@@ -173,6 +177,10 @@ def _torchvision(source: str, stride: int, labels: bool) -> Listing:
 def _class_labels(names: Sequence[str], source: str) -> tuple[list[int], list[str]]:
     """Label each name by its class: the subfolders of the deepest folder that holds all pictures are the classes.
 
+    Args:
+        names: relative names of the pictures, with "/" between the folders.
+        source: what the error message calls the source.
+
     Returns:
         The label of each name, and the names of the classes in alphabetical order.
 
@@ -194,7 +202,10 @@ def _class_labels(names: Sequence[str], source: str) -> tuple[list[int], list[st
 
 
 def _refuse_label_file(source: str, content: bytes) -> None:
-    """Raise UsageError if StyleGAN's dataset.json lists labels: its folders number the files and are no classes."""
+    """Raise UsageError if `content`, that of StyleGAN's dataset.json, lists labels: its folders are no classes.
+
+    The message names `source`. Content that is not JSON is accepted: dataset.json is then some other file.
+    """
     try:
         dataset = json.loads(content)
     except ValueError:

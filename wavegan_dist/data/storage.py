@@ -62,8 +62,8 @@ class Storage:
             `pipe:aws s3 cp s3://bucket/set/{file} -`.
         cache: a folder on this node for downloaded files; other processes, runs and datasets may use the same folder. None:
             remote files can be read by `read` and `stream` only.
-        cache_bytes: largest total size of the cache; it is exceeded only by running downloads and files requested within the
-            last GRACE seconds.
+        cache_bytes: largest total size of the cache in bytes; it is exceeded only by running downloads and files requested
+            within the last GRACE seconds.
 
     Raises:
         UsageError: a pipe without {file}.
@@ -129,7 +129,7 @@ class Storage:
     def open(self, file: str, size: int | None, sha256: str) -> BinaryIO:
         """Open a file for unbuffered reading. The open file stays readable even if the cache deletes it.
 
-        Takes the arguments of `local` and raises its errors, and OSError if a local file cannot be opened.
+        Takes the arguments of `local` and raises its errors, and OSError if the file on this machine cannot be opened.
         """
         while True:
             try:
@@ -219,9 +219,17 @@ class Storage:
 def _save(answer: Answer, out: IO[bytes], name: str, size: int | None, sha256: str) -> None:
     """Write a download from the start of `out` and verify it.
 
+    Args:
+        answer: the download.
+        out: the file; what it held before is replaced.
+        name: what error messages call the download.
+        size: expected size in bytes; None if unknown.
+        sha256: expected hex digest.
+
     Raises:
-        TransferError: bytes are missing.
+        TransferError: the connection failed, or bytes are missing.
         WaveganError: the file has another size, or the digest differs.
+        OSError: `out` cannot be written.
     """
     if None not in (size, answer.size) and size != answer.size:
         raise WaveganError(f"{name} has {answer.size:,} bytes, the index says {size:,}: it has changed; {_ADVICE}")

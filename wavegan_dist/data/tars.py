@@ -89,6 +89,7 @@ def walk_file(file: BinaryIO | ForwardFile, name: str) -> Iterator[Member]:
         WaveganError: a member is a link, a device, a sparse file or has a name that is absolute or contains `..`; or, after
             all complete members have been yielded, the tar is damaged or cut short, or another tar or other data follows its
             end, where tarfile itself would just end.
+        Exception: any error that `file` raises.
     """
     head = file.read(BLOCK)
     file.seek(0)
@@ -130,6 +131,7 @@ class Contents:
 
         Raises:
             WaveganError: see `walk_file`.
+            Exception: any error that `file` or `on_image` raises.
         """
         for member in walk_file(file, self.name):
             self.members.append(member)
@@ -192,7 +194,7 @@ class Contents:
 
 
 def read_at(path: Path, offset: int, size: int) -> bytes:
-    """Read `size` bytes of a file from `offset`; fewer if the file ends before."""
+    """Read `size` bytes of a file from byte `offset`; fewer if the file ends before. Raises OSError if it cannot be read."""
     with path.open("rb") as file:
         file.seek(offset)
         return file.read(size)
@@ -230,10 +232,11 @@ def refuse_unsafe(description: str, name: str, *, regular: bool) -> None:
     Args:
         description: what the error message calls the member, such as "NAME in ARCHIVE".
         name: file name of the member.
-        regular: whether the member is a regular file.
+        regular: whether the member is a regular file and not sparse.
 
     Raises:
-        WaveganError: the member is not a regular file, or its name leads out of the folder it would be unpacked into.
+        WaveganError: `regular` is False, or `name` is absolute or contains `..`: it could lead out of the folder into which
+            the archive is unpacked.
     """
     if not regular:
         raise WaveganError(f"{description} is a link, a device or a sparse file, which are refused; pack plain files only")
@@ -242,7 +245,7 @@ def refuse_unsafe(description: str, name: str, *, regular: bool) -> None:
 
 
 def _unread_image(member: Member) -> str | None:
-    """Say why a member that may be an image is not read; None if it cannot be an image. Judges by the name alone.
+    """Return why a member that may be an image is not read (`LeftOut.reason`); None if its name is not that of an image.
 
     Hidden files, files without an extension and files with the extension of a picture may be images. Not for members that are
     read, which would get a wrong reason.

@@ -46,7 +46,7 @@ def verify_shards(path: Path, *, workers: int = 1) -> list[str]:
         workers: number of worker processes.
 
     Returns:
-        One line for each problem; empty if there is none.
+        "FILE: PROBLEM" for each problem; empty if there is none.
 
     Raises:
         UsageError: index.json cannot be read or is inconsistent.
@@ -85,7 +85,7 @@ def info(index: Index) -> dict[str, Any]:
 
     These are the content of index.json (`Index.content`), `bytes` (the size of all shards), `digest`, `class_counts` (the
     number of images of each class), `left_out` (see `left_out_by_reason`; empty for a remote index) and `unknown_tars` (names
-    of the tars in the folder that the index does not list).
+    of the tars in the folder that the index does not list). Raises the errors of `Index.members`.
     """
     return index.content() | {
         "bytes": index.shards.total_bytes(),
@@ -97,7 +97,10 @@ def info(index: Index) -> dict[str, Any]:
 
 
 def info_table(index: Index) -> str:
-    """Return the lines that `wavegan shards info` prints about a dataset, without a newline at the end."""
+    """Return the lines that `wavegan shards info` prints about a dataset, joined, without a newline at the end.
+
+    Raises the errors of `Index.members`.
+    """
     total = index.shards.total_bytes()
     shape = f"{index.count:,} RGB images of {index.size}x{index.size} px ({index.encoding})"
     head = (

@@ -138,6 +138,10 @@ def _check_bad(bad: Sequence[LeftOut], pictures: int, max_bad_fraction: float) -
 def _encoded_images(chunks: Sequence[Chunk], source: str | Path) -> tuple[EncodedImages, BandSums, list[LeftOut]]:
     """Collect the results of chunks that are all `done`.
 
+    Args:
+        chunks: the chunks, at least one, in the order of the pictures.
+        source: what the error message calls the source.
+
     Returns:
         The position and label of every encoded image, in the order of the pictures; the sums over the bands of all images; and
         the pictures that gave no image.
@@ -179,7 +183,10 @@ class _ShardJob(NamedTuple):
 
 
 def _shard_jobs(folder: Path, chunks: Sequence[Chunk], images: EncodedImages, shard_images: int | None) -> list[_ShardJob]:
-    """Divide the images, in a fixed random order, into shards of nearly equal size."""
+    """Divide the images, in a fixed random order, into shards of nearly equal size: shard-000000.tar, ... in `folder`.
+
+    `shard_images` is the largest number of images per shard; None: see `write_shards`.
+    """
     _, size, encoding, _ = chunks[0]
     contents = [chunk.path.with_suffix(".bin") for chunk in chunks]
     order = rng_at(0, "shards/write", 0).permutation(len(images))
@@ -198,7 +205,7 @@ def _shard_count(images: int, shard_images: int | None) -> int:
 
 
 def _write_dataset(jobs: Sequence[_ShardJob], classes: list[str], sums: BandSums, workers: int, progress: bool) -> None:
-    """Write the shards, and index.json and members.npy beside them."""
+    """Write the shards in worker processes, and index.json and members.npy beside them; `sums` are those of all images."""
     results = parallel_map(_write_shard, jobs, workers)
     bar = tqdm(results, "write", len(jobs), unit="shard", disable=None if progress else True)
     shards, members = zip(*bar, strict=True)

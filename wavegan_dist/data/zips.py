@@ -38,7 +38,13 @@ def files_in_zip(path: Path) -> dict[str, zipfile.ZipInfo]:
 
 
 def read_head_in_zip(path: Path, name: str) -> bytes:
-    """Read the first HEAD_BYTES of a file of a zip. Raises WaveganError if it cannot be read."""
+    """Return the first HEAD_BYTES of a file of a zip, all of a shorter one.
+
+    Raises:
+        WaveganError: the zip is damaged, or the file is, or is encrypted or compressed in a way that Python cannot read.
+        OSError: the zip cannot be read.
+        KeyError: the zip has no file `name`.
+    """
     try:
         with open_zip(path).open(name) as file:
             return file.read(HEAD_BYTES)

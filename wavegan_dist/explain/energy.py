@@ -43,7 +43,7 @@ def energy_columns(parts: Parts, levels: int, real: Tensor | None) -> dict[str, 
     """Return the columns of the page's table of energies: heading -> energies.
 
     The columns are the parts of generated images, with and without their factors, then `real` and `fused / real` if there are
-    real images. With `model.base_only`, `fused` is the only part.
+    real images: NaN for a band in which these have no energy. With `model.base_only`, `fused` is the only part.
 
     Args:
         parts: the parts of the generated images.

@@ -20,14 +20,15 @@ def explain(
     """Write one HTML page that shows what each network of a snapshot contributes; computes on the CPU.
 
     Args:
-        snapshot: snapshot folder.
-        out: a .html file, which is replaced, or a folder, which gets an index.html.
+        snapshot: snapshot folder, or the name of a snapshot that this package contains (`load_snapshot`).
+        out: a .html or .htm file, which is replaced, or a folder, which gets an index.html.
         count: number of images to show, at least 1: images 0, 1, ... of `wavegan sample --device cpu` with the same seed and
             classes.
         seed: seed of the latents, and of the choice of real images.
         classes: number or name of a class, or a comma-separated list that the images take turns in; None: classes are drawn
             with the frequencies of the training data.
-        data: index.json of the training data, which the images are compared with; None: without comparison.
+        data: location of the index of the training data (`Index.load`), which the images are compared with; None: without
+            comparison.
 
     Returns:
         The path of the page.

@@ -72,10 +72,10 @@ class Explanation:
 
 
 def measure(snapshot: Snapshot, count: int, seed: int, classes: Sequence[int], index: Index | None) -> Explanation:
-    """Compute an explanation on the CPU.
+    """Compute an explanation on the CPU. Shows progress bars if stderr is a terminal.
 
     Args:
-        snapshot: the snapshot.
+        snapshot: the snapshot, with its generator on the CPU.
         count: number of images to show.
         seed: seed of the latents, and of the choice of real images.
         classes: image i gets class `classes[i % len(classes)]`; empty: classes are drawn with the frequencies of the training
@@ -83,7 +83,7 @@ def measure(snapshot: Snapshot, count: int, seed: int, classes: Sequence[int], i
         index: the training data; None: nothing is compared with real images.
 
     Raises:
-        UsageError: the data is of another size, or lacks classes of the model.
+        UsageError: the training data cannot be used; see `read_real_images`.
         WaveganError: an image is not finite, or a real image cannot be read.
     """
     model = snapshot.config.model
@@ -124,7 +124,8 @@ def read_real_images(snapshot: Snapshot, index: Index, count: int, seed: int) ->
         seed: seed of the choice of images.
 
     Raises:
-        UsageError: the images are of another size than the snapshot's, or the model has classes and an image has none of them.
+        UsageError: the images are of another size than the snapshot's, the model has classes and an image has none of them, a
+            shard is missing, or a remote dataset has no cache.
         WaveganError: an image cannot be read.
     """
     model, where = snapshot.config.model, f"--data {index.location}"

@@ -93,9 +93,10 @@ def parts_of_images(snapshot: Snapshot, count: int, seed: int, classes: Sequence
 
 
 def run_networks(snapshot: Snapshot, z: Tensor, labels: Tensor | None) -> Parts:
-    """Compute the parts of the images of latents [B, z_dim] and, for a model with classes, labels int64 [B].
+    """Compute the parts of the images of latents [B, z_dim] and, for a model with classes, labels int64 [B]; else None.
 
-    The networks get `chunk_size` latents at a time, as in exact mode.
+    The latents and labels must be on the device of the generator, and so are the parts. The networks get `chunk_size` latents
+    at a time, as in exact mode. Shows a progress bar if stderr is a terminal.
 
     Raises:
         WaveganError: an image is not finite.

@@ -32,7 +32,7 @@ class Discriminators:
         """Return the logits of images by name of the network, B numbers each; empty without discriminators or images.
 
         Args:
-            images: float32 [B, 3, R, R] for pixels in [-1, 1]; None: no images.
+            images: float32 [B, 3, R, R] on the CPU for pixels in [-1, 1], B > 0; None: no images.
             labels: classes, int64 [B]; None for a model without classes.
         """
         if self.module is None or images is None:

@@ -29,7 +29,7 @@ def spectra(parts: Parts, real: Tensor | None) -> dict[str, Tensor]:
 
 
 def plot_spectra(curves: dict[str, Tensor], resolution: int) -> bytes:
-    """Plot the result of `spectra` for images of `resolution` pixels; returns a PNG file."""
+    """Plot the result of `spectra` for images of `resolution` x `resolution` pixels. Return a PNG file. Needs matplotlib."""
     from matplotlib.figure import Figure  # takes about a second to import
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")

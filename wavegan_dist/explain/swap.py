@@ -46,7 +46,7 @@ def swap(snapshot: Snapshot, seed: int, label: int | None) -> Swaps:
     """Combine the latents of images 0 to `SIDE` - 1 of `wavegan sample`. The diagonal of the grid shows these images.
 
     Args:
-        snapshot: the snapshot.
+        snapshot: the snapshot, with its generator on the CPU.
         seed: seed of the latents.
         label: class of all images; None for a model without classes. The images on the diagonal may be of another class than
             those of `wavegan sample`.

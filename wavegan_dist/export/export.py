@@ -28,7 +28,7 @@ def export(snapshot: Snapshot, out: Path, formats: Sequence[Format]) -> list[Pat
     The files appear, or replace older ones, when all of them are complete and have passed the check.
 
     Args:
-        snapshot: the snapshot; its generator is on the CPU.
+        snapshot: the snapshot; its generator is on the CPU and in eval mode.
         out: the folder of the files; it is created if it does not exist.
         formats: the formats, from `find_formats`.
 
@@ -57,7 +57,11 @@ def export(snapshot: Snapshot, out: Path, formats: Sequence[Format]) -> list[Pat
 
 
 def metadata_of(snapshot: Snapshot) -> dict[str, str]:
-    """Return the metadata that every exported file holds, property to text: sizes, progress, hash of the weights, version."""
+    """Return the metadata that every exported file holds, property to text.
+
+    The properties are resolution (pixels), z_dim, num_classes, nimg (training images), snapshot_sha256 (of the weights) and
+    wavegan_dist (version of this package).
+    """
     model = snapshot.config.model
     return {
         "resolution": str(model.resolution),
@@ -72,6 +76,8 @@ def metadata_of(snapshot: Snapshot) -> dict[str, str]:
 @torch.no_grad()
 def largest_difference(generator: WaveletGenerator, run: Run, *, pixels: bool) -> float:
     """Return the largest difference between the images of `generator` and those of `run`, over the pixels of 33 images.
+
+    NaN if an image of `run` has NaN.
 
     Args:
         generator: the generator, on the CPU.

@@ -43,7 +43,7 @@ class Format:
 
 
 def find_formats(names: str) -> list[Format]:
-    """Return the formats that a comma-separated list names, in the order of the list, without duplicates.
+    """Return the formats that a comma-separated list without spaces names, in the order of the list, without duplicates.
 
     Raises:
         UsageError: a name is not a format, or the packages that a format needs are not installed.

@@ -25,7 +25,10 @@ class PixelGenerator(nn.Module):
 
 
 def generator_inputs(generator: WaveletGenerator, z: Tensor) -> tuple[Tensor, ...]:
-    """Return the generator's arguments for latents [B, z_dim]: (z,), or (z, labels), int64 [B], with the classes in turn."""
+    """Return the generator's arguments for latents `z`, [B, z_dim]: (z,), or (z, labels) for a generator with classes.
+
+    The labels, int64 [B] on the CPU, are all classes in turn: 0, 1, ..., num_classes - 1, 0, ...
+    """
     return (z, torch.arange(len(z)) % generator.num_classes) if generator.num_classes else (z,)
 
 

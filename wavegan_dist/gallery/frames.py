@@ -29,6 +29,8 @@ class Frame:
 def read_frames(run: RunFolder) -> tuple[list[Frame], int]:
     """Read the sample grids of a run, oldest first: all, or equally spaced ones if all would have more than 2**24 pixels.
 
+    Pixels are counted as if every grid had the size of the newest, after shrinking (`MAX_SIDE`).
+
     Returns:
         The frames, which include the first and the last grid, and the number of grids in the run folder; ([], 0) if the run has
         none.
@@ -54,7 +56,12 @@ def spread(values: list[int], count: int) -> list[int]:
 
 
 def _read(path: Path) -> bytes:
-    """Read a PNG file and shrink it to `MAX_SIDE`; its bytes are unchanged if it is not larger."""
+    """Return the bytes of a PNG file, shrunk to `MAX_SIDE` if it is larger, else unchanged.
+
+    Raises:
+        WaveganError: the file is damaged.
+        OSError: the file cannot be read.
+    """
     content = path.read_bytes()
     try:
         with Image.open(BytesIO(content), formats=["PNG"]) as picture:

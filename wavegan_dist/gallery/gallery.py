@@ -20,10 +20,11 @@ def gallery(runs: Sequence[Path], out: Path, data: str | None = None, count: int
 
     Args:
         runs: run folders, at least one.
-        out: a .html file, which is replaced, or a folder, which gets an index.html.
-        data: index.json of the training data of all runs, in which the nearest neighbors of samples are searched; None: no
-            search.
-        count: number of samples of each run whose neighbors are shown: samples 0, 1, ... of `wavegan sample --device cpu`.
+        out: a .html or .htm file, which is replaced, or a folder, which gets an index.html.
+        data: location of the index of the training data of all runs (`Index.load`), in which the nearest neighbors of samples
+            are searched; None: no search.
+        count: number of samples of each run whose neighbors are shown: samples 0, 1, ... of `wavegan sample --device cpu`, at
+            least 1. Without `data`, no samples are shown.
 
     Returns:
         The path of the page.
@@ -32,7 +33,7 @@ def gallery(runs: Sequence[Path], out: Path, data: str | None = None, count: int
         UsageError: an argument cannot be used, a folder is not a run or has no snapshot, the data is of another size, or the
             extra `eval` is not installed and `data` is given.
         WaveganError: a file of a run or the data is damaged, or an image is not finite.
-        OSError: the page cannot be written.
+        OSError: a sample grid cannot be read, or the page cannot be written.
     """
     path = page_path(out)
     if data is not None:

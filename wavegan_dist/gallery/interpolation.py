@@ -31,7 +31,11 @@ class Interpolation:
 
 
 def interpolate(snapshot: Snapshot, seed: int) -> list[Interpolation]:
-    """Interpolate between the images 0 and 1, 2 and 3, ... of `wavegan sample` on the CPU: 4 interpolations (`ROWS`).
+    """Interpolate between the images 0 and 1, 2 and 3, ... of `wavegan sample` on the CPU: `ROWS` interpolations, in order.
+
+    Args:
+        snapshot: the snapshot, with its generator on the CPU.
+        seed: seed of the latents.
 
     Raises:
         WaveganError: an image is not finite.
@@ -49,9 +53,9 @@ def interpolate(snapshot: Snapshot, seed: int) -> list[Interpolation]:
 
 
 def slerp(first: Tensor, last: Tensor, steps: int) -> Tensor:
-    """Interpolate spherically between two vectors [D] that are not parallel, at equal angles.
+    """Interpolate spherically between two float vectors [D] that are not parallel, at equal angles.
 
-    Returns [steps, D], whose first and last rows are the two vectors.
+    Returns [steps, D], `steps` > 1, whose first and last rows are the two vectors up to rounding.
 
     The latents in between are as long as the ends; those on a straight line would be shorter than the latents of training
     (White, "Sampling generative networks", 2016; the formula is that of Shoemake, 1985).
@@ -62,7 +66,11 @@ def slerp(first: Tensor, last: Tensor, steps: int) -> Tensor:
 
 
 def _generate(snapshot: Snapshot, z: Tensor, labels: Tensor | None) -> Tensor:
-    """Generate the images of latents [B, z_dim], `chunk_size` at a time, as `wavegan sample` does: uint8 [B, 3, R, R]."""
+    """Generate the images of latents [B, z_dim], `chunk_size` at a time, as `wavegan sample` does: uint8 [B, 3, R, R].
+
+    Raises:
+        WaveganError: an image is not finite.
+    """
     chunk = chunk_size(snapshot.config.model.resolution)
     images = []
     with torch.no_grad(), full_float32():

@@ -29,7 +29,7 @@ class RunPictures:
         grids: number of sample grids in the run folder, of which `frames` may be a part.
         snapshot: the newest snapshot of the run's first EMA (the first of `ema.half_life_kimg`).
         interpolations: interpolations between latents of this snapshot.
-        labels: classes of the samples of `neighbors`; None for a model without classes.
+        labels: classes of samples 0, 1, 2, ..., int64; None for a model without classes.
         neighbors: samples 0, 1, 2, ... of this snapshot and their nearest real images; None without data.
         real: the real images; None without data.
     """
@@ -63,13 +63,14 @@ def measure(snapshots: dict[Path, Snapshot], count: int, index: Index | None) ->
     """Make the pictures of runs; computes on the CPU.
 
     Args:
-        snapshots: run folder to newest snapshot.
-        count: number of samples whose neighbors are searched.
+        snapshots: run folder to newest snapshot, with its generator on the CPU; the result has the order of the runs.
+        count: number of samples whose neighbors are searched, at least 1.
         index: training data of all runs; None: no neighbors are searched.
 
     Raises:
-        UsageError: the data is of another size or has too few images, or the extra `eval` is not installed.
+        UsageError: the data is of another size, has too few images or lacks a shard, or the extra `eval` is not installed.
         WaveganError: a grid is damaged, an image is not finite, or a real image cannot be read.
+        OSError: a grid cannot be read.
     """
     if index is not None:
         _check_sizes(snapshots.values(), index)

@@ -102,9 +102,10 @@ def read_real_features(index: Index, seed: int, *, mirror: bool) -> RealFeatures
 
 
 def find_neighbors(samples: Tensor, real: RealFeatures) -> Neighbors:
-    """Find the nearest real images of samples uint8 [B, 3, R, R], which have the size of the real images.
+    """Find the nearest real images of samples uint8 [B, 3, R, R] on the CPU, B > 0, which have the size of the real images.
 
     Raises:
+        UsageError: a shard is missing.
         WaveganError: a real image cannot be read.
     """
     parts = samples.split(batch_size(samples.shape[-1]))
@@ -142,7 +143,7 @@ def distances(queries: Tensor, plain: Tensor, mirrored: Tensor | None) -> tuple[
         mirrored: features of their mirror images; None: only `plain` counts.
 
     Returns:
-        The distances [M, N], and whether the mirror image is the nearer, bool [M, N].
+        The distances [M, N], 0 where they are below ROUNDING; and whether the mirror image is the nearer, bool [M, N].
     """
     cosines = queries @ plain.T
     of_mirrored = cosines if mirrored is None else queries @ mirrored.T
@@ -157,7 +158,7 @@ def nearest_other(features: Tensor, mirrored: Tensor | None) -> Tensor:
     An image's own mirror image does not count.
 
     Args:
-        features: features of unit length [N, dims].
+        features: features of unit length, float32 [N, dims].
         mirrored: features of the mirror images [N, dims]; None: mirror images do not count.
     """
     nearest = []

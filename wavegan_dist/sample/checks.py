@@ -20,7 +20,8 @@ def parse_seeds(text: str | None) -> list[int]:
     """Return the seeds that `--seeds` lists, such as "1,5-8", in the order of the text; an empty list for None.
 
     Raises:
-        UsageError: the text has another form, a seed is larger than 2^63 - 1 or occurs twice, or the seeds are too many.
+        UsageError: the text has another form, a seed is larger than 2^63 - 1 or occurs twice, or there are more than
+            `MAX_IMAGES` seeds.
     """
     if text is None:
         return []
@@ -69,10 +70,15 @@ def number_of_images(count: int | None, seed: int | None, seeds: Sequence[int], 
 
 
 def check_classes(snapshot: Snapshot, text: str | None, count: int) -> list[int]:
-    """Return the classes that `--class` names, in the order of the text; an empty list for None.
+    """Return the numbers of the classes that `--class` lists, in the order of the text; an empty list for None.
+
+    Args:
+        snapshot: the snapshot.
+        text: value of `--class`; None if it was not given.
+        count: number of images to make.
 
     Raises:
-        UsageError: there is no such class, the snapshot has no classes, or the classes are more than the `count` images.
+        UsageError: there is no such class, the snapshot has no classes, or `text` lists more classes than `count`.
     """
     classes = parse_classes(snapshot, text)
     if count < len(classes):
@@ -113,7 +119,7 @@ def check_size(out: Path, format: Format, count: int, resolution: int, walk: int
 
 
 def _check_walk(out: Path, count: int, resolution: int, frames: int | None, classes: Sequence[int]) -> None:
-    """Check the options of a walk; the arguments are those of `check_size`.
+    """Check the options of a walk. The arguments are those of `check_size`; `frames` is its `walk`.
 
     Raises:
         UsageError: `frames` is None, there are several classes, `count` is less than 2, `frames` is less than `count`, or the

@@ -51,7 +51,10 @@ class Images:
         return self.snapshot.config.model.resolution
 
     def batches(self) -> list[range]:
-        """Return the numbers of the images of each batch, in order: 0 to `count` - 1. In exact mode, a batch is a chunk."""
+        """Return the numbers of the images of each batch, in order: 0 to `count` - 1.
+
+        In exact mode, a batch is a chunk (`chunk_size`), else as many images as fill a GPU. The last batch may be smaller.
+        """
         size = chunk_size(self.resolution)
         if not self.exact:
             size = batch_that_fills_a_gpu(self.resolution, self.snapshot.config.model.width)
@@ -83,7 +86,7 @@ class Images:
 
 
 def latents_of_seeds(seeds: Sequence[int], z_dim: int) -> LatentSource:
-    """Return the function from image numbers to latents: image i has the latent of image 0 of `seeds[i % len(seeds)]`.
+    """Return the function from image numbers to latents: image i has the latent of image 0 of the seed `seeds[i % len(seeds)]`.
 
     The function returns float32 [len(numbers), z_dim] on the CPU.
     """
@@ -96,7 +99,7 @@ def latents_of_seeds(seeds: Sequence[int], z_dim: int) -> LatentSource:
 
 
 def labels_of_seeds(snapshot: Snapshot, seeds: Sequence[int], classes: Sequence[int]) -> LabelSource | None:
-    """Return the function from image numbers to classes, int64 [len(numbers)]; None for a snapshot without classes.
+    """Return the function from image numbers to classes, int64 [len(numbers)] on the CPU; None for a snapshot without classes.
 
     Args:
         snapshot: the snapshot.

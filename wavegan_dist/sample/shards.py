@@ -22,7 +22,7 @@ def write_shards(workers: Workers, images: Images, folder: Path) -> None:
     Args:
         workers: the threads.
         images: the images; `divide` says which are in which shard.
-        folder: the folder.
+        folder: the folder of the shards; created if it does not exist.
 
     Raises:
         WaveganError: an image is not finite.

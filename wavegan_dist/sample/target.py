@@ -39,7 +39,7 @@ def find_format(out: Path, requested: Format | None) -> Format:
 
 
 def check_out(out: Path, is_folder: bool) -> None:
-    """Check that a file, or a folder, can be written to `out`.
+    """Check that a file can be written to `out` or, if `is_folder` is true, that `out` can become a new folder.
 
     Raises:
         UsageError: `out` is a broken link, its parent is not a folder that this user may write to or create, `out` is a folder

@@ -111,6 +111,8 @@ def _write_resumable(
 
     Raises:
         UsageError: another process writes to `out`, or the work folder holds images of other options.
+        OSError: a file cannot be written.
+        Exception: any other error that `write` raises.
     """
     weights, device = images.snapshot.weights_sha256[:16], images.device.type
     settings = {"snapshot": weights, **options, "exact": images.exact, "device": device}

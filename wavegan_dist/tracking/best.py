@@ -12,7 +12,7 @@ from wavegan_dist.tracking.sync import log_best
 
 
 def best_metric(run: RunFolder) -> str | None:
-    """Return the metric that the run's best snapshot was chosen by; None if RUN/best.json is missing or damaged."""
+    """Return the name of the metric by which RUN/best.json was chosen; None if that file is missing or damaged."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         return str(json.loads(run.best.read_text())["metric"])
     return None
@@ -22,8 +22,8 @@ def update_best(run: RunFolder, result: EvaluationResult) -> None:
     """Choose the run's best snapshot anew after an evaluation: call `tag_best` with the metric of best.json.
 
     Without best.json, the metric is `fwd` or, if `result` does not have it, the first metric of `result` that has an optimum.
-    Does nothing if `result` does not have the metric. Logs a warning instead of raising an OSError or WaveganError, for example
-    if another result is damaged or the disk is full.
+    Does nothing if `result` does not have the metric or the metric has no optimum. Logs a warning instead of raising an OSError
+    or WaveganError, for example if another result is damaged or the disk is full.
 
     Args:
         run: the run.
@@ -44,7 +44,8 @@ def tag_best(run: RunFolder, result: EvaluationResult, metric: str) -> None:
     The MLflow run gets the value as the metric best/METRIC, too, at the image number of the newest snapshot that was compared,
     so that its table of runs can sort by the value. Of equally good snapshots the oldest is chosen. If the metric has no
     optimum or `result` does not have it, nothing is chosen and a warning is logged. If MLflow does not accept the value now, a
-    warning is logged, and the value stays in the run folder for `wavegan track sync`.
+    warning is logged, and the value stays in the run folder for `wavegan track sync`. If the run is not tracked, only best.json
+    is written. Waits while another process runs this function for the same run.
 
     Args:
         run: the run.

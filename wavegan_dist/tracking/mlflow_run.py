@@ -54,7 +54,7 @@ class MlflowRun:
 
     @cached_property
     def client(self) -> Any:
-        """MLflow's client, created when it is first used: this may raise any of MLflow's errors."""
+        """MLflow's client, created when it is first used: this may raise any error of MLflow or of `TrackingInfo.load`."""
         self.uri = self._info().uri
         address, credentials = split_credentials(self.uri)
         os.environ.update(credentials)  # no message of MLflow holds what is not in its URI
@@ -231,7 +231,10 @@ def _params(event: Event) -> list[Any]:
 
 @contextmanager
 def _translated_errors(rejected: type[Exception] = EventRejectedError) -> Iterator[None]:
-    """Turn every error of the block into `rejected`, if its cause is the content of the request, or MlflowUnavailableError."""
+    """Turn every error of the block into `rejected`, if its cause is the request's content or an unreadable file to upload.
+
+    Every other error becomes a MlflowUnavailableError. The two exceptions of this module are passed on.
+    """
     from mlflow.exceptions import MlflowException
     from requests import HTTPError
 

@@ -41,7 +41,7 @@ def exit_on_deadline(run_pid: int, closing: threading.Event, seconds: float) -> 
         run_pid: process id of the run, which started this process. The run has ended if stdin is closed or the parent process
             is another one.
         closing: the event to set.
-        seconds: the time, unless the run wrote another number of seconds to stdin before it ended.
+        seconds: how many seconds later, unless the run wrote another number of seconds to stdin before it ended.
     """
     message = b""
     # A data loader worker may keep the pipe open after the run has ended, so the parent's process id is compared as well.

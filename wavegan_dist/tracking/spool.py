@@ -64,7 +64,8 @@ class Spool:
         """Yield all events in order, delivered or not. A damaged line yields an event of kind `unreadable`.
 
         Raises:
-            OSError: the file does not exist or cannot be read; likewise in `undelivered` and `count_undelivered`.
+            OSError: while iterating, if the file does not exist or cannot be read; likewise in `undelivered` and
+                `count_undelivered`.
         """
         return map(_parse, self._lines(0))
 
@@ -78,8 +79,10 @@ class Spool:
     def delivered(self) -> tuple[int, int]:
         """Return how many bytes were delivered, and how many values and files in them MLflow rejected.
 
-        If the file of the position is missing or damaged, nothing counts as delivered: MLflow stores what it gets twice only
-        once.
+        If NAME.sent is missing or damaged, nothing counts as delivered: MLflow stores what it gets twice only once.
+
+        Raises:
+            OSError: NAME.sent exists and cannot be read.
         """
         try:
             content = json.loads(self.position.read_text())
@@ -91,7 +94,7 @@ class Spool:
         """Record that everything before byte `offset` was delivered, except `rejected` values and files.
 
         Raises:
-            OSError: the file of the position cannot be written.
+            OSError: NAME.sent cannot be written.
         """
         with atomic_file(self.position) as file:
             json.dump({"offset": offset, "refused": rejected}, file)

@@ -25,7 +25,7 @@ def sync(run_dir: Path) -> Counter[str]:
         The number of delivered events of each kind; events that MLflow rejected, with a warning, are included.
 
     Raises:
-        UsageError: the folder is not a run folder, or its run is not tracked, or the store can never work.
+        UsageError: the folder is not a run folder, or its run is not tracked, or its store cannot work here (`check_usable`).
         WaveganError: MLflow is unavailable or no longer has the run, another process delivers a spool (the run still trains),
             or tracking.json is damaged. Undelivered events stay in the spools.
         OSError: a spool cannot be read, or a delivery cannot be recorded.

@@ -29,7 +29,8 @@ class Tracker:
     """Receives what a training run logs, on rank 0 only.
 
     The methods of this class, for `tracking.enabled: false`, discard everything. Their docstrings say what `MlflowTracker`
-    does: only `close` waits for MLflow, and errors of the disk and of MLflow are logged as warnings.
+    does: only `close` waits for MLflow, and errors of the disk and of MLflow are logged as warnings. A path that is not inside
+    the run folder raises ValueError.
     """
 
     def log_metrics(self, values: dict[str, float], nimg: int) -> None:

@@ -70,8 +70,10 @@ class TrackingInfo:
         Another store or MLflow experiment than that of the last start is used if the run is in no store yet.
 
         Raises:
-            UsageError: the store can never work here, or the run is in another store or MLflow experiment.
+            UsageError: the store cannot work here (`requested_uri`, `check_usable`), or the run is in another store or MLflow
+                experiment.
             WaveganError: tracking.json is damaged.
+            OSError: tracking.json cannot be read.
         """
         info, new = cls.load(folder), cls.create(folder, experiment)
         if info is None:
@@ -85,7 +87,10 @@ class TrackingInfo:
         return info
 
     def refuse_changes(self, folder: RunFolder, new: "TrackingInfo") -> None:
-        """Raise UsageError if `new` has another store (apart from the password) or MLflow experiment than this information."""
+        """Raise UsageError if `new` has another store (apart from the password) or MLflow experiment than this information.
+
+        The message names `folder`, the run folder.
+        """
         pairs = (("store", redacted(self.uri), redacted(new.uri)), ("experiment", self.experiment, new.experiment))
         for name, old, requested in pairs:
             if old != requested:
@@ -106,6 +111,7 @@ def check_tracking(folder: RunFolder, experiment: Experiment) -> None:
     Raises:
         UsageError: the errors of `TrackingInfo.for_start`, or MLflow's environment variables name another experiment or a run.
         WaveganError: tracking.json is damaged.
+        OSError: tracking.json cannot be read.
     """
     if not experiment.tracking.enabled:
         return
@@ -127,9 +133,11 @@ def check_tracking(folder: RunFolder, experiment: Experiment) -> None:
 def save_password(folder: RunFolder, experiment: Experiment) -> None:
     """Write tracking.json for a later start if `requested_uri` holds a password, which no other file of the run will hold.
 
+    Does nothing if there is no password or `tracking.enabled` is false.
+
     Raises:
         UsageError, WaveganError: see `TrackingInfo.for_start`.
-        OSError: the file cannot be written.
+        OSError: the file cannot be read or written.
     """
     if experiment.tracking.enabled and has_password(requested_uri(experiment) or ""):
         TrackingInfo.for_start(folder, experiment).save(folder)
@@ -157,7 +165,7 @@ def environment_uri() -> str | None:
 
 
 def default_uri(folder: RunFolder) -> str:
-    """Return the URI of a SQLite file next to the run folder."""
+    """Return the URI of the SQLite file mlflow.db beside the run folder, with its absolute path. The file need not exist."""
     return f"sqlite:///{folder.path.resolve().parent / 'mlflow.db'}"
 
 
@@ -170,8 +178,8 @@ def check_usable(uri: str) -> None:
     """Check that a store may work on this machine. Makes no request.
 
     Raises:
-        UsageError: `uri` is no MLflow store, the Python module for its database is missing, or it is a SQLite file that this
-            user cannot write or create.
+        UsageError: `uri` is no MLflow store, the Python module for its database is missing, or it names a SQLite file that this
+            user cannot write or create, or a path that is not a SQLite file.
     """
     try:
         check_store(uri)
