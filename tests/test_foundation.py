@@ -102,6 +102,13 @@ def test_a_damaged_list_of_evaluation_jobs_does_not_end_the_job(
     assert f"cannot submit evaluations: {job.folder}/evaluations.json is damaged; delete it" in caplog.text
 
 
+def test_a_damaged_file_of_a_job_is_one_line(tmp_path):
+    file = EvaluateJob(run_dir=tmp_path, profile=Profile(time=60), arguments=[]).save()
+    file.write_bytes(file.read_bytes()[:40] + b"\xff")
+    with pytest.raises(WaveganError, match="is damaged; submit the job again"):
+        EvaluateJob.read(file)
+
+
 def test_evaluations_that_a_user_submits_wait_until_the_training_job_has_submitted_its_own(tmp_path: Path) -> None:
     job = EvaluateJob(run_dir=tmp_path, profile=Profile(time=60), arguments=[])
     job.folder.mkdir()

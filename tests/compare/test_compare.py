@@ -256,6 +256,13 @@ def test_the_name_of_a_file_does_not_become_a_folder(
     assert not out.exists()
 
 
+def test_a_run_that_is_given_twice_is_refused(runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(runs["base"].parent)
+    for twice in ([str(runs["base"]), runs["base"].name], ["mlflow:12", "mlflow:12"]):
+        with pytest.raises(UsageError, match=r"is given twice"):
+            compare(twice, tmp_path / "out")
+
+
 def test_what_is_no_run_or_damaged_is_one_line(runs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"is not a run: it has no config\.yaml"):
         compare([str(tmp_path)], tmp_path / "out")

@@ -180,7 +180,7 @@ def test_wrong_use_is_one_line_and_writes_nothing(wavegan: Command, snapshots: d
 def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else found(name))
-    assert [format.file for format in find_formats("pt2,pt2")] == ["generator.pt2"]
+    assert [format.file for format in find_formats("pt2, pt2")] == ["generator.pt2"]
     with pytest.raises(UsageError, match=r"--format onnx needs onnxscript, .*: pip install 'wavegan-dist\[export\]'"):
         find_formats("pt2,onnx")
 

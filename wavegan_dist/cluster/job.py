@@ -4,10 +4,11 @@ import hashlib
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, ValidationError
 
 from wavegan_dist.cluster.profile import Profile
 from wavegan_dist.config import Section
+from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import atomic_file
 from wavegan_dist.run_folder import RunFolder
 
@@ -46,9 +47,12 @@ class Job(Section):
 
         Raises:
             OSError: the file cannot be read.
-            pydantic.ValidationError: the file is damaged.
+            WaveganError: the file is damaged.
         """
-        return cls.model_validate_json(path.read_text())
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise WaveganError(f"{path} is damaged; submit the job again with `wavegan submit`") from error
 
 
 class EvaluateJob(Job):

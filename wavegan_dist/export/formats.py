@@ -43,13 +43,13 @@ class Format:
 
 
 def find_formats(names: str) -> list[Format]:
-    """Return the formats that a comma-separated list without spaces names, in the order of the list, without duplicates.
+    """Return the formats that a comma-separated list names, in the order of the list, without duplicates.
 
     Raises:
         UsageError: a name is not a format, or the packages that a format needs are not installed.
     """
     known = {format.name: format for format in FORMATS}
-    for name in (chosen := dict.fromkeys(names.split(","))):
+    for name in (chosen := dict.fromkeys(name.strip() for name in names.split(","))):
         if name not in known:
             raise UsageError(f"--format {name}: there is no such format; choose from {', '.join(known)}")
         if missing := [package for package in known[name].packages if importlib.util.find_spec(package) is None]:
