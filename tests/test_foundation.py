@@ -20,7 +20,7 @@ from wavegan_dist.cluster.evaluation_queue import EvaluationQueue, submit_evalua
 from wavegan_dist.cluster.job import EvaluateJob
 from wavegan_dist.cluster.profile import Profile
 from wavegan_dist.cluster.run_exit import CrashLog, exit_since
-from wavegan_dist.errors import UsageError
+from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import append_json_lines, atomic_dir, atomic_file, locked, read_json_lines, save_tensors
 from wavegan_dist.images import from_uint8, save_grid, to_uint8
 from wavegan_dist.redact import without_folders
