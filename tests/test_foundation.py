@@ -102,7 +102,7 @@ def test_a_damaged_list_of_evaluation_jobs_does_not_end_the_job(
     assert f"cannot submit evaluations: {job.folder}/evaluations.json is damaged; delete it" in caplog.text
 
 
-def test_a_damaged_file_of_a_job_is_one_line(tmp_path):
+def test_a_damaged_file_of_a_job_is_one_line(tmp_path: Path) -> None:
     file = EvaluateJob(run_dir=tmp_path, profile=Profile(time=60), arguments=[]).save()
     file.write_bytes(file.read_bytes()[:40] + b"\xff")
     with pytest.raises(WaveganError, match="is damaged; submit the job again"):
