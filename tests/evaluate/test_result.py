@@ -126,6 +126,22 @@ def test_the_digest_of_the_code_covers_what_evaluation_imports_and_changes_with_
     assert len(code_digest()) == 64
 
 
+def test_words_about_the_code_do_not_change_its_digest(tmp_path: Path) -> None:
+    def digest(source: str) -> str:
+        (tmp_path / "counted.py").write_text(source)
+        return digest_of(tmp_path)
+
+    first = digest('"""One."""\n\ndef f(x):\n    """Two.\n\n    Three # four.\n    """\n    return "# five", x\n')
+    assert digest('"""A."""\n# B\ndef f(x):  # C\n    """D."""\n\n    return "# five", x  # E\n') == first
+    for other in (
+        'def f(x):\n    return "# six", x\n',
+        'def f(x):\n    return "# five", x + 1\n',
+        'def f(x):\n  return "# five", x\n',
+    ):
+        assert digest(other) != first
+    assert digest('def f(x):\n    return "# five", x') == first
+
+
 def test_the_table_shows_how_many_times_its_floor_a_value_is(result: EvaluationResult) -> None:
     changed = result.model_copy(
         update={

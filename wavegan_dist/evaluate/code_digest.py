@@ -1,6 +1,9 @@
 """The digest of the source code that metrics depend on."""
 
+import ast
 import hashlib
+import io
+import tokenize
 from functools import cache
 from pathlib import Path
 
@@ -25,9 +28,10 @@ EXCEPT = {"model/card.py", "model/hub.py", "model/pretrained.py"}  # they publis
 
 @cache
 def code_digest() -> str:
-    """Return the sha256, in hex, of the names and contents of all source files in `SOURCES` without those in `EXCEPT`.
+    """Return the sha256, in hex, of the names and statements of all source files in `SOURCES` without those in `EXCEPT`.
 
-    Two results with equal digests were computed by the same code, whatever else has changed between their commits.
+    Docstrings, comments and empty lines of Python files do not count. Two results with equal digests were computed by the same
+    code, whatever else has changed between their commits.
     """
     return digest_of(Path(wavegan_dist.__file__).parent)
 
@@ -37,6 +41,19 @@ def digest_of(package: Path) -> str:
     digest = hashlib.sha256()
     files = {path for pattern in SOURCES for path in package.glob(pattern)}
     for path in sorted(files - {package / name for name in EXCEPT}):
-        content = path.read_bytes()
+        content = _statements(path.read_text()).encode() if path.suffix == ".py" else path.read_bytes()
         digest.update(f"{path.relative_to(package)} {len(content)}\n".encode() + content)
     return digest.hexdigest()
+
+
+def _statements(source: str) -> str:
+    """Return Python source without docstrings, comments and empty lines, the same text in every version of Python."""
+    lines = source.split("\n")
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+    return "\n".join(line.rstrip() for line in lines if line.strip())
