@@ -49,7 +49,10 @@ def check_memory(experiment: Experiment) -> None:
 
 
 def rough_bound(experiment: Experiment, micro_batch: int) -> float:
-    """Return an upper bound of `step_bytes`, in bytes, computed without counting operators."""
+    """Return an upper bound of `step_bytes`, in bytes, computed without counting operators.
+
+    `micro_batch` is the number of real images of a process in one forward.
+    """
     model, emas = experiment.model, len(experiment.ema.half_lives_kimg)
     state = STATE_BOUND * model.width**2 + ENTRY_BOUND * model.width * (model.z_dim + model.num_classes)
     state += EMBEDDING_BOUND * model.z_dim * model.num_classes
