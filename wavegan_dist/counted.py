@@ -41,7 +41,14 @@ def rngs(seed: int, stream: str, positions: Iterable[int]) -> Iterator[np.random
 
 
 def normal(seed: int, stream: str, positions: range, dim: int) -> Tensor:
-    """Draw one standard normal vector for each position: float32 [len(positions), dim] on the CPU."""
+    """Draw one standard normal vector for each position: float32 [len(positions), dim] on the CPU.
+
+    Args:
+        seed: the run's seed, 0 <= seed < 2**64.
+        stream: name of the stream.
+        positions: the positions, each 0 <= position < 2**64.
+        dim: length of a vector.
+    """
     vectors = np.empty((len(positions), dim), dtype=np.float32)
     for vector, rng in zip(vectors, rngs(seed, stream, positions), strict=True):
         rng.standard_normal(dtype=np.float32, out=vector)

@@ -47,7 +47,8 @@ def page_path(out: Path) -> Path:
         out: the value of the command-line option --out.
 
     Raises:
-        UsageError: `out` is a folder with the name of a page, or `check_folder` refuses the folder of the page.
+        UsageError: `out` is a folder whose name ends in .html or .htm; or the folder of the page, or the part of its path that
+            exists, is not a folder or may not be written to; or the folder does not exist and has the name of a file.
     """
     is_file = out.suffix.lower() in (".html", ".htm")
     if is_file and out.is_dir():
