@@ -98,7 +98,11 @@ class Engine(ABC):
 
     @abstractmethod
     def second_moments(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield (name in the module, second moment in Adam's state) of each parameter, or the part that this rank holds."""
+        """Yield (name in the module, second moment in Adam's state) of each parameter. Not a collective call.
+
+        Under DDP this is the full tensor, under ZeRO this rank's shard of it, one-dimensional and possibly empty. Call this
+        only after at least one `step` or a `load`: before, DDP's Adam has no state and raises KeyError.
+        """
 
     @abstractmethod
     def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:

@@ -17,8 +17,8 @@ class ShardedEma(EmaState):
     """EMA of this rank's flat partitions; buffers are replicated.
 
     Args:
-        ema: supplies the half-life and ramp-up; no reference to its module is held.
-        name: as for `EmaState`.
+        ema: supplies the half-life, the ramp-up and the layout of the state dict; no reference to its module is held.
+        name: the prefix of the EMA's tensors in a checkpoint.
         module: the generator being trained, whose parameters ZeRO-3 has sharded.
         partition: the map between the generator's parameters and the flat partitions.
         gathered_params: returns a context in which the generator's direct parameters are gathered.
