@@ -25,10 +25,15 @@ def rng_at(seed: int, stream: str, position: int) -> np.random.Generator:
 
 
 def rngs(seed: int, stream: str, positions: Iterable[int]) -> Iterator[np.random.Generator]:
-    """Yield the NumPy random generator of each position, in the order of `positions`; the arguments are those of `rng_at`.
+    """Yield the NumPy random generator of each position, in the order of `positions`.
 
     Each item is the same object, set to the next position: draw from it before taking the next item. Creating a generator for
     each position would take several times as long.
+
+    Args:
+        seed: the run's seed, 0 <= seed < 2**64.
+        stream: name of the stream; different names give independent draws.
+        positions: the positions, each 0 <= position < 2**64, in any order.
     """
     bits = np.random.Philox(key=np.array([seed, zlib.crc32(stream.encode())], dtype=np.uint64))
     generator, state = np.random.Generator(bits), bits.state

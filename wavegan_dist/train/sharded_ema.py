@@ -52,7 +52,11 @@ class ShardedEma(EmaState):
     @override
     @contextmanager
     def sampling(self) -> Iterator[WaveletGenerator]:
-        """Yield the training generator itself with the EMA's weights swapped in; ZeRO gathers them layer by layer."""
+        """Yield the training generator itself, in eval mode, with the EMA's weights swapped in.
+
+        Leaving the context restores the weights and sets train mode. Entering is a collective call, and so is each forward,
+        in which ZeRO gathers the weights layer by layer.
+        """
         with torch.no_grad(), self._swapped_in(), self.gathered_params():
             self.module.eval()
             try:
