@@ -77,7 +77,9 @@ def categories(seed: int, stream: str, positions: range, counts: Sequence[int]) 
     """Draw one category for each position, c with probability counts[c] / sum(counts): int64 [len(positions)] on the CPU.
 
     Args:
-        seed, stream, positions: as in `normal`.
+        seed: the run's seed, 0 <= seed < 2**64.
+        stream: name of the stream.
+        positions: the positions, each 0 <= position < 2**64.
         counts: integers >= 0, not all 0.
     """
     ends = np.cumsum(np.asarray(counts, dtype=np.int64))

@@ -288,7 +288,7 @@ class RunFolder:
             json.dump(asdict(RunExit(state, nimg, redacted(reason), time.time())), file)
 
     def read_exit(self) -> RunExit | None:
-        """Return how the last start of the run ended, see `exit`; None if exit.json is absent or damaged."""
+        """Return how the last start of the run ended, from exit.json (see `exit`); None if the file is absent or damaged."""
         with suppress(OSError, ValueError, TypeError, KeyError):
             content = json.loads(self.exit.read_text())
             return RunExit(content["state"], int(content["nimg"]), content["reason"], float(content["time"]))

@@ -108,7 +108,7 @@ def _class_metrics(
     generated: Tensor | None,
     minimum: int | None,
 ) -> list[ClassMetrics]:
-    """Select the metrics of each class (see `class_metrics`); none if `minimum` is None.
+    """Select the metrics of each class by `class_metrics`, with at least `minimum` images; an empty list if `minimum` is None.
 
     `generated` holds the classes of the generated images, int64 [count]; None for a snapshot without classes.
 

@@ -24,8 +24,8 @@ def check_memory(experiment: Experiment) -> None:
     """Raise UsageError if a lower bound of the memory of this process in training exceeds the memory of its device.
 
     The bound is the training state, the activations that autograd saves in the larger phase, and a micro-batch of real and of
-    generated images. A run needs more, for libraries, workspaces of convolutions and fragmentation, so no run is refused that
-    would fit.
+    generated images. A run needs more, for libraries, workspaces of convolutions and fragmentation, so a run that would
+    fit never raises the error.
 
     Every process of a launch calls the function before it joins the process group, because `requested_world_size` reads the
     launcher's environment. Not a collective call. Takes seconds if the run is not far below the memory.

@@ -48,11 +48,13 @@ def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_trac
     Args:
         experiment: the settings, equal on all ranks.
         run_dir: the run folder, which is created if it does not exist; the same on all ranks, on a shared file system.
-        resume: `auto`, `never` or the path of a checkpoint, as in `checkpoint_to_resume`.
+        resume: `auto`: resume from the newest intact checkpoint of the run folder, if there is one; `never`: start at image 0,
+            and the folder must not hold a run; else the path of a checkpoint, of this or another run.
         make_tracker: called on rank 0 only; returns the tracker that rank 0 sends metrics, images and files to.
 
     Raises:
-        UsageError: the experiment, the data and the number of processes do not fit together, or the run folder is in use.
+        UsageError: the experiment, the data and the number of processes do not fit together, the run folder is in use or holds
+            a run with another configuration, or `resume` is not a checkpoint.
         InterruptedRunError: a signal ended the run; the run has saved a checkpoint, unless the save failed and
             `train.on_disk_error` is `continue`, of which a warning is logged.
         NonFiniteError: a loss or a gradient is not finite, and the run may not or cannot roll back.
