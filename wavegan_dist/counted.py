@@ -25,10 +25,15 @@ def rng_at(seed: int, stream: str, position: int) -> np.random.Generator:
 
 
 def rngs(seed: int, stream: str, positions: Iterable[int]) -> Iterator[np.random.Generator]:
-    """Yield the NumPy random generator of each position, in the order of `positions`; the arguments are those of `rng_at`.
+    """Yield the NumPy random generator of each position, in the order of `positions`.
 
     Each item is the same object, set to the next position: draw from it before taking the next item. Creating a generator for
     each position would take several times as long.
+
+    Args:
+        seed: the run's seed, 0 <= seed < 2**64.
+        stream: name of the stream; different names give independent draws.
+        positions: the positions, each 0 <= position < 2**64, in any order.
     """
     bits = np.random.Philox(key=np.array([seed, zlib.crc32(stream.encode())], dtype=np.uint64))
     generator, state = np.random.Generator(bits), bits.state
@@ -41,7 +46,14 @@ def rngs(seed: int, stream: str, positions: Iterable[int]) -> Iterator[np.random
 
 
 def normal(seed: int, stream: str, positions: range, dim: int) -> Tensor:
-    """Draw one standard normal vector for each position: float32 [len(positions), dim] on the CPU."""
+    """Draw one standard normal vector for each position: float32 [len(positions), dim] on the CPU.
+
+    Args:
+        seed: the run's seed, 0 <= seed < 2**64.
+        stream: name of the stream.
+        positions: the positions, each 0 <= position < 2**64.
+        dim: length of a vector.
+    """
     vectors = np.empty((len(positions), dim), dtype=np.float32)
     for vector, rng in zip(vectors, rngs(seed, stream, positions), strict=True):
         rng.standard_normal(dtype=np.float32, out=vector)
@@ -65,7 +77,9 @@ def categories(seed: int, stream: str, positions: range, counts: Sequence[int]) 
     """Draw one category for each position, c with probability counts[c] / sum(counts): int64 [len(positions)] on the CPU.
 
     Args:
-        seed, stream, positions: as in `normal`.
+        seed: the run's seed, 0 <= seed < 2**64.
+        stream: name of the stream.
+        positions: the positions, each 0 <= position < 2**64.
         counts: integers >= 0, not all 0.
     """
     ends = np.cumsum(np.asarray(counts, dtype=np.int64))

@@ -19,7 +19,10 @@ class UsageError(WaveganError, ValueError):
 
 
 def describe(error: OSError) -> str:
-    """Return "FILE: REASON" for an OSError, or "REASON" if it names no file; with advice if the disk or the quota is full."""
+    """Return "FILE: REASON" for an OSError, or "REASON" if it names no file, on one line; REASON is in lower case.
+
+    If the disk or the quota is full, advice follows after "; ".
+    """
     where = f"{error.filename}: " if error.filename else ""
     advice = "; free some space there or write elsewhere" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
     return f"{where}{(error.strerror or str(error)).lower()}{advice}"

@@ -58,8 +58,8 @@ def atomic_file(path: Path, mode: str = "w", permissions: int = 0o666) -> Iterat
 def atomic_dir(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
     """Yield an empty temporary folder that becomes `path` when the block ends without an error.
 
-    Files and folders are synced to the disk first. Creates the parent folders. An OSError about the temporary folder, or
-    without a file name (as of a full disk), names `path` instead.
+    After an error in the block, `path` stays as it was. Files and folders are synced to the disk first. Creates the parent
+    folders. An OSError about the temporary folder, or without a file name (as of a full disk), names `path` instead.
 
     Args:
         path: the folder.
@@ -155,7 +155,8 @@ def ensure_home() -> None:
 def sweep(folder: Path) -> None:
     """Delete what killed processes left of `atomic_file`, `atomic_dir` and `replace_dir` in a folder and below it.
 
-    No other process may write there at the same time. Does nothing if the folder does not exist.
+    These are all files and folders whose names match .*.tmp or .*.old. No other process may write there at the same time. Does
+    nothing if the folder does not exist.
     """
     for path in (*folder.rglob(".*.tmp"), *folder.rglob(".*.old")):
         if path.is_dir():

@@ -47,7 +47,8 @@ def page_path(out: Path) -> Path:
         out: the value of the command-line option --out.
 
     Raises:
-        UsageError: `out` is a folder with the name of a page, or `check_folder` refuses the folder of the page.
+        UsageError: `out` is a folder whose name ends in .html or .htm; or the folder of the page, or the part of its path that
+            exists, is not a folder or may not be written to; or the folder does not exist and has the name of a file.
     """
     is_file = out.suffix.lower() in (".html", ".htm")
     if is_file and out.is_dir():
@@ -63,7 +64,7 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def table_of_html(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Return an HTML table like `table`, from headings and cells that are HTML and are not escaped."""
+    """Return an HTML table with a row of headings; headings and cells are HTML, which is not escaped. A wide table scrolls."""
     header = "".join(f"<th>{cell}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>\n" for row in rows)
     return f'<div class="wide"><table><thead><tr>{header}</tr></thead>\n<tbody>{body}</tbody></table></div>\n'
@@ -75,7 +76,7 @@ def picture(png: bytes, text: str) -> str:
 
 
 def figure(png: bytes, text: str) -> str:
-    """Return an HTML element that embeds a picture, like `picture`, with the plain `text` as its caption, too."""
+    """Return an HTML `figure` that embeds the PNG file content `png`, with the plain `text` as description and as caption."""
     return f"<figure>{picture(png, text)}<figcaption>{escape(text)}</figcaption></figure>"
 
 

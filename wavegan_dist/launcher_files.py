@@ -16,7 +16,7 @@ def find_launcher_file(folder: str, what: str, name: str) -> Path:
         name: the path of a file, or the name of one in these folders, with or without `.yaml`.
 
     Raises:
-        UsageError: there is no such file; the message lists the names that exist.
+        UsageError: there is no such file; the message lists the names that exist in these folders.
     """
     if Path(name).is_file():
         return Path(name)

@@ -86,7 +86,10 @@ def configure(level: str = "info") -> None:
     """Write records of `level` and above to stderr and to the files of `copied_to`. A later call replaces an earlier one.
 
     Args:
-        level: "debug", "info", "warning" or "error".
+        level: "debug", "info", "warning" or "error", in any case.
+
+    Raises:
+        ValueError: `level` is not the name of a level.
     """
     handler = StderrHandler()
     handler.setFormatter(TerminalFormatter() if sys.stderr.isatty() else PlainFormatter())

@@ -277,12 +277,18 @@ class RunFolder:
             shutil.rmtree(path, ignore_errors=True)
 
     def write_exit(self, state: str, nimg: int, reason: str = "") -> None:
-        """Write exit.json with the current time; the arguments are those of `RunExit`. Passwords in `reason` are left out."""
+        """Write exit.json (`RunExit`) with the current time, atomically.
+
+        Args:
+            state: "finished", "interrupted" or "failed"; not checked.
+            nimg: number of real images that the run, with its earlier starts, has shown to the discriminators.
+            reason: the error message; empty for "finished". Passwords of URLs are left out.
+        """
         with atomic_file(self.exit) as file:
             json.dump(asdict(RunExit(state, nimg, redacted(reason), time.time())), file)
 
     def read_exit(self) -> RunExit | None:
-        """Return how the last start of the run ended, see `exit`; None if exit.json is absent or damaged."""
+        """Return how the last start of the run ended, from exit.json (see `exit`); None if the file is absent or damaged."""
         with suppress(OSError, ValueError, TypeError, KeyError):
             content = json.loads(self.exit.read_text())
             return RunExit(content["state"], int(content["nimg"]), content["reason"], float(content["time"]))
@@ -308,7 +314,7 @@ def nimg_of(path: Path) -> int:
     """Return the number of images in a path whose last part is a `label`, alone or followed by "-" and an `ema_label`.
 
     Raises:
-        ValueError: the last part is not of that form.
+        ValueError: the last part does not have integers where a label has them.
     """
     kimg, _, rest = path.name.removeprefix("kimg-").partition("-")[0].partition(".")
     return int(kimg) * 1000 + int(rest or 0)

@@ -17,8 +17,9 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     """Read an experiment from a YAML file, then apply `key=value` overrides in their order. Keys are dotted, values are YAML.
 
     Raises:
-        UsageError: the file cannot be read or is not YAML, an override is not of this form, or a key is unknown, missing or has
-            an invalid value. The message names the key and, for a misspelled one, the nearest known key.
+        UsageError: the file cannot be read or is not YAML, an override is not of this form or its value is not YAML, or a key
+            is unknown, missing or has an invalid value. The message names the key and, for a misspelled one, the nearest known
+            key.
     """
     tree = CONFIG.read(path)
     for override in overrides:
@@ -27,7 +28,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
 
 
 def parse(tree: dict[str, Any], source: str) -> Experiment:
-    """Build an experiment from a mapping of sections; errors call the mapping `source`.
+    """Build an experiment from a mapping of sections to their settings; error messages call the mapping `source`.
 
     Raises:
         UsageError: a key is unknown, missing or has an invalid value.
@@ -36,7 +37,10 @@ def parse(tree: dict[str, Any], source: str) -> Experiment:
 
 
 def differences(old: Experiment, new: Experiment) -> list[str]:
-    """Return the settings that differ, each as "key: old -> new", except those that may change when a run is resumed."""
+    """Return the settings that differ, each as "key: old -> new", in the order of the schema; an empty list if none does.
+
+    Settings that may change when a run is resumed (`may_change_on_resume`) are left out.
+    """
     before, after = old.flat(), new.flat()
     keys = [key for key in {**before, **after} if key not in may_change_on_resume()]
     return [f"{key}: {before.get(key)} -> {after.get(key)}" for key in keys if before.get(key) != after.get(key)]

@@ -53,7 +53,7 @@ class DataConfig(Section):
         return [WeightedSet(index=self.index, weight=1)] if isinstance(self.index, str) else self.index
 
     def index_for_evaluation(self) -> str:
-        """Return the index of the images that snapshots of the run are compared with.
+        """Return `data.index`, the location of the index of the images that snapshots of the run are compared with.
 
         Raises:
             UsageError: the run has several datasets.

@@ -23,7 +23,7 @@ class WeightedSet(Section):
 def parse_sets(value: Any) -> str | list[Any]:
     """Check the value of `data.index` and return it: text, or a list of mappings {"index": text, "weight": number}.
 
-    For a list of one set, the text of its index is returned.
+    For a list of one set, the text of its index is returned. A weight may be the text of a number, which is not converted.
 
     Raises:
         ValueError: the value has another form, a weight is not a number above 0, or the weights have too many digits for a
@@ -65,7 +65,8 @@ def integer_weights(weights: Sequence[float]) -> list[int]:
 def set_names(indexes: Sequence[str]) -> list[str]:
     """Return a name for the set of each index: the name of its folder, in letters, digits and _-. only.
 
-    If two names are equal, all names are numbered from 1: "1-photos", "2-photos".
+    The name is "set" if nothing is left of the folder's name. If two names are equal, all names are numbered from 1:
+    "1-photos", "2-photos".
     """
     names = [_name(index) for index in indexes]
     return names if len(set(names)) == len(names) else [f"{number}-{name}" for number, name in enumerate(names, 1)]

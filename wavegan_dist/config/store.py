@@ -15,7 +15,8 @@ def check_store(uri: str) -> str:
     """Return the URI of an MLflow store unchanged, after a check of its form. Connects to nothing.
 
     Raises:
-        ValueError: the URI is of a form in which MLflow can never store a run. The message holds no password.
+        ValueError: MLflow can never store a run at a URI of this form, or the URI is ambiguous: it has a space, a quote, or a
+            password with one of / ? #. The message holds no password.
     """
     scheme, separator, rest = uri.partition("://")
     if scheme != "sqlite":

@@ -47,7 +47,11 @@ class BandMetric:
     def compare(self, real: FeatureRows, generated: FeatureRows) -> MetricResult:
         """Compute the three values and the table `bands`: energy in dB (0: 1 squared gray level) and kurtosis of each band.
 
-        Arguments and errors are those of `Metric.compare`.
+        Args:
+            real, generated: the rows of `feature` over each set of images, at least `minimum` images each (not checked).
+
+        Raises:
+            WaveganError: a value is not finite.
         """
         rows = real.rows(), generated.rows()
         means = [rows_of_set.mean(dim=0) for rows_of_set in rows]

@@ -16,12 +16,12 @@ def bootstrap_intervals(
 ) -> dict[str, tuple[float, float]]:
     """Compute 95% percentile bootstrap intervals (Efron 1979) of values that are functions of mean features.
 
-    The images of both sets are resampled with replacement 200 times.
+    The images of both sets are resampled with replacement 200 times (RESAMPLES), each set independently of the other.
 
     Args:
         names: names of the values.
         values_of_means: function from the mean features of both sets, each [..., D], to the values [..., len(names)].
-        real, generated: features of both sets, float64 [N, D] and [M, D], one row per image.
+        real, generated: features of both sets, float64 [N, D] and [M, D] on the CPU, one row per image.
         seed: seed of the draws.
 
     Returns:
@@ -43,6 +43,6 @@ def resample_counts(count: int, rng: np.random.Generator) -> Tensor:
 
 
 def percentile_interval(values: Tensor) -> tuple[float, float]:
-    """Return the 2.5% and 97.5% quantiles of floating-point values [RESAMPLES]."""
+    """Return the 2.5% and 97.5% quantiles (low, high) of floating-point values [RESAMPLES] on the CPU."""
     low, high = torch.quantile(values, torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
     return low, high

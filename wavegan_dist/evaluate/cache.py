@@ -36,7 +36,13 @@ def cache_folder() -> Path:
 
 
 def read(key: CacheKey) -> dict[str, Tensor] | None:
-    """Return the CPU tensors of an entry; None if the entry does not exist, is damaged or cannot be read."""
+    """Return the CPU tensors that `write` stored under an equal key, by name.
+
+    Returns None if there is no such entry, or if the entry is damaged or cannot be read.
+
+    Args:
+        key: JSON values by name. The digest of the evaluation code and the version of PyTorch are added to every key.
+    """
     try:
         content = _path(key).read_bytes()
         digest, body = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
@@ -46,7 +52,12 @@ def read(key: CacheKey) -> dict[str, Tensor] | None:
 
 
 def write(key: CacheKey, tensors: dict[str, Tensor]) -> None:
-    """Write an entry, or replace it; if the file cannot be written, log a warning and return."""
+    """Write the entry of a key, or replace it; if the file cannot be written, log a warning and return.
+
+    Args:
+        key: JSON values by name, as for `read`.
+        tensors: the content by name, on any device.
+    """
     body = save({name: tensor.contiguous() for name, tensor in tensors.items()})
     try:
         path = _path(key)

@@ -37,7 +37,11 @@ def code_digest() -> str:
 
 
 def digest_of(package: Path) -> str:
-    """Return the digest, as `code_digest` does, of a copy of this package in the folder `package`."""
+    """Return the digest of a copy of this package: sha256, in hex, of its files in `SOURCES` without those in `EXCEPT`.
+
+    Args:
+        package: the folder `wavegan_dist` of the copy. Names of files count relative to it.
+    """
     digest = hashlib.sha256()
     files = {path for pattern in SOURCES for path in package.glob(pattern)}
     for path in sorted(files - {package / name for name in EXCEPT}):

@@ -42,7 +42,7 @@ class DinoV2(nn.Module):
 
 
 def load(path: Path) -> tuple[str, DinoV2]:
-    """Load a checkpoint; return the extractor's name, such as `dinov2_vits14@224`, and the frozen network on the CPU.
+    """Load a checkpoint; return the extractor's name, such as `dinov2_vits14@224`, and the frozen network (eval mode, CPU).
 
     Raises:
         UsageError: the file cannot be read or is no checkpoint of DINOv2 small, base or large without registers.

@@ -56,7 +56,8 @@ def evaluate_snapshot(
         metrics: names from `METRICS`; None: the metrics of DEFAULT_METRICS for which `count` is enough.
         count: number of images in each set, at least 1; None: 5000, or half of the real images if that is less, so that there
             are floors.
-        seed: seed of the latents, of the choice of real images, of KID's subsets and of the bootstrap.
+        seed: seed of the latents, of the choice of real images, of KID's subsets and of the bootstrap: at least 0 and below
+            2**63, with the metric `kid` below 2**32.
         weights: the extractor of fd, kid and prc, and weight files.
         exact: generate images in exact mode (`model.generate`), which CPUs always use.
         per_class: also compute the metrics that use no trained network for each class that has at least this number of images
@@ -66,10 +67,12 @@ def evaluate_snapshot(
         The result on rank 0, None on other ranks.
 
     Raises:
-        UsageError: before images are generated or read: a metric is unknown, the image sizes differ, there are too few images,
-            weights or packages are missing, or `per_class` is given for a snapshot or data without classes.
-        WaveganError: the snapshot or a shard is damaged, a generated image is not finite, another process of the launch has
-            ended, or, on rank 0 only, a value of a metric is not finite.
+        UsageError: before images are generated or read: a metric is unknown, the launcher's environment variables are wrong,
+            the snapshot or the index is missing or invalid, the image sizes differ, there are too few images, weights or
+            packages are missing, or `per_class` is given for a snapshot or data without classes.
+        WaveganError: the process group did not form, the snapshot or a shard is damaged, a generated image is not finite,
+            another process of the launch has ended, or, on rank 0 only, a value of a metric is not finite.
+        ValueError: on rank 0, after the images: `kid` is measured, and `seed` is 2**32 or more.
     """
     names = None if metrics is None else check_names(metrics)
     group = join()
@@ -105,7 +108,7 @@ def _class_metrics(
     generated: Tensor | None,
     minimum: int | None,
 ) -> list[ClassMetrics]:
-    """Select the metrics of each class (see `class_metrics`); none if `minimum` is None.
+    """Select the metrics of each class by `class_metrics`, with at least `minimum` images; an empty list if `minimum` is None.
 
     `generated` holds the classes of the generated images, int64 [count]; None for a snapshot without classes.
 

@@ -80,6 +80,8 @@ def inception(weights: Path | None = None, device: torch.device | str = "cpu") -
 def dinov2(weights: Path | None, device: torch.device | str = "cpu") -> Extractor:
     """Return DINOv2 (Oquab et al. 2023) on `device`, from a checkpoint file in the authors' format (`evaluate/dinov2.py`).
 
+    The network is DINOv2 small, base or large without registers, whichever the checkpoint holds.
+
     Raises:
         UsageError: `weights` is None, missing or no DINOv2 checkpoint, or the extra `eval` is not installed.
     """

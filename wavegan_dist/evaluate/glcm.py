@@ -69,7 +69,7 @@ def co_occurrence_entropy(patches: Tensor, rows: int, columns: int) -> Tensor:
 
     Args:
         patches: int64 [P, H, W], levels from 0 to LEVELS - 1.
-        rows, columns: offset from the first to the second pixel of a pair; rows >= 0.
+        rows, columns: offset from the first to the second pixel of a pair in pixels; 0 <= rows < H, -W < columns < W.
 
     Returns:
         float64 [P], in bits.

@@ -36,7 +36,15 @@ class FrechetDistance:
         self.protocol = {"extractor": extractor.name, **extractor.protocol}
 
     def compare(self, real: FeatureRows, generated: FeatureRows) -> MetricResult:
-        """Compute the single value `name`. Arguments and errors: see `Metric.compare`."""
+        """Compute the single value `name`.
+
+        Args:
+            real, generated: the rows of `feature` over each set of images, at least `minimum` images each (not checked).
+
+        Raises:
+            UsageError: torch-fidelity is not installed.
+            WaveganError: a value is not finite.
+        """
         return MetricResult({self.name: feature_frechet_distance(real.rows(), generated.rows())})
 
 
@@ -46,7 +54,7 @@ class KernelDistance:
     Args:
         extractor: the network that computes the features.
         count: number of images in each set, which bounds the size of KID's subsets.
-        seed: seed of the subsets and of the bootstrap.
+        seed: seed of the subsets and of the bootstrap, 0..2**32-1.
     """
 
     minimum = 2
@@ -63,7 +71,12 @@ class KernelDistance:
     def compare(self, real: FeatureRows, generated: FeatureRows) -> MetricResult:
         """Compute the single value `name`, and its interval unless there are too few images to resample.
 
-        Arguments and errors are those of `Metric.compare`.
+        Args:
+            real, generated: the rows of `feature` over each set of images, at least `minimum` images each (not checked).
+
+        Raises:
+            UsageError: torch-fidelity is not installed.
+            WaveganError: a value is not finite.
         """
         features = real.rows(), generated.rows()
         resampled = resampled_kernel_distances(*features, self.seed)
@@ -93,7 +106,15 @@ class PrecisionRecall:
         self.protocol = {"extractor": extractor.name, **extractor.protocol, "neighbours": NEIGHBORS}
 
     def compare(self, real: FeatureRows, generated: FeatureRows) -> MetricResult:
-        """Compute the values `precision_EXTRACTOR` and `recall_EXTRACTOR`. Arguments and errors: see `Metric.compare`."""
+        """Compute the values `precision_EXTRACTOR` and `recall_EXTRACTOR`.
+
+        Args:
+            real, generated: the rows of `feature` over each set of images, at least `minimum` images each (not checked).
+
+        Raises:
+            UsageError: torch-fidelity is not installed.
+            WaveganError: a value is not finite.
+        """
         precision, recall = precision_recall(real.rows(), generated.rows())
         return MetricResult({f"precision_{self.suffix}": precision, f"recall_{self.suffix}": recall})
 
@@ -117,6 +138,7 @@ def kernel_distance(real: Tensor, generated: Tensor, subset: int, seed: int) -> 
 
     Raises:
         UsageError: torch-fidelity is not installed.
+        ValueError: `seed` is not in 0..2**32-1, the seeds of NumPy's RandomState.
     """
     kid = require("torch_fidelity.metric_kid", "kid")
     options = {"kid_subsets": KID_SUBSETS, "kid_subset_size": subset, "rng_seed": seed, "verbose": False}
@@ -146,6 +168,8 @@ def resampled_kernel_distances(real: Tensor, generated: Tensor, seed: int) -> Te
 
 def precision_recall(real: Tensor, generated: Tensor) -> tuple[float, float]:
     """Return torch-fidelity's precision and recall between features [N, D] and [M, D] on the CPU, each from 0 to 1.
+
+    `real` and `generated` must have at least 4 rows: a ball reaches to the third nearest other image (NEIGHBORS).
 
     Raises:
         UsageError: torch-fidelity is not installed.

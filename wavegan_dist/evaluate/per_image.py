@@ -45,9 +45,15 @@ class PerImageMetric:
         self.protocol = {**self.feature.protocol, "bootstrap": RESAMPLES}
 
     def compare(self, real: FeatureRows, generated: FeatureRows) -> MetricResult:
-        """Compute the three values, and a table with the score of both sets. Arguments and errors: see `Metric.compare`.
+        """Compute the three values, and a table with the score of both sets.
 
         Only values that are functions of means have intervals: resampled images increase a Wasserstein distance.
+
+        Args:
+            real, generated: the rows of `feature` over each set of images, at least `minimum` images each (not checked).
+
+        Raises:
+            WaveganError: a value is not finite.
         """
         rows = real.rows(), generated.rows()
         means = [rows_of_set.mean(dim=0) for rows_of_set in rows]

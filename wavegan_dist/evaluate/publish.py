@@ -15,6 +15,7 @@ def write_result(result: EvaluationResult, path: Path) -> None:
 
     Raises:
         OSError: a file cannot be written.
+        ImportError: the spectrum was measured and matplotlib is not installed.
     """
     if "spectrum" in result.tables:
         plot_spectrum(result.tables["spectrum"], path.with_suffix(".png"))

@@ -51,7 +51,9 @@ def real_statistics(
     Collective: every process of `group` must call it with the same arguments. Rank 0 reads and writes the cache.
 
     Args:
-        index, count, seed: as for `draw_subsets`.
+        index: index of the real images.
+        count: number of images of each subset, at most that of the index.
+        seed: seed of the choice of images.
         features: the features to compute for each subset.
         group: the processes that share the work.
         class_features: features of single classes. They are computed for the first subset only, because metrics of classes have
@@ -85,7 +87,8 @@ def compute_floors(
     Args:
         metrics: the metrics.
         subsets: the result of `real_statistics` on rank 0.
-        index, count, seed, group: as given to `real_statistics`.
+        index, count, seed, group: the arguments of the call of `real_statistics` that returned `subsets`: parts of the cache's
+            key.
 
     Returns:
         Name of the value to the value; empty if there is only one subset.

@@ -69,7 +69,7 @@ def build_metrics(
         names: names from `METRICS`.
         size: side of the images in pixels.
         count: number of images in each set.
-        seed: seed of KID's subsets and of the bootstrap.
+        seed: seed of KID's subsets and of the bootstrap; with `kid`, 0..2**32-1, which is not checked.
         weights: the extractor of fd, kid and prc, and weight files.
         device: device of the extractors.
 
@@ -120,7 +120,10 @@ def check_counts(metrics: Mapping[str, Metric[Any]], count: int, available: int)
 
 
 def metrics_for_count(metrics: Mapping[str, Metric[Any]], count: int, *, warn: bool) -> dict[str, Metric[Any]]:
-    """Return the metrics for which `count` images in each set are enough; with `warn`, log a warning that names the others."""
+    """Return the metrics, by name, for which `count` images in each set are enough; they keep their order.
+
+    With `warn`, a warning that names the others, if there are any, is logged.
+    """
     left_out = [f"{name} (at least {metric.minimum})" for name, metric in metrics.items() if metric.minimum > count]
     if left_out and warn:
         log.warning("with %d images in each set, these metrics are left out: %s", count, ", ".join(left_out))

@@ -7,7 +7,7 @@ from wavegan_dist.errors import UsageError
 
 
 def require(name: str, needed_by: str) -> ModuleType:
-    """Import and return the module `name`.
+    """Import and return the module `name`, such as "torch_fidelity.metric_fid".
 
     Raises:
         UsageError: the module cannot be imported; the message says that `needed_by` needs it and what to install.

@@ -57,7 +57,11 @@ class SlicedDistance:
     def compare(self, real: FeatureRows, generated: FeatureRows) -> MetricResult:
         """Compute the three values, and the table `swd_packets`: packet name to distance.
 
-        Arguments and errors are those of `Metric.compare`.
+        Args:
+            real, generated: the rows of `feature` over each set of images, at least `minimum` images each (not checked).
+
+        Raises:
+            WaveganError: a value is not finite.
         """
         low, *high = distances = list(_distances(real.rows(), generated.rows()))
         parts = {"": sum(distances) / len(distances), "_low": low, "_high": sum(high) / len(high)}

@@ -48,7 +48,11 @@ class SpectrumError:
     def compare(self, real: FeatureRows, generated: FeatureRows) -> MetricResult:
         """Compute the six values, and the table `spectrum`: both spectra in dB over the frequency in units of Nyquist.
 
-        Arguments and errors are those of `Metric.compare`.
+        Args:
+            real, generated: the rows of `feature` over each set of images, at least `minimum` images each (not checked).
+
+        Raises:
+            WaveganError: a value is not finite.
         """
         rows = real.rows(), generated.rows()
         means = [rows_of_set.mean(dim=0) for rows_of_set in rows]

@@ -15,6 +15,7 @@ def plot_spectrum(table: dict[str, Any], path: Path) -> None:
 
     Raises:
         OSError: the file cannot be written.
+        ImportError: matplotlib is not installed.
     """
     from matplotlib.figure import Figure  # takes about a second to import
 

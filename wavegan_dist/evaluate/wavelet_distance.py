@@ -142,7 +142,11 @@ class WaveletDistance:
     def compare(self, real: Moments, generated: Moments) -> MetricResult:
         """Compute the three values, and the table `fwd_packets` or `fwd_db2_packets`: packet name to distance.
 
-        Arguments and errors are those of `Metric.compare`.
+        Args:
+            real, generated: the moments of `feature` over each set of images, at least `minimum` images each (not checked).
+
+        Raises:
+            WaveganError: a value is not finite.
         """
         low, *high = distances = [distance for part in self._parts() for distance in _distances(real, generated, part)]
         parts = {"": sum(distances) / len(distances), "_low": low, "_high": sum(high) / len(high)}

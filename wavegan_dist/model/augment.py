@@ -33,7 +33,7 @@ def draw_parameters(uniforms: Tensor, settings: AugmentConfig, resolution: int) 
 
     Args:
         uniforms: float32 [b, UNIFORMS] in [0, 1): GATES numbers for the transformations, then those of the parameters.
-        settings: strength of the transformations.
+        settings: strength of the transformations; probability, ramp and target are not used.
         resolution: side of the images in pixels.
 
     Returns:
@@ -64,6 +64,8 @@ def draw_parameters(uniforms: Tensor, settings: AugmentConfig, resolution: int) 
 def gate(drawn: Tensor, probability: Tensor) -> Tensor:
     """Choose each transformation of each image with probability p; set the parameters of the transformations not chosen to 0.
 
+    Draws nothing: a transformation is chosen if its uniform number in `drawn` is below p.
+
     Args:
         drawn: what `draw_parameters` returns, with any number of leading dimensions: float32 [..., b, 2 * len(PARAMETERS)].
         probability: p, float32 scalar on the device of `drawn`; a tensor, so that the host does not wait for it.
@@ -87,7 +89,7 @@ def augment(images: Tensor, parameters: Tensor) -> Tensor:
         parameters: float32 [b, len(PARAMETERS)] on the device of `images`, from `gate`.
 
     Returns:
-        A tensor of the shape, dtype and memory format of `images`.
+        A tensor of the shape and dtype of `images`; channels last if `images` is, else contiguous.
     """
     is_channels_last = images.is_contiguous(memory_format=torch.channels_last)
     parameters = parameters.repeat(len(images) // len(parameters), 1)

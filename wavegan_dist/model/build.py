@@ -9,12 +9,17 @@ from wavegan_dist.model.hub import generator_arguments
 
 
 def build_generator(experiment: Experiment) -> WaveletGenerator:
-    """Build the generator in float32 on the CPU; its weights are drawn from PyTorch's global random number generator."""
+    """Build the generator of `experiment.model`, in float32, in train mode, on PyTorch's default device (the CPU).
+
+    The initial weights are drawn from PyTorch's global random number generator.
+    """
     return WaveletGenerator(**generator_arguments(experiment.model))
 
 
 def build_discriminator(experiment: Experiment, band_std: Sequence[Mapping[str, float]]) -> WaveletDiscriminator:
-    """Build the discriminator in float32 on the CPU; its weights are drawn from PyTorch's global random number generator.
+    """Build the discriminator, in float32, in train mode, on PyTorch's default device (the CPU).
+
+    The initial weights are drawn from PyTorch's global random number generator.
 
     Args:
         experiment: the settings. Only networks whose loss weight is above 0 are built.

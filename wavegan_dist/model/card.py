@@ -38,8 +38,8 @@ def model_card(
     """Return the model card, with the evaluation that `info.evaluation()` finds. Writes nothing.
 
     Args:
-        data: name and tags of the library, for the metadata at the top of the card.
-        arguments: the arguments of `WaveletGenerator`.
+        data: name and tags of the library, for the metadata at the top of the card; its license is replaced by `license`.
+        arguments: all arguments of the generator's constructor (`WaveletGenerator`) by name.
         parameters: number of parameters of the generator.
         info: how the generator was trained; None if that is unknown.
         license: identifier of the license; None: the author states none.
@@ -47,6 +47,7 @@ def model_card(
 
     Raises:
         WaveganError: the file of the evaluation is damaged.
+        OSError: the file of the evaluation cannot be read.
     """
     fields = vars(data) | {"license": license.lower() if license else None}  # fields that are None are left out
     result = info.evaluation() if info else None

@@ -86,11 +86,13 @@ class WaveletDiscriminator(nn.Module):
         """Return the logits of images by each network that was built: name of the network to float [B].
 
         Args:
-            image_bchw: real or generated images, float [B, 3, R, R] in about [-1, 1], where R is `resolution`.
+            image_bchw: real or generated images, float [B, 3, R, R] in about [-1, 1], where R is `resolution`. `dcgan` networks
+                do not check R: images of another size are an error of PyTorch, or give more than B logits.
             labels: classes, int64 [B] in 0..num_classes-1; None if `num_classes` is 0.
 
         Raises:
-            UsageError: labels are missing, not expected, or not int64 [B].
+            UsageError: labels are missing, not expected, or not int64 [B]; `low` or `high` was built, and height or width is
+                not a multiple of 2**levels; or the networks are `residual`, and the images have another shape.
         """
         return self.logits(self.inputs(image_bchw), labels)
 
@@ -101,7 +103,8 @@ class WaveletDiscriminator(nn.Module):
 
         Args:
             image_bchw: the images, float [B, 3, R, R].
-            scaled: divide the bands by `band_std`. False: the bands of white noise are white noise.
+            scaled: divide the bands by the constructor's `band_std`, if it was given. False: do not divide, so that the bands
+                of white noise are white noise.
 
         Raises:
             UsageError: `low` or `high` was built, and R is not a multiple of 2**levels.
@@ -121,10 +124,12 @@ class WaveletDiscriminator(nn.Module):
 
         Args:
             inputs: what the method `inputs` returns, or some of its items.
-            labels: as for `forward`.
+            labels: classes, int64 [B] in 0..num_classes-1; None if `num_classes` is 0.
 
         Raises:
-            UsageError: labels are missing, not expected, or not int64 [B].
+            UsageError: labels are missing, not expected, or not int64 [B]; or the networks are `residual`, and an input has
+                another shape.
+            AttributeError: `inputs` has the name of a network that was not built.
         """
         logits = {}
         for name, tensors in inputs.items():

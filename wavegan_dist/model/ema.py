@@ -47,8 +47,10 @@ class Ema(Generic[Module]):
         Floating-point buffers (running statistics of batch norms) are averaged, too; integer buffers are copied.
 
         Args:
-            module: has the parameters and buffers of the averaged module, in the same order, on the same device.
-            nimg, batch_size: as for `decay`.
+            module: has the parameters and buffers of the averaged module, in the same order, with the same shapes and dtypes,
+                on the same device.
+            nimg: images seen so far, including those of this update.
+            batch_size: images seen since the last update, which may be several batches.
         """
         averages, values = list(_tensors(self.module)), list(_tensors(module))
         floating = [number for number, average in enumerate(averages) if average.is_floating_point()]

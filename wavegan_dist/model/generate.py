@@ -57,15 +57,18 @@ def batch_that_fills_a_gpu(resolution: int, width: int) -> int:
 
 
 def latents_of_images(seed: int, z_dim: int) -> LatentSource:
-    """Return the function from image numbers to their latents: standard normal draws that depend on seed and number only."""
+    """Return the function from a range of image numbers to their latents, float32 [len(numbers), z_dim] on the CPU.
+
+    The latents are standard normal draws. The latent of an image depends only on `seed`, `z_dim` and the image's number.
+    """
     return partial(counted.normal, seed, LATENT_STREAM, dim=z_dim)
 
 
 def labels_by_number(classes: Classes, seed: int, chosen: Sequence[int] = ()) -> LabelSource:
-    """Return the function from image numbers to the classes of these images, int64 [len(numbers)] on the CPU.
+    """Return the function from a range of image numbers to the classes of these images, int64 [len(numbers)] on the CPU.
 
     Args:
-        classes: the classes of the model.
+        classes: the classes of the model; unused with `chosen`.
         seed: seed of the draws; unused with `chosen`.
         chosen: image i gets class `chosen[i % len(chosen)]`, which is not checked; empty: classes are drawn with the
             frequencies of `classes`.
@@ -88,11 +91,12 @@ def generated_images(
     chunk: int = CHUNK,
     latents: LatentSource | None = None,
 ) -> Iterator[Tensor]:
-    """Generate images by number in batches, without gradients and without TF32.
+    """Generate images by number in batches, without gradients and without TF32. Each batch is computed when it is requested.
 
     Args:
-        generator: latents [B, z_dim], and classes [B] if there are `labels`, to images in [-1, 1]; in eval mode, on `device`.
-        numbers: consecutive numbers of the images.
+        generator: module from latents float32 [B, z_dim], and classes int64 [B] if there are `labels`, to images float
+            [B, 3, R, R] in about [-1, 1]. It must be in eval mode and on `device`, which is not checked.
+        numbers: consecutive numbers of the images; empty: nothing is yielded.
         seed: seed of the latents; unused with `latents`.
         batch_size: images per batch, except for a smaller last batch. In exact mode, a multiple of `chunk` avoids computing
             chunks twice.
@@ -101,11 +105,12 @@ def generated_images(
         exact: run the generator on `chunk` latents at a time, so that image i is the same bit for bit with any `batch_size`
             and `numbers`; False: one forward per batch, and pixels of other batch sizes differ by at most TOLERANCE gray level.
         labels: classes of the images by number; None for a generator without classes.
-        chunk: latents of one forward in exact mode.
+        chunk: latents of one forward in exact mode; unused without exact mode.
         latents: latents of the images by number; None: those of `seed`.
 
     Yields:
-        Batches of images, uint8 [batch_size, 3, R, R] on `device`, in order.
+        Batches of images, uint8 [batch_size, 3, R, R] on `device`, in the order of `numbers`; values outside [-1, 1] are
+        clamped.
 
     Raises:
         WaveganError: an image is not finite.

@@ -125,9 +125,13 @@ class WaveletGenerator(PretrainedGenerator):
         return base if low is None else self.blend(base, low, highs)
 
     def components(self, z: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor | None, list[Tensor]]:
-        """Run the three networks without blending their outputs; arguments as for `forward`.
+        """Run the three networks without blending their outputs.
 
         A collective call in training mode if `training_runner` is set.
+
+        Args:
+            z: latents, float [B, z_dim], standard normal.
+            labels: classes, int64 [B] in 0..num_classes-1; None if `num_classes` is 0.
 
         Returns:
             The base image [B, 3, R, R], the low band of the last level [B, 3, R / 2**levels, R / 2**levels], and the high bands
@@ -153,8 +157,9 @@ class WaveletGenerator(PretrainedGenerator):
     def blend(self, base: Tensor, low: Tensor, highs: Sequence[Tensor]) -> Tensor:
         """Return the images `(1 - lam) * base + lam * waverec(low, highs)`, float [B, 3, R, R] in the dtype of `base`.
 
-        The arguments are what `components` returns; not for a generator with `base_only`. The inverse transform of level 1,
-        the finest, and the blend are computed in one pass over memory.
+        The arguments are what `components` returns. A generator with `base_only` has nothing to blend: empty `highs` raise
+        ValueError. On devices with compiled kernels, the inverse transform of level 1, the finest, and the blend take one pass
+        over memory.
         """
         *coarser, high = highs
         return fuse(base, waverec(low, coarser) if coarser else low, high, self.effective_lam())
@@ -162,12 +167,12 @@ class WaveletGenerator(PretrainedGenerator):
     def effective_lam(self) -> Tensor:
         """Return the lam that `forward` blends with: a scalar tensor, after the sigmoid if any.
 
-        With `base_only`, returns 0 on the CPU.
+        With `base_only`, returns 0 on the CPU; else the scalar is on the generator's device and differentiable.
         """
         if self.low is None:
             return torch.zeros(())
         return self.lam.sigmoid() if self.lam_form == "sigmoid" else self.lam
 
     def clamped_parameters(self) -> list[str]:
-        """Return the names of the parameters that the trainer must clamp to [0, 1] after each optimizer step: `lam` or none."""
+        """Return the names of the parameters that the trainer must clamp to [0, 1] after each optimizer step: ["lam"] or []."""
         return ["lam"] if self.lam_form == "clamp" and self.low is not None else []

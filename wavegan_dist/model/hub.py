@@ -37,7 +37,7 @@ ARGUMENTS_FILE = FileKind(
 
 
 def find_folder(name: str | Path, **download: Any) -> Path:
-    """Return the folder of a generator; download it if `name` is a repository of the Hugging Face Hub.
+    """Return the local folder of a generator; download it first if `name` is a repository of the Hugging Face Hub.
 
     Looks for a folder `name`, then for a snapshot of this name that the package contains. Only if there is neither and `name`
     is a string USER/NAME does it use the Hub or its cache. Downloads the weights only if the repository holds a generator.
@@ -48,8 +48,8 @@ def find_folder(name: str | Path, **download: Any) -> Path:
         download: `revision`, `token`, `cache_dir`, `local_files_only` and `force_download` of `snapshot_download`.
 
     Raises:
-        UsageError: there is no such folder or repository, the token may not read it, it does not hold a generator, or its
-            config.json is invalid.
+        UsageError: `name` is neither a folder nor a repository, or is a file; the token may not read the repository; the folder
+            or repository does not hold a generator; or its config.json is invalid.
         WaveganError: the Hub cannot be reached or reports another error, or the repository lacks the revision or weights.
     """
     path = find_snapshot(name)
@@ -75,8 +75,8 @@ def check_description(folder: Path, name: str | Path) -> None:
         name: name of the folder or repository, for the error message.
 
     Raises:
-        UsageError: the folder has neither file, or its config.json is not of a generator or has settings that this version does
-            not know.
+        UsageError: the folder has neither file; or it has only config.json, which cannot be read, is not of a generator, or has
+            settings that are invalid or that this version does not know.
     """
     if not any((folder / file).is_file() for file in (META, ARGUMENTS)):
         raise UsageError(f"{name} does not hold a generator of wavegan-dist: it has neither {META} nor {ARGUMENTS}")
@@ -85,7 +85,7 @@ def check_description(folder: Path, name: str | Path) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Check that `save_pretrained` may write the folder `path`.
+    """Check that `save_pretrained` may write the folder `path`. Creates and deletes nothing.
 
     Raises:
         UsageError: `path` cannot be created or written to, or is neither empty nor a folder that `save_pretrained` wrote; or it
@@ -123,19 +123,22 @@ def hub_errors(what: str) -> Iterator[None]:
 
 
 def read_arguments(folder: Path) -> dict[str, Any]:
-    """Read the arguments of `WaveletGenerator` from config.json in `folder`, with defaults filled in.
+    """Return all arguments of `WaveletGenerator`, by name, from config.json in `folder`, with defaults filled in.
 
     Raises:
-        UsageError: the file cannot be read, is not that of a generator, or has settings that this version does not know.
+        UsageError: the file cannot be read, is not that of a generator, or has settings that are invalid or that this version
+            does not know.
     """
     return check_arguments(ARGUMENTS_FILE.read(folder / ARGUMENTS), str(folder / ARGUMENTS))
 
 
 def check_arguments(tree: dict[str, Any], source: str) -> dict[str, Any]:
-    """Return arguments of `WaveletGenerator` with its defaults filled in.
+    """Check arguments of `WaveletGenerator` and return all arguments by name.
+
+    Defaults and limits are those of the settings `model`: num_classes = 1 is invalid, although the constructor takes it.
 
     Args:
-        tree: the arguments by name; resolution, z_dim and width are required.
+        tree: the arguments by name; resolution, z_dim and width are required. Settings of the discriminator are dropped.
         source: where the arguments come from, for the error message.
 
     Raises:
@@ -155,7 +158,8 @@ def load_weights(generator: nn.Module, folder: Path) -> None:
     """Copy the tensors of model.safetensors in `folder` into the parameters and buffers of `generator`.
 
     Raises:
-        WaveganError: the file is missing or damaged, or its names and shapes are not those of the generator's state dict.
+        WaveganError: the file is missing or damaged, or its names and shapes are not those of the generator's state dict. Some
+            tensors may then have been copied.
     """
     path = folder / WEIGHTS
     try:

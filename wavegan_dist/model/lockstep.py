@@ -34,7 +34,10 @@ def convert_to_lockstep(generator: WaveletGenerator) -> None:
 
 
 def replace_batch_norms(network: nn.Module) -> None:
-    """Replace every immediate child of `network` that is an `nn.BatchNorm2d`, by `SyncBatchNorm.from_batch_norm`."""
+    """Replace every immediate child of `network` that is an `nn.BatchNorm2d` by a `SyncBatchNorm` with the same state.
+
+    Changes `network` in place. The new layers are on the CPU, in training mode, with parameters of their own.
+    """
     for name, layer in network.named_children():
         if isinstance(layer, nn.BatchNorm2d):
             setattr(network, name, SyncBatchNorm.from_batch_norm(layer))
@@ -57,7 +60,7 @@ def run_in_lockstep(
         labels: classes of the samples, int64 [B], the same for all networks; None for networks without classes.
 
     Returns:
-        The outputs of each network, the largest first.
+        For each network, in the order of `networks`, the list of its outputs, float [B, C, s, s], the largest first.
     """
     if not all(map(_has_norm_weights, networks)):
         return [network(x, labels) for network, x in zip(networks, inputs, strict=True)]

@@ -18,8 +18,9 @@ class Objective:
         d_loss: the loss of the discriminator.
         g_loss: the loss of the generator; the logits of real images may be None unless `g_needs_real`.
         g_needs_real: whether the loss of the generator depends on the logits of real images.
-        share: a fraction of the batch, in [0, 1] and without gradient, that is near 1 if the discriminator has won.
-        share_name: name of this fraction in reports.
+        share: a fraction of the batch, in [0, 1] and without gradient, that is near 1 if the discriminator has won:
+            `saturation` for `hinge`, `pair_accuracy` for `relativistic`.
+        share_name: name of this fraction in reports, "saturation" or "pair_accuracy".
         overfitting: the mean, in [-1, 1] and without gradient, of sign(D(real)), which is r_t of ADA (Karras et al. 2020), or,
             for `relativistic`, of sign(D(real) - D(fake)).
     """
@@ -71,7 +72,15 @@ def relativistic_d(real: Tensor, fake: Tensor) -> Tensor:
 
 
 def relativistic_g(real: Tensor, fake: Tensor) -> Tensor:
-    """Relativistic pairing loss of the generator, `mean(softplus(-(fake - real)))`; arguments and result: `relativistic_d`."""
+    """Relativistic pairing loss of the generator, `mean(softplus(-(fake - real)))`.
+
+    Args:
+        real: logits of real images, any shape and floating dtype.
+        fake: logits of the generated images that are paired with them, of the same shape.
+
+    Returns:
+        A float32 scalar; log 2 if all logits are equal.
+    """
     return relativistic_d(fake, real)
 
 

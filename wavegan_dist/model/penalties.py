@@ -33,7 +33,8 @@ def exact_squares(
             must depend on the inputs of this image only.
         inputs: for each discriminator network, its inputs [2b, ...] for b real images, then b generated ones.
         labels: classes, int64 [2b]; None for a model without classes.
-        halves: halves of the batch whose squared norms to return: [REAL], [FAKE] or [REAL, FAKE].
+        halves: the images whose squared norms to return: [REAL] (the b real ones), [FAKE] (the b generated ones) or both:
+            [REAL, FAKE].
         anchor: a finite scalar that requires gradients. Adding 0 times the anchor makes the inputs require gradients:
             `torch.compile` does not support `requires_grad_()` on a tensor that is computed within the graph.
 
@@ -57,12 +58,15 @@ def approximate_squares(
     """Compute logits, and estimate the squared norms of their gradients by finite differences, in one call of `logits_of`.
 
     Args:
-        logits_of: as in `exact_squares`, but for a batch of any size: `inputs`, then `halves` of them with noise.
+        logits_of: function of the inputs by network and the classes; returns the logits by network. It is called once with
+            2b + b * len(halves) images: those of `inputs`, then those of `halves` with noise. Each image's logits must depend
+            on the inputs of this image only.
         inputs: for each discriminator network, its inputs [2b, ...] for b real images, then b generated ones.
         labels: classes, int64 [2b]; None for a model without classes.
-        halves: halves of the batch whose squared norms to return: [REAL], [FAKE] or [REAL, FAKE].
+        halves: the images whose squared norms to return: [REAL] (the b real ones), [FAKE] (the b generated ones) or both:
+            [REAL, FAKE].
         noise: for each network, standard normal noise [b, ...] for each of its inputs; both halves get the same.
-        size: standard deviation of the noise that is added.
+        size: standard deviation of the noise that is added, above 0, in the unit of the inputs.
 
     Returns:
         Two dicts by network: the logits [2b] of the inputs without noise; and for each of `halves`, in their order, the

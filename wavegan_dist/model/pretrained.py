@@ -134,9 +134,9 @@ class PretrainedGenerator(
             force_download: download files again.
 
         Raises:
-            UsageError: there is no such folder or repository, it does not hold a generator, or its settings are invalid or
-                of a newer version.
-            WaveganError: a file is missing or damaged, or the Hub cannot be reached or reports an error.
+            UsageError: there is no such folder or repository, it does not hold a generator, it is a snapshot that lacks a file,
+                or its settings are invalid or of a newer version.
+            WaveganError: the weights are missing, a file is damaged, or the Hub cannot be reached or reports an error.
         """
         folder = hub.find_folder(
             pretrained_model_name_or_path,
@@ -183,9 +183,11 @@ class PretrainedGenerator(
                 the author states none.
 
         Raises:
-            UsageError: the folder cannot be written to, holds other files, is a mount point or is the working folder; or the
-                module's layers or dtypes are not those that its constructor makes.
+            UsageError: the folder cannot be written to, holds other files, is a mount point or is the working folder; the
+                module's layers or dtypes are not those that its constructor makes; or an argument of the constructor is not a
+                valid setting of `model`, such as num_classes = 1.
             WaveganError: a generated image is not finite, or the file of the snapshot's evaluation is damaged.
+            OSError: a file cannot be written, for example because the disk is full.
         """
         self._write(Path(save_directory), license, repository="USER/NAME")
 
@@ -207,7 +209,15 @@ class PretrainedGenerator(
 
     @override
     def generate_model_card(self, folder: Path, license: str | None, repository: str) -> ModelCard:
-        """Return the model card. The mixin's `save_pretrained` calls it after `_save_pretrained` has written `folder`."""
+        """Return the model card for `folder`; the mixin's `save_pretrained`, which writes the card, calls this method.
+
+        `_save_pretrained` must have written `folder`: the card describes the training if the folder has a snapshot.json.
+
+        Args:
+            folder: the folder that gets the card.
+            license: identifier of the weights' license; None: the card says that the author states none.
+            repository: name of the repository, "USER/NAME", for the example in the card.
+        """
         info = read_training_info(folder) if (folder / META).is_file() else None
         weights = sum(parameter.numel() for parameter in self.parameters())
         return model_card(self._hub_mixin_info.model_card_data, self._arguments(), weights, info, license, repository)
@@ -245,7 +255,8 @@ class PretrainedGenerator(
 
         Args:
             repo_id: name of the repository, "USER/NAME".
-            license: as in `save_pretrained`.
+            license: identifier of the weights' license for the model card, for example "cc-by-4.0"; None: the card says that
+                the author states none.
             commit_message: message of the commit.
             private: whether a new repository is private; None: as the account or organization has it by default.
             token: token for the Hub; None: that of `hf auth login`.
@@ -256,10 +267,10 @@ class PretrainedGenerator(
             The URL of the commit.
 
         Raises:
-            UsageError: the module's layers or dtypes are not those that its constructor makes, or the token may not use the
-                repository.
-            WaveganError: the Hub cannot be reached or reports another error, for example that there is no such branch; or as in
-                `save_pretrained`.
+            UsageError: the module's layers or dtypes are not those that its constructor makes, an argument of the constructor
+                is not a valid setting of `model`, or the token may not use the repository.
+            WaveganError: the Hub cannot be reached or reports another error, for example that there is no such branch; a
+                generated image is not finite; or the file of the snapshot's evaluation is damaged.
         """
         api = HfApi(token=token)
         with TemporaryDirectory() as scratch:

@@ -72,6 +72,10 @@ def save_snapshot(
         index_digest: digest of the index of the training data.
         half_life_kimg: half-life of the EMA, in thousands of images; None: the first of `ema.half_life_kimg`.
         classes: names and frequencies of the classes in the training data; None for a model without classes.
+
+    Raises:
+        OSError: a file cannot be written.
+        KeyError: `weights` has a name that is not in `layout`. A name of `layout` that `weights` lacks is not noticed.
     """
     half_life_kimg = half_life_kimg or experiment.ema.half_lives_kimg[0]
     with atomic_dir(path) as folder:
@@ -123,7 +127,16 @@ def parse_classes(snapshot: Snapshot, text: str | None) -> list[int]:
 
 
 def labels_of_images(snapshot: Snapshot, seed: int, classes: Sequence[int] = ()) -> LabelSource | None:
-    """Return the function from image numbers to classes, see `labels_by_number`; None for a snapshot without classes."""
+    """Return the function from a range of image numbers to the images' classes, int64 [len(numbers)] on the CPU.
+
+    Returns None for a snapshot without classes.
+
+    Args:
+        snapshot: the snapshot.
+        seed: seed of the draws; unused with `classes`.
+        classes: image i gets class `classes[i % len(classes)]`, which is not checked; empty: classes are drawn with the
+            frequencies of the training data.
+    """
     return None if snapshot.classes is None else labels_by_number(snapshot.classes, seed, classes)
 
 
@@ -143,7 +156,13 @@ def snapshot_images(
 
     Args:
         snapshot: the snapshot.
-        numbers, seed, batch_size, device, exact: as for `generated_images`.
+        numbers: consecutive numbers of the images.
+        seed: seed of the latents and of the draws of classes.
+        batch_size: images per batch, except for a smaller last batch. In exact mode, a multiple of `chunk_size(resolution)`
+            avoids computing images twice.
+        device: device of the computation.
+        exact: make image i the same bit for bit with any `batch_size` and `numbers`; False: a pixel may differ by TOLERANCE
+            gray level.
         classes: classes that the images take turns in, as numbers; empty: drawn with the frequencies of the training data.
             Unused for a snapshot without classes.
 

@@ -23,8 +23,8 @@ class Float32SpectralNorm(_SpectralNorm):
 def spectral_norm(layer: Layer) -> Layer:
     """Make `layer` divide its weight by an estimate of the weight's largest singular value (Miyato et al. 2018).
 
-    Changes `layer` in place and returns it. Each forward in training mode improves the estimate by one step of power
-    iteration, which autocast does not affect. Parameters and buffers are named as
+    Changes `layer` in place, by a parametrization of `layer.weight`, and returns it. Each forward in training mode improves the
+    estimate by one step of power iteration, which autocast does not affect. Parameters and buffers are named as
     `torch.nn.utils.parametrizations.spectral_norm` names them.
     """
     parametrize.register_parametrization(layer, "weight", Float32SpectralNorm(layer.weight))

@@ -21,14 +21,15 @@ class SyncBatchNorm(nn.BatchNorm2d):
     """`nn.BatchNorm2d` that uses the statistics of the global batch, and their gradients, in training mode.
 
     In training mode, forward and backward are collective calls of the default process group, and every process must pass a
-    batch of the same shape. In eval mode, the layer is `nn.BatchNorm2d`.
+    batch of the same shape. In eval mode, the layer is `nn.BatchNorm2d`. `momentum` must not be None, and
+    `track_running_stats` must be true.
     """
 
     @classmethod
     def from_batch_norm(cls, norm: nn.BatchNorm2d) -> Self:
         """Return a synchronized layer with a copy of the parameters, buffers and settings of `norm`, not of its mode or device.
 
-        The new layer is on the CPU and in training mode.
+        The new layer is on the CPU and in training mode. `norm` must track running statistics.
         """
         synchronized = cls(norm.num_features, norm.eps, norm.momentum, norm.affine)
         synchronized.load_state_dict(norm.state_dict())

@@ -55,7 +55,8 @@ class TrainingInfo:
         Looks among the evaluations of the run that contains `folder`, if any, then in evaluation.json in `folder`.
 
         Raises:
-            WaveganError: the file of the result is damaged.
+            WaveganError: the file of a result is damaged.
+            OSError: the file of a result cannot be read.
         """
         run = RunFolder.of_snapshot(self.folder)
         for path in (run.evaluation(self.folder.resolve().name) if run else None, self.folder / EVALUATION):
@@ -73,6 +74,7 @@ class TrainingInfo:
 
         Raises:
             WaveganError: the file of the evaluation is damaged.
+            OSError: a file cannot be read or written.
         """
         (folder / CONFIG).write_text(parse(_without_folders(self.config.model_dump(mode="json")), CONFIG).to_yaml())
         meta = self.meta | {"command": _without_folders(self.meta.get("command", []))}

@@ -110,6 +110,8 @@ class ModelSizes:
 class StepCounter:
     """Counts a training step of an experiment at any micro-batch size, on the line through two sizes that it counts once.
 
+    Constructing a counter takes seconds: it runs the phases on fake tensors (`count_step`).
+
     Attributes:
         sizes: sizes of the generator and the discriminator.
 
@@ -122,7 +124,7 @@ class StepCounter:
         _, self._large = count_step(experiment, LARGE_BATCH)
 
     def counts(self, batch: int) -> StepCounts:
-        """Return the counts for a micro-batch of `batch` real images; FLOPs and bytes may be fractions."""
+        """Return the counts for a micro-batch of `batch` real images, at least 1; FLOPs and bytes may be fractions."""
         phases = zip(self._small.phases, self._large.phases, strict=True)
         d, *penalized, g = (_interpolate_phase(batch, small, large) for small, large in phases)
         return StepCounts(d, g, penalized[0] if penalized else None, self._small.penalized_share)

@@ -24,8 +24,8 @@ def check_memory(experiment: Experiment) -> None:
     """Raise UsageError if a lower bound of the memory of this process in training exceeds the memory of its device.
 
     The bound is the training state, the activations that autograd saves in the larger phase, and a micro-batch of real and of
-    generated images. A run needs more, for libraries, workspaces of convolutions and fragmentation, so no run is refused that
-    would fit.
+    generated images. A run needs more, for libraries, workspaces of convolutions and fragmentation, so a run that would
+    fit never raises the error.
 
     Every process of a launch calls the function before it joins the process group, because `requested_world_size` reads the
     launcher's environment. Not a collective call. Takes seconds if the run is not far below the memory.
@@ -49,7 +49,10 @@ def check_memory(experiment: Experiment) -> None:
 
 
 def rough_bound(experiment: Experiment, micro_batch: int) -> float:
-    """Return an upper bound of `step_bytes`, in bytes, computed without counting operators."""
+    """Return an upper bound of `step_bytes`, in bytes, computed without counting operators.
+
+    `micro_batch` is the number of real images of a process in one forward.
+    """
     model, emas = experiment.model, len(experiment.ema.half_lives_kimg)
     state = STATE_BOUND * model.width**2 + ENTRY_BOUND * model.width * (model.z_dim + model.num_classes)
     state += EMBEDDING_BOUND * model.z_dim * model.num_classes

@@ -73,7 +73,8 @@ def load_hardware(name: str) -> Hardware:
             launchers/hardware.
 
     Raises:
-        UsageError: the file does not exist, is not YAML, or has an unknown key, a missing key or an invalid value.
+        UsageError: the file does not exist, cannot be read, is not YAML, or has an unknown key, a missing key or an invalid
+            value.
     """
     path = find_launcher_file("hardware", "hardware file", name)
     return HARDWARE_FILE.validate(Hardware, HARDWARE_FILE.read(path), str(path))

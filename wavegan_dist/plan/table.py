@@ -14,14 +14,18 @@ HEADER = (
 
 
 def format_plan(rows: Sequence[Prediction], hardware: Hardware) -> str:
-    """Format a table with one line for each row and notes that explain the columns; no trailing newline."""
+    """Format a table as text: a line of headings, a line for each row, and notes that explain the columns; no trailing newline.
+
+    `hardware` is the hardware of the predictions; the notes name it.
+    """
     return "\n".join([HEADER, *map(_format_row, rows), *_notes(rows, hardware)])
 
 
 def plan_json(rows: Sequence[Prediction], hardware: Hardware) -> str:
-    """Format the rows, the hardware file and the recommended number of shards as JSON.
+    """Format the predictions ("rows"), the hardware file ("hardware") and the recommended number of shards ("shards") as JSON.
 
-    All fields of `Prediction`; `step` holds seconds by part, `step_seconds` their sum, `network_seconds` those of collectives.
+    A row has all fields of `Prediction`; `step` holds seconds by part, `step_seconds` their sum, `network_seconds` those of
+    collectives.
     """
     row_fields = [asdict(row) | {"step_seconds": row.step.total, "network_seconds": row.step.network} for row in rows]
     document = {"rows": row_fields, "hardware": hardware.model_dump(), "shards": RECOMMENDED_SHARDS}

@@ -58,9 +58,9 @@ class AugmentProbability:
         return None if drawn is None else gate(drawn, self.at(nimg))
 
     def end_step(self, means: list[Tensor], local_batch: int, nimg_before: int, nimg: int) -> None:
-        """Add r_t of each discriminator phase of a step, and adapt p at multiples of `INTERVAL` images.
+        """Record p and r_t of a step for `values`; with `augment.target`, adapt p at multiples of `INTERVAL` images.
 
-        A collective call if `augment.target` is set.
+        Call this on every rank after each step: with `augment.target`, adapting p is a collective call.
 
         Args:
             means: r_t over this rank's images, one for each discriminator phase; empty if it is not measured.
@@ -83,7 +83,7 @@ class AugmentProbability:
     def values(self) -> dict[str, Tensor]:
         """Return p and this rank's r_t of the last step by name, float32 scalars on the device; empty without augmentation.
 
-        r_t is left out if it is not measured.
+        r_t is left out if it is not measured. Before the first step the dictionary is empty. Not a collective call.
         """
         return self._values
 

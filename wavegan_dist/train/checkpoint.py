@@ -48,7 +48,7 @@ class Checkpointer:
 
     Args:
         trainer: the trainer to save.
-        metadata: returns additional fields for state.json; called at each save.
+        metadata: returns additional fields for state.json, JSON values by name; called on every rank at each save.
     """
 
     def __init__(self, trainer: "Trainer", metadata: Callable[[], dict[str, Any]]) -> None:
@@ -157,8 +157,9 @@ def find_damage(path: Path) -> str | None:
     """Compare a checkpoint's files with the sizes and hashes in its manifest. Reads all files.
 
     Returns:
-        A description of the first difference, of a file that cannot be read, or of a manifest that is missing or damaged; None
-        if the checkpoint is intact.
+        One line about the first difference, a file that cannot be read, or a manifest that is missing or damaged, without the
+        path of the checkpoint: "FILE does not have the sha256 that manifest.json records" or "REASON (FILE)". None if the
+        checkpoint is intact. Files that the manifest does not list are ignored.
     """
     try:
         manifest = json.loads((path / MANIFEST).read_text())
@@ -173,7 +174,12 @@ def find_damage(path: Path) -> str | None:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """Return the content of a checkpoint's state.json. Raises OSError or ValueError if it is missing or not JSON."""
+    """Return the content of a checkpoint's state.json, whose fields are not checked.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the file is not JSON.
+    """
     state: dict[str, Any] = json.loads((path / STATE).read_text())
     return state
 
@@ -185,6 +191,7 @@ def load_checkpoint(path: Path, trainer: "Trainer") -> None:
 
     Raises:
         WaveganError: the checkpoint is of another model, or cannot be read. The trainer may then be partly restored.
+        KeyError: state.json lacks a field, which `find_damage` does not notice.
     """
     try:
         for part in _parts(trainer):
@@ -209,7 +216,8 @@ def load_module(path: Path, name: str, module: nn.Module) -> None:
     Args:
         path: the checkpoint.
         name: "generator" or "discriminator".
-        module: a module on the CPU, built with the settings of the run; its tensors are filled in place.
+        module: the generator or the discriminator on the CPU, built with the settings of the run; its tensors are filled in
+            place.
 
     Raises:
         WaveganError: the checkpoint is of another model, or cannot be read.

@@ -38,7 +38,7 @@ class CollapseWarnings:
         self._active: set[str] = set()
 
     def warnings(self, metrics: dict[str, float]) -> list[str]:
-        """Return the warnings whose condition is new in this report.
+        """Return the warnings whose condition is new in this report, each as one line of text; logs nothing.
 
         Args:
             metrics: reported metrics, including `kimg`, `watch/diversity` (diversity of samples divided by that of real images)

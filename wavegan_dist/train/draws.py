@@ -39,7 +39,7 @@ class DrawAhead:
 
     Args:
         experiment: the settings.
-        accelerator: the process group.
+        accelerator: gives the rank, the number of ranks and the device.
     """
 
     def __init__(self, experiment: Experiment, accelerator: Accelerator) -> None:
@@ -48,13 +48,22 @@ class DrawAhead:
         self._draws: StepDraws | None = None
 
     def prepare(self, nimg: int, rollbacks: int) -> None:
-        """Draw and keep, on the CPU, the numbers of the step that begins after `nimg` images and `rollbacks` rollbacks."""
+        """Draw the numbers of a step and keep them on the CPU for `take`.
+
+        Args:
+            nimg: image number at which the step begins.
+            rollbacks: number of rollbacks so far; each changes all numbers but the flips.
+        """
         self._position, self._draws = (nimg, rollbacks), self._draw(nimg, rollbacks)
 
     def take(self, nimg: int, rollbacks: int) -> StepDraws:
-        """Return the numbers of a step on the device, without waiting for the copy; the arguments are those of `prepare`.
+        """Return the numbers of a step on the device, without waiting for the copy.
 
         Draws the numbers unless the last `prepare` had the same arguments and its numbers have not been taken yet.
+
+        Args:
+            nimg: image number at which the step begins.
+            rollbacks: number of rollbacks so far.
         """
         if self._draws is None or self._position != (nimg, rollbacks):
             self.prepare(nimg, rollbacks)

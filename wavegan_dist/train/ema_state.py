@@ -55,20 +55,24 @@ class EmaState(ABC):
     def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield (name in the checkpoint, full tensor on the device) of each tensor that this rank writes, one at a time.
 
-        A collective call, like `Engine.checkpoint_tensors`.
+        A collective call: every rank must exhaust the iterator. The tensors are those of the EMA's state dict.
         """
 
     @abstractmethod
     def load(self, read: Callable[[dict[str, Tensor]], None]) -> None:
-        """Restore the EMA from a checkpoint, like `Engine.load`."""
+        """Restore the EMA from a checkpoint. Call it on every rank: each reads for itself.
+
+        Args:
+            read: fills the given full tensors in place, by their names in the checkpoint; its errors are not caught.
+        """
 
 
 class ReplicatedEma(EmaState):
     """The full EMA on every rank.
 
     Args:
-        ema: the EMA.
-        name: as for `EmaState`.
+        ema: the EMA, whose module this object updates and samples from.
+        name: the prefix of the EMA's tensors in a checkpoint.
         module: the generator being trained.
     """
 

@@ -98,7 +98,11 @@ class Engine(ABC):
 
     @abstractmethod
     def second_moments(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield (name in the module, second moment in Adam's state) of each parameter, or the part that this rank holds."""
+        """Yield (name in the module, second moment in Adam's state) of each parameter. Not a collective call.
+
+        Under DDP this is the full tensor, under ZeRO this rank's shard of it, one-dimensional and possibly empty. Call this
+        only after at least one `step` or a `load`: before, DDP's Adam has no state and raises KeyError.
+        """
 
     @abstractmethod
     def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
@@ -163,9 +167,10 @@ class DdpEngine(Engine):
 
     @override
     def step(self) -> Tensor:
-        """Take an optimizer step.
+        """Unscale and clip the gradients, update the weights by Adam, reset the gradients; after all micro-batches.
 
-        Fused Adam reads `found_inf` on the device and skips its update if it is 1, so the host does not wait.
+        Returns the gradient norm before clipping, a float32 scalar on the device. Does not communicate: DDP has averaged the
+        gradients. Fused Adam reads `found_inf` on the device and skips its update if it is 1, so the host does not wait.
         """
         parameters = [parameter for parameter in self.parameters if parameter.grad is not None]
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -194,7 +199,7 @@ class DdpEngine(Engine):
 
     @override
     def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield weights, buffers and Adam's state.
+        """Yield (name in the checkpoint, tensor on the device) of all weights, buffers and Adam's states.
 
         Every rank yields every tensor: torch.distributed.checkpoint divides the writing among the ranks.
         """
@@ -205,7 +210,10 @@ class DdpEngine(Engine):
 
     @override
     def load(self, read: ReadTensors) -> None:
-        """Restore weights, buffers and Adam's state; moments get the memory format of their parameters, as fused Adam needs."""
+        """Restore weights, buffers and Adam's state by `read`, which fills the given tensors in place. Call it on every rank.
+
+        Moments get the memory format of their parameters, as fused Adam needs.
+        """
         states = {name: _zero_adam_state(parameter) for name, parameter in self.module.named_parameters()}
         read({f"{self.name}.{key}": value.detach() for key, value in self.module.state_dict().items()})
         read({f"{self.optimizer_name}.{name}.{key}": state[key] for name, state in states.items() for key in ADAM_STATE})

@@ -125,9 +125,11 @@ def keep_freed_memory() -> None:
 
 
 def refuse_launcher_settings(train: TrainConfig) -> None:
-    """Raise UsageError if `accelerate launch` requests a strategy, compilation, precision or accumulation other than `train`.
+    """Raise UsageError if `accelerate launch` requests settings that training would ignore.
 
-    Reads the environment variables that `accelerate launch` sets. docs/launching.md lists all fields of its config file.
+    These are a strategy such as FSDP, compilation, a precision other than none and `train.precision`, and a number of
+    accumulation steps other than 1 and `train.accumulation`. Reads the environment variables that `accelerate launch` sets.
+    docs/launching.md lists all fields of its config file.
     """
     for variable in STRATEGY_VARIABLES:
         if os.environ.get(variable, "false").lower() in ("true", "1"):

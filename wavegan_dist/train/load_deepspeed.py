@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 @functools.cache
 def load_deepspeed(device: torch.device) -> Any:
-    """Return the module `deepspeed`, imported at the first call and set to use the existing process group.
+    """Return the module `deepspeed`, imported at the first call and set to use the default process group, which must exist.
 
     Args:
         device: a device of the type that training runs on; equal in all calls.

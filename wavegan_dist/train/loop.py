@@ -48,12 +48,15 @@ def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_trac
     Args:
         experiment: the settings, equal on all ranks.
         run_dir: the run folder, which is created if it does not exist; the same on all ranks, on a shared file system.
-        resume: `auto`, `never` or the path of a checkpoint, as in `checkpoint_to_resume`.
+        resume: `auto`: resume from the newest intact checkpoint of the run folder, if there is one; `never`: start at image 0,
+            and the folder must not hold a run; else the path of a checkpoint, of this or another run.
         make_tracker: called on rank 0 only; returns the tracker that rank 0 sends metrics, images and files to.
 
     Raises:
-        UsageError: the experiment, the data and the number of processes do not fit together, or the run folder is in use.
-        InterruptedRunError: a signal ended the run; the run has saved a checkpoint.
+        UsageError: the experiment, the data and the number of processes do not fit together, the run folder is in use or holds
+            a run with another configuration, or `resume` is not a checkpoint.
+        InterruptedRunError: a signal ended the run; the run has saved a checkpoint, unless the save failed and
+            `train.on_disk_error` is `continue`, of which a warning is logged.
         NonFiniteError: a loss or a gradient is not finite, and the run may not or cannot roll back.
         WaveganError: too many images cannot be read, a checkpoint is damaged, or another process died.
         OSError: the run folder cannot be written, and `train.on_disk_error` is `stop`.
@@ -96,7 +99,11 @@ def train_with_rollbacks(run: TrainingRun) -> None:
     `roll_back` loads the last checkpoint, or raises the error.
 
     Raises:
-        NonFiniteError, InterruptedRunError: as `train_to_end`.
+        NonFiniteError: a loss or a gradient of a step was not finite, and the run may not or cannot roll back.
+        InterruptedRunError: a rank received a stop signal. The checkpoint of the last step is on disk, unless the save failed
+            and `train.on_disk_error` is `continue`.
+        WaveganError: more images than `data.max_bad_fraction` cannot be read, or a checkpoint could not be written or read.
+        OSError: the run folder cannot be written, and `train.on_disk_error` is `stop`.
     """
     if run.trainer.nimg == 0:
         run.writer.snapshot()
@@ -116,7 +123,8 @@ def train_to_end(run: TrainingRun) -> None:
 
     Raises:
         NonFiniteError: a loss or a gradient of a step was not finite.
-        InterruptedRunError: a rank received a stop signal. The checkpoint of the last step is on disk.
+        InterruptedRunError: a rank received a stop signal. The checkpoint of the last step is on disk, unless the save failed
+            and `train.on_disk_error` is `continue`.
         WaveganError: more images than `data.max_bad_fraction` cannot be read, or a checkpoint could not be written.
         OSError: the run folder cannot be written, and `train.on_disk_error` is `stop`.
     """
@@ -153,7 +161,8 @@ def roll_back(run: TrainingRun, error: NonFiniteError) -> None:
 
     Raises:
         NonFiniteError: `error`, if the experiment does not allow (another) rollback or there is no checkpoint.
-        WaveganError: the checkpoint cannot be read.
+        WaveganError: the checkpoint cannot be read, or the last save failed for another reason than an OSError.
+        OSError: the last save could not be written, and `train.on_disk_error` is `stop`; or metrics.jsonl cannot be written.
     """
     trainer = run.trainer
     settings = trainer.experiment.train
@@ -172,8 +181,9 @@ def roll_back(run: TrainingRun, error: NonFiniteError) -> None:
 def local_batches(trainer: Trainer, index: TrainingData, error_log: DataErrorLog) -> Generator[ImageBatch, None, None]:
     """Return this rank's batches of real images, with labels if the model has classes, from image `trainer.nimg` on.
 
-    An endless generator that starts `data.workers` processes; close it to stop them. The errors of unreadable images go to
-    `error_log.record`. See `training_batches`.
+    An endless generator that starts `data.workers` processes; close it to stop them. A batch has images uint8 [b, 3, R, R] on
+    the CPU and labels int64 [b] or None, where b is `train.batch_size` divided by the number of ranks. The errors of unreadable
+    images go to `error_log.record`. See `training_batches`.
     """
     accelerator, settings = trainer.accelerator, trainer.experiment
     return training_batches(
@@ -240,7 +250,7 @@ def load_index(experiment: Experiment) -> TrainingData:
 
 
 def load_classes(experiment: Experiment, index: TrainingData) -> Classes | None:
-    """Return the classes of the data set, with the number of images of each; None for a model without classes.
+    """Return the names of the classes in the training data and the number of images of each; None for a model without classes.
 
     Raises:
         UsageError: the labels of the data set do not fit `model.num_classes`.
@@ -250,7 +260,10 @@ def load_classes(experiment: Experiment, index: TrainingData) -> Classes | None:
 
 
 def describe_environment(accelerator: Accelerator, index: TrainingData, classes: Classes | None) -> dict[str, Any]:
-    """Return the content of environment.json: versions, commit, command, world size, device, host, data sets, classes."""
+    """Return the content of environment.json, JSON values: versions, commit, command, world size, device, host, data, classes.
+
+    The key "sets" is there only for a mixture of datasets, "classes" only if `classes` is not None.
+    """
     device = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type
     return {
         **provenance(),

@@ -27,7 +27,10 @@ class MetricAccumulator:
         """Add the values of one step, scalars by name, without waiting for the device.
 
         A value that this step lacks, such as that of a lazy penalty, counts with its last known value. The first step of a run
-        must have all values.
+        must have all values: a later step may not have a new name.
+
+        Args:
+            values: float32 scalars on the device, by name.
         """
         is_first = not self._last
         self._last |= {name: value.detach() for name, value in values.items()}
@@ -39,7 +42,8 @@ class MetricAccumulator:
     def drain(self) -> dict[str, float]:
         """Return each value's mean over all ranks and all steps since the last call, and reset: a collective call.
 
-        The host waits for the device. There must have been a step since the last call: else all means are NaN.
+        The host waits for the device. There must have been a step since the last call: else all means are NaN, or, before the
+        first step of the run, the dictionary is empty.
         """
         means = self.accelerator.reduce(self._sums / self._steps, reduction="mean")
         named_means = dict(zip(sorted(self._last), means.tolist(), strict=True))
@@ -55,7 +59,7 @@ class MetricAccumulator:
         return {"steps": self._steps, "names": sorted(self._last), "sums": sums.tolist(), "last": last.tolist()}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Restore what `state` returned.
+        """Restore what `state` returned. Call this on every rank.
 
         Each rank restores its own sums, or the mean over the ranks if the number of ranks has changed since.
         """

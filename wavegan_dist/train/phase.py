@@ -118,7 +118,10 @@ class DiscriminatorPhase(Phase):
     """Trains the discriminator. One call of each network computes the logits of real and of generated images.
 
     Args:
-        trained, frozen, loss, precision: as for `Phase`.
+        trained: the discriminator.
+        frozen: the generator.
+        loss: the training objective.
+        precision: `train.precision`.
         measures_overfitting: whether the values include `OVERFITTING`, which is measured on the logits of the network `image`.
     """
 
@@ -187,7 +190,8 @@ class DiscriminatorPhase(Phase):
 class GeneratorPhase(Phase):
     """Trains the generator.
 
-    `real` is used only if the objective's `g_needs_real`; `noise` and `penalty_factor` are not used.
+    `trained` is the generator, `frozen` the discriminator. `forward` uses `real` only if the objective's `g_needs_real`, and
+    never `noise` and `penalty_factor`.
     """
 
     name = "g"

@@ -61,7 +61,7 @@ class LossScale:
         return error
 
     def state(self) -> list[float]:
-        """Return [scale, number of good steps since it last changed] for the state.json of a checkpoint."""
+        """Return [scale, number of good steps since it last changed], for state.json; the host waits for the device."""
         return [self.value.item(), self._good_steps.item()]
 
     def restore(self, state: list[float]) -> None:

@@ -47,8 +47,9 @@ class ThroughputTimer:
             nimg: image number, above that of the last `read`.
 
         Returns:
-            Metrics by name: seconds per 1000 images, images per second, percentage of the time spent waiting for batches, and
-            `peak_memory` of the whole process so far in GiB.
+            `speed/seconds_per_kimg` (seconds per 1000 images), `speed/images_per_second`, `speed/data_wait_percent` (percentage
+            of the time spent waiting for batches), and `memory/gib` (`peak_memory` of this process since its start, in GiB).
+            The images are those that `nimg` counts.
         """
         seconds = time.perf_counter() - self.start
         images = nimg - self.start_nimg
@@ -84,9 +85,9 @@ def image_metrics(
         levels: `model.levels`.
 
     Returns:
-        Standard deviation of the Haar bands of each term of the output (`base`, `branches` = waverec of the low and high
-        generators, `fused`; with `model.base_only`, `base` alone), because the fused image can lose detail that each of its
-        terms has: see `band_stds`.
+        `NAME/TERM`, such as `std_low/base`: the standard deviations that `band_stds` returns, of each term of the output
+        (`base`, `branches` = waverec of the low and high generators, `fused`; with `model.base_only`, `base` alone), because
+        the fused image can lose detail that each of its terms has.
         `watch/diversity`: diversity of the generated images divided by that of the real ones.
     """
     base, low, highs = generator.components(z, labels)

@@ -203,6 +203,7 @@ class RunWriter:
         """Wait until the last checkpoint is on disk: a collective call.
 
         Raises:
+            OSError: the save could not be written, and `train.on_disk_error` is `stop`; else a warning is logged.
             WaveganError: the save failed for another reason than an OSError.
         """
         with self._handling_disk_errors("a checkpoint"):
@@ -211,7 +212,12 @@ class RunWriter:
     def interrupted(self, number: int) -> InterruptedRunError:
         """Wait for the last checkpoint; returns the error to raise after the signal `number`: a collective call.
 
-        Call this after `checkpoint`, in the same step: the message says that the state at `trainer.nimg` is saved.
+        Call this after `checkpoint`, in the same step: the message says that the state at `trainer.nimg` is saved, even if the
+        save failed and `train.on_disk_error` is `continue`.
+
+        Raises:
+            OSError: the checkpoint could not be written, and `train.on_disk_error` is `stop`.
+            WaveganError: the save failed for another reason.
         """
         self.wait_for_checkpoint()
         return InterruptedRunError(

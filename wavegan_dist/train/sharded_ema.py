@@ -17,8 +17,8 @@ class ShardedEma(EmaState):
     """EMA of this rank's flat partitions; buffers are replicated.
 
     Args:
-        ema: supplies the half-life and ramp-up; no reference to its module is held.
-        name: as for `EmaState`.
+        ema: supplies the half-life, the ramp-up and the layout of the state dict; no reference to its module is held.
+        name: the prefix of the EMA's tensors in a checkpoint.
         module: the generator being trained, whose parameters ZeRO-3 has sharded.
         partition: the map between the generator's parameters and the flat partitions.
         gathered_params: returns a context in which the generator's direct parameters are gathered.
@@ -52,7 +52,11 @@ class ShardedEma(EmaState):
     @override
     @contextmanager
     def sampling(self) -> Iterator[WaveletGenerator]:
-        """Yield the training generator itself with the EMA's weights swapped in; ZeRO gathers them layer by layer."""
+        """Yield the training generator itself, in eval mode, with the EMA's weights swapped in.
+
+        Leaving the context restores the weights and sets train mode. Entering is a collective call, and so is each forward,
+        in which ZeRO gathers the weights layer by layer.
+        """
         with torch.no_grad(), self._swapped_in(), self.gathered_params():
             self.module.eval()
             try:

@@ -21,7 +21,9 @@ SAME_SIGNAL_SECONDS = 3.0
 
 
 class InterruptedRunError(WaveganError):
-    """A signal ended the run after it saved a checkpoint. Exit code 75 (start the run again), or 130 after Ctrl-C.
+    """A signal ended the run, which first saved a checkpoint. Exit code 75 (start the run again), or 130 after Ctrl-C.
+
+    If `train.on_disk_error` is `continue`, the save may have failed: the log then has a warning.
 
     Args:
         number: the signal.

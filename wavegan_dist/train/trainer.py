@@ -183,7 +183,8 @@ class Trainer:
         """Return the share of each network in the squared gradient norm of its module: a collective call.
 
         The names are `grad_share/g_base`, `grad_share/d_image`, ...; the shares of a module have the sum 1, without lam. The
-        squares are averaged over about 1 / (1 - beta2) steps, because they are read from Adam's second moments.
+        squares are averaged over about 1 / (1 - beta2) steps, because they are read from Adam's second moments. Call this only
+        after a step or the load of a checkpoint: before, Adam has no moments. The host waits for the device.
         """
         shares: dict[str, float] = {}
         for engine in self.engines:

@@ -62,7 +62,10 @@ class ZeroEngine(Engine):
     @override
     @contextmanager
     def micro_batch(self, last: bool) -> Iterator[None]:
-        """Stage 1 reduces gradients with the last micro-batch; stages 2 and 3 hold only shards and reduce with each."""
+        """Context around the forward and backward of one micro-batch; `last`: whether the optimizer step follows.
+
+        Stage 1 reduces gradients with the last micro-batch; stages 2 and 3 hold only shards and reduce with each.
+        """
         self.engine.set_gradient_accumulation_boundary(last)
         if self.loss_scale.dynamic:
             self.engine.optimizer.override_loss_scale(self.loss_scale.value.item())
@@ -70,12 +73,19 @@ class ZeroEngine(Engine):
 
     @override
     def backward(self, loss: Tensor) -> None:
-        """DeepSpeed multiplies the loss by the loss scale."""
+        """Add the gradients of a scalar loss to those of earlier micro-batches; DeepSpeed applies the loss scale.
+
+        A collective call where gradients are reduced (see `micro_batch`).
+        """
         self.engine.backward(loss, scale_wrt_gas=False)
 
     @override
     def step(self) -> Tensor:
-        """DeepSpeed unscales and clips; the host waits for the gradient norm, which decides whether the step is skipped."""
+        """Unscale and clip the gradients, update the weights, reset the gradients, all by DeepSpeed: a collective call.
+
+        Returns the gradient norm before clipping, a float32 scalar on the device. The host waits for the norm: DeepSpeed skips
+        the update if it is not finite.
+        """
         self.engine.step()
         return torch.as_tensor(self.engine.get_global_grad_norm(), dtype=torch.float32, device=self.accelerator.device)
 
@@ -95,7 +105,11 @@ class ZeroEngine(Engine):
 
     @override
     def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield buffers, on every rank, and the parameters assigned to this rank, each assembled on that rank only."""
+        """Yield (name in the checkpoint, full tensor on the device) of each tensor that this rank writes: a collective call.
+
+        These are the buffers, on every rank, and the weights and Adam's state of the parameters assigned to this rank, each
+        assembled from the shards on that rank only. Every rank must exhaust the iterator.
+        """
         yield from ((f"{self.name}.{key}", value) for key, value in self.module.named_buffers())
         for parameter, rank in self.partition.assigned_ranks():
             is_writer = rank == dist.get_rank()
@@ -111,7 +125,10 @@ class ZeroEngine(Engine):
 
     @override
     def load(self, read: ReadTensors) -> None:
-        """Every rank reads the full tensors one parameter at a time and keeps its shard."""
+        """Restore weights, buffers and Adam's state by `read`, which fills the given tensors in place. Call it on every rank.
+
+        Every rank reads the full tensors one parameter at a time and keeps its shard.
+        """
         read({f"{self.name}.{key}": value for key, value in self.module.named_buffers()})
         if self.is_stage3:
             self.partition.release_gathered_params()

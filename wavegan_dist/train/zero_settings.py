@@ -71,7 +71,7 @@ def deepspeed_config(experiment: Experiment, world_size: int) -> dict[str, Any]:
         world_size: number of processes.
 
     Raises:
-        UsageError: the file is unsuitable, as in `check_strategy`.
+        UsageError: the file cannot be read, sets what the experiment sets (EXPERIMENT_KEYS), or is for another stage.
     """
     train = experiment.train
     file = _load_file(train)

@@ -37,7 +37,8 @@ def dwt(x_bchw: Tensor) -> tuple[Tensor, Tensor]:
         LH of all C channels, then HL, then HH. Both have the dtype and device of the input.
 
     Raises:
-        ValueError: the input is not a dense floating-point 4D tensor, or H or W is odd.
+        ValueError: the input is not a dense floating-point 4D tensor, H or W is odd, or the environment variable
+            WAVEGAN_KERNELS is set to something other than "reference".
     """
     return kernel_for(x_bchw).dwt(x_bchw)
 
@@ -60,7 +61,8 @@ def idwt(low: Tensor, high: Tensor) -> Tensor:
         The image batch [B, C, 2h, 2w] in the dtype of the bands.
 
     Raises:
-        ValueError: low is not a dense floating-point 4D tensor, or high does not match it in shape, dtype or device.
+        ValueError: low is not a dense floating-point 4D tensor, high does not match it in shape, dtype or device, or the
+            environment variable WAVEGAN_KERNELS is set to something other than "reference".
     """
     return kernel_for(low).idwt(low, high)
 
@@ -78,8 +80,8 @@ def wavedec(x_bchw: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
         and device of the input.
 
     Raises:
-        ValueError: the input is not a dense floating-point 4D tensor, levels is less than 1, or H or W is not a multiple of
-            2**levels.
+        ValueError: the input is not a dense floating-point 4D tensor, levels is less than 1, H or W is not a multiple of
+            2**levels, or the environment variable WAVEGAN_KERNELS is set to something other than "reference".
     """
     return kernel_for(x_bchw).wavedec(x_bchw, levels)
 
@@ -96,7 +98,8 @@ def waverec(low: Tensor, highs: Sequence[Tensor]) -> Tensor:
         The image batch [B, C, h * 2**len(highs), w * 2**len(highs)] in the dtype of the bands; `low` itself without `highs`.
 
     Raises:
-        ValueError: low is not a dense floating-point 4D tensor, or the shapes, dtypes or devices do not match.
+        ValueError: low is not a dense floating-point 4D tensor, the shapes, dtypes or devices do not match, or the environment
+            variable WAVEGAN_KERNELS is set to something other than "reference".
     """
     return kernel_for(low).waverec(low, highs)
 
@@ -118,7 +121,8 @@ def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
         The image batch [B, C, H, W] in the dtype of base.
 
     Raises:
-        ValueError: low is not a dense floating-point 4D tensor, base or high does not match it in shape, dtype or device, or
-            lam is not a floating-point scalar on its device.
+        ValueError: low is not a dense floating-point 4D tensor, base or high does not match it in shape, dtype or device, lam
+            is not a floating-point scalar on its device, or the environment variable WAVEGAN_KERNELS is set to something other
+            than "reference".
     """
     return kernel_for(base).fuse(base, low, high, lam)

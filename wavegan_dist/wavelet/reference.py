@@ -10,7 +10,11 @@ from wavegan_dist.wavelet import checks
 
 
 def dwt(x_bchw: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute `ops.dwt` by PyTorch's own operators: [B, C, H, W] -> low [B, C, H/2, W/2], high [B, 3C, H/2, W/2]."""
+    """Compute one level of the orthonormal 2D Haar transform (`ops.dwt`) by PyTorch's own operators.
+
+    Returns low [B, C, H/2, W/2] and high [B, 3C, H/2, W/2] (LH of all channels, then HL, then HH) in the dtype of the input.
+    Raises UsageError unless the input is a dense floating-point [B, C, H, W] tensor with even H and W.
+    """
     checks.check_dwt(x_bchw)
     a, b = x_bchw[..., 0::2, 0::2], x_bchw[..., 0::2, 1::2]
     c, d = x_bchw[..., 1::2, 0::2], x_bchw[..., 1::2, 1::2]
@@ -22,7 +26,11 @@ def dwt(x_bchw: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def idwt(low: Tensor, high: Tensor) -> Tensor:
-    """Compute `ops.idwt` by PyTorch's own operators: low [B, C, h, w], high [B, 3C, h, w] -> [B, C, 2h, 2w]."""
+    """Compute the inverse of `dwt` (`ops.idwt`) by PyTorch's own operators.
+
+    Returns [B, C, 2h, 2w] from low [B, C, h, w] and high [B, 3C, h, w]. Raises UsageError unless low is dense floating-point
+    and high matches it in shape, dtype and device.
+    """
     checks.check_idwt(low, high)
     batch, channels, height, width = low.shape
     lh, hl, hh = high.chunk(3, dim=1)
@@ -34,6 +42,10 @@ def idwt(low: Tensor, high: Tensor) -> Tensor:
 
 
 def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
-    """Compute `ops.fuse`, `(1 - lam) * base + lam * idwt(low, high)`, by PyTorch's own operators."""
+    """Compute `(1 - lam) * base + lam * idwt(low, high)` (`ops.fuse`) by PyTorch's own operators, [B, C, H, W].
+
+    base is [B, C, H, W], low [B, C, H/2, W/2] and high [B, 3C, H/2, W/2] of one floating dtype and device, lam a floating-point
+    scalar on this device; else UsageError is raised.
+    """
     checks.check_fuse(base, low, high, lam)
     return (1 - lam) * base + lam * idwt(low, high)

@@ -41,7 +41,7 @@ def transpose(y: Tensor, scale: float) -> Tensor:
 
 
 def transpose_by_convolution(y: Tensor) -> Tensor:
-    """Apply the transpose of `upsample` with scale 1, by a convolution: [B, C, 2H, 2W] -> [B, C, H, W].
+    """Apply the transpose of `upsample` with scale 1, by a convolution: [B, C, 2H, 2W] -> [B, C, H, W] in the dtype of y.
 
     Interpolation pads its input by one repeated pixel on each side, then applies a transposed convolution. Its transpose is
     therefore a convolution, whose result has a border of one pixel, and the addition of this border to the pixels next to it.

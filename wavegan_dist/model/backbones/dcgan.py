@@ -66,7 +66,12 @@ class DCGANGenerator(nn.Sequential):
 
     @override
     def forward(self, z: Tensor, labels: Tensor | None = None) -> list[Tensor]:
-        """Return the outputs, the largest first, for latents [B, z_dim] and, with `num_classes`, classes int64 [B]."""
+        """Return the outputs, float [B, C, s, s], the largest first.
+
+        Args:
+            z: latents, float [B, z_dim].
+            labels: classes, int64 [B], for a network with `num_classes`; other networks do not use them.
+        """
         outputs: list[Tensor] = []
         activation = z
         for layer in self:
@@ -157,7 +162,7 @@ class DCGANDiscriminator(nn.Sequential):
         width: number of channels of the largest feature map (`feature_map_channels`).
         levels: number of inputs. Input i > 0, of R / 2**i >= 8 pixels, is concatenated with the feature map of its size.
         num_classes: number of classes, for a projection head. 0: the network takes no labels.
-        spectral_norm: divide each layer's weight by its largest singular value (Miyato et al. 2018).
+        spectral_norm: divide each layer's weight by an estimate of its largest singular value (Miyato et al. 2018).
         logit_gain: factor of the logits. With spectral norm, random convolutions shrink their input so much that logits hardly
             leave 0.
     """
@@ -192,7 +197,7 @@ class DCGANDiscriminator(nn.Sequential):
         """Return the logits [B].
 
         Args:
-            inputs: [B, C, R, R], then [B, C, R/2, R/2], ..., one for each level.
+            inputs: float [B, C, R, R], then [B, C, R/2, R/2], ..., one for each level. The sizes are not checked.
             labels: classes, int64 [B], for a network with `num_classes`; other networks do not use them.
         """
         activation, *deeper = inputs

@@ -51,8 +51,8 @@ def build(retry: bool = False) -> Path:
         The path of the library.
 
     Raises:
-        WaveganError: there is no compiler, the cache is not writable, or compilation fails. If it fails, the compiler's output
-            is next to the library, in a file that ends in .log.
+        WaveganError: there is no compiler, there is no home folder for a cache, the cache is not writable, or compilation
+            fails. If it fails, the compiler's output is next to the library, in a file that ends in .log.
     """
     path = library()
     try:

@@ -18,21 +18,33 @@ register_fakes(operators.NAMESPACE, lambda x: torch.contiguous_format)
 
 
 def dwt(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute `ops.dwt` for a tensor on a GPU whose dtype is in DTYPES; forward-mode AD raises NotImplementedError."""
+    """Compute one level of the 2D Haar transform (`ops.dwt`): [B, C, H, W] -> low [B, C, H/2, W/2], high [B, 3C, H/2, W/2].
+
+    The tensor is on a GPU, of a dtype in DTYPES (not checked). Raises UsageError for other shapes, or NotImplementedError under
+    forward-mode AD.
+    """
     checks.check_dwt(x)
     _reject_forward_mode(x)
     return operators.dwt(x)
 
 
 def idwt(low: Tensor, high: Tensor) -> Tensor:
-    """Compute `ops.idwt` for tensors on a GPU whose dtype is in DTYPES; forward-mode AD raises NotImplementedError."""
+    """Compute the inverse of `dwt` (`ops.idwt`): low [B, C, h, w], high [B, 3C, h, w] -> [B, C, 2h, 2w].
+
+    The tensors are on a GPU, of a dtype in DTYPES (not checked). Raises UsageError if they do not match, or NotImplementedError
+    under forward-mode AD.
+    """
     checks.check_idwt(low, high)
     _reject_forward_mode(low, high)
     return operators.idwt(low, high)
 
 
 def fuse(base: Tensor, low: Tensor, high: Tensor, lam: Tensor) -> Tensor:
-    """Compute `ops.fuse` for images on a GPU whose dtype is in DTYPES; forward-mode AD raises NotImplementedError."""
+    """Compute `(1 - lam) * base + lam * idwt(low, high)` (`ops.fuse`), [B, C, H, W], with lam a scalar tensor.
+
+    The tensors are on a GPU, base, low and high of a dtype in DTYPES (not checked). Raises UsageError if they do not match, or
+    NotImplementedError under forward-mode AD.
+    """
     checks.check_fuse(base, low, high, lam)
     _reject_forward_mode(base, low, high, lam)
     return operators.fuse(base, low, high, lam)

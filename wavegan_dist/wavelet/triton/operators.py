@@ -20,7 +20,7 @@ custom_op = torch.library.custom_op
 
 @custom_op(f"{NAMESPACE}::dwt", mutates_args=())
 def dwt(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Transform x [B, C, H, W] to low [B, C, H/2, W/2] and high [B, 3C, H/2, W/2], contiguous; see `ops.dwt`."""
+    """Apply the 2D Haar transform `ops.dwt`: x [B, C, H, W] -> low [B, C, H/2, W/2], high [B, 3C, H/2, W/2], contiguous."""
     low, high = _empty_bands(x)
     _launch(kernels.dwt, low, _as_pairs(x), low, high)
     return low, high
@@ -28,7 +28,7 @@ def dwt(x: Tensor) -> tuple[Tensor, Tensor]:
 
 @custom_op(f"{NAMESPACE}::idwt", mutates_args=())
 def idwt(low: Tensor, high: Tensor) -> Tensor:
-    """Transform low [B, C, h, w] and high [B, 3C, h, w] to x [B, C, 2h, 2w], contiguous; see `ops.idwt`."""
+    """Apply the inverse Haar transform `ops.idwt`: low [B, C, h, w], high [B, 3C, h, w] -> x [B, C, 2h, 2w], contiguous."""
     low, high = low.contiguous(), high.contiguous()
     x = _empty_image(low)
     _launch(kernels.idwt, low, low, high, _as_pairs(x))
