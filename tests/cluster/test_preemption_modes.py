@@ -1,4 +1,4 @@
-"""A training job under Slurm's other ways to preempt: SUSPEND,GANG, CANCEL with a grace period, CANCEL without one."""
+"""A training job under Slurm's other ways to preempt: CANCEL with a grace period, SUSPEND,GANG, CANCEL without a grace period."""
 
 import json
 import os
@@ -28,17 +28,21 @@ def restart_slurmctld() -> None:
     process.send_signal(signal.SIGTERM)
     until("end of slurmctld", lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, 20)
     subprocess.run(["slurmctld", "-f", SLURM_CONF], stdin=subprocess.DEVNULL, check=True)
-    until("nodes", lambda: slurm("sinfo", "-h", "-p", "low", "-o", "%D %t").strip() in ("2 idle", "2 mix", "2 alloc"), 30)
+    known = {"idle", "mix", "alloc"}
+    until("nodes", lambda: set(slurm("sinfo", "-h", "-p", "low", "-o", "%t").split()) <= known, 30)
 
 
 @pytest.fixture(scope="module")
-def gang(cluster: SimpleNamespace) -> Iterator[None]:
-    """The cluster with PreemptMode=SUSPEND,GANG, under which the partition `low` is suspended."""
+def suspending(cluster: SimpleNamespace) -> Iterator[Callable[[], None]]:
+    """Makes PreemptMode=SUSPEND,GANG the mode of the cluster, under which jobs of the partition `low` are suspended."""
     before = Path(SLURM_CONF).read_text()
-    suspending = before.replace("\nPreemptMode=REQUEUE", "\nPreemptMode=SUSPEND,GANG")
-    Path(SLURM_CONF).write_text(suspending.replace("PreemptMode=REQUEUE GraceTime=30", "PreemptMode=SUSPEND"))
-    restart_slurmctld()
-    yield
+
+    def change() -> None:
+        gang = before.replace("\nPreemptMode=REQUEUE", "\nPreemptMode=SUSPEND,GANG")
+        Path(SLURM_CONF).write_text(gang.replace("PreemptMode=REQUEUE GraceTime=30", "PreemptMode=SUSPEND"))
+        restart_slurmctld()
+
+    yield change
     Path(SLURM_CONF).write_text(before)
     restart_slurmctld()
 
@@ -55,51 +59,58 @@ def state(job: str) -> str:
 
 @pytest.fixture(scope="module")
 def preempted(
-    tmp_path_factory: pytest.TempPathFactory, submit: Command, training: Path, profile: Callable[..., Path], gang: None
+    tmp_path_factory: pytest.TempPathFactory,
+    submit: Command,
+    config: Path,
+    profile: Callable[..., Path],
+    suspending: Callable[[], None],
 ) -> SimpleNamespace:
-    """A run whose job was suspended, then cancelled with a grace period, then cancelled without one; and what was seen."""
+    """A run whose job was cancelled with a grace period, then suspended, then cancelled without a grace period; what was seen."""
     run, proceed = tmp_path_factory.mktemp("runs") / "preempted", tmp_path_factory.mktemp("files") / "proceed"
     whole = profile("sbatch: {nodelist: node1}", base="local1")
     whole.write_text(whole.read_text().replace("cpus_per_task: 1", "cpus_per_task: 4"))
     slow = profile("sbatch: {nodelist: node2}", base="local1")
     wait = f"setup:\n  - 'until [ -e {proceed} ]; do sleep 0.1; done'"
     slow.write_text(slow.read_text().replace("setup:", wait).replace("partition: low", "partition: high"))
-    command = ["submit", "train", "--config", training, "--profile", whole, "--run-dir", run, "train.total_kimg=1000"]
-    command += ["train.snapshot_kimg=1000", "tracking.enabled=false", "model.width=4"]
+    command = ["submit", "train", "--config", config, "--profile", whole, "--run-dir", run, "train.total_kimg=1000"]
+    command += ["train.snapshot_kimg=1000", "train.checkpoint_kimg=3.2"]
     evaluation = ["--evaluate-profile", slow, "--metrics", "spectrum", "--count", 300]
     job = job_of(submit(*command, *evaluation))
     seen = SimpleNamespace(run=run, job=job)
 
     until("report", lambda: nimg(run), 60)
+    until("evaluation", lambda: evaluation_queue.submitted_jobs(run), 30)
+    seen.evaluation = evaluation_queue.submitted_jobs(run)
+    slurm("scontrol", "update", "PartitionName=low", "PreemptMode=CANCEL", "GraceTime=30")
+    slurm(*WHOLE_NODE, "sleep 1")
+    until("second start", lambda: reports_since(run, job, "resuming at"), 90)
+    proceed.touch()
+
+    suspending()
     slurm(*WHOLE_NODE, "sleep 3")
     until("suspension", lambda: state(job) == "SUSPENDED", 30)
     seen.suspended_at, seen.second = nimg(run), submit(*command)
     until("report after the suspension", lambda: nimg(run) > seen.suspended_at, 60)
     seen.states_after_suspension = states(job)
 
-    until("evaluation", lambda: evaluation_queue.submitted_jobs(run), 30)
-    slurm("scontrol", "update", "PartitionName=low", "PreemptMode=CANCEL", "GraceTime=30")
-    slurm(*WHOLE_NODE, "sleep 1")
-    until("second start", lambda: "resuming at" in log_of(run, job), 90)
-    resumed_at = nimg(run)
-    until("report after the requeue", lambda: nimg(run) > resumed_at, 60)
-    until("second look at the evaluations", lambda: log_of(run, job).count("rank 0: kimg") > 0, 30)
-    seen.evaluation = evaluation_queue.submitted_jobs(run)
-    proceed.touch()
-
-    slurm("scontrol", "update", "PartitionName=low", "GraceTime=0")
+    slurm("scontrol", "update", "PartitionName=low", "PreemptMode=CANCEL", "GraceTime=0")
     slurm(*WHOLE_NODE, "sleep 1")
     until("end of the job", lambda: states(job)[-1] == "PREEMPTED" and state(job) in ("", "PREEMPTED"), 60)
     seen.states = states(job)
-    again = job_of(submit(*command, "--dry-run") and submit(*command))
+    again = job_of(submit(*command))
     slurm("scancel", again)
     until("end of the new job", lambda: ended(again), 60)
     return seen
 
 
+def reports_since(run: Path, job: str, words: str) -> bool:
+    """Return whether the log of a job has a report after the first occurrence of some words."""
+    return "rank 0: kimg" in log_of(run, job).partition(words)[2]
+
+
 def test_a_suspended_run_goes_on_where_it_stopped(preempted):
-    assert preempted.states_after_suspension == ["RUNNING"]
-    assert log_of(preempted.run, preempted.job).count("starting at kimg 0") == 1
+    assert preempted.states_after_suspension == ["REQUEUED", "RUNNING"]
+    assert log_of(preempted.run, preempted.job).count("resuming at kimg") == 1
 
 
 def test_a_second_submission_of_a_run_whose_job_is_in_the_queue_is_refused(preempted):
