@@ -3,8 +3,8 @@
     python benchmarks/resend.py [--values 200000] [--names 40]
 
 A server that finds a value of a batch already stored reads the whole history of the batch's metrics and then stores the rest
-(MLflow 24577). Prints, for each tenth of the values, the median milliseconds of a batch of 1,000 values sent for the first time and
-again, and the resident memory of the server and of the sender; then counts the values that MLflow has. Writes
+(MLflow 24577). Prints, for each tenth of the values, the median milliseconds of a batch of 1,000 values sent for the first time
+and again, and the resident memory of the server and of the sender; then counts the values that MLflow has. Writes
 benchmarks/results/resend.json.
 """
 
@@ -96,7 +96,8 @@ def main() -> int:
     for row in table:
         print(" | ".join(f"{value:.0f}" for value in row.values()))
     wrong = sum(abs(count - options.values // options.names) for count in stored)
-    print(f"{seconds:.0f} s, {sum('again_ms' in row for row in rows)} of {len(rows)} batches sent twice, {wrong} values missing or doubled")
+    twice = sum("again_ms" in row for row in rows)
+    print(f"{seconds:.0f} s, {twice} of {len(rows)} batches sent twice, {wrong} values missing or doubled")
     write_result("resend", {"rows": table, "seconds": seconds, "wrong": wrong, "about": provenance()})
     return int(wrong > 0)
 

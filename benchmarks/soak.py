@@ -10,22 +10,23 @@ First trains `--steps` steps without a fault. Then trains the same steps again a
     disk      the disk of the run folder is full  stopped   SIGSTOP to a rank, SIGCONT after `--stopped` s
     shard     4 KB of a shard are overwritten     index     another index.json, and SIGKILL to a rank
 
-After each death the same command is started again, once the disk, the shard or the index is as before. Compared at the end of each
-run: tensors, metrics, sample grids and snapshots (`resume.state`), bit for bit; the names of all files in the run folder; what
-MLflow has. Needs root, for a tmpfs that can be full. Ctrl-C ends the run; what was seen so far is written. The exit code is 1 if a
-run differs, hangs, ends by itself or leaves something behind.
+After each death the same command is started again, once the disk, the shard or the index is as before. Compared at the end of
+each run: tensors, metrics, sample grids and snapshots (`resume.state`), bit for bit; the names of all files in the run folder;
+what MLflow has. Needs root, for a tmpfs that can be full. Ctrl-C ends the run; what was seen so far is written. The exit code
+is 1 if a run differs, hangs, ends by itself or leaves something behind.
 """
 
+import argparse
 import json
 import os
 import random
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -147,8 +148,7 @@ class Run:
         Raises:
             BrokenRunError: the run ended with another exit code than 0, or hangs.
         """
-        before, starts = self.nimg(), self.log.stat().st_size
-        del starts
+        before = self.nimg()
         if not self.until(lambda: self.ended() or self.nimg() != before, HANG_SECONDS):
             raise BrokenRunError(f"no report within {HANG_SECONDS:g} s: {self.tail()}")
         if self.ended() and self.codes() != [0] * WORLD_SIZE:
@@ -270,9 +270,8 @@ def soak(run: Run, faults: Faults, every: tuple[float, float], deadline: float, 
         if time.monotonic() > deadline:
             run.until(run.ended, 3600)
             break
+        bag[:] = bag or faults.draws.sample(FAULTS, len(FAULTS))
         fault = bag.pop()
-        if not bag:
-            bag += faults.draws.sample(FAULTS, len(FAULTS))
         row: dict[str, Any] = {"fault": fault, "nimg": run.nimg(), "began": time.monotonic()}
         {"server": faults.server_killed}.get(fault, getattr(faults, fault))()
         row |= {"ended": run.ended(), "codes": run.codes()}
@@ -297,7 +296,8 @@ def check(run: Run, straight: Run, uri: str) -> dict[str, Any]:
     expected, result = state(straight.folder.path), state(run.folder.path)
     wrong = sorted(name for name in expected.keys() | result.keys() if expected.get(name) != result.get(name))
     left = sorted(files(run.folder.path) - files(straight.folder.path))
-    left += [name for name in os.listdir("/dev/shm") if any(str(pid) in name.split("_") for pid in run.pids)]
+    names = [path.name for path in Path("/dev/shm").iterdir()]
+    left += [name for name in names if set(name.split("_")) & set(map(str, run.pids))]
     left += [" ".join(process.cmdline()) for process in running(run.pids)]
     stored = compare(run.folder, uri)
     if wrong or left or stored["missing"] or stored["doubled"]:
@@ -333,7 +333,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 
 def train_straight(folder: Path, config: Path) -> tuple[Run, dict[str, float]]:
-    """Train without faults and without tracking; return the run and its memory in MB after a fifth of the time and at the end."""
+    """Train without faults and without tracking; return the run and its memory in MB, in the second and the last fifth."""
     run = Run(folder / "straight", config, "tracking.enabled=false")
     run.start()
     run.wait_for_report()
@@ -341,65 +341,102 @@ def train_straight(folder: Path, config: Path) -> tuple[Run, dict[str, float]]:
         raise BrokenRunError(f"the run without faults failed: {run.tail()}")
     trained = [mb for _, mb in run.samples][:-3]  # the last ones are measured while processes end
     fifth = len(trained) // 5
-    return run, {"after a fifth": max(trained[fifth : 2 * fifth] or trained), "at the end": max(trained[-fifth:] or trained)}
+    return run, {"second fifth": max(trained[fifth : 2 * fifth] or trained), "last fifth": max(trained[-fifth:] or trained)}
 
 
-def main() -> int:
-    """Run the soak, print a table of the faults and write the result."""
+def parse_arguments() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argument_parser(__doc__)
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--every", default="20,60", metavar="A,B", help="seconds between faults (default: 20,60)")
     parser.add_argument("--stopped", type=float, default=30, metavar="S", help="seconds that a rank is stopped (default: 30)")
-    parser.add_argument("--faults", default=",".join(FAULTS), help="the first faults, in order; then all of them at random")
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    draws, rows, runs, problem = random.Random(options.seed), [], [], ""
-    every = tuple(map(float, options.every.split(",")))
-    bag = options.faults.split(",")[::-1] if options.faults != ",".join(FAULTS) else draws.sample(FAULTS, len(FAULTS))
-    memory: dict[str, float] = {}
+    return parser.parse_args()
+
+
+class Soak:
+    """All runs of one call, and what was seen: it is complete at any moment, so that Ctrl-C loses nothing.
+
+    Args:
+        options: those of the command line.
+        folder: an empty folder.
+        disk: the folder of the runs, on a small disk.
+    """
+
+    def __init__(self, options: argparse.Namespace, folder: Path, disk: Path) -> None:
+        self.options, self.folder, self.disk = options, folder, disk
+        self.rows: list[dict[str, Any]] = []
+        self.runs: list[dict[str, Any]] = []
+        self.memory: dict[str, float] = {}
+        self.server = MlflowServer(folder)
+        self.active: list[Run] = []
+
+    def train(self) -> None:
+        """Train without faults, then with them until the time is over.
+
+        Raises:
+            BrokenRunError: see `soak` and `check`.
+        """
+        options, config = self.options, self._prepare()
+        straight, self.memory = train_straight(self.folder, config)
+        print(f"without faults: {self.memory}", flush=True)
+        draws, deadline = random.Random(options.seed), time.monotonic() + 60 * options.minutes
+        shortest, longest = map(float, options.every.split(","))
+        bag: list[str] = []
+        while time.monotonic() < deadline:
+            run = Run(self.disk / f"run-{len(self.runs)}", config)
+            self.active.append(run)
+            faults = Faults(run, self.folder / "set", self.server, draws, options.stopped)
+            soak(run, faults, (shortest, longest), deadline, bag, self.rows)
+            self.runs.append(check(run, straight, self.server.uri))
+            print(f"run {len(self.runs)}: equal, {self.runs[-1]}", flush=True)
+            shutil.rmtree(run.folder.path)
+
+    def _prepare(self) -> Path:
+        """Write shards and the config, whose path is returned, and start the server."""
+        write_smooth_noise(self.folder / "pictures")
+        write_shards(str(self.folder / "pictures"), self.folder / "set", 32, patches=True)
+        text = CONFIG.replace("FOLDER", str(self.folder)).replace("URI", self.server.uri)
+        config = self.folder / "config.yaml"
+        config.write_text(text.replace("KIMG", str(self.options.steps * BATCH / 1000)))
+        self.server.start()
+        return config
+
+    def stop(self) -> None:
+        """Kill what runs."""
+        for run in self.active:
+            run.kill()
+        self.server.kill()
+
+    def summary(self) -> list[dict[str, Any]]:
+        """Return a row for each fault: how often, how often the run ended, the median of the seconds until the next report."""
+        table = []
+        for fault in FAULTS:
+            mine = [row for row in self.rows if row["fault"] == fault]
+            seconds = statistics.median([row["seconds"] for row in mine] or [0])
+            table.append({"fault": fault, "count": len(mine), "ended": sum(row["ended"] for row in mine), "seconds": seconds})
+        return table
+
+
+def main() -> int:
+    """Run the soak, print a table of the faults and write the result."""
+    options, problem = parse_arguments(), ""
     with TemporaryDirectory(prefix="wavegan-soak-") as name, small_disk(Path(name) / "disk") as disk:
-        folder = Path(name)
-        write_smooth_noise(folder / "pictures")
-        write_shards(str(folder / "pictures"), folder / "set", 32, patches=True)
-        server = MlflowServer(folder)
-        text = CONFIG.replace("FOLDER", name).replace("URI", server.uri)
-        config = folder / "config.yaml"
-        config.write_text(text.replace("KIMG", str(options.steps * BATCH / 1000)))
-        server.start()
-        active: list[Run] = []
+        all_runs = Soak(options, Path(name), disk)
         try:
-            straight, memory = train_straight(folder, config)
-            print(f"without faults: {memory}", flush=True)
-            deadline = time.monotonic() + 60 * options.minutes
-            while time.monotonic() < deadline:
-                run = Run(disk / f"run-{len(runs)}", config)
-                active.append(run)
-                faults = Faults(run, folder / "set", server, draws, options.stopped)
-                soak(run, faults, (every[0], every[1]), deadline, bag, rows)
-                runs.append(check(run, straight, server.uri))
-                print(f"run {len(runs)}: equal, {runs[-1]}", flush=True)
-                shutil.rmtree(run.folder.path)
+            all_runs.train()
         except (BrokenRunError, KeyboardInterrupt) as error:
             problem = str(error) or "interrupted"
             print(problem, file=sys.stderr)
-            for run in active:
-                shutil.copytree(run.folder.path, f"/tmp/wavegan-soak-kept-{os.getpid()}", dirs_exist_ok=True) if run.folder.path.exists() else None
         finally:
-            for run in active:
-                run.kill()
-            server.kill()
-    counts = Counter(row["fault"] for row in rows)
-    print("fault | count | the run ended | median s until the next report")
-    summary = []
-    for fault in FAULTS:
-        mine = [row for row in rows if row["fault"] == fault]
-        seconds = sorted(row["seconds"] for row in mine)
-        line = {"fault": fault, "count": counts[fault], "ended": sum(row["ended"] for row in mine)}
-        summary.append(line | {"seconds": seconds[len(seconds) // 2] if seconds else 0.0})
-        print(" | ".join(f"{value:.0f}" if isinstance(value, float) else str(value) for value in summary[-1].values()))
-    content = {"steps": options.steps, "minutes": options.minutes, "faults": summary, "runs": runs, "problem": problem}
-    write_result("soak", content | {"memory_mb_without_faults": memory, "about": provenance()})
+            all_runs.stop()
+    table = all_runs.summary()
+    print(" | ".join(table[0]))
+    for row in table:
+        print(" | ".join(f"{value:.0f}" if isinstance(value, float) else str(value) for value in row.values()))
+    content = {"steps": options.steps, "minutes": options.minutes, "faults": table, "runs": all_runs.runs, "problem": problem}
+    write_result("soak", content | {"memory_mb_without_faults": all_runs.memory, "about": provenance()})
     return int(bool(problem))
 
 

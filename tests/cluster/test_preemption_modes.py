@@ -1,4 +1,4 @@
-"""A training job under Slurm's other ways to preempt: CANCEL with a grace period, SUSPEND,GANG, CANCEL without a grace period."""
+"""A training job under Slurm's other ways to preempt: CANCEL with a grace period, SUSPEND,GANG, CANCEL without one."""
 
 import json
 import os
@@ -65,7 +65,7 @@ def preempted(
     profile: Callable[..., Path],
     suspending: Callable[[], None],
 ) -> SimpleNamespace:
-    """A run whose job was cancelled with a grace period, then suspended, then cancelled without a grace period; what was seen."""
+    """A run whose job was cancelled with a grace period, then suspended, then cancelled without one; and what was seen."""
     run, proceed = tmp_path_factory.mktemp("runs") / "preempted", tmp_path_factory.mktemp("files") / "proceed"
     whole = profile("sbatch: {nodelist: node1}", base="local1")
     whole.write_text(whole.read_text().replace("cpus_per_task: 1", "cpus_per_task: 4"))

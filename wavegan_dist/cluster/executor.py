@@ -76,7 +76,7 @@ def log_file(job: Job, job_id: str) -> Path:
 
 
 def submitted_ids(job: Job) -> set[str]:
-    """Return the ids of all jobs, training and evaluation, that were ever submitted for the run of `job`; an array has one id."""
+    """Return the ids of all training and evaluation jobs ever submitted for the run of `job`; an array has one id."""
     return {path.name.split("_")[0] for path in _jobs_dir(job).glob("*_submission.sh")}
 
 
