@@ -90,7 +90,7 @@ def training(tmp_path_factory: pytest.TempPathFactory, demo: Path, store: str) -
 def straight(
     tmp_path_factory: pytest.TempPathFactory, submit: Command, training: Path, profile: Callable[..., Path]
 ) -> SimpleNamespace:
-    """An uninterrupted run over two nodes, in containers, submitted from a checkout that is broken right after submission."""
+    """An uninterrupted run over two whole nodes, in containers; its checkout is broken right after the submission."""
     folder = tmp_path_factory.mktemp("checkout")
     shutil.copytree(ROOT / "wavegan_dist", folder / "wavegan_dist", ignore=shutil.ignore_patterns("__pycache__"))
     config = Path(shutil.copy(training, folder / "training.yaml"))
@@ -98,7 +98,7 @@ def straight(
     container = folder / "container"
     container.write_text(f'#!/bin/sh\necho "$(hostname) $*" >>{folder}/contained\nexec unshare --mount --ipc "$@"\n')
     container.chmod(0o755)
-    later = profile("sbatch: {begin: now+1hour}", f"container: [{container}]")
+    later = profile("sbatch: {begin: now+1hour}", f"container: [{container}]", "exclusive: true")
     command = ["submit", "train", "--config", config, "--profile", later, "--partition", "high", "--run-dir", run]
     job = job_of(submit(*command, cwd=folder, env={"PYTHONPATH": str(folder)}))
     (folder / "wavegan_dist" / "__init__.py").write_text("raise SystemExit('the checkout was edited')\n")

@@ -19,7 +19,7 @@ from tests.helpers import ROOT, environment
 
 LOCAL = ROOT / "slurm" / "local"
 SLURM_CONF = "/tmp/wavegan-slurm/slurm.conf"
-FINAL = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
+FINAL = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "PREEMPTED")
 NEEDED = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd", "ip")
 
 

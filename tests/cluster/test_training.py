@@ -114,6 +114,12 @@ def test_two_nodes_train_one_run(straight, store):
     assert tracked(straight.run, store) == ("FINISHED", EVERY_REPORT)
 
 
+def test_an_exclusive_job_has_all_cores_of_its_nodes_and_starts_as_many_processes_as_its_profile_says(straight):
+    granted = slurm("sacct", "-X", "--noheader", "--parsable2", "-o", "AllocCPUS", "-j", straight.job)
+    assert granted.split() == ["8"]  # slurm/local: two nodes of four cores
+    assert json.loads((straight.run / "environment.json").read_text())["world_size"] == 2
+
+
 def test_gradients_cross_the_network_at_every_step(straight):
     newest = final(straight.run)
     gradients = sum(

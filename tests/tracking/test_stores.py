@@ -9,8 +9,11 @@ from mlflow import MlflowClient
 
 from tests.helpers import refused
 from wavegan_dist import config as configuration
+from wavegan_dist.errors import WaveganError
 from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.tracking import sync
 from wavegan_dist.tracking.mlflow_view import VIEW_TAG
+from wavegan_dist.tracking.spool import Spool
 from wavegan_dist.tracking.tracking_info import TrackingInfo, has_password
 
 IMPOSSIBLE = [
@@ -155,3 +158,21 @@ def test_a_password_in_a_parameter_is_recognized(tracked_config):
     assert experiment.flat()["tracking.uri"] == "postgresql://host/db?user=u"
     assert configuration.parse({"data": {"index": "x"}, "tracking": {"uri": uri}}, "x").tracking.uri == uri
     assert "password" not in repr(experiment)
+
+
+def test_a_store_that_a_newer_mlflow_has_upgraded_is_named_and_gets_the_events_later(tmp_path, experiment, server):
+    database, folder = tmp_path / "mlflow.db", RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    with sqlite3.connect(server.database.removeprefix("sqlite:///")) as source, sqlite3.connect(database) as target:
+        source.backup(target)
+        (known,) = target.execute("select version_num from alembic_version").fetchone()
+        target.execute("update alembic_version set version_num = 'ffffffffffff'")
+    TrackingInfo.create(folder, experiment(f"sqlite:///{database}")).save(folder)
+    spool = Spool(folder.spool("train"))
+    spool.open()
+    spool.append({"kind": "metrics", "nimg": 32, "values": {"lam": 1.0}})
+    with pytest.raises(WaveganError, match="if a newer MLflow has upgraded it, install that MLflow here"):
+        sync(folder.path)
+    with sqlite3.connect(database) as connection:
+        connection.execute("update alembic_version set version_num = ?", [known])
+    assert sync(folder.path) == {"metrics": 1}

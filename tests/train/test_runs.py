@@ -175,3 +175,29 @@ def test_bad_images_are_listed_and_counted_and_stop_the_run_over_the_limit(tmp_p
     for words in (f"of {index.count} images cannot be read", "data.max_bad_fraction", "data_errors.jsonl"):
         assert words in outcome.stderr.splitlines()[-1]
     assert "images cannot be read" in RunFolder(tmp_path / "strict").log.read_text().splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_after_the_repair_of_images_that_stopped_it_a_run_goes_on_bit_for_bit(tmp_path, wavegan, config, shards):
+    broken = tmp_path / "broken"
+    shutil.copytree(shards, broken)
+    index = Index.load(broken)
+    file = broken / index.shards[0].file
+    content = file.read_bytes()
+    os.truncate(file, int(index.members[5, 0]))
+    # Checkpoints lie between the first unreadable image and the next report.
+    kimg = ("train.total_kimg=0.48", "train.report_kimg=0.24", "train.checkpoint_kimg=0.032", "train.snapshot_kimg=9")
+    train = ("train", "--config", config, f"data.index={broken}", *kimg, "--run-dir")
+
+    stopped = wavegan(*train, tmp_path / "stopped")
+    assert stopped.returncode == 1
+    assert "images cannot be read" in stopped.stderr.splitlines()[-1]
+    assert wavegan(*train, tmp_path / "stopped").returncode == 1
+    file.write_bytes(content)
+    for name in ("stopped", "straight"):
+        outcome = wavegan(*train, tmp_path / name)
+        assert outcome.returncode == 0, outcome.stderr
+    (after,) = (tmp_path / "stopped" / "checkpoints").glob("kimg-000000.480/*.safetensors")
+    (straight,) = (tmp_path / "straight" / "checkpoints").glob("kimg-000000.480/*.safetensors")
+    assert after.read_bytes() == straight.read_bytes()
+    assert points(tmp_path / "stopped")[-1]["data/bad_images"] == 0

@@ -80,6 +80,11 @@ def log_file(job: Job, job_id: str) -> Path:
     return _jobs_dir(job) / f"{job_id}_0_log.out"
 
 
+def submitted_ids(job: Job) -> set[str]:
+    """Return the ids of all training and evaluation jobs ever submitted for the run of `job`; an array has one id."""
+    return {path.name.split("_")[0] for path in _jobs_dir(job).glob("*_submission.sh")}
+
+
 def _jobs_dir(job: Job) -> Path:
     return job.folder / "jobs"
 

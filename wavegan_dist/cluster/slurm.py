@@ -90,18 +90,20 @@ def is_running(job_id: str) -> bool:
     return _run("squeue", "--noheader", "--jobs", job_id, "--format", "%T").strip() == "RUNNING"
 
 
-def active_jobs(name: str | None = None) -> set[str]:
-    """Return the ids of this user's pending and running jobs; a job of an array has the id ARRAY_TASK.
+def active_jobs(name: str | None = None, states: str | None = None) -> set[str]:
+    """Return the ids of this user's jobs in the queue: pending, running, suspended or ending. A task of an array: ARRAY_TASK.
 
     Args:
         name: only jobs with this name; None: all jobs.
+        states: only jobs in one of these states, separated by commas; None: all states of jobs in the queue.
 
     Raises:
         WaveganError: squeue fails.
         OSError: squeue is missing.
     """
-    named = [] if name is None else ["--name", name]
-    return set(_run("squeue", "--noheader", "--array", "--me", *named, "--format", "%i").split())
+    filters = [] if name is None else ["--name", name]
+    filters += [] if states is None else ["--states", states]
+    return set(_run("squeue", "--noheader", "--array", "--me", *filters, "--format", "%i").split())
 
 
 def requeue(job_id: str) -> None:

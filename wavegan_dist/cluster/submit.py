@@ -24,13 +24,15 @@ def submit_training(experiment: Experiment, job: TrainJob) -> str:
         job: the job.
 
     Raises:
-        UsageError: Slurm or submitit is missing, Slurm refuses the job, or the errors of `save_password`.
-        WaveganError: sbatch cannot be run, or tracking.json is damaged.
+        UsageError: a training job of the run is in the queue, Slurm or submitit is missing, Slurm refuses the job, or the
+            errors of `save_password`.
+        WaveganError: sbatch or squeue cannot be run, or tracking.json is damaged.
         OSError: the run folder cannot be written.
     """
     is_new = not job.run_dir.exists()
     try:
         training = executor.make_executor(job, train_job.job_name(job.run_dir))
+        _refuse_second_job(job)
         freeze_config(experiment, job.folder)
         save_password(job.run_folder, experiment)
         file = job.save()
@@ -40,6 +42,16 @@ def submit_training(experiment: Experiment, job: TrainJob) -> str:
             shutil.rmtree(job.run_dir, ignore_errors=True)
         raise
     return job_id
+
+
+def _refuse_second_job(job: TrainJob) -> None:
+    """Raise UsageError if a training job of the run is in the queue: one of the two would hold its nodes without training.
+
+    A job that `scancel` is ending does not count.
+    """
+    queued = slurm.active_jobs(train_job.job_name(job.run_dir), states="PENDING,RUNNING,SUSPENDED,CONFIGURING,REQUEUED")
+    if busy := sorted(queued & executor.submitted_ids(job)):
+        raise UsageError(f"job {busy[0]} already trains {job.run_dir}; scancel {busy[0]} first, or choose another --run-dir")
 
 
 def check_batch(experiment: Experiment, profile: Profile) -> None:

@@ -1,7 +1,7 @@
 """Datasets of WebDataset shards: write, index, verify and stream them."""
 
 from wavegan_dist.data.augment import flip
-from wavegan_dist.data.decode_batch import ImageBatch
+from wavegan_dist.data.decode_batch import ImageBatch, unreadable_rows
 from wavegan_dist.data.error_log import DataError, DataErrorLog
 from wavegan_dist.data.index import Index
 from wavegan_dist.data.indexing import index_remote_shards, index_shards
@@ -41,6 +41,7 @@ __all__ = [
     "save_sheet",
     "summary",
     "training_batches",
+    "unreadable_rows",
     "verify_shards",
     "warn_of_unused_classes",
     "write_shards",

@@ -2,14 +2,17 @@
 
 import itertools
 import math
+from collections.abc import Sequence
 from mmap import mmap
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from wavegan_dist.data.codec import DecodeError, decode_into
 from wavegan_dist.data.error_log import DataError
+from wavegan_dist.data.mixture import TrainingData
 from wavegan_dist.data.order import RowIndices
 from wavegan_dist.data.read import Reader, UnreadableError
 
@@ -82,3 +85,13 @@ def decode_batch(reader: Reader, rows: RowIndices, out_bhwc: Tensor) -> tuple[Ro
             other = next(replacement)
             out_bhwc[slot], decoded_rows[slot] = out_bhwc[other], rows[other]
     return decoded_rows, errors
+
+
+def unreadable_rows(index: TrainingData, rows: Sequence[int]) -> list[int]:
+    """Return those of the `rows` of the dataset whose images cannot be read or decoded. Not collective.
+
+    Raises:
+        UsageError, WaveganError: members.npy cannot be read; see `Index.members`.
+    """
+    reader, out_bhwc = Reader(index), torch.empty(1, index.size, index.size, 3, dtype=torch.uint8)
+    return [row for row in rows if decode_batch(reader, np.array([row]), out_bhwc)[1]]

@@ -1,6 +1,6 @@
 """Errors of shards and images that cannot be read, and the log of a run that lists each of these shards and images once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 from wavegan_dist.data.mixture import TrainingData
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import append_json_lines, read_json_lines
-from wavegan_dist.processes import Group
+from wavegan_dist.processes import Group, on_main
 
 SHARD_UNREADABLE = "is in a shard that cannot be read"  # reason of an image's error
 
@@ -41,7 +41,7 @@ class DataErrorLog:
 
     Each rank passes `record` to `training_batches` as `on_errors`; all ranks together call `sync` whenever the run reports its
     metrics. An image that fails again in a later epoch is neither listed nor counted again. The lines of an existing file
-    count, too: a resumed run continues its log.
+    count, too: a resumed run continues its log; `recheck` takes out those that have been repaired.
 
     Args:
         group: the process group.
@@ -62,6 +62,25 @@ class DataErrorLog:
     def record(self, errors: Sequence[DataError]) -> None:
         """Store errors of this rank until the next `sync`. Not collective."""
         self._pending += errors
+
+    def recheck(self, unreadable: Callable[[Sequence[int]], list[int]]) -> None:
+        """If more images are listed than `max_bad_fraction` allows, uncount those that can be read by now. Collective.
+
+        A run that unreadable images have stopped can thus be resumed once the dataset has been repaired. The file keeps the
+        entries.
+
+        Args:
+            unreadable: called on rank 0; returns those of the given rows of the dataset that cannot be read.
+
+        Raises:
+            WaveganError: on all ranks, the errors of `unreadable`.
+        """
+        rows = [row for _, row in self._listed if row is not None]
+        if len(rows) > self.max_bad_fraction * self.index.count:
+            bad = set(on_main(self.group, lambda: unreadable(rows)))
+            shards = {shard for shard, row in self._listed if row in bad}
+            still = {(shard, row) for shard, row in self._listed if row in bad or (row is None and shard in shards)}
+            self._listed = {key: self._listed[key] for key in self._listed if key in still}
 
     def sync(self) -> dict[str, float]:
         """Gather the recorded errors of all ranks and append the new ones to the file. Collective.

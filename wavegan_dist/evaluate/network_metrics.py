@@ -54,7 +54,7 @@ class KernelDistance:
     Args:
         extractor: the network that computes the features.
         count: number of images in each set, which bounds the size of KID's subsets.
-        seed: seed of the subsets and of the bootstrap, 0..2**32-1.
+        seed: seed of the subsets and of the bootstrap.
     """
 
     minimum = 2
@@ -138,10 +138,9 @@ def kernel_distance(real: Tensor, generated: Tensor, subset: int, seed: int) -> 
 
     Raises:
         UsageError: torch-fidelity is not installed.
-        ValueError: `seed` is not in 0..2**32-1, the seeds of NumPy's RandomState.
     """
     kid = require("torch_fidelity.metric_kid", "kid")
-    options = {"kid_subsets": KID_SUBSETS, "kid_subset_size": subset, "rng_seed": seed, "verbose": False}
+    options = {"kid_subsets": KID_SUBSETS, "kid_subset_size": subset, "rng_seed": seed % 2**32, "verbose": False}
     return float(kid.kid_features_to_metric(generated, real, **options)[kid.KEY_METRIC_KID_MEAN])
 
 

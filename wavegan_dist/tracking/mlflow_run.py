@@ -243,7 +243,8 @@ def _translated_errors(rejected: type[Exception] = EventRejectedError) -> Iterat
     except (EventRejectedError, MlflowUnavailableError):
         raise
     except MlflowException as error:
-        raise (rejected if error.error_code in REJECTED_CODES else MlflowUnavailableError)(str(error)) from error
+        message = _explained(str(error))
+        raise (rejected if error.error_code in REJECTED_CODES else MlflowUnavailableError)(message) from error
     except HTTPError as error:
         status = error.response.status_code if error.response is not None else 500
         is_temporary = not 400 <= status < 500 or status in TEMPORARY_HTTP_ERRORS
@@ -252,6 +253,16 @@ def _translated_errors(rejected: type[Exception] = EventRejectedError) -> Iterat
         raise rejected(str(error)) from error
     except Exception as error:
         raise MlflowUnavailableError(f"{type(error).__name__}: {error}") from error
+
+
+def _explained(message: str) -> str:
+    """Put the remedies before MLflow's message about the schema of a database, which assumes that the database is older."""
+    if "out-of-date database schema" not in message:
+        return message
+    from mlflow import __version__
+
+    remedy = "if a newer MLflow has upgraded it, install that MLflow here; if it is older, run `mlflow db upgrade`"
+    return f"the database does not have the schema of the installed MLflow {__version__}; {remedy}: {message}"
 
 
 def _warn_of_rejection(content: object, error: Exception) -> int:

@@ -22,6 +22,7 @@ from wavegan_dist.data import (
     classes_for_training,
     load_training_data,
     training_batches,
+    unreadable_rows,
     warn_of_unused_classes,
 )
 from wavegan_dist.errors import UsageError
@@ -81,6 +82,9 @@ def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_trac
         accelerator.wait_for_everyone()
 
 
+WRITTEN = ("report", "snapshot", "checkpoint")  # settings: train.report_kimg and so on
+
+
 @dataclass(frozen=True)
 class TrainingRun:
     """The objects that the training loop uses: each rank has one, for one start of the run."""
@@ -132,6 +136,7 @@ def train_to_end(run: TrainingRun) -> None:
     settings = trainer.experiment.train
     max_bad_fraction = trainer.experiment.data.max_bad_fraction
     error_log = DataErrorLog(trainer.accelerator, run.folder.data_errors, run.index, max_bad_fraction)
+    error_log.recheck(lambda rows: unreadable_rows(run.index, rows))
     timer = ThroughputTimer(trainer.nimg)
     with closing(local_batches(trainer, run.index, error_log)) as batches:
         timed_batches = timer.time_batches(batches)
@@ -144,13 +149,16 @@ def train_to_end(run: TrainingRun) -> None:
                 raise diagnose(trainer, run.folder.diagnostics(nimg_before), lambda nimg: local_keys(run, nimg))
             if status.save_failed:
                 writer.wait_for_checkpoint()
-            if is_due(settings.report_kimg, nimg_before, trainer):
+            due = {name: is_due(getattr(settings, f"{name}_kimg"), nimg_before, trainer) for name in WRITTEN}
+            # A state that too many replaced images have changed must not be saved: a resumed run would go on from it.
+            data_errors = error_log.sync() if any(due.values()) or status.signal else {}
+            if due["report"]:
                 writer.report(
-                    trainer.metrics.drain() | timer.read(trainer.nimg) | error_log.sync() | run.index.images_shown(trainer.nimg)
+                    trainer.metrics.drain() | timer.read(trainer.nimg) | data_errors | run.index.images_shown(trainer.nimg)
                 )
-            if is_due(settings.snapshot_kimg, nimg_before, trainer):
+            if due["snapshot"]:
                 writer.snapshot()
-            if is_due(settings.checkpoint_kimg, nimg_before, trainer) or status.signal:
+            if due["checkpoint"] or status.signal:
                 writer.checkpoint()
             if status.signal:
                 raise writer.interrupted(status.signal)
