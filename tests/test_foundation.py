@@ -50,6 +50,15 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(NotADirectoryError), atomic_dir(path) as folder:
+        (folder / "new").touch()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    assert path.read_text() == "old"
+
+
 def test_a_folder_with_files_is_not_overwritten_unless_that_is_wanted(tmp_path: Path) -> None:
     path = tmp_path / "folder"
     path.mkdir()

@@ -116,7 +116,7 @@ def replace_dir(temporary: Path, path: Path, *, overwrite: bool = True) -> None:
     for entry in (temporary, *temporary.rglob("*")):
         fsync(entry)
     replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
-    if overwrite and path.exists():
+    if overwrite and path.is_dir():  # a file stays, and the next line raises NotADirectoryError
         path.rename(replaced)
     temporary.rename(path)
     fsync(path.parent)

@@ -1,4 +1,5 @@
 import sys
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from wavegan_dist.evaluate.network_metrics import (
     FrechetDistance,
     KernelDistance,
     PrecisionRecall,
+    kernel_distance,
     resampled_kernel_distances,
 )
 from wavegan_dist.evaluate.real_images import draw_subsets
@@ -205,6 +207,13 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "wavegan_dist.evaluate.efflite0", None)
     with pytest.raises(UsageError, match=r"pip install 'wavegan-dist\[eval\]'"):
         efflite0()
+
+
+def test_kid_takes_every_seed_of_the_command_line(photos: Tensor) -> None:
+    with torch.inference_mode():
+        real, made = tiny().features(photos[:40]), tiny().features(photos[40:70])
+    assert kernel_distance(real, made, 20, 2**32 + 5) == kernel_distance(real, made, 20, 5)
+    assert isfinite(kernel_distance(real, made, 20, 2**63 - 1))
 
 
 def test_kid_s_interval_is_that_of_images_drawn_again_pair_by_pair(photos: Tensor) -> None:

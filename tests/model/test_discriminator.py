@@ -24,6 +24,13 @@ def test_one_logit_per_image_from_each_network(resolution):
     assert all(logit.shape == (2,) for logit in logits.values())
 
 
+@pytest.mark.parametrize("backbone", ["dcgan", "residual"])
+@pytest.mark.parametrize("shape", [(2, 3, 64, 64), (2, 3, 32, 64), (2, 1, 32, 32)])
+def test_images_of_another_shape_are_refused(backbone, shape):
+    with pytest.raises(UsageError, match=r"expect images \[B, 3, 32, 32\], got \[2, "):
+        WaveletDiscriminator(32, width=4, backbone=backbone)(torch.zeros(shape))
+
+
 def test_fake_bands_are_those_of_the_fused_image():
     generator, discriminator = WaveletGenerator(32, 8, width=4).eval(), WaveletDiscriminator(32, width=4).eval()
     with torch.no_grad():

@@ -57,7 +57,7 @@ def evaluate_snapshot(
         count: number of images in each set, at least 1; None: 5000, or half of the real images if that is less, so that there
             are floors.
         seed: seed of the latents, of the choice of real images, of KID's subsets and of the bootstrap: at least 0 and below
-            2**63, with the metric `kid` below 2**32.
+            2**63.
         weights: the extractor of fd, kid and prc, and weight files.
         exact: generate images in exact mode (`model.generate`), which CPUs always use.
         per_class: also compute the metrics that use no trained network for each class that has at least this number of images
@@ -72,7 +72,6 @@ def evaluate_snapshot(
             packages are missing, or `per_class` is given for a snapshot or data without classes.
         WaveganError: the process group did not form, the snapshot or a shard is damaged, a generated image is not finite,
             another process of the launch has ended, or, on rank 0 only, a value of a metric is not finite.
-        ValueError: on rank 0, after the images: `kid` is measured, and `seed` is 2**32 or more.
     """
     names = None if metrics is None else check_names(metrics)
     group = join()

@@ -69,7 +69,7 @@ def build_metrics(
         names: names from `METRICS`.
         size: side of the images in pixels.
         count: number of images in each set.
-        seed: seed of KID's subsets and of the bootstrap; with `kid`, 0..2**32-1, which is not checked.
+        seed: seed of KID's subsets and of the bootstrap, at least 0.
         weights: the extractor of fd, kid and prc, and weight files.
         device: device of the extractors.
 

@@ -65,7 +65,8 @@ class WaveletDiscriminator(nn.Module):
         check_levels(levels, resolution)
         if not networks or set(networks) - set(NETWORKS):
             raise UsageError(f"discriminators {list(networks)}: name at least one of {', '.join(NETWORKS)}, and no others")
-        self.levels, self.num_classes, self.scales_bands = levels, num_classes, band_std is not None
+        self.resolution, self.levels = resolution, levels
+        self.num_classes, self.scales_bands = num_classes, band_std is not None
         self._add_band_std([dict.fromkeys(BANDS, 1.0)] * levels if band_std is None else band_std)
 
         def network(name: str, resolution: int, channels: int, levels: int = 1) -> nn.Module | None:
@@ -86,14 +87,17 @@ class WaveletDiscriminator(nn.Module):
         """Return the logits of images by each network that was built: name of the network to float [B].
 
         Args:
-            image_bchw: real or generated images, float [B, 3, R, R] in about [-1, 1], where R is `resolution`. `dcgan` networks
-                do not check R: images of another size are an error of PyTorch, or give more than B logits.
+            image_bchw: real or generated images, float [B, 3, R, R] in about [-1, 1], where R is `resolution`.
             labels: classes, int64 [B] in 0..num_classes-1; None if `num_classes` is 0.
 
         Raises:
-            UsageError: labels are missing, not expected, or not int64 [B]; `low` or `high` was built, and height or width is
-                not a multiple of 2**levels; or the networks are `residual`, and the images have another shape.
+            UsageError: the images have another shape, or labels are missing, not expected, or not int64 [B].
         """
+        shape = (IMAGE_CHANNELS, self.resolution, self.resolution)
+        if image_bchw.shape[1:] != shape:
+            raise UsageError(
+                f"the discriminators expect images [B, {', '.join(map(str, shape))}], got {list(image_bchw.shape)}"
+            )
         return self.logits(self.inputs(image_bchw), labels)
 
     def inputs(self, image_bchw: Tensor, scaled: bool = True) -> Inputs:

@@ -212,16 +212,16 @@ class RunWriter:
     def interrupted(self, number: int) -> InterruptedRunError:
         """Wait for the last checkpoint; returns the error to raise after the signal `number`: a collective call.
 
-        Call this after `checkpoint`, in the same step: the message says that the state at `trainer.nimg` is saved, even if the
-        save failed and `train.on_disk_error` is `continue`.
+        Call this after `checkpoint`, in the same step: the message says whether the state at `trainer.nimg` is saved.
 
         Raises:
             OSError: the checkpoint could not be written, and `train.on_disk_error` is `stop`.
             WaveganError: the save failed for another reason.
         """
         self.wait_for_checkpoint()
+        saved = "saved" if self.folder.checkpoint(self.trainer.nimg).is_dir() else "could not be saved"
         return InterruptedRunError(
-            number, f"{signal.Signals(number).name}: saved at kimg {self._kimg}; run the same command again to resume"
+            number, f"{signal.Signals(number).name}: {saved} at kimg {self._kimg}; run the same command again to resume"
         )
 
     def rolled_back(self, error: NonFiniteError) -> None:
