@@ -93,11 +93,9 @@ class WaveletDiscriminator(nn.Module):
         Raises:
             UsageError: the images have another shape, or labels are missing, not expected, or not int64 [B].
         """
-        shape = (IMAGE_CHANNELS, self.resolution, self.resolution)
-        if image_bchw.shape[1:] != shape:
-            raise UsageError(
-                f"the discriminators expect images [B, {', '.join(map(str, shape))}], got {list(image_bchw.shape)}"
-            )
+        side = self.resolution
+        if image_bchw.shape[1:] != (IMAGE_CHANNELS, side, side):
+            raise UsageError(f"the discriminators expect images [B, 3, {side}, {side}], got {list(image_bchw.shape)}")
         return self.logits(self.inputs(image_bchw), labels)
 
     def inputs(self, image_bchw: Tensor, scaled: bool = True) -> Inputs:
