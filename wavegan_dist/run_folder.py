@@ -107,9 +107,10 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """JSON file with the name of the best evaluated snapshot, the metric that was compared, and its value.
+        """JSON file with the name of the best evaluated snapshot, the metric that was compared, and the snapshot's value of it.
 
-        Absent until a snapshot has been evaluated by a metric that has a best value (`evaluation_result.optimum`).
+        The best snapshot is the one nearest to the metric's optimum (`evaluation_result.optimum`). Absent until a snapshot has
+        been evaluated by a metric that has an optimum.
         """
         return self.path / "best.json"
 

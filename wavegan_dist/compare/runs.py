@@ -102,9 +102,12 @@ def _environment(path: Path) -> dict[str, Any]:
 
 
 def _points(path: Path) -> list[dict[str, float]]:
-    """Read the lines of metrics.jsonl; an empty list if it does not exist. Raises WaveganError if a line is damaged.
+    """Return the reports in the file metrics.jsonl, each with "kimg"; an empty list if the file does not exist.
 
-    A last line that is incomplete, because the run is still training, is left out.
+    Leaves out a last line that is not a JSON object: the run may still be writing it.
+
+    Raises:
+        WaveganError: any other line is not a JSON object, or a line has no "kimg".
     """
     lines = path.read_bytes().splitlines() if path.exists() else []
     points = []

@@ -28,10 +28,12 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
 
 
 def parse(tree: dict[str, Any], source: str) -> Experiment:
-    """Build an experiment from a mapping of sections to their settings; error messages call the mapping `source`.
+    """Build an experiment from its settings by key, those of a section in a mapping of their own, as in the YAML file.
+
+    Error messages call the settings `source`, such as the path of the file.
 
     Raises:
-        UsageError: a key is unknown, missing or has an invalid value.
+        UsageError: a key is unknown, missing or has an invalid value, or settings contradict each other.
     """
     return CONFIG.validate(Experiment, tree, source)
 

@@ -126,7 +126,7 @@ def cause(error: DataError, errors: Iterable[DataError]) -> DataError:
 
 
 def _parse(entry: dict[str, Any]) -> DataError | None:
-    """Return the error in a line of the file; None if the line holds other keys, so that the error may be listed again."""
+    """Return the error in a line of the file; None if the keys are not those of `DataError`: the error counts as not listed."""
     with suppress(TypeError):
         return DataError(**entry)
     return None

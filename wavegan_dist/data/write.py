@@ -205,7 +205,10 @@ def _shard_count(images: int, shard_images: int | None) -> int:
 
 
 def _write_dataset(jobs: Sequence[_ShardJob], classes: list[str], sums: BandSums, workers: int, progress: bool) -> None:
-    """Write the shards in worker processes, and index.json and members.npy beside them; `sums` are those of all images."""
+    """Write all shards of a dataset in worker processes, then members.npy and index.json beside them.
+
+    `sums` are the sums over the bands of all images in `jobs`; the index gets its standard deviations from them.
+    """
     results = parallel_map(_write_shard, jobs, workers)
     bar = tqdm(results, "write", len(jobs), unit="shard", disable=None if progress else True)
     shards, members = zip(*bar, strict=True)

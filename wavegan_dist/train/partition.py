@@ -130,7 +130,11 @@ def _stage12_fragment(_optimizer: Any, parameter: Any) -> Fragment:
 
 
 def _stage3_fragment(optimizer: Any, parameter: Any) -> Fragment:
-    """Stage 3 divides each parameter into equal shards in the order of the ranks and pads the last one."""
+    """Return this rank's shard of a parameter under stage 3, without padding.
+
+    Stage 3 divides the flattened parameter into one shard per rank, in the order of the ranks. All shards have the size
+    ceil(numel / ranks); what lies behind the end of the parameter is padding, so the last ranks may hold none of it.
+    """
     flat_index, flat_offset, shard_size = optimizer.grad_position[optimizer.get_param_id(parameter)]
     param_offset = min(dist.get_rank() * shard_size, parameter.ds_numel)
     return Fragment(flat_index, flat_offset, param_offset, min(shard_size, parameter.ds_numel - param_offset))
