@@ -159,6 +159,21 @@ def test_output_into_a_closed_pipe_is_no_error(shards: Path) -> None:
     assert outcome.stderr == ""
 
 
+def test_a_broken_pipe_other_than_stdout_is_an_error() -> None:
+    code = (
+        "import os, sys, wavegan_dist.cli as cli\n"
+        "def run(options):\n"
+        "    reader, writer = os.pipe(); os.close(reader); os.write(writer, b'x')\n"
+        "parse = cli.parse\n"
+        "def parsed(arguments):\n"
+        "    options = parse(['doctor']); options.run = run; return options\n"
+        "cli.parse = parsed\n"
+        "sys.exit(cli.main())"
+    )
+    outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (outcome.returncode, outcome.stderr) == (1, "wavegan: broken pipe\n")
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_closed_output_streams_change_no_exit_code(shards: Path, tmp_path: Path, closed: str) -> None:
     for arguments, exit_code in ((f"shards info {shards}", 0), (f"shards info {tmp_path}", 2), ("trian", 2)):

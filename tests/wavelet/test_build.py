@@ -56,6 +56,13 @@ def test_without_a_compiler_the_reference_runs_and_the_choice_says_why(tmp_path:
     assert process.stderr == ""
 
 
+def test_a_cxx_that_is_empty_or_no_command_does_not_end_the_process(tmp_path: Path, compiler: str) -> None:
+    process = run_python(tmp_path, CXX='g++ "')
+    assert process.stdout.startswith('reference: CXX=g++ " is not a command (No closing quotation); correct it')
+    process = run_python(tmp_path, CXX="", PATH=f"{Path(compiler).parent}:{os.environ['PATH']}")
+    assert process.stdout.startswith("C++: compiled"), process.stderr
+
+
 def test_a_failing_compiler_is_called_once_and_its_output_is_kept(tmp_path: Path) -> None:
     first = run_python(tmp_path, CXX="false")
     error_log = next((tmp_path / "wavegan" / "kernels").glob("*.log"))

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import select
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -57,10 +58,10 @@ GROUPS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and leave the process group if the command joined one.
+    """Run one command, then leave the process group (torch.distributed) if the command joined one.
 
-    A WaveganError, an OSError or Ctrl-C is printed to stderr as one line; any other error is raised. `--help` raises
-    SystemExit.
+    A WaveganError, an OSError or Ctrl-C is printed to stderr as one line; any other error is raised. If the reader of stdout
+    closes the pipe, as in `wavegan ... | head`, nothing is printed, and the exit code is 0. `--help` raises SystemExit.
 
     Args:
         arguments: the words after `wavegan`; None: those of this process.
@@ -104,7 +105,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         log.configure(options.log_level)
         options.run(options)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader of stdout has closed the pipe, as `head` does
+    except BrokenPipeError as error:
+        if not _stdout_is_broken():  # but a pipe or connection of the command
+            return _report(describe(error), 1)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except WaveganError as error:
         return _report(str(error), error.exit_code)
@@ -113,6 +116,13 @@ def _run(arguments: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         return _report("interrupted", EXIT_INTERRUPTED)
     return 0
+
+
+def _stdout_is_broken() -> bool:
+    """Return whether the reader of stdout has closed its end of the pipe, as `head` does."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return bool(poll.poll(0))
 
 
 def _open_standard_streams() -> None:

@@ -69,7 +69,10 @@ def _compile(path: Path, retry: bool) -> None:
     error_log = path.with_suffix(".log")
     if error_log.exists() and not retry:
         raise WaveganError(f"the CPU kernels did not compile before: see {error_log}, then run `wavegan doctor --build`")
-    compiler = shlex.split(os.environ.get("CXX", "c++"))
+    try:
+        compiler = shlex.split(os.environ.get("CXX") or "c++")
+    except ValueError as error:
+        raise WaveganError(f"CXX={os.environ['CXX']} is not a command ({error}); correct it") from error
     if shutil.which(compiler[0]) is None:
         raise WaveganError(f"no C++ compiler ({compiler[0]}); install g++ or set CXX, then run `wavegan doctor --build`")
     log.info("compiling the CPU kernels, once (about 20 s)")

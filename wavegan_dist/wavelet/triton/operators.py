@@ -1,6 +1,7 @@
 """The operators `wavegan_triton::*`: they make arguments contiguous, launch the kernels and define derivatives of every order.
 
-Arguments and results are those of the functions of the same names in `ops`; the callers have checked the arguments.
+Arguments and results are those of the functions of the same names in `ops`, on a GPU and of a dtype in PAIR_DTYPES. The
+operators check nothing: the callers have checked the arguments.
 """
 
 from typing import Any
