@@ -67,6 +67,15 @@ def test_a_failing_compiler_is_called_once_and_its_output_is_kept(tmp_path: Path
     assert [path.suffix for path in (tmp_path / "wavegan" / "kernels").iterdir() if path.suffix not in (".log", ".lock")] == []
 
 
+def test_a_compiler_that_hangs_is_ended(tmp_path: Path) -> None:
+    script = tmp_path / "c++"
+    script.write_text("#!/bin/sh\nexec sleep 60\n")
+    script.chmod(0o755)
+    impatient = "import sys, wavegan_dist.wavelet.cpu; sys.modules['wavegan_dist.wavelet.cpu.build'].COMPILE_TIMEOUT = 1\n"
+    assert run_python(tmp_path, impatient + PRINT_CHOICE, CXX=str(script)).stdout.startswith("reference: the CPU kernels do not")
+    assert "timed out after 1 seconds" in next((tmp_path / "wavegan" / "kernels").glob("*.log")).read_text()
+
+
 def test_a_library_that_does_not_load_is_named(tmp_path: Path, compiler: str) -> None:
     run_python(tmp_path, CXX=compiler)
     path = next((tmp_path / "wavegan" / "kernels").glob("*.so"))

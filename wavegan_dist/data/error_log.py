@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 from wavegan_dist.data.mixture import TrainingData
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import append_json_lines, read_json_lines
-from wavegan_dist.processes import Group
+from wavegan_dist.processes import Group, together
 
 SHARD_UNREADABLE = "is in a shard that cannot be read"  # reason of an image's error
 
@@ -68,10 +68,13 @@ class DataErrorLog:
         Raises:
             WaveganError: on all ranks, if more images than `max_bad_fraction` allows cannot be read.
         """
-        new = self._add(gather_object(self._pending))
+        errors = gather_object(self._pending)
         self._pending = []
-        if new and self.group.is_main_process:
-            append_json_lines(self.path, map(asdict, new))
+        if errors:
+            with together(self.group, "listing unreadable images"):
+                new = self._add(errors)
+                if new and self.group.is_main_process:
+                    append_json_lines(self.path, map(asdict, new))
         images = sum(row is not None for _, row in self._listed)
         if images > self.max_bad_fraction * self.index.count:
             last = list(self._listed.values())[-1]

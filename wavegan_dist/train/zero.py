@@ -21,6 +21,7 @@ from wavegan_dist.train.engine import ADAM_STATE, Engine, ReadTensors, clamped_p
 from wavegan_dist.train.load_deepspeed import load_deepspeed
 from wavegan_dist.train.partition import Partition
 from wavegan_dist.train.phase import MicroBatch, Phase
+from wavegan_dist.train.shares import own_share
 from wavegan_dist.train.sharded_ema import ShardedEma
 from wavegan_dist.train.zero_settings import deepspeed_config, zero_stage
 
@@ -90,8 +91,8 @@ class ZeroEngine(Engine):
 
     @override
     def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Each parameter is assembled on the rank that writes it; buffers are replicated."""
-        yield from ((f"{self.name}.{key}", value) for key, value in self.module.named_buffers())
+        """Each parameter is assembled on the rank that writes it; buffers are replicated, and divided among the ranks."""
+        yield from own_share((f"{self.name}.{key}", value) for key, value in self.module.named_buffers())
         for parameter, rank in self.partition.assigned_ranks():
             is_writer = rank == dist.get_rank()
             weight = self.partition.full_tensor(parameter, self.partition.flats, rank)

@@ -95,7 +95,14 @@ def _run(*commands: list[str]) -> str:
     """Run commands in parallel; return the output of those that failed, each after its command line."""
     pipe = subprocess.PIPE
     processes = [subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True) for command in commands]
-    outputs = [process.communicate(timeout=COMPILE_TIMEOUT)[0] for process in processes]
+    try:
+        outputs = [process.communicate(timeout=COMPILE_TIMEOUT)[0] for process in processes]
+    except subprocess.TimeoutExpired as error:
+        return f"{error}\n"
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
     results = zip(commands, processes, outputs, strict=True)
     return "".join(f"{shlex.join(command)}\n{output}\n" for command, process, output in results if process.returncode)
 
