@@ -1,8 +1,8 @@
 """What planning a checkpoint costs on many ranks: bytes and seconds of rank 0, with ranks that are simulated in one process.
 
-Before the ranks write, torch.distributed.checkpoint gathers a list of tensors (a plan) of each rank on rank 0, which decides who
-writes what and sends each rank its part. Here one process builds, encodes and decodes the plans of all ranks, as they would,
-and does the work of rank 0. "divided" is what this package does: each rank lists its own share (`train/shares.py`). "all" is
+Before the ranks write, torch.distributed.checkpoint gathers a list of tensors (a plan) of each rank on rank 0, which decides
+who writes what and sends each rank its part. Here one process builds, encodes and decodes the plans of all ranks, as they
+would, and does the work of rank 0. "divided" is what this package does: each rank lists its own share (`train/shares.py`). "all" is
 what it did before, and what replicated tensors cost by default: each rank lists all tensors.
 
 The last rows save for real, in as many processes as `--processes` says, over gloo and with tensors of a few bytes.
@@ -118,6 +118,7 @@ def save_for_real(ranks: int, names: list[str]) -> dict[str, float]:
 
 
 def main() -> None:
+    """Print the table and write it to results/save_plan.json."""
     parser = argument_parser(__doc__)
     parser.add_argument("--ranks", type=int, nargs="*", default=[64, 256, 1024, 2048])
     parser.add_argument("--processes", type=int, nargs="*", default=[16, 64])

@@ -151,6 +151,16 @@ def on_all_ranks(group: Group, work: Callable[[], Result], doing: str | None = N
     return result
 
 
+def file_group() -> dist.ProcessGroup | None:
+    """Return a new process group of gloo whose collectives wait for FILE_TIMEOUT; None without a process group. Collective."""
+    if not dist.is_initialized():
+        return None
+    group = dist.new_group(backend="gloo")
+    assert isinstance(group, dist.ProcessGroup)
+    group._get_backend(torch.device("cpu"))._set_default_timeout(FILE_TIMEOUT)  # forming the group takes seconds
+    return group
+
+
 def _error_of_another_rank(group: Group, error: WaveganError | None) -> WaveganError | None:
     """Return the error of the lowest failing rank; None if no rank has failed. Collective."""
     if group.num_processes == 1:

@@ -4,7 +4,6 @@ import errno
 import os
 import resource
 import sys
-from pathlib import Path
 from typing import NoReturn
 
 from wavegan_dist.cli import main
@@ -29,7 +28,7 @@ def unreadable_checkpoint(_words: list[str]) -> None:
     def load(*_arguments: object, **_settings: object) -> NoReturn:
         raise OSError(errno.EIO, os.strerror(errno.EIO), "shard-00001")
 
-    checkpoint.load = load
+    checkpoint.load = load  # type: ignore[attr-defined]  # which it imports
 
 
 def no_compiler(words: list[str]) -> None:

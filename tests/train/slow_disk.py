@@ -19,7 +19,7 @@ seconds = float(sys.argv[1])
 
 def slow(module: Any, name: str, rank: str) -> None:
     """Let the function `name` of a module wait before its first call on a rank."""
-    function, calls = getattr(module, name), []
+    function, calls = getattr(module, name), list[str]()
 
     def waiting(*arguments: Any, **settings: Any) -> Any:
         if os.environ["RANK"] == rank and not calls:

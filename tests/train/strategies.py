@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partialmethod
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -66,7 +67,7 @@ def two_calls(trainer: Trainer, lost: bool = False) -> None:
 
     With `lost`, the gradient of the second call is missing.
     """
-    phase = trainer.discriminator.phase
+    phase: Any = trainer.discriminator.phase
     call = phase._logits
 
     def logits(inputs, labels):
@@ -86,7 +87,11 @@ def one_call_lost(trainer: Trainer) -> None:
 def small_gradient(trainer: Trainer) -> None:
     """Halve all gradients, which Adam does not notice."""
     for engine in trainer.engines:
-        engine.backward = lambda loss, backward=engine.backward: backward(loss / 2)
+
+        def backward(loss, full=engine.backward):
+            full(loss / 2)
+
+        engine.backward = backward
 
 
 def only_last(trainer: Trainer) -> None:

@@ -1,4 +1,4 @@
-"""Compiled phases that differentiate twice, with generated code: right gradients, and a diagnosis of numbers that are not finite."""
+"""Compiled phases that differentiate twice, with generated code: right gradients, and the diagnosis of a NaN."""
 
 from collections.abc import Iterator
 

@@ -27,7 +27,9 @@ def gradients(checkpoint: Path) -> dict[str, Tensor]:
     for file in checkpoint.glob("*.safetensors"):
         moments |= {name: value for name, value in load_file(file).items() if name.endswith(".exp_avg")}
     names = sorted(moments)
-    return {side: torch.cat([moments[name].flatten() for name in names if name.startswith(f"optimizer_{side}")]) for side in "gd"}
+    return {
+        side: torch.cat([moments[name].flatten() for name in names if name.startswith(f"optimizer_{side}")]) for side in "gd"
+    }
 
 
 def norms(checkpoint: Path) -> list[float]:

@@ -72,7 +72,9 @@ def test_a_compiler_that_hangs_is_ended(tmp_path: Path) -> None:
     script.write_text("#!/bin/sh\nexec sleep 60\n")
     script.chmod(0o755)
     impatient = "import sys, wavegan_dist.wavelet.cpu; sys.modules['wavegan_dist.wavelet.cpu.build'].COMPILE_TIMEOUT = 1\n"
-    assert run_python(tmp_path, impatient + PRINT_CHOICE, CXX=str(script)).stdout.startswith("reference: the CPU kernels do not")
+    assert run_python(tmp_path, impatient + PRINT_CHOICE, CXX=str(script)).stdout.startswith(
+        "reference: the CPU kernels do not"
+    )
     assert "timed out after 1 seconds" in next((tmp_path / "wavegan" / "kernels").glob("*.log")).read_text()
 
 

@@ -21,8 +21,8 @@ from wavegan_dist.train.engine import ADAM_STATE, Engine, ReadTensors, clamped_p
 from wavegan_dist.train.load_deepspeed import load_deepspeed
 from wavegan_dist.train.partition import Partition
 from wavegan_dist.train.phase import MicroBatch, Phase
-from wavegan_dist.train.shares import own_share
 from wavegan_dist.train.sharded_ema import ShardedEma
+from wavegan_dist.train.shares import own_share
 from wavegan_dist.train.zero_settings import deepspeed_config, zero_stage
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's state that has the shape of the parameter
