@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -86,16 +86,23 @@ def start_ranks(world_size: int, *arguments: object, **variables: str) -> Iterat
 
 def run_ranks(world_size: int, *arguments: object, exit_code: int = 0, timeout: float = 400, **variables: str) -> list[str]:
     """Run `python ARGUMENTS` as one process group, assert every rank's exit code and return every rank's stderr."""
-    ranks = [ForkedProgram(arguments, env) for env in environments(world_size, variables)]
-    try:
-        outcomes = [rank.finish(timeout) for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
+    outcomes = run_each([arguments] * world_size, environments(world_size, variables), timeout)
     errors = [outcome.stderr for outcome in outcomes]
     codes = [outcome.returncode for outcome in outcomes]
     assert codes == [exit_code] * world_size, "\n".join(text[-1500:] for text in errors)
     return errors
+
+
+def run_each(
+    commands: Sequence[Sequence[object]], environments_of: Sequence[dict[str, str]], timeout: float
+) -> list[subprocess.CompletedProcess[str]]:
+    """Run `python COMMAND` of each rank at once, with the rank's environment, and wait for all."""
+    ranks = [ForkedProgram(command, env) for command, env in zip(commands, environments_of, strict=True)]
+    try:
+        return [rank.finish(timeout) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
 
 
 def accelerate_command(*arguments: object) -> list[str]:

@@ -4,10 +4,11 @@ import gc
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import timedelta
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
@@ -21,6 +22,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from wavegan_dist.errors import UsageError, WaveganError, describe
 from wavegan_dist.launcher import requested_world_size, trains_on_cpu
+from wavegan_dist.log import log
 from wavegan_dist.rendezvous import report_missing_ranks
 
 Job = TypeVar("Job")
@@ -28,23 +30,30 @@ Result = TypeVar("Result")
 Group: TypeAlias = PartialState | Accelerator  # a process group: both types give rank, world size and device
 JOIN_TIMEOUT = timedelta(minutes=30)  # PyTorch's own timeout of a process group
 LEAVE_TIMEOUT = 10.0  # seconds that `leave` waits for unfinished collectives
+# How long the ranks wait for one that reads or writes files. A process that ends is noticed at once in spite of this.
+FILE_TIMEOUT = timedelta(days=1)
+REPORT_AFTER = 60.0  # seconds of reading or writing, after each of which `together` logs a warning
 
 
-def join() -> PartialState:
-    """Join the process group of the launcher; without a launcher, the group is this process alone. Collective.
+def join(timeout: timedelta = JOIN_TIMEOUT, requested: tuple[int, str] | None = None) -> PartialState:
+    """Join the process group of the launcher, once; without a launcher, the group is this process alone. Collective.
+
+    Args:
+        timeout: how long this rank waits for the others, here and in a later collective.
+        requested: the number of processes that must take part, and who asked for it; None: as many as the launcher starts.
 
     Returns:
         accelerate's state: rank, world size and device of this process.
 
     Raises:
         UsageError: the launcher's environment variables are wrong or incomplete, or the group has a different number of
-            processes than the launcher was asked to start.
-        WaveganError: the group did not form, for example because another process did not join within JOIN_TIMEOUT (30 minutes).
+            processes than `requested`.
+        WaveganError: the group did not form, for example because another process did not join within `timeout`.
     """
-    requested, cpu = requested_world_size(), trains_on_cpu()
+    requested, cpu = requested or requested_world_size(), trains_on_cpu()
     # Without cpu=True, each rank of a machine without GPUs would form a separate group (accelerate 1.15).
-    with report_missing_ranks(cpu, JOIN_TIMEOUT):
-        group = PartialState(cpu=cpu)
+    with nullcontext() if dist.is_initialized() else report_missing_ranks(cpu, timeout):
+        group = PartialState(cpu=cpu, timeout=timeout)
     check_world_size(group.num_processes, *requested)
     return group
 
@@ -87,49 +96,122 @@ def check_world_size(world_size: int, requested: int, source: str) -> None:
         )
 
 
-def on_main(group: Group, work: Callable[[], Result]) -> Result:
+@contextmanager
+def together(group: Group, doing: str | None) -> Iterator[None]:
+    """Context around work with files, from which all ranks return together, or none of them. Collective.
+
+    Reading or writing may take long, or may fail on one rank alone. The other ranks wait for FILE_TIMEOUT, in collectives of
+    the block, too, and rank 0 logs a warning after each REPORT_AFTER. If a rank ends, the others still notice it at once.
+
+    Args:
+        group: the process group.
+        doing: what the block does, for the warning, for example "reading the checkpoint"; None: no warning.
+
+    Raises:
+        WaveganError: on all ranks, if the block raised a WaveganError or an OSError on any rank: this rank's own error, else
+            that of the lowest failing rank with its number.
+    """
+    error: WaveganError | None = None
+    with _longer_timeout(group), _reported(doing if group.is_main_process else None):
+        try:
+            yield
+        except WaveganError as raised:
+            error = raised
+        except OSError as raised:
+            error = WaveganError(describe(raised))
+        try:
+            other = _error_of_another_rank(group, error)
+        except RuntimeError:  # another rank has ended meanwhile
+            if error is None:
+                raise
+            other = None
+    if first := error or other:
+        raise first
+
+
+def on_main(group: Group, work: Callable[[], Result], doing: str) -> Result:
     """Call `work` on rank 0 and return its result on all ranks. Collective; the result must be picklable.
 
     Raises:
-        WaveganError: on all ranks: the WaveganError that `work` raises, with its type, or the description of its OSError. An
+        WaveganError: on all ranks, if `work` raises a WaveganError or an OSError, see `together`, which takes `doing`. An
             error of another type is raised on rank 0 only, and the other ranks wait for rank 0 until it ends.
     """
-    outcome: list[Result | WaveganError | None] = [None]
-    if group.is_main_process:
-        try:
+    outcome: list[Result | None] = [None]
+    with together(group, doing):
+        if group.is_main_process:
             outcome = [work()]
-        except WaveganError as error:
-            outcome = [error]
-        except OSError as error:
-            outcome = [WaveganError(describe(error))]
     if group.num_processes > 1:
         broadcast_object_list(outcome)
-    result = outcome[0]
-    if isinstance(result, WaveganError):
-        raise result
-    return result  # type: ignore[return-value]
+    return outcome[0]  # type: ignore[return-value]
 
 
-def on_all_ranks(group: Group, work: Callable[[], Result]) -> Result:
+def on_all_ranks(group: Group, work: Callable[[], Result], doing: str | None = None) -> Result:
     """Call `work` on every rank; return on each rank what `work` returned there. Collective.
 
     Raises:
-        WaveganError: on all ranks: of the lowest rank on which `work` fails, its WaveganError, with its type, or the
-            description of its OSError. An error of another type is raised on its rank only, and the other ranks wait for that
-            rank until it ends.
+        WaveganError: on all ranks, if `work` raises a WaveganError or an OSError on any rank, see `together`, which takes
+            `doing`. An error of another type is raised on its rank only, and the other ranks wait for that rank until it ends.
     """
-    error: WaveganError | None = None
-    try:
+    with together(group, doing):
         result = work()
-    except WaveganError as raised:
-        error = raised
-    except OSError as raised:
-        error = WaveganError(describe(raised))
-    errors = [error] if group.num_processes == 1 else gather_object([error])
-    for first in errors:
-        if first is not None:
-            raise first
     return result
+
+
+def file_group() -> dist.ProcessGroup | None:
+    """Return a new process group of gloo whose collectives wait for FILE_TIMEOUT; None without a process group. Collective."""
+    if not dist.is_initialized():
+        return None
+    group = dist.new_group(backend="gloo")
+    assert isinstance(group, dist.ProcessGroup)
+    group._get_backend(torch.device("cpu"))._set_default_timeout(FILE_TIMEOUT)  # forming the group takes seconds
+    return group
+
+
+def _error_of_another_rank(group: Group, error: WaveganError | None) -> WaveganError | None:
+    """Return the error of the lowest failing rank; None if no rank has failed. Collective."""
+    if group.num_processes == 1:
+        return None
+    failed = torch.tensor(float(error is not None), device=group.device)
+    dist.all_reduce(failed, dist.ReduceOp.MAX)
+    if not failed.item():
+        return None
+    errors = gather_object([error])
+    rank, first = next((rank, each) for rank, each in enumerate(errors) if each is not None)
+    kind = UsageError if isinstance(first, UsageError) else WaveganError
+    return kind(f"rank {rank}: {first}")
+
+
+@contextmanager
+def _longer_timeout(group: Group) -> Iterator[None]:
+    """Let collectives of the process group wait for FILE_TIMEOUT while the block runs."""
+    if group.num_processes == 1:
+        yield
+        return
+    backend = dist.distributed_c10d._get_default_group()._get_backend(group.device)
+    before = backend.options._timeout
+    backend._set_default_timeout(FILE_TIMEOUT)
+    try:
+        yield
+    finally:
+        backend._set_default_timeout(before)
+
+
+@contextmanager
+def _reported(doing: str | None) -> Iterator[None]:
+    """Log a warning after each REPORT_AFTER seconds that the block takes, unless `doing` is None."""
+    done = threading.Event()
+
+    def report() -> None:
+        begin = time.monotonic()
+        while not done.wait(REPORT_AFTER):
+            log.warning("%s: %.0f s so far, on this rank or on another; the run waits", doing, time.monotonic() - begin)
+
+    if doing is not None:
+        threading.Thread(target=report, daemon=True, name="reported").start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def gather_to_main(group: Group, item: Result) -> Sequence[Result]:

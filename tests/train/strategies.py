@@ -1,16 +1,19 @@
 """Trains several models one after another: `strategies.py OUT CONFIG NAME:key=value,... NAME<SOURCE:key=value,...`.
 
 Each argument is a training with its own settings. It starts at image 0 or resumes from the checkpoint OUT/SOURCE, trains to
-`train.total_kimg` and writes the checkpoint OUT/NAME and OUT/NAME.samples. A training named like one of `MUTATIONS` contains
-that mistake.
+`train.total_kimg` and writes the checkpoint OUT/NAME, OUT/NAME.samples and OUT/NAME.norms, the norms of the gradients in each
+step. If the first word of NAME (up to `_`) is one of `CHANGES`, the training is changed in this way.
 
 With `train.compile`, the phases run as the graphs that PyTorch traces, but code is not generated: that takes minutes.
 """
 
+import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partialmethod
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -59,7 +62,60 @@ def wrong_order(trainer: Trainer) -> None:
     trainer._run_phase = swapped
 
 
-MUTATIONS = {"stale": stale_gradient, "order": wrong_order}
+def two_calls(trainer: Trainer, lost: bool = False) -> None:
+    """Call the discriminator twice in each discriminator phase, on real and on generated images, instead of once on both.
+
+    With `lost`, the gradient of the second call is missing.
+    """
+    phase: Any = trainer.discriminator.phase
+    call = phase._logits
+
+    def logits(inputs, labels):
+        assert labels is None
+        halves = [call({name: [tensor.chunk(2)[half] for tensor in inputs[name]] for name in inputs}, None) for half in (0, 1)]
+        second = {name: value.detach() if lost else value for name, value in halves[1].items()}
+        return {name: torch.cat((value, second[name])) for name, value in halves[0].items()}
+
+    phase._logits = logits
+
+
+def one_call_lost(trainer: Trainer) -> None:
+    """Call the discriminator twice, and lose the gradient of the second call."""
+    two_calls(trainer, lost=True)
+
+
+def small_gradient(trainer: Trainer) -> None:
+    """Halve all gradients, which Adam does not notice."""
+    for engine in trainer.engines:
+
+        def backward(loss, full=engine.backward):
+            full(loss / 2)
+
+        engine.backward = backward
+
+
+def only_last(trainer: Trainer) -> None:
+    """Lose the gradients of all micro-batches but the last."""
+    for engine in trainer.engines:
+
+        @contextmanager
+        def micro_batch(last, engine=engine, context=engine.micro_batch):
+            if last:
+                engine.optimizer.zero_grad(set_to_none=False)
+            with context(last):
+                yield
+
+        engine.micro_batch = micro_batch
+
+
+CHANGES = {
+    "stale": stale_gradient,
+    "order": wrong_order,
+    "twice": two_calls,
+    "lost": one_call_lost,
+    "small": small_gradient,
+    "last": only_last,
+}
 
 
 def run(training: str, out: Path, config_file: Path) -> None:
@@ -70,15 +126,18 @@ def run(training: str, out: Path, config_file: Path) -> None:
     trainer = Trainer(experiment, load_index(experiment), accelerator)
     if source:
         load_checkpoint(out / source, trainer)
-    MUTATIONS.get(name, lambda _: None)(trainer)
-    images = batches(trainer)
+    CHANGES.get(name.partition("_")[0], lambda _: None)(trainer)
+    images, norms = batches(trainer), []
     while trainer.nimg < experiment.train.total_kimg * 1000:
         trainer.step(images)
+        norms.append({key: value.item() for each in trainer.phase_results for key, value in each.values.items()})
     assert trainer.nonfinite.item() == 0
     checkpointer = Checkpointer(trainer, dict)
     checkpointer.save(out / name)
     checkpointer.wait()
     save_samples(trainer, out / f"{name}.samples")
+    if accelerator.is_main_process:
+        (out / f"{name}.norms").write_text(json.dumps(norms))
 
 
 def save_samples(trainer: Trainer, path: Path) -> None:

@@ -1,20 +1,38 @@
 """`wavegan train`."""
 
 import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wavegan_dist.cli.arguments import EXPERIMENT, RUN_DIR, run_dir_of
 from wavegan_dist.cli.command import Command, argument
 
+if TYPE_CHECKING:
+    from wavegan_dist.config import Experiment
+
 
 def run(options: argparse.Namespace) -> None:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        experiment, run_dir = _settings(options)  # before PyTorch is imported, so that a wrong setting is reported at once
+    else:
+        from wavegan_dist.train.launch import read_together
+
+        experiment, run_dir = read_together(lambda: _settings(options))
+    from wavegan_dist.train.loop import train
+
+    train(experiment, run_dir, options.resume)
+
+
+def _settings(options: argparse.Namespace) -> "tuple[Experiment, Path]":
+    """Return the experiment, checked against the memory of this rank's device, and the run folder."""
     from wavegan_dist import config
 
     experiment = config.load(options.config, options.overrides)
     from wavegan_dist.plan import check_memory
-    from wavegan_dist.train.loop import train
 
     check_memory(experiment)
-    train(experiment, run_dir_of(options), options.resume)
+    return experiment, run_dir_of(options)
 
 
 TRAIN = Command(

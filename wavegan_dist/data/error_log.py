@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 from wavegan_dist.data.mixture import TrainingData
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import append_json_lines, read_json_lines
-from wavegan_dist.processes import Group, on_main
+from wavegan_dist.processes import Group, on_main, together
 
 SHARD_UNREADABLE = "is in a shard that cannot be read"  # reason of an image's error
 
@@ -77,7 +77,7 @@ class DataErrorLog:
         """
         rows = [row for _, row in self._listed if row is not None]
         if len(rows) > self.max_bad_fraction * self.index.count:
-            bad = set(on_main(self.group, lambda: unreadable(rows)))
+            bad = set(on_main(self.group, lambda: unreadable(rows), "reading images that could not be read before"))
             shards = {shard for shard, row in self._listed if row in bad}
             still = {(shard, row) for shard, row in self._listed if row in bad or (row is None and shard in shards)}
             self._listed = {key: self._listed[key] for key in self._listed if key in still}
@@ -90,13 +90,16 @@ class DataErrorLog:
             shards, those that the file listed at construction included.
 
         Raises:
-            WaveganError: on all ranks, if more images than `max_bad_fraction` allows cannot be read.
-            OSError: on rank 0 only, if the file cannot be written.
+            WaveganError: on all ranks, if more images than `max_bad_fraction` allows cannot be read, or rank 0 cannot write the
+                file.
         """
-        new = self._add(gather_object(self._pending))
+        errors = gather_object(self._pending)
         self._pending = []
-        if new and self.group.is_main_process:
-            append_json_lines(self.path, map(asdict, new))
+        if errors:
+            with together(self.group, "listing unreadable images"):
+                new = self._add(errors)
+                if new and self.group.is_main_process:
+                    append_json_lines(self.path, map(asdict, new))
         images = sum(row is not None for _, row in self._listed)
         if images > self.max_bad_fraction * self.index.count:
             last = list(self._listed.values())[-1]

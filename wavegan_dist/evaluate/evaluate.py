@@ -75,7 +75,8 @@ def evaluate_snapshot(
     """
     names = None if metrics is None else check_names(metrics)
     group = join()
-    snapshot, index = on_all_ranks(group, lambda: (load_snapshot(snapshot_dir), Index.load(data_index_path)))
+    read = "reading the snapshot and the index"
+    snapshot, index = on_all_ranks(group, lambda: (load_snapshot(snapshot_dir), Index.load(data_index_path)), read)
     count = _check_images(snapshot, index, data_index_path, count)
     selected = on_all_ranks(group, lambda: _select_metrics(names, index, count, seed, weights, group))
     labels = labels_of_images(snapshot, seed)

@@ -120,7 +120,7 @@ def _subset_statistics(
     if group.is_main_process:
         entries = [(feature, cache.read(keys[feature.name])) for feature in features]
         statistics = {f.name: f.statistics.from_tensors(tensors) for f, tensors in entries if tensors is not None}
-    cached = on_main(group, lambda: set(statistics))
+    cached = on_main(group, lambda: set(statistics), "reading the cache")
     missing = [feature for feature in features if feature.name not in cached]
     if missing:
         source = functools.partial(_images, index, rows)

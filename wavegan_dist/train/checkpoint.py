@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
@@ -29,6 +28,7 @@ from typing_extensions import override
 
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import replace_dir, sha256
+from wavegan_dist.processes import file_group
 
 if TYPE_CHECKING:
     from wavegan_dist.train.ema_state import EmaState
@@ -54,7 +54,7 @@ class Checkpointer:
     def __init__(self, trainer: "Trainer", metadata: Callable[[], dict[str, Any]]) -> None:
         self.trainer, self.metadata = trainer, metadata
         # A separate process group, because collectives of two threads must not interleave in one group.
-        self._group = dist.new_group(backend="gloo") if dist.is_initialized() else None
+        self._group = file_group()
         self._cpu_tensors: dict[str, Tensor] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._saving: Future[Metadata] | None = None

@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from wavegan_dist.model import Ema, WaveletGenerator
+from wavegan_dist.train.shares import own_share
 
 
 class EmaState(ABC):
@@ -96,8 +97,11 @@ class ReplicatedEma(EmaState):
 
     @override
     def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        yield from ((f"{self.name}.{key}", value) for key, value in self.iter_full_tensors())
+        yield from own_share(self._replicated())
 
     @override
     def load(self, read: Callable[[dict[str, Tensor]], None]) -> None:
-        read(dict(self.checkpoint_tensors()))
+        read(dict(self._replicated()))
+
+    def _replicated(self) -> Iterator[tuple[str, Tensor]]:
+        yield from ((f"{self.name}.{key}", value) for key, value in self.iter_full_tensors())

@@ -18,6 +18,7 @@ from wavegan_dist.model import Ema, WaveletGenerator
 from wavegan_dist.train.ema_state import EmaState, ReplicatedEma
 from wavegan_dist.train.phase import MicroBatch, Phase, compile_phase
 from wavegan_dist.train.precision import LossScale
+from wavegan_dist.train.shares import own_share
 
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")  # keys of torch.optim.Adam's state of one parameter
 ReadTensors = Callable[[dict[str, Tensor]], None]  # name in the checkpoint -> tensor to fill in place
@@ -199,14 +200,11 @@ class DdpEngine(Engine):
 
     @override
     def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield (name in the checkpoint, tensor on the device) of all weights, buffers and Adam's states.
+        """Yield (name in the checkpoint, tensor on the device) of this rank's share of all weights, buffers and Adam's states.
 
-        Every rank yields every tensor: torch.distributed.checkpoint divides the writing among the ranks.
+        Every rank holds all of them.
         """
-        yield from ((f"{self.name}.{key}", value) for key, value in self.module.state_dict().items())
-        for name, parameter in self.module.named_parameters():
-            for key in ADAM_STATE:
-                yield f"{self.optimizer_name}.{name}.{key}", self.optimizer.state[parameter][key]
+        yield from own_share(self._replicated())
 
     @override
     def load(self, read: ReadTensors) -> None:
@@ -219,6 +217,12 @@ class DdpEngine(Engine):
         read({f"{self.optimizer_name}.{name}.{key}": state[key] for name, state in states.items() for key in ADAM_STATE})
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": dict(enumerate(states.values())), "param_groups": groups})
+
+    def _replicated(self) -> Iterator[tuple[str, Tensor]]:
+        yield from ((f"{self.name}.{key}", value) for key, value in self.module.state_dict().items())
+        for name, parameter in self.module.named_parameters():
+            for key in ADAM_STATE:
+                yield f"{self.optimizer_name}.{name}.{key}", self.optimizer.state[parameter][key]
 
     @torch.no_grad()
     def _clamp_parameters(self) -> None:

@@ -4,14 +4,15 @@ import ctypes
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import TypeVar
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs
 
 from wavegan_dist.config import TrainConfig
 from wavegan_dist.devices import allow_tf32
@@ -19,14 +20,14 @@ from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import user_cache
 from wavegan_dist.launcher import requested_world_size, trains_on_cpu
 from wavegan_dist.log import copied_to
-from wavegan_dist.processes import check_world_size, on_main
-from wavegan_dist.rendezvous import report_missing_ranks
+from wavegan_dist.processes import join, on_all_ranks, on_main
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.train.zero_settings import check_strategy
 
-# Longer than anything that one rank does while the others wait in a collective (a sample grid, a read from slow storage);
-# short enough that a hang does not waste much cluster time.
+# Longer than anything that one rank computes while the others wait in a collective; short enough that a hang does not waste
+# much cluster time. Ranks wait longer for one that reads or writes files (`processes.FILE_TIMEOUT`).
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+Settings = TypeVar("Settings")
 # Environment variables with which accelerate configures its own strategy, which the engines of this package would ignore.
 STRATEGY_VARIABLES = (
     "ACCELERATE_USE_DEEPSPEED",
@@ -54,19 +55,13 @@ def init_accelerator(train: TrainConfig) -> Accelerator:
     """
     refuse_launcher_settings(train)
     requested = (train.world_size, "train.world_size") if train.world_size is not None else requested_world_size()
-    cpu = trains_on_cpu()
+    join(COLLECTIVE_TIMEOUT, requested)
     # Buffers are equal on all ranks without a broadcast: batch statistics are synchronized, and spectral norm
     # computes the same from equal weights. Accelerate's only name for this option is deprecated since PyTorch 2.14.
     warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    with report_missing_ranks(cpu, COLLECTIVE_TIMEOUT):
-        # Without cpu=True, ranks that find no GPU would each train alone (accelerate 1.15).
-        accelerator = Accelerator(
-            cpu=cpu,
-            mixed_precision="no",  # the engines apply autocast themselves
-            kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=COLLECTIVE_TIMEOUT)],
-        )
-    check_world_size(accelerator.num_processes, *requested)
+    # The engines apply autocast themselves.
+    accelerator = Accelerator(cpu=trains_on_cpu(), mixed_precision="no", kwargs_handlers=[ddp])
     check_batch_division(accelerator.num_processes, train)
     check_strategy(train, accelerator.num_processes)
     check_compile(train, accelerator.device)
@@ -75,6 +70,20 @@ def init_accelerator(train: TrainConfig) -> Accelerator:
     if accelerator.device.type == "cpu":
         keep_freed_memory()
     return accelerator
+
+
+def read_together(read: Callable[[], Settings]) -> Settings:
+    """Join the process group of the launcher and return what `read` returns on this rank: a collective call.
+
+    A rank that cannot read its settings would otherwise end before it joins, and the others would wait for it.
+
+    Raises:
+        UsageError: on all ranks, if `read` raises a UsageError on any rank, or the number of processes is not the requested
+            one.
+        WaveganError: on all ranks, if `read` fails otherwise on any rank, or the other processes did not join.
+    """
+    refuse_launcher_strategy()
+    return on_all_ranks(join(COLLECTIVE_TIMEOUT), read, "reading the settings")
 
 
 def check_batch_division(world_size: int, train: TrainConfig) -> None:
@@ -124,12 +133,10 @@ def keep_freed_memory() -> None:
         libc.mallopt(M_MMAP_MAX, 0)  # raising the mmap threshold instead is limited to 32 MiB
 
 
-def refuse_launcher_settings(train: TrainConfig) -> None:
-    """Raise UsageError if `accelerate launch` requests settings that training would ignore.
+def refuse_launcher_strategy() -> None:
+    """Raise UsageError if `accelerate launch` configures a strategy of its own, which joining the group would set up.
 
-    These are a strategy such as FSDP, compilation, a precision other than none and `train.precision`, and a number of
-    accumulation steps other than 1 and `train.accumulation`. Reads the environment variables that `accelerate launch` sets.
-    docs/launching.md lists all fields of its config file.
+    Reads the environment variables that `accelerate launch` sets. docs/launching.md lists all fields of its config file.
     """
     for variable in STRATEGY_VARIABLES:
         if os.environ.get(variable, "false").lower() in ("true", "1"):
@@ -137,6 +144,16 @@ def refuse_launcher_settings(train: TrainConfig) -> None:
                 f"{variable} is set: the launcher's profile configures its own strategy; set distributed_type: MULTI_GPU there "
                 "(launchers/accelerate) and train.strategy=zero1, zero2 or zero3 for the run"
             )
+
+
+def refuse_launcher_settings(train: TrainConfig) -> None:
+    """Raise UsageError if `accelerate launch` requests settings that training would ignore.
+
+    These are a strategy such as FSDP, compilation, a precision other than none and `train.precision`, and a number of
+    accumulation steps other than 1 and `train.accumulation`. Reads the environment variables that `accelerate launch` sets.
+    docs/launching.md lists all fields of its config file.
+    """
+    refuse_launcher_strategy()
     backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")
     if backend.lower() != "no":
         raise UsageError(
@@ -168,7 +185,7 @@ def open_run_folder(accelerator: Accelerator, folder: RunFolder) -> Iterator[Non
         WaveganError: on all ranks, if the folder cannot be written.
     """
     with ExitStack() as stack:
-        on_main(accelerator, lambda: stack.enter_context(folder.lock()))
+        on_main(accelerator, lambda: stack.enter_context(folder.lock()), "locking the run folder")
         if accelerator.is_main_process:
             stack.enter_context(copied_to(folder.log))
         yield

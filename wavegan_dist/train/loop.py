@@ -26,7 +26,7 @@ from wavegan_dist.data import (
     warn_of_unused_classes,
 )
 from wavegan_dist.errors import UsageError
-from wavegan_dist.processes import on_main, report_lost_ranks
+from wavegan_dist.processes import on_all_ranks, on_main, report_lost_ranks, together
 from wavegan_dist.provenance import provenance
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.tracking import check_tracking, open_tracker
@@ -39,6 +39,7 @@ from wavegan_dist.train.run_writer import RunWriter, TrackerFactory
 from wavegan_dist.train.signals import Signals
 from wavegan_dist.train.step_sync import StepSync
 from wavegan_dist.train.trainer import Trainer
+from wavegan_dist.wavelet import choose as choose_kernels
 
 
 def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_tracker: TrackerFactory = open_tracker) -> None:
@@ -63,23 +64,38 @@ def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_trac
         OSError: the run folder cannot be written, and `train.on_disk_error` is `stop`.
     """
     accelerator = launch.init_accelerator(experiment.train)
-    index = load_index(experiment)
-    classes = load_classes(experiment, index)
-    if classes is not None and accelerator.is_main_process:
-        warn_of_unused_classes(classes)
-    folder = RunFolder(run_dir)
-    with report_lost_ranks(accelerator), launch.open_run_folder(accelerator, folder):
-        checkpoint = on_main(accelerator, lambda: checkpoint_to_resume(folder, experiment, index.digest, resume))
-        on_main(accelerator, lambda: check_tracking(folder, experiment))
+    with report_lost_ranks(accelerator):
+        index, classes = on_all_ranks(accelerator, lambda: load_data(experiment), "reading the index")
+        if classes is not None and accelerator.is_main_process:
+            warn_of_unused_classes(classes)
+        train_in(RunFolder(run_dir), experiment, accelerator, index, classes, resume, make_tracker)
+
+
+def train_in(
+    folder: RunFolder,
+    experiment: Experiment,
+    accelerator: Accelerator,
+    index: TrainingData,
+    classes: Classes | None,
+    resume: str,
+    make_tracker: TrackerFactory,
+) -> None:
+    """Train in a run folder, as `train` does, with the data that all ranks have read."""
+    with launch.open_run_folder(accelerator, folder):
+        choose = "choosing the checkpoint to resume from"
+        checkpoint = on_main(accelerator, lambda: checkpoint_to_resume(folder, experiment, index.digest, resume), choose)
+        on_main(accelerator, lambda: check_tracking(folder, experiment), "reading tracking.json")
+        on_all_ranks(accelerator, lambda: choose_kernels(accelerator.device.type), "compiling the kernels")
         trainer = Trainer(experiment, index, accelerator)
         if checkpoint is not None:
-            load_checkpoint(checkpoint, trainer)
+            on_all_ranks(accelerator, lambda: load_checkpoint(checkpoint, trainer), f"reading {checkpoint}")
         environment = describe_environment(accelerator, index, classes)
         checkpointer = Checkpointer(trainer, lambda: {"config": experiment.model_dump(mode="json"), **environment})
         with Signals() as signals, RunWriter(folder, trainer, checkpointer, environment, make_tracker) as writer:
             step_sync = StepSync(trainer, checkpointer, signals)
             train_with_rollbacks(TrainingRun(trainer, index, folder, step_sync, writer))
-        accelerator.wait_for_everyone()
+        with together(accelerator, "ending the run"):  # rank 0 deletes old checkpoints and delivers the rest to MLflow
+            pass
 
 
 WRITTEN = ("report", "snapshot", "checkpoint")  # settings: train.report_kimg and so on
@@ -178,10 +194,11 @@ def roll_back(run: TrainingRun, error: NonFiniteError) -> None:
     if settings.on_nonfinite == "stop" or rollbacks > settings.max_rollbacks:
         raise error
     run.writer.wait_for_checkpoint()
-    checkpoint = next(reversed(on_main(trainer.accelerator, run.folder.checkpoints)), None)
-    if checkpoint is None:
+    checkpoints = on_main(trainer.accelerator, run.folder.checkpoints, "listing the checkpoints")
+    if not checkpoints:
         raise error
-    load_checkpoint(checkpoint, trainer)
+    checkpoint = checkpoints[-1]
+    on_all_ranks(trainer.accelerator, lambda: load_checkpoint(checkpoint, trainer), f"reading {checkpoint}")
     trainer.rollbacks = rollbacks
     run.writer.rolled_back(error)
 
@@ -227,6 +244,12 @@ def is_due(interval_kimg: float, nimg_before: int, trainer: Trainer) -> bool:
     interval = interval_kimg * 1000
     finished = trainer.nimg >= trainer.experiment.train.total_kimg * 1000
     return finished or trainer.nimg // interval > nimg_before // interval
+
+
+def load_data(experiment: Experiment) -> tuple[TrainingData, Classes | None]:
+    """Load the index and the classes of the experiment's data; raises as `load_index` and `load_classes`."""
+    index = load_index(experiment)
+    return index, load_classes(experiment, index)
 
 
 def load_index(experiment: Experiment) -> TrainingData:

@@ -4,7 +4,7 @@ import math
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeAlias
@@ -21,6 +21,7 @@ from wavegan_dist.images import images_in_grid, save_grid, to_uint8
 from wavegan_dist.log import log
 from wavegan_dist.model import WaveletGenerator
 from wavegan_dist.model.snapshot import save_snapshot
+from wavegan_dist.processes import together
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.tracking import Tracker
 from wavegan_dist.train.checkpoint import Checkpointer
@@ -78,12 +79,13 @@ class RunWriter:
             self.report_labels = self.classes.draw(trainer.experiment.seed, "class/report", numbers).to(device)
 
     def __enter__(self) -> Self:
-        if self.is_main:
-            try:
-                self._begin()
-            except BaseException as error:
-                self._write_exit(error)
-                raise
+        with self._together("writing the first files"):
+            if self.is_main:
+                try:
+                    self._begin()
+                except BaseException as error:
+                    self._write_exit(error)
+                    raise
         return self
 
     def _begin(self) -> None:
@@ -122,8 +124,11 @@ class RunWriter:
         metrics |= {"lam": self.trainer.lam(), "lr/g": lr_g, "lr/d": lr_d, **self.trainer.gradient_shares()}
         with self.trainer.ema.sampling() as generator:
             metrics |= self._image_metrics(generator)
-        if not self.is_main:
-            return
+        with self._together("writing a report"):
+            if self.is_main:
+                self._write_report(metrics)
+
+    def _write_report(self, metrics: dict[str, float]) -> None:
         nimg = self.trainer.nimg
         metrics["cost/device_hours"] = self._device_hours(nimg, metrics["speed/seconds_per_kimg"])
         self.last_report = line = {"nimg": nimg, "kimg": nimg / 1000, **metrics}
@@ -151,15 +156,21 @@ class RunWriter:
         """Write a snapshot of each EMA, and a grid of samples of the first EMA from fixed latents: a collective call."""
         with self.trainer.ema.sampling() as generator:
             images = self._grid_images(generator)
-        for ema, half_life_kimg in zip(self.trainer.emas, self.trainer.experiment.ema.half_lives_kimg, strict=True):
-            weights = ema.iter_full_tensors()
-            try:
+        with self._together("writing a snapshot"):
+            self._write_snapshots()
+            if self.is_main:
+                self._write_grid(images)
+
+    def _write_snapshots(self) -> None:
+        half_lives = self.trainer.experiment.ema.half_lives_kimg
+        weights_of = {ema: ema.iter_full_tensors() for ema in self.trainer.emas}
+        try:
+            for (ema, weights), half_life_kimg in zip(weights_of.items(), half_lives, strict=True):
                 if self.is_main:
                     self._write_snapshot(ema, half_life_kimg, weights)
-            finally:
-                deque(weights, maxlen=0)  # the iteration is a collective call: complete it even if rank 0 could not write
-        if self.is_main:
-            self._write_grid(images)
+        finally:
+            for weights in weights_of.values():  # a collective call: complete it even if rank 0 could not write
+                deque(weights, maxlen=0)
 
     def _grid_images(self, generator: WaveletGenerator) -> Tensor:
         """Generate the images of the sample grid: float [N, 3, R, R] on the device."""
@@ -194,8 +205,9 @@ class RunWriter:
         `checkpoint`, `wait_for_checkpoint` or `interrupted`.
         """
         self.wait_for_checkpoint()
-        if self.is_main:
-            self.folder.prune(self.settings.keep_checkpoints, self.settings.keep_checkpoint_kimg)
+        with self._together("deleting old checkpoints"):
+            if self.is_main:
+                self.folder.prune(self.settings.keep_checkpoints, self.settings.keep_checkpoint_kimg)
         with self._handling_disk_errors("a checkpoint"):
             self.checkpointer.save(self.folder.checkpoint(self.trainer.nimg))
 
@@ -203,10 +215,10 @@ class RunWriter:
         """Wait until the last checkpoint is on disk: a collective call.
 
         Raises:
-            OSError: the save could not be written, and `train.on_disk_error` is `stop`; else a warning is logged.
-            WaveganError: the save failed for another reason than an OSError.
+            WaveganError: on all ranks, the save failed on any rank; with `train.on_disk_error=continue`, an OSError of the save
+                is logged instead.
         """
-        with self._handling_disk_errors("a checkpoint"):
+        with self._together("writing a checkpoint"), self._handling_disk_errors("a checkpoint"):
             self.checkpointer.wait()
 
     def interrupted(self, number: int) -> InterruptedRunError:
@@ -238,6 +250,9 @@ class RunWriter:
     @property
     def _kimg(self) -> str:
         return f"{self.trainer.nimg / 1000:g}"
+
+    def _together(self, doing: str) -> AbstractContextManager[None]:
+        return together(self.trainer.accelerator, doing)
 
     @contextmanager
     def _handling_disk_errors(self, file: str, *, stop: bool = True) -> Iterator[None]:

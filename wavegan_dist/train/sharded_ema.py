@@ -11,6 +11,7 @@ from typing_extensions import override
 from wavegan_dist.model import Ema, WaveletGenerator
 from wavegan_dist.train.ema_state import EmaState
 from wavegan_dist.train.partition import Partition
+from wavegan_dist.train.shares import own_share
 
 
 class ShardedEma(EmaState):
@@ -71,7 +72,7 @@ class ShardedEma(EmaState):
 
     @override
     def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        yield from ((f"{self.name}.{key}", value) for key, value in self.buffers.items())
+        yield from own_share((f"{self.name}.{key}", value) for key, value in self.buffers.items())
         for name, rank in self.partition.assigned_ranks():
             full = self.partition.full_tensor(name, self.flats, rank)
             if rank == dist.get_rank():

@@ -22,6 +22,7 @@ from wavegan_dist.train.load_deepspeed import load_deepspeed
 from wavegan_dist.train.partition import Partition
 from wavegan_dist.train.phase import MicroBatch, Phase
 from wavegan_dist.train.sharded_ema import ShardedEma
+from wavegan_dist.train.shares import own_share
 from wavegan_dist.train.zero_settings import deepspeed_config, zero_stage
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # Adam's state that has the shape of the parameter
@@ -107,10 +108,10 @@ class ZeroEngine(Engine):
     def checkpoint_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield (name in the checkpoint, full tensor on the device) of each tensor that this rank writes: a collective call.
 
-        These are the buffers, on every rank, and the weights and Adam's state of the parameters assigned to this rank, each
-        assembled from the shards on that rank only. Every rank must exhaust the iterator.
+        These are this rank's share of the buffers, which every rank holds, and the weights and Adam's state of the parameters
+        assigned to this rank, each assembled from the shards on that rank only. Every rank must exhaust the iterator.
         """
-        yield from ((f"{self.name}.{key}", value) for key, value in self.module.named_buffers())
+        yield from own_share((f"{self.name}.{key}", value) for key, value in self.module.named_buffers())
         for parameter, rank in self.partition.assigned_ranks():
             is_writer = rank == dist.get_rank()
             weight = self.partition.full_tensor(parameter, self.partition.flats, rank)
