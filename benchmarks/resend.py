@@ -57,6 +57,8 @@ def send(spool: Spool, server: MlflowServer) -> list[dict[str, float]]:
         row["server_mb"] = sum(process.memory_info().rss for process in processes(server)) / 2**20
         row["sender_mb"] = own.memory_info().rss / 2**20
         rows.append(row)
+        if len(rows) % 20 == 0:
+            print(f"{len(rows)} batches: {row}", file=sys.stderr, flush=True)
     return rows
 
 
