@@ -57,6 +57,8 @@ def send(spool: Spool, server: MlflowServer) -> list[dict[str, float]]:
         row["server_mb"] = sum(process.memory_info().rss for process in processes(server)) / 2**20
         row["sender_mb"] = own.memory_info().rss / 2**20
         rows.append(row)
+        if len(rows) % 20 == 0:
+            print(f"{len(rows)} batches: {row}", file=sys.stderr, flush=True)
     return rows
 
 
@@ -87,7 +89,7 @@ def main() -> int:
             rows = send(spool, server)
             seconds = time.perf_counter() - began
             info = TrackingInfo.load(folder)
-            assert info is not None
+            assert info is not None and info.run_id is not None
             stored = [len(MlflowClient(server.uri).get_metric_history(info.run_id, f"m{n}")) for n in range(options.names)]
         finally:
             server.kill()
