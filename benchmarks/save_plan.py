@@ -3,7 +3,7 @@
 Before the ranks write, torch.distributed.checkpoint gathers a list of tensors (a plan) of each rank on rank 0, which decides
 who writes what and sends each rank its part. Here one process builds, encodes and decodes the plans of all ranks, as they
 would, and does the work of rank 0. "divided" is what this package does: each rank lists its own share (`train/shares.py`).
-"all" is what it did before, and what replicated tensors cost by default: each rank lists all tensors.
+"all" is what replicated tensors cost by default, and what this package did before: each rank lists all tensors.
 
 The last rows save for real, in as many processes as `--processes` says, over gloo and with tensors of a few bytes.
 

@@ -62,7 +62,7 @@ def test_a_rank_on_which_the_kernels_do_not_compile_trains_with_the_reference(tm
 @pytest.mark.slow
 def test_a_disk_that_is_slower_than_a_collective_may_be_is_waited_for(tmp_path, run, config):
     train = ("train", "--config", config, "--run-dir", run, "train.total_kimg=0.192")
-    first, second = two_ranks(HERE / "slow_disk.py", 4.5, *train, timeout=120)
+    first, second = two_ranks(HERE / "slow_disk.py", 3, *train, timeout=120)
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     for doing in (
         "reading the index",

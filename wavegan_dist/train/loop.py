@@ -68,34 +68,22 @@ def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_trac
         index, classes = on_all_ranks(accelerator, lambda: load_data(experiment), "reading the index")
         if classes is not None and accelerator.is_main_process:
             warn_of_unused_classes(classes)
-        train_in(RunFolder(run_dir), experiment, accelerator, index, classes, resume, make_tracker)
-
-
-def train_in(
-    folder: RunFolder,
-    experiment: Experiment,
-    accelerator: Accelerator,
-    index: TrainingData,
-    classes: Classes | None,
-    resume: str,
-    make_tracker: TrackerFactory,
-) -> None:
-    """Train in a run folder, as `train` does, with the data that all ranks have read."""
-    with launch.open_run_folder(accelerator, folder):
-        choose = "choosing the checkpoint to resume from"
-        checkpoint = on_main(accelerator, lambda: checkpoint_to_resume(folder, experiment, index.digest, resume), choose)
-        on_main(accelerator, lambda: check_tracking(folder, experiment), "reading tracking.json")
-        on_all_ranks(accelerator, lambda: choose_kernels(accelerator.device.type), "compiling the kernels")
-        trainer = Trainer(experiment, index, accelerator)
-        if checkpoint is not None:
-            on_all_ranks(accelerator, lambda: load_checkpoint(checkpoint, trainer), f"reading {checkpoint}")
-        environment = describe_environment(accelerator, index, classes)
-        checkpointer = Checkpointer(trainer, lambda: {"config": experiment.model_dump(mode="json"), **environment})
-        with Signals() as signals, RunWriter(folder, trainer, checkpointer, environment, make_tracker) as writer:
-            step_sync = StepSync(trainer, checkpointer, signals)
-            train_with_rollbacks(TrainingRun(trainer, index, folder, step_sync, writer))
-        with together(accelerator, "ending the run"):  # rank 0 deletes old checkpoints and delivers the rest to MLflow
-            pass
+        folder = RunFolder(run_dir)
+        with launch.open_run_folder(accelerator, folder):
+            choose = "choosing the checkpoint to resume from"
+            checkpoint = on_main(accelerator, lambda: checkpoint_to_resume(folder, experiment, index.digest, resume), choose)
+            on_main(accelerator, lambda: check_tracking(folder, experiment), "reading tracking.json")
+            on_all_ranks(accelerator, lambda: choose_kernels(accelerator.device.type), "compiling the kernels")
+            trainer = Trainer(experiment, index, accelerator)
+            if checkpoint is not None:
+                on_all_ranks(accelerator, lambda: load_checkpoint(checkpoint, trainer), f"reading {checkpoint}")
+            environment = describe_environment(accelerator, index, classes)
+            checkpointer = Checkpointer(trainer, lambda: {"config": experiment.model_dump(mode="json"), **environment})
+            with Signals() as signals, RunWriter(folder, trainer, checkpointer, environment, make_tracker) as writer:
+                step_sync = StepSync(trainer, checkpointer, signals)
+                train_with_rollbacks(TrainingRun(trainer, index, folder, step_sync, writer))
+            with together(accelerator, "ending the run"):  # rank 0 deletes old checkpoints and delivers the rest to MLflow
+                pass
 
 
 WRITTEN = ("report", "snapshot", "checkpoint")  # settings: train.report_kimg and so on
