@@ -89,7 +89,8 @@ def main() -> int:
             rows = send(spool, server)
             seconds = time.perf_counter() - began
             info = TrackingInfo.load(folder)
-            assert info is not None and info.run_id is not None
+            assert info is not None
+            assert info.run_id is not None
             stored = [len(MlflowClient(server.uri).get_metric_history(info.run_id, f"m{n}")) for n in range(options.names)]
         finally:
             server.kill()

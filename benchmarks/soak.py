@@ -253,7 +253,9 @@ class Faults:
             raise BrokenRunError(f"the run did not end: {self.run.tail()}")
 
 
-def soak(run: Run, faults: Faults, every: tuple[float, float], deadline: float, bag: list[str], rows: list[dict]) -> None:
+def soak(
+    run: Run, faults: Faults, every: tuple[float, float], deadline: float, bag: list[str], rows: list[dict[str, Any]]
+) -> None:
     """Train the run to its end and inject faults until `deadline`; append a row for each to `rows`.
 
     Args:

@@ -64,3 +64,18 @@ def test_more_bad_images_than_allowed_are_an_error_that_names_the_last(index: In
     with pytest.raises(WaveganError, match=rf"3 of {index.count} images .* data\.max_bad_fraction.*last .*: 00000005 cannot"):
         log.sync()
     assert len(entries(path)) == 3
+
+
+def test_images_that_were_repaired_before_the_next_start_count_no_more(index: Index, tmp_path: Path) -> None:
+    path, limit = tmp_path / "data_errors.jsonl", 1 / index.count
+    log = DataErrorLog(join(), path, index, 1.0)
+    log.record([image_error(3), image_error(4), DataError("shard-000001.tar", "is cut short")])
+    log.record([DataError("shard-000001.tar", "cannot be decoded", 99, "00000099")])
+    log.sync()
+    restarted = DataErrorLog(join(), path, index, limit)
+    restarted.recheck(lambda rows: [row for row in rows if row == 4])
+    assert restarted.sync() == {"data/bad_images": 1, "data/bad_shards": 0}
+    assert len(entries(path)) == 4
+    restarted.record([image_error(3)])  # broken again
+    with pytest.raises(WaveganError, match="2 of"):
+        restarted.sync()
