@@ -9,6 +9,7 @@ benchmarks/results/resend.json.
 """
 
 import random
+import signal
 import statistics
 import sys
 import time
@@ -106,4 +107,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the server ends, too
     sys.exit(main())
