@@ -1,20 +1,20 @@
 """The experiment: what is accepted, and what errors say."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-import yaml
 from pydantic import Field
 
 from wavegan_dist import config
 from wavegan_dist.config import FileKind, Section
+from wavegan_dist.config.decode import yaml_value
 from wavegan_dist.config.reference import reference
 from wavegan_dist.config.schema import settings
 from wavegan_dist.errors import UsageError
+from wavegan_dist.files import parse_json
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 
@@ -231,13 +231,13 @@ def test_any_file_that_users_write_is_explained_in_the_same_words(tree: dict[str
 @pytest.mark.parametrize(
     ("content", "decode", "words"),
     [
-        (b"a: [", yaml.safe_load, "parts is not valid YAML: "),
-        (b"{", json.loads, "parts is not valid JSON: "),
-        (b"\xff", json.loads, "parts is not valid JSON: "),
-        (b"[]", json.loads, "parts is not a part list: its content is not a mapping"),
-        (b"", yaml.safe_load, "parts is not a part list: its content is not a mapping"),
-        (b"a: " + b"[" * 5000, yaml.safe_load, "parts is not valid YAML: "),
-        (b"[" * 100_000, json.loads, "parts is not valid JSON: "),
+        (b"a: [", yaml_value, "parts is not valid YAML: "),
+        (b"{", parse_json, "parts is not valid JSON: "),
+        (b"\xff", parse_json, "parts is not valid JSON: "),
+        (b"[]", parse_json, "parts is not a part list: its content is not a mapping"),
+        (b"", yaml_value, "parts is not a part list: its content is not a mapping"),
+        (b"a: " + b"[" * 5000, yaml_value, "parts is not valid YAML: "),
+        (b"[" * 100_000, parse_json, "parts is not valid JSON: "),
     ],
 )
 def test_any_file_of_another_syntax_is_explained(

@@ -10,7 +10,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict
 
 from wavegan_dist.errors import WaveganError
-from wavegan_dist.files import atomic_file
+from wavegan_dist.files import atomic_file, parse_json
 
 # Fields of the protocol that identify the snapshot. All other fields describe the measurement.
 SUBJECT = {"nimg", "snapshot", "snapshot_sha256", "ema_half_life_kimg", "class_counts"}
@@ -141,7 +141,7 @@ class EvaluationResult(BaseModel):
             OSError: the file cannot be read.
         """
         try:
-            return cls.model_validate(json.loads(Path(path).read_text()))
+            return cls.model_validate(parse_json(Path(path).read_text()))
         except ValueError as error:
             raise WaveganError(f"{path} is damaged or not an evaluation result; delete it, or evaluate again") from error
 

@@ -207,6 +207,14 @@ def save_tensors(layout: "Mapping[str, Tensor]", values: "Iterable[tuple[str, Te
             file.write(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
 
 
+def parse_json(content: str | bytes) -> Any:
+    """Decode JSON. Raises ValueError for everything that cannot be decoded, also where `json.loads` raises RecursionError."""
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Return the JSON objects in a file of one object per line, in order; an empty list if the file does not exist.
 
@@ -215,7 +223,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     objects = []
     for line in path.read_bytes().splitlines() if path.exists() else []:
         with suppress(ValueError):
-            objects.append(json.loads(line))
+            objects.append(parse_json(line))
     return [entry for entry in objects if isinstance(entry, dict)]
 
 

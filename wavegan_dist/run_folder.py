@@ -29,7 +29,7 @@ from typing import Any
 
 from wavegan_dist.config import Experiment
 from wavegan_dist.errors import UsageError
-from wavegan_dist.files import append_json_lines, atomic_file, locked, sweep
+from wavegan_dist.files import append_json_lines, atomic_file, locked, parse_json, sweep
 from wavegan_dist.redact import redacted
 
 
@@ -254,7 +254,7 @@ class RunFolder:
         Call this only after `begin`, which removes damaged lines: on a damaged line, this raises ValueError.
         """
         lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
-        last: dict[str, float] = json.loads(lines[-1]) if lines else {}
+        last: dict[str, float] = parse_json(lines[-1]) if lines else {}
         return last
 
     def append_metrics(self, metrics: dict[str, float]) -> None:
@@ -290,16 +290,16 @@ class RunFolder:
 
     def read_exit(self) -> RunExit | None:
         """Return how the last start of the run ended, from exit.json (see `exit`); None if the file is absent or damaged."""
-        with suppress(OSError, ValueError, TypeError, KeyError):
-            content = json.loads(self.exit.read_text())
+        with suppress(OSError, ValueError, TypeError, KeyError, OverflowError):
+            content = parse_json(self.exit.read_text())
             return RunExit(content["state"], int(content["nimg"]), content["reason"], float(content["time"]))
         return None
 
 
 def _nimg_of_line(line: str) -> float:
     try:
-        return int(json.loads(line)["nimg"])
-    except (ValueError, KeyError, TypeError):
+        return int(parse_json(line)["nimg"])
+    except (ValueError, KeyError, TypeError, OverflowError):
         return float("inf")
 
 

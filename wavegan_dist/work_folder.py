@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wavegan_dist.errors import UsageError
-from wavegan_dist.files import atomic_file, locked
+from wavegan_dist.files import atomic_file, locked, parse_json
 
 PLAN, LOCK = "plan.json", "lock"
 
@@ -64,7 +64,7 @@ def _resumable(work: Path, settings: Mapping[str, object], results: str) -> Iter
 
 def _read_plan(plan: Path) -> dict[str, Any]:
     try:
-        content = json.loads(plan.read_text())
+        content = parse_json(plan.read_text())
     except ValueError:
         content = None
     if not isinstance(content, dict):

@@ -74,7 +74,7 @@ def _evaluate(job: EvaluateJob, snapshot: str) -> str | None:
     started = time.monotonic()
     signal.signal(WARNING, _raise)
     try:
-        outcome = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+        outcome = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
     except _WarnedError:
         # Slurm may warn up to a minute earlier than requested.
         if time.monotonic() - started > job.profile.time * 60 - job.profile.warn_seconds - 60:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from wavegan_dist import config
 from wavegan_dist.cluster import evaluate_job, executor, slurm
 from wavegan_dist.cluster.job import EvaluateJob
 from wavegan_dist.errors import WaveganError
-from wavegan_dist.files import atomic_file, locked
+from wavegan_dist.files import atomic_file, locked, parse_json
 from wavegan_dist.log import log
 from wavegan_dist.run_folder import RunFolder
 
@@ -129,13 +129,13 @@ def submitted_jobs(run_dir: Path) -> dict[str, str]:
         OSError: evaluations.json cannot be read.
     """
     file = _state_file(run_dir)
-    try:
-        jobs = json.loads(file.read_text()) if file.exists() else {}
-    except ValueError:
-        jobs = None
-    if not isinstance(jobs, dict):
-        raise WaveganError(f"{file} is damaged; delete it, and snapshots without a result are evaluated again")
-    return jobs
+    if not file.exists():
+        return {}
+    with suppress(ValueError):
+        jobs = parse_json(file.read_bytes())
+        if isinstance(jobs, dict) and all(isinstance(job, str) for job in jobs.values()):
+            return jobs
+    raise WaveganError(f"{file} is damaged; delete it, and snapshots without a result are evaluated again")
 
 
 def job_name(job: EvaluateJob) -> str:

@@ -1,6 +1,5 @@
 """Profiles: the resources that a job requests and how its commands start. YAML files in launchers/slurm."""
 
-import math
 import re
 from typing import Annotated, Any, Self
 
@@ -31,7 +30,7 @@ def minutes(time: str | int) -> int:
         hours, minute, second = parts
     else:
         hours, (minute, second) = 0, parts + [0] * (2 - len(parts))
-    return int(days or 0) * 1440 + hours * 60 + minute + math.ceil(second / 60)
+    return int(days or 0) * 1440 + hours * 60 + minute + -(-second // 60)
 
 
 class Profile(Section):

@@ -38,7 +38,8 @@ class CrashLog:
         Raises:
             OSError: the file cannot be read or written.
         """
-        earlier = [entry["nimg"] for entry in read_json_lines(self.file) if entry.get("job") == self.job_id and "nimg" in entry]
+        crashes = [entry.get("nimg") for entry in read_json_lines(self.file) if entry.get("job") == self.job_id]
+        earlier = [nimg for nimg in crashes if isinstance(nimg, int)]
         entry = {"job": self.job_id, "nimg": crash.nimg, "reason": crash.reason, "time": time.time()}
         append_json_lines(self.file, [entry])
         return not earlier or crash.nimg > max(earlier)

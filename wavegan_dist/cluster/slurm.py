@@ -65,7 +65,11 @@ class Allocation:
         if "SLURM_JOB_NODELIST" not in os.environ:
             raise WaveganError("not in a Slurm job: SLURM_JOB_NODELIST is not set; start the job with sbatch or wavegan submit")
         hosts = _run("scontrol", "show", "hostnames", os.environ["SLURM_JOB_NODELIST"]).split()
-        return cls(os.environ["SLURM_JOB_ID"], tuple(hosts), int(os.environ.get("SLURM_GPUS_ON_NODE", 0)))
+        job_id, gpus = os.environ.get("SLURM_JOB_ID", ""), os.environ.get("SLURM_GPUS_ON_NODE", "0")
+        for name, value in (("SLURM_JOB_ID", job_id), ("SLURM_GPUS_ON_NODE", gpus)):
+            if not (value.isascii() and value.isdecimal() and len(value) < 20):
+                raise WaveganError(f"{name}={value} is not a number; start the job with sbatch or wavegan submit")
+        return cls(job_id, tuple(hosts), int(gpus))
 
     def check(self, profile: Profile) -> None:
         """Raise WaveganError unless the allocation has as many nodes as the profile and, on this node, at least its GPUs."""
@@ -117,7 +121,7 @@ def requeue(job_id: str) -> None:
 
 
 def _run(*command: str) -> str:
-    outcome = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    outcome = subprocess.run(command, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL)
     if outcome.returncode:
         raise WaveganError(f"{' '.join(command)}: {' '.join(outcome.stderr.split())}")
     return outcome.stdout

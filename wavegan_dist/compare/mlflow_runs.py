@@ -2,24 +2,27 @@
 
 import json
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from wavegan_dist.config import check_store, is_database
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import ensure_home
 from wavegan_dist.redact import redacted
-from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.run_folder import RunFolder, ema_of
+
+LONGEST_NAME = 100  # characters of the name of a folder
 
 
 def fetch(run_id: str, scratch: Path) -> Path:
     """Download a run from the store that MLFLOW_TRACKING_URI names.
 
-    The configuration, environment, snapshots and evaluations are artifacts with the names that they have in a run folder;
-    metrics.jsonl is rebuilt from the history of the metrics.
+    The configuration, environment, evaluations and the newest snapshot of each EMA are artifacts with the names that they have
+    in a run folder; metrics.jsonl is rebuilt from the history of the metrics.
 
     Sets environment variables that limit MLflow's retries and hide its progress bars, unless they are set, and those of
     `ensure_home`.
@@ -44,9 +47,10 @@ def fetch(run_id: str, scratch: Path) -> Path:
     with _translated_errors(run_id, uri):
         client = MlflowClient()
         run = client.get_run(run_id)
-        folder = RunFolder(scratch / run_id / str(run.info.run_name))
+        folder = RunFolder(scratch / run_id / _folder_name(run_id, run.info.run_name))
         folder.path.mkdir(parents=True)
-        _download_artifacts(client, run_id, folder)
+        for artifact in _artifacts(client, run_id, folder):
+            client.download_artifacts(run_id, artifact, str(folder.path))
         lines = (f"{json.dumps(point)}\n" for point in _points(client, run_id, run.data.metrics))
         folder.metrics.write_text("".join(lines))
     return folder.path
@@ -89,12 +93,31 @@ def _translated_errors(run_id: str, uri: str) -> Iterator[None]:
         raise WaveganError(f"mlflow:{run_id}: {uri} cannot be read ({reason}); try again when it is available") from error
 
 
-def _download_artifacts(client: Any, run_id: str, folder: RunFolder) -> None:
-    used = (folder.config, folder.environment, folder.evaluation(""), folder.snapshot(0))
-    names = {path.relative_to(folder.path).parts[0] for path in used}
-    for artifact in client.list_artifacts(run_id):
-        if artifact.path in names:
-            client.download_artifacts(run_id, artifact.path, str(folder.path))
+def _folder_name(run_id: str, run_name: str | None) -> str:
+    """Return a name for the folder of a run, whose name in MLflow anybody may choose: it must not lead to another folder."""
+    name = re.sub(r"[/\0]", "_", run_name or "")[:LONGEST_NAME]
+    return run_id if name in ("", ".", "..") else name
+
+
+def _artifacts(client: Any, run_id: str, folder: RunFolder) -> Iterator[str]:
+    """Yield the artifacts that a comparison reads: files, the folder of evaluations, and the newest snapshot of each EMA.
+
+    Raises:
+        ValueError: one of them holds a folder. MLflow would follow a server that lists folders without end.
+    """
+
+    def names(path: str | None = None) -> list[str]:
+        return [PurePosixPath(entry.path).name for entry in client.list_artifacts(run_id, path)]
+
+    top = names()
+    evaluations, snapshots = folder.evaluation("").parent, folder.snapshot(0).parent.name
+    paths = [path.name for path in (folder.config, folder.environment, evaluations) if path.name in top]
+    if snapshots in top:
+        paths += {ema_of(name): f"{snapshots}/{name}" for name in sorted(names(snapshots)) if name.startswith("kimg-")}.values()
+    for path in paths:
+        if any(entry.is_dir for entry in client.list_artifacts(run_id, path)):
+            raise ValueError(f"its artifact {path} holds folders")
+        yield path
 
 
 def _points(client: Any, run_id: str, metrics: Iterable[str]) -> Iterator[dict[str, float]]:

@@ -1,20 +1,23 @@
 """Runs to compare, read from their folders or from MLflow."""
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from wavegan_dist import config
 from wavegan_dist.compare.mlflow_runs import fetch
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.evaluation_result import EvaluationResult
+from wavegan_dist.files import parse_json
 from wavegan_dist.model.snapshot import Snapshot, load_snapshot
 from wavegan_dist.run_folder import RunFolder, ema_label, ema_of
 
 MLFLOW = "mlflow:"
+_POINT = TypeAdapter(dict[str, float])
 
 
 @dataclass(frozen=True)
@@ -112,16 +115,19 @@ def _points(path: Path) -> list[dict[str, float]]:
     lines = path.read_bytes().splitlines() if path.exists() else []
     points = []
     for number, line in enumerate(lines, 1):
-        point = _json_object(line)
-        if point is not None and "kimg" in point:
+        try:
+            point = _POINT.validate_json(line)
+            point["kimg"]
+        except (ValidationError, KeyError) as error:
+            if number < len(lines) or _json_object(line) is not None:
+                raise WaveganError(f"{path}: line {number} is damaged; delete it") from error
+        else:
             points.append(point)
-        elif point is not None or number < len(lines):
-            raise WaveganError(f"{path}: line {number} is damaged; delete it")
     return points
 
 
 def _json_object(content: bytes) -> dict[str, Any] | None:
     with suppress(ValueError):
-        value = json.loads(content)
+        value = parse_json(content)
         return value if isinstance(value, dict) else None
     return None

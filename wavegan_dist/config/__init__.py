@@ -1,17 +1,19 @@
 """The experiment: typed settings, read from YAML and overrides (loading), with one-line error messages (explain)."""
 
-from wavegan_dist.config.explain import FileKind, yaml_text
+from wavegan_dist.config.decode import yaml_text
+from wavegan_dist.config.explain import FileKind
 from wavegan_dist.config.loading import differences, load, parse
 from wavegan_dist.config.loss import AugmentConfig, LossConfig, LossWeights
 from wavegan_dist.config.model import RESOLUTIONS, SMALLEST_BAND, ModelConfig, deepest_level
 from wavegan_dist.config.passwords import check_passwords
 from wavegan_dist.config.schema import DataConfig, Experiment, TrackingConfig, may_change_on_resume
-from wavegan_dist.config.section import Section
+from wavegan_dist.config.section import LARGEST_COUNT, Section
 from wavegan_dist.config.sets import WeightedSet, integer_weights, set_names
 from wavegan_dist.config.store import check_store, is_database
 from wavegan_dist.config.training import EmaConfig, OptimConfig, TrainConfig
 
 __all__ = [
+    "LARGEST_COUNT",
     "RESOLUTIONS",
     "SMALLEST_BAND",
     "AugmentConfig",

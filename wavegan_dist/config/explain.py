@@ -5,32 +5,27 @@ that the same mistake gets the same message in each of them.
 """
 
 import difflib
-import json
 import re
+import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from wavegan_dist.config.decode import yaml_text, yaml_value
 from wavegan_dist.errors import UsageError
+from wavegan_dist.files import parse_json
 
 Model = TypeVar("Model", bound=BaseModel)
 Decoder = Callable[[str], Any]
 
-
-def yaml_text(text: str) -> Any:
-    """Decode YAML with every scalar as a string: `yaml.safe_load` would decode 12:00:00 to the integer 43200.
-
-    Raises:
-        yaml.YAMLError: the text is not YAML.
-    """
-    return yaml.load(text, yaml.BaseLoader)
-
-
-SYNTAX: dict[Decoder, str] = {yaml.safe_load: "YAML", yaml_text: "YAML", json.loads: "JSON"}
+SYNTAX: dict[Decoder, str] = {yaml_value: "YAML", yaml_text: "YAML", parse_json: "JSON"}
+REASONS_SHOWN = 20  # largest number of explained keys in a message
+REASON_SHOWN = 500  # largest number of characters of each
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 100
 
 
 @dataclass(frozen=True)
@@ -40,14 +35,14 @@ class FileKind:
     Args:
         name: what errors call such a file, for example "hardware file".
         advice: what to do about a malformed file or an unknown key.
-        decode: `yaml.safe_load`, `yaml_text` or `json.loads`.
+        decode: `yaml_value`, `yaml_text` or `parse_json`.
         missing: what to do about a missing key, with {key} in place of the key; by default `advice`.
         always_advise: append `advice` to all errors, for files that a command can regenerate.
     """
 
     name: str
     advice: str
-    decode: Decoder = yaml.safe_load
+    decode: Decoder = yaml_value
     missing: str = ""
     always_advise: bool = False
 
@@ -70,8 +65,8 @@ class FileKind:
         """
         try:
             tree = self.decode(content.decode())
-        except (ValueError, yaml.YAMLError, RecursionError) as error:  # RecursionError: thousands of nested brackets
-            reason = " ".join(str(error).split())
+        except ValueError as error:
+            reason = cut(" ".join(str(error).split()))
             raise UsageError(f"{path} is not valid {SYNTAX[self.decode]}: {reason}; {self.advice}") from error
         if not isinstance(tree, dict):
             article = "an" if self.name[0] in "aeiou" else "a"
@@ -93,11 +88,16 @@ class FileKind:
             return model.model_validate(tree)
         except ValidationError as error:
             known = keys_of(model)
-            explained = [self._explain(dict(detail), known) for detail in error.errors()]
-            reasons = [reason for reason, _ in explained]
+            details = error.errors()
+            explained = [self._explain(dict(detail), known) for detail in details[:REASONS_SHOWN]]
+            reasons = [cut(reason) for reason, _ in explained]
+            if len(details) > REASONS_SHOWN:
+                reasons.append(f"and {len(details) - REASONS_SHOWN:,} more")
             if self.always_advise or any(wants_advice for _, wants_advice in explained):
                 reasons.append(self.advice)  # once: a file may lack twenty keys
             raise UsageError(f"{path}: {'; '.join(reasons)}") from error
+        except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON and YAML can escape
+            raise UsageError(f"{path}: the text {shown(error.object)} is not Unicode; {self.advice}") from error
 
     def _explain(self, detail: dict[str, Any], known: Sequence[str]) -> tuple[str, bool]:
         """Return what is wrong with one key, and whether `advice` helps with it."""
@@ -112,12 +112,20 @@ class FileKind:
             case "literal_error":
                 choices = [choice.strip("'") for choice in re.split(", | or ", detail["ctx"]["expected"])]
                 value = detail["input"]
-                return f"{key} = {value!r} is not one of {', '.join(choices)}{nearest(str(value), choices)}", False
+                return f"{key} = {shown(value)} is not one of {', '.join(choices)}{nearest(str(value), choices)}", False
             case "model_type" | "model_attributes_type":
-                return f"{key} = {detail['input']!r} is not a mapping of settings", False
+                return f"{key} = {shown(detail['input'])} is not a mapping of settings", False
             case "value_error":
                 return f"{key}: {message}" if key else message, False
-        return f"{key} = {detail['input']!r}: {message[0].lower()}{message[1:]}", False
+        return f"{key} = {shown(detail['input'])}: {message[0].lower()}{message[1:]}", False
+
+
+def shown(value: object) -> str:
+    """Format a value for a message; cuts long texts, lists and mappings short."""
+    try:
+        return _REPR.repr(value)
+    except ValueError:  # an integer of more digits than Python converts to text
+        return "a number of thousands of digits"
 
 
 def nearest(word: str, choices: Sequence[str]) -> str:
@@ -129,6 +137,11 @@ def nearest(word: str, choices: Sequence[str]) -> str:
     close = difflib.get_close_matches(word, choices, 1, 0.6)
     close = close or [by_leaf[leaf] for leaf in difflib.get_close_matches(word.rpartition(".")[2], list(by_leaf), 1, 0.6)]
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def cut(text: str) -> str:
+    """Return the first REASON_SHOWN characters of a text, for messages."""
+    return text if len(text) <= REASON_SHOWN else f"{text[:REASON_SHOWN]}..."
 
 
 def keys_of(model: type[BaseModel]) -> list[str]:

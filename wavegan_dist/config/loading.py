@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from wavegan_dist.config.explain import FileKind, keys_of, nearest
+from wavegan_dist.config.decode import yaml_value
+from wavegan_dist.config.explain import FileKind, cut, keys_of, nearest
 from wavegan_dist.config.schema import Experiment, may_change_on_resume
 from wavegan_dist.errors import UsageError
 
@@ -51,15 +50,15 @@ def differences(old: Experiment, new: Experiment) -> list[str]:
 def _apply(tree: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise UsageError(f"override '{override}' is not of the form key=value, for example train.batch_size=64")
+        raise UsageError(f"override '{cut(override)}' is not of the form key=value, for example train.batch_size=64")
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"override '{override}': the value is not valid YAML") from error
+        value = yaml_value(text)
+    except ValueError as error:
+        raise UsageError(f"override '{cut(override)}': the value is not valid YAML") from error
     *sections, last = key.split(".")
     for section in sections:
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):
             hint = nearest(key, keys_of(Experiment))
-            raise UsageError(f"override '{override}': '{section}' is a value, not a section{hint}")
+            raise UsageError(f"override '{cut(override)}': '{section}' is a value, not a section{hint}")
     tree[last] = value

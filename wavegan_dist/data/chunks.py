@@ -15,7 +15,7 @@ from wavegan_dist.data.bands import BandStdAccumulator, BandSums
 from wavegan_dist.data.codec import decode, encode
 from wavegan_dist.data.left_out import LeftOut
 from wavegan_dist.data.picture import BadPictureError, Picture
-from wavegan_dist.files import atomic_file
+from wavegan_dist.files import atomic_file, parse_json
 
 CHUNKS = 64  # target number of chunks: enough to give every worker some
 MIN_PICTURES, MAX_PICTURES = 8, 256  # per chunk; the minimum is 1 where pictures are cut into many patches
@@ -52,11 +52,11 @@ class Chunk(NamedTuple):
     def read(self) -> EncodedChunk:
         """Read what `encode_chunk` wrote to PATH.npz. Raises FileNotFoundError if the chunk is not `done`."""
         with np.load(self.path.with_suffix(".npz"), allow_pickle=False) as file:
-            bad, small = json.loads(str(file["left_out"]))
+            bad, small = parse_json(str(file["left_out"]))
             return EncodedChunk(
                 file["ends"],
                 file["labels"],
-                np.array(json.loads(str(file["sums"])), dtype=object),
+                np.array(parse_json(str(file["sums"])), dtype=object),
                 [LeftOut(*entry) for entry in bad],
                 [LeftOut(*entry) for entry in small],
             )

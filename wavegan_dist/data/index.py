@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -12,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from wavegan_dist.config import FileKind
+from wavegan_dist.config import RESOLUTIONS, FileKind
 from wavegan_dist.data.formats import TARS
 from wavegan_dist.data.order import Order, RowIndices
 from wavegan_dist.data.remote import is_remote
 from wavegan_dist.data.shards import IndexModel, Shard, Shards
 from wavegan_dist.data.storage import Storage, locate
 from wavegan_dist.errors import UsageError
-from wavegan_dist.files import atomic_file, sha256
+from wavegan_dist.files import atomic_file, parse_json, sha256
 from wavegan_dist.redact import holds_password
 
 INDEX_FILE = "index.json"
@@ -27,7 +28,7 @@ MEMBERS_FILE = "members.npy"
 INDEX = FileKind(
     "index of shards",
     "write the dataset again with `wavegan shards write`, or index its tars with `wavegan shards index`",
-    json.loads,
+    parse_json,
     always_advise=True,
 )
 _MEMBERS_ADVICE = "copy it again, or create it again with `wavegan shards index`"
@@ -62,7 +63,7 @@ class Index(IndexModel):
     """The content of `index.json`, with access to the dataset's files. Images are uint8 RGB, `size` x `size` pixels."""
 
     version: Literal[2] = 2
-    size: int = Field(ge=2, description="image side in pixels")
+    size: int = Field(ge=2, le=RESOLUTIONS[-1], description="image side in pixels")
     channels: Literal[3] = 3
     count: int = Field(ge=1, description="images in all shards")
     encoding: Literal["png", "jpg", "webp", "mixed"]
@@ -102,6 +103,8 @@ class Index(IndexModel):
             parts = file.split("/")
             if not {"", ".", ".."}.isdisjoint(parts):
                 raise ValueError(f"shards: '{file}' is not the plain name of a file")
+            if "\0" in file or not _is_encodable(file):
+                raise ValueError(f"shards: {file!r} cannot be the name of a file")
             if len(parts) > 1 and self.source is None:
                 raise ValueError(f"shards: '{file}' is not the plain name of a file beside index.json")
         return self
@@ -201,10 +204,10 @@ class Index(IndexModel):
         """
         path = self._home.local(MEMBERS_FILE, None, self.members_sha256)
         try:
-            rows: Members = np.load(path, mmap_mode="r", allow_pickle=False)
+            rows: Members = np.lib.format.open_memmap(path, mode="r")  # reads arrays only, no archives and no pickles
         except OSError as error:
             raise UsageError(f"cannot read {path}: {error.strerror}; {_MEMBERS_ADVICE}") from error
-        except (ValueError, EOFError) as error:
+        except Exception as error:  # NumPy raises exceptions of almost any type on a damaged header
             raise UsageError(f"{path} is not a NumPy array; {_MEMBERS_ADVICE}") from error
         if rows.shape != (self.count, 3) or rows.dtype != np.int64:
             actual = f"{rows.dtype} {list(rows.shape)}"
@@ -238,6 +241,15 @@ class Index(IndexModel):
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()  # without `members`: the unpickling process maps the file itself
         return {**state, "__dict__": {name: value for name, value in state["__dict__"].items() if name != "members"}}
+
+
+def _is_encodable(name: str) -> bool:
+    """Return whether a text can be the name of a file: half of a surrogate pair can only stand for a byte that is not UTF-8."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _advice(error: OSError, folder: Path) -> str:

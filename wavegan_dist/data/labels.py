@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wavegan_dist.classes import Classes
+from wavegan_dist.config import LARGEST_COUNT
 from wavegan_dist.data.index import Index
 from wavegan_dist.data.mixture import Mixture, TrainingData
 from wavegan_dist.errors import UsageError
@@ -17,7 +19,7 @@ def count_classes(index: Index) -> list[int]:
 
     Images without a label are not counted. Without labels and names, the list is empty. Raises the errors of `Index.members`.
     """
-    labels = index.members[:, 2]
+    labels = _labels(index)
     counts: list[int] = np.bincount(labels[labels >= 0], minlength=len(index.classes)).tolist()
     return counts
 
@@ -65,7 +67,7 @@ def _mixed_counts(mixture: Mixture, counts: Sequence[Sequence[int]]) -> list[int
 
 
 def _classes_of_set(index: Index, num_classes: int) -> Classes:
-    labels = index.members[:, 2]
+    labels = _labels(index)
     where = f"model.num_classes = {num_classes}, but {index.location}"
     if without := int((labels < 0).sum()):
         found = "has no labels" if without == len(labels) else f"has no label for {without:,} of {len(labels):,} images"
@@ -78,6 +80,16 @@ def _classes_of_set(index: Index, num_classes: int) -> Classes:
         found = f"names {needed} classes" if needed > labels.max() + 1 else f"has labels up to {needed - 1}"
         raise UsageError(f"{where} {found}; set model.num_classes={needed}")
     return Classes(np.bincount(labels, minlength=num_classes).tolist(), index.classes)
+
+
+def _labels(index: Index) -> NDArray[np.int64]:
+    """Return the label of each image, int64 [images]. Raises UsageError if one is LARGEST_COUNT or more."""
+    labels = index.members[:, 2]
+    if len(labels) and (largest := int(labels.max())) >= LARGEST_COUNT:
+        raise UsageError(
+            f"{index.location} has the label {largest:,}; labels end at {LARGEST_COUNT - 1:,}: number the classes from 0 on"
+        )
+    return labels
 
 
 def warn_of_unused_classes(classes: Classes) -> None:

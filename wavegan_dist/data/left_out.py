@@ -6,6 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
+
 from wavegan_dist.files import atomic_file, read_json_lines
 
 LEFT_OUT_FILE = "left_out.jsonl"
@@ -35,6 +37,9 @@ class LeftOut(NamedTuple):
     by: str = "index"
 
 
+_ENTRY = TypeAdapter(LeftOut)
+
+
 def save_left_out(folder: Path, entries: Sequence[LeftOut]) -> None:
     """Replace `left_out.jsonl` in the folder of an index, one JSON object per line; remove it if it would be empty.
 
@@ -62,8 +67,8 @@ def _read(path: Path) -> list[LeftOut]:
     """Read `left_out.jsonl`; empty if there is none. Lines of another form are skipped."""
     entries = []
     for entry in read_json_lines(path):
-        with suppress(TypeError):
-            entries.append(LeftOut(**entry))
+        with suppress(ValidationError):
+            entries.append(_ENTRY.validate_python(entry))
     return entries
 
 

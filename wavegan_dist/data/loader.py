@@ -261,7 +261,10 @@ def _all_keys(index: Index) -> list[str]:
     for shard, first, last in zip(index.shards, index.starts[:-1], index.starts[1:], strict=True):
         path = index.storage.local(shard.file, shard.bytes, shard.sha256)
         key_at_offset = {member.offset: member.key for member in walk(path)}
-        keys += [key_at_offset[offset] for offset in index.members[first:last, 0].tolist()]
+        offsets = index.members[first:last, 0].tolist()
+        if missing := set(offsets) - key_at_offset.keys():
+            raise WaveganError(f"{path} has no member at byte {min(missing):,}; find all damage with `wavegan shards verify`")
+        keys += [key_at_offset[offset] for offset in offsets]
     return keys
 
 

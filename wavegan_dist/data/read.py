@@ -14,6 +14,7 @@ from wavegan_dist.data.tars import key_at
 from wavegan_dist.errors import UsageError, WaveganError
 
 OPEN_FILES = 128  # largest number of shards that a reader keeps open
+MAX_IMAGE_BYTES = 2**30  # of an encoded image
 PAUSE = 60.0  # seconds until a shard whose download has failed is requested again
 
 
@@ -67,9 +68,12 @@ class Reader:
         `remote.read` has then tried several times, all images of the shard are unreadable for PAUSE seconds.
 
         Raises:
-            UnreadableError: the shard cannot be opened, read or downloaded, or ends before the image does.
+            UnreadableError: the shard cannot be opened, read or downloaded, or ends before the image does, or the index is
+                damaged.
         """
         _, number, offset, size = location
+        if offset < 0 or not 0 < size <= MAX_IMAGE_BYTES:
+            raise UnreadableError([self.image_error(location, f"is {size:,} bytes at byte {offset:,}, which is impossible")])
         try:
             descriptor = self._file(number).fileno()
             content = os.pread(descriptor, size, offset)

@@ -20,7 +20,7 @@ from wavegan_dist.data.shards import Shard
 from wavegan_dist.data.storage import Storage
 from wavegan_dist.data.tars import Contents, Member
 from wavegan_dist.errors import UsageError, WaveganError
-from wavegan_dist.files import atomic_file
+from wavegan_dist.files import atomic_file, parse_json
 
 # File extensions that training reads.
 TRAINING_EXTENSIONS = ("png", "apng", "jpg", "jpeg", "jpe", "jfif", "webp")
@@ -81,7 +81,7 @@ class Scan(NamedTuple):
     def load(cls, path: Path) -> "Scan":
         """Read what `save` wrote to `path`. Raises FileNotFoundError if there is no such file."""
         with np.load(path, allow_pickle=False) as file:
-            content = json.loads(str(file["content"]))
+            content = parse_json(str(file["content"]))
             return cls(
                 Shard(**content["shard"]),
                 [LeftOut(*entry) for entry in content["left_out"]],

@@ -23,8 +23,8 @@ class Shard(IndexModel):
     """One tar of the dataset."""
 
     file: str = Field(description="name of the tar, in the folder of index.json or below the index's `source`")
-    images: int = Field(ge=1)
-    bytes: int = Field(ge=1)
+    images: int = Field(ge=1, le=2**40)
+    bytes: int = Field(ge=1, le=2**50)
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 

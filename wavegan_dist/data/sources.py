@@ -1,6 +1,5 @@
 """Sources of pictures: a folder, a zip, WebDataset tars, a torchvision dataset on disk, or the embedded dataset."""
 
-import json
 import zipfile
 from collections.abc import Sequence
 from functools import cache, partial
@@ -18,6 +17,7 @@ from wavegan_dist.data.picture import Picture
 from wavegan_dist.data.tars import Contents, Sample, read_at
 from wavegan_dist.data.zips import files_in_zip, open_zip, read_head_in_zip
 from wavegan_dist.errors import UsageError
+from wavegan_dist.files import parse_json
 
 EMBEDDED = "embedded"
 TORCHVISION = "torchvision:"
@@ -207,7 +207,7 @@ def _refuse_label_file(source: str, content: bytes) -> None:
     The message names `source`. Content that is not JSON is accepted: dataset.json is then some other file.
     """
     try:
-        dataset = json.loads(content)
+        dataset = parse_json(content)
     except ValueError:
         return
     if isinstance(dataset, dict) and dataset.get("labels"):

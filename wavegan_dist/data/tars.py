@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from wavegan_dist.config import LARGEST_COUNT
 from wavegan_dist.data.formats import compression, describe_content, is_lfs_pointer, picture_extensions
 from wavegan_dist.data.forward_file import ForwardFile
 from wavegan_dist.data.left_out import HIDDEN, LeftOut
@@ -95,11 +96,16 @@ def walk_file(file: BinaryIO | ForwardFile, name: str) -> Iterator[Member]:
     file.seek(0)
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
-            for header in tar:
+            while (header := tar.next()) is not None:
+                tar.members = []  # type: ignore[attr-defined]  # in which tarfile keeps the header of every member
+                if header.size < 0:  # from which tarfile would go back and read the same headers again, without end
+                    raise ValueError("a member of negative size")
                 if not header.isdir():
                     yield _member(name, header)
             end = tar.offset
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (OSError, WaveganError):
+        raise
+    except Exception as error:  # tarfile raises OverflowError, RecursionError and others on hostile headers
         raise WaveganError(f"{name} {_not_a_tar(head, error)}") from error
     file.seek(end)
     if file.read(BLOCK) != bytes(BLOCK):
@@ -144,7 +150,8 @@ class Contents:
         """Return the images among the members, in order, each with the label in the .cls member of its key, -1 without one.
 
         Raises:
-            WaveganError: a key has two images or two labels, or a .cls member does not hold an integer >= 0.
+            WaveganError: a key has two images or two labels, or a .cls member does not hold an integer from 0 to
+                LARGEST_COUNT - 1.
         """
         images: dict[str, Member] = {}
         labels: dict[str, Member] = {}
@@ -167,9 +174,10 @@ class Contents:
             return -1
         member, content = self._labels[key]
         text = content.strip()
-        if not text.isdigit():
+        if not text.isdigit() or int(text) >= LARGEST_COUNT:
             raise WaveganError(
-                f"{member.name} in {self.name} holds {text!r}, not a class number >= 0; correct or remove the .cls members"
+                f"{member.name} in {self.name} holds {text!r}, not a class number from 0 to {LARGEST_COUNT - 1}; correct or "
+                "remove the .cls members"
             )
         return int(text)
 
@@ -218,7 +226,9 @@ def key_at(path: Path, offset: int) -> str:
         try:
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 header = tar.next()
-        except (tarfile.TarError, ValueError):
+        except OSError:
+            raise
+        except Exception:  # see `walk_file`
             header = None
     if header is None or header.offset_data != offset:
         raise WaveganError(f"{path} has no member at byte {offset:,}; find all damage with `wavegan shards verify`")

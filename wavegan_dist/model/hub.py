@@ -20,6 +20,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundEr
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from wavegan_dist.config import FileKind, ModelConfig
 from wavegan_dist.errors import UsageError, WaveganError
@@ -154,6 +155,32 @@ def generator_arguments(model: ModelConfig) -> dict[str, Any]:
     return model.model_dump(exclude=DISCRIMINATOR_ONLY)
 
 
+@contextmanager
+def limited_weights(folder: Path) -> Iterator[None]:
+    """Context in which a generator is built for the weights in `folder`: settings of a larger one do not allocate its memory.
+
+    Raises:
+        WaveganError: model.safetensors is missing, or the parameters take four times as many bytes as the file.
+    """
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise WaveganError(f"{folder} has no {WEIGHTS}; take another copy")
+    left = 4 * path.stat().st_size
+
+    def count(_module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal left
+        left -= 0 if parameter is None else parameter.nbytes
+        if left < 0:
+            raise RuntimeError(f"the settings are those of a larger model, from its {name} on")
+
+    with _weight_errors(folder):
+        hook = register_module_parameter_registration_hook(count)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+
 def load_weights(generator: nn.Module, folder: Path) -> None:
     """Copy the tensors of model.safetensors in `folder` into the parameters and buffers of `generator`.
 
@@ -161,11 +188,14 @@ def load_weights(generator: nn.Module, folder: Path) -> None:
         WaveganError: the file is missing or damaged, or its names and shapes are not those of the generator's state dict. Some
             tensors may then have been copied.
     """
-    path = folder / WEIGHTS
+    with _weight_errors(folder):
+        generator.load_state_dict(load_file(folder / WEIGHTS))
+
+
+@contextmanager
+def _weight_errors(folder: Path) -> Iterator[None]:
     try:
-        generator.load_state_dict(load_file(path))
-    except FileNotFoundError as error:
-        raise WaveganError(f"{folder} has no {WEIGHTS}; take another copy") from error
+        yield
     except (SafetensorError, RuntimeError) as error:
         settings = CONFIG if (folder / META).is_file() else ARGUMENTS
-        raise WaveganError(f"{path} does not fit {settings}: {' '.join(str(error).split())[:300]}") from error
+        raise WaveganError(f"{folder / WEIGHTS} does not fit {settings}: {' '.join(str(error).split())[:300]}") from error

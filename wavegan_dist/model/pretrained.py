@@ -165,7 +165,8 @@ class PretrainedGenerator(
 
     @classmethod
     def _load(cls, folder: Path, arguments: dict[str, Any]) -> Self:
-        generator = cls(**arguments)
+        with hub.limited_weights(folder):
+            generator = cls(**arguments)
         hub.load_weights(generator, folder)
         return generator.eval()
 

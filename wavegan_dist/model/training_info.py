@@ -7,16 +7,19 @@ snapshot.json       nimg, half-life of the EMA, sha256 of the weights, digest of
 """
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from wavegan_dist import __version__
 from wavegan_dist.classes import Classes
 from wavegan_dist.config import Experiment, load, parse
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.evaluation_result import EvaluationResult
-from wavegan_dist.files import sha256
+from wavegan_dist.files import parse_json, sha256
 from wavegan_dist.redact import without_folders
 from wavegan_dist.run_folder import RunFolder
 
@@ -129,7 +132,7 @@ def _advice(folder: Path) -> str:
 
 def _meta(path: Path) -> dict[str, Any]:
     try:
-        meta: dict[str, Any] = json.loads(path.read_text())
+        meta: dict[str, Any] = parse_json(path.read_text())
         types = {"nimg": int, "weights_sha256": str, "index_digest": str}
         half_life = meta.get("ema_half_life_kimg", 0)
         if all(isinstance(meta.get(name), type) for name, type in types.items()) and isinstance(half_life, int | float):
@@ -151,13 +154,12 @@ def _config(path: Path, meta: dict[str, Any]) -> Experiment:
 def _classes(path: Path, meta: dict[str, Any], num_classes: int) -> Classes | None:
     if not num_classes:
         return None
-    try:
-        classes = Classes(**meta["classes"])
-    except (KeyError, TypeError):
-        classes = Classes([], [])
-    if len(classes.counts) != num_classes:
-        raise WaveganError(f"{path} is damaged: it lacks the counts of {num_classes} classes; use another snapshot")
-    return classes
+    with suppress(KeyError, ValidationError):
+        classes = TypeAdapter(Classes).validate_python(meta["classes"])
+        is_possible = min(classes.counts, default=-1) >= 0 and 0 < sum(classes.counts) < 2**62
+        if is_possible and len(classes.counts) == num_classes >= len(classes.names):
+            return classes
+    raise WaveganError(f"{path} is damaged: it lacks the counts of {num_classes} classes; use another snapshot")
 
 
 def _without_folders(tree: Any) -> Any:

@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.evaluation_result import EvaluationResult, optimum
-from wavegan_dist.files import atomic_file, locked
+from wavegan_dist.files import atomic_file, locked, parse_json
 from wavegan_dist.log import log
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.tracking.sync import log_best
@@ -14,7 +14,7 @@ from wavegan_dist.tracking.sync import log_best
 def best_metric(run: RunFolder) -> str | None:
     """Return the name of the metric by which RUN/best.json was chosen; None if that file is missing or damaged."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return str(json.loads(run.best.read_text())["metric"])
+        return str(parse_json(run.best.read_text())["metric"])
     return None
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from wavegan_dist import config
 from wavegan_dist.errors import UsageError
+from wavegan_dist.files import parse_json
 from wavegan_dist.redact import redacted
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.tracking.mlflow_view import VIEW_ID, VIEW_TAG, view_tag
@@ -78,6 +79,6 @@ def _description(environment: dict[str, Any], folder: RunFolder) -> str:
 
 def _environment(folder: RunFolder) -> dict[str, Any]:
     with suppress(OSError, ValueError):
-        content = json.loads(folder.environment.read_text())
+        content = parse_json(folder.environment.read_text())
         return content if isinstance(content, dict) else {}
     return {}

@@ -24,6 +24,7 @@ from wavegan_dist.tracking.tracking_info import TrackingInfo
 
 MAX_METRICS, MAX_PARAMS = 1000, 100  # MLflow's limits for one request
 THUMBNAIL_SIZE = 256  # px, of the image that MLflow's page shows first
+REASON_SHOWN = 300  # characters of an error's message
 REJECTED_CODES = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 TEMPORARY_HTTP_ERRORS = (401, 403, 404, 408, 429)  # not caused by the content of the request
 
@@ -243,16 +244,21 @@ def _translated_errors(rejected: type[Exception] = EventRejectedError) -> Iterat
     except (EventRejectedError, MlflowUnavailableError):
         raise
     except MlflowException as error:
-        message = _explained(str(error))
+        message = _explained(_reason(error))
         raise (rejected if error.error_code in REJECTED_CODES else MlflowUnavailableError)(message) from error
     except HTTPError as error:
         status = error.response.status_code if error.response is not None else 500
         is_temporary = not 400 <= status < 500 or status in TEMPORARY_HTTP_ERRORS
-        raise (MlflowUnavailableError if is_temporary else rejected)(str(error)) from error
+        raise (MlflowUnavailableError if is_temporary else rejected)(_reason(error)) from error
     except (FileNotFoundError, PermissionError, TypeError, ValueError) as error:
-        raise rejected(str(error)) from error
+        raise rejected(_reason(error)) from error
     except Exception as error:
-        raise MlflowUnavailableError(f"{type(error).__name__}: {error}") from error
+        raise MlflowUnavailableError(f"{type(error).__name__}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the message of an error on one line. MLflow's may hold the whole answer of the server."""
+    return " ".join(str(error).split())[:REASON_SHOWN]
 
 
 def _explained(message: str) -> str:
@@ -266,5 +272,5 @@ def _explained(message: str) -> str:
 
 
 def _warn_of_rejection(content: object, error: Exception) -> int:
-    log.warning("MLflow refused %s: %s", content, " ".join(str(error).split())[:300])
+    log.warning("MLflow refused %s: %s", content, error)
     return 1

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from wavegan_dist.files import atomic_file, locked
+from wavegan_dist.files import atomic_file, locked, parse_json
 from wavegan_dist.run_folder import RunFolder
 
 # A JSON object. `kind` is metrics (nimg, values), picture (path, name, nimg), file (path, under), params or tags (values), or
@@ -84,11 +84,12 @@ class Spool:
         Raises:
             OSError: NAME.sent exists and cannot be read.
         """
-        try:
-            content = json.loads(self.position.read_text())
-            return content["offset"], content["refused"]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return 0, 0
+        with suppress(FileNotFoundError, ValueError, KeyError, TypeError, OverflowError):
+            content = parse_json(self.position.read_text())
+            offset, refused = int(content["offset"]), int(content["refused"])
+            if 0 <= offset <= self.path.stat().st_size:
+                return offset, refused
+        return 0, 0
 
     def set_delivered(self, offset: int, rejected: int) -> None:
         """Record that everything before byte `offset` was delivered, except `rejected` values and files.
@@ -152,7 +153,7 @@ def format_counts(counts: Counter[str]) -> str:
 
 def _parse(line: bytes) -> Event:
     with suppress(ValueError):
-        event = json.loads(line)
-        if isinstance(event, dict) and "kind" in event:
+        event = parse_json(line)
+        if isinstance(event, dict) and isinstance(event.get("kind"), str):
             return event
     return {"kind": "unreadable"}  # the disk did not return the bytes that were written

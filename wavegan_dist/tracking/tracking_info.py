@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from wavegan_dist.config import Experiment, check_store, is_database
 from wavegan_dist.errors import UsageError, WaveganError
-from wavegan_dist.files import atomic_file
+from wavegan_dist.files import atomic_file, parse_json
 from wavegan_dist.redact import redacted
 from wavegan_dist.run_folder import RunFolder
 
@@ -48,7 +48,7 @@ class TrackingInfo:
         if not folder.tracking.exists():
             return None
         try:
-            return cls(**json.loads(folder.tracking.read_text()))
+            return cls(**parse_json(folder.tracking.read_text()))
         except (ValueError, TypeError) as error:
             advice = "copy it from a backup, or delete it: the next start then begins another run in MLflow"
             raise WaveganError(f"{folder.tracking} is damaged; {advice}") from error

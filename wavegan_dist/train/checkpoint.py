@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
@@ -27,7 +28,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from typing_extensions import override
 
 from wavegan_dist.errors import WaveganError
-from wavegan_dist.files import replace_dir, sha256
+from wavegan_dist.files import parse_json, replace_dir, sha256
 from wavegan_dist.processes import file_group
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from wavegan_dist.train.trainer import Trainer
 
 STATE, MANIFEST = "state.json", "manifest.json"
-_LOAD_ERRORS = (CheckpointException, OSError, RuntimeError, ValueError, KeyError)
+_STATE_ERRORS = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)  # of a damaged state.json
+_LOAD_ERRORS = (CheckpointException, SafetensorError, OSError, *_STATE_ERRORS)
 
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")
 
@@ -148,6 +150,18 @@ class _Storage(HuggingFaceStorageWriter):
         replace_dir(self.temporary, self.final)
 
 
+class _Reader(HuggingFaceStorageReader):
+    """Reads the headers of a checkpoint at once: `load` would print the traceback of a damaged one to stderr."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._headers = super().read_metadata()
+
+    @override
+    def read_metadata(self) -> Metadata:
+        return self._headers
+
+
 def temporary_folder(path: Path) -> Path:
     """Return the folder, beside `path`, into which the checkpoint `path` is written until it is complete."""
     return path.with_name(f".{path.name}.tmp")
@@ -162,7 +176,7 @@ def find_damage(path: Path) -> str | None:
         checkpoint is intact. Files that the manifest does not list are ignored.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = parse_json((path / MANIFEST).read_text())
         for name, entry in manifest.items():
             if (path / name).stat().st_size != entry["bytes"]:
                 return f"{name} does not have the {entry['bytes']:,} bytes that {MANIFEST} records"
@@ -180,7 +194,7 @@ def read_state(path: Path) -> dict[str, Any]:
         OSError: the file cannot be read.
         ValueError: the file is not JSON.
     """
-    state: dict[str, Any] = json.loads((path / STATE).read_text())
+    state: dict[str, Any] = parse_json((path / STATE).read_text())
     return state
 
 
@@ -195,14 +209,17 @@ def load_checkpoint(path: Path, trainer: "Trainer") -> None:
     """
     try:
         for part in _parts(trainer):
-            part.load(lambda tensors: load(tensors, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True))
-        state = read_state(path)
+            part.load(lambda tensors: load(tensors, storage_reader=_Reader(path), no_dist=True))
+        _restore(trainer, read_state(path))
     except _LOAD_ERRORS as error:
         raise WaveganError(
             f"cannot resume from {path}: {_reason(error)}; give with --resume PATH an older checkpoint, of a run with the same "
             "settings of model and ema"
         ) from error
-    trainer.nimg, trainer.rollbacks = state["nimg"], state["rollbacks"]
+
+
+def _restore(trainer: "Trainer", state: dict[str, Any]) -> None:
+    trainer.nimg, trainer.rollbacks = int(state["nimg"]), int(state["rollbacks"])
     trainer.metrics.restore(state["sums"])
     if "augment" in state:
         trainer.augmentation.restore(state["augment"])
@@ -224,7 +241,7 @@ def load_module(path: Path, name: str, module: nn.Module) -> None:
     """
     tensors = {f"{name}.{key}": value.detach() for key, value in module.state_dict().items()}
     try:
-        load(tensors, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=True)
+        load(tensors, storage_reader=_Reader(path), no_dist=True)
     except _LOAD_ERRORS as error:
         raise WaveganError(f"cannot read the {name} of {path}: {_reason(error)}") from error
 
@@ -239,7 +256,8 @@ def checkpoint_tensors(trainer: "Trainer") -> Iterator[tuple[str, Tensor]]:
 
 
 def _reason(error: BaseException) -> str:
-    return str(error).strip().splitlines()[-1].rstrip(".")
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{STATE} lacks {lines[-1]}" if isinstance(error, KeyError) else lines[-1].rstrip(".")
 
 
 def _parts(trainer: "Trainer") -> "list[Engine | EmaState]":

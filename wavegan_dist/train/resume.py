@@ -32,13 +32,20 @@ def checkpoint_to_resume(folder: RunFolder, experiment: Experiment, index_digest
     if folder.config.exists() and (changed := config.differences(config.load(folder.config), experiment)):
         raise UsageError(f"{folder.path} holds a run of another config ({'; '.join(changed)}); choose another --run-dir")
     path = _newest_intact(folder) if resume in ("auto", "never") else _requested(Path(resume))
-    if path is not None and (digest := read_state(path)["index_digest"]) != index_digest:
+    if path is not None and (digest := _index_digest(path)) != index_digest:
         now = ", ".join(one.index for one in experiment.data.sets)
         raise UsageError(
             f"{path} was trained on other images (index digest {digest[:12]}) than {now} holds now "
             f"({index_digest[:12]}); set data.index to the original data set, or start a new run with another --run-dir"
         )
     return path
+
+
+def _index_digest(path: Path) -> str:
+    try:
+        return str(read_state(path)["index_digest"])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise WaveganError(f"{path / STATE} is damaged; give an older checkpoint with --resume PATH") from error
 
 
 def _newest_intact(folder: RunFolder) -> Path | None:

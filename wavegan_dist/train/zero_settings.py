@@ -4,13 +4,13 @@ Does not import DeepSpeed, so that `wavegan plan` can use the constants.
 """
 
 import importlib.util
-import json
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from wavegan_dist.config import Experiment, FileKind, TrainConfig
 from wavegan_dist.errors import UsageError
+from wavegan_dist.files import parse_json
 
 # Keys of DeepSpeed's configuration that the file may not contain, and the setting of the experiment to use instead. Some would
 # make DeepSpeed keep weights, gradients or Adam's moments in another dtype than float32, unlike the other strategies.
@@ -34,7 +34,7 @@ EXPERIMENT_KEYS = {
 REDUCE_BUCKET_ELEMENTS = 2**22
 # Elements of weights that stage 3 may keep gathered. With DeepSpeed's default of 1e9 a model of this size is never released.
 LIVE_PARAMETERS = 2**24
-DEEPSPEED_FILE = FileKind("DeepSpeed config", "launchers/deepspeed/zero2.json is an example", json.loads)
+DEEPSPEED_FILE = FileKind("DeepSpeed config", "launchers/deepspeed/zero2.json is an example", parse_json)
 
 
 class DeepSpeedFile(BaseModel):

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
@@ -96,8 +97,8 @@ def _compile(path: Path, retry: bool) -> None:
 
 def _run(*commands: list[str]) -> str:
     """Run commands in parallel; return the output of those that failed, each after its command line; empty if none failed."""
-    pipe = subprocess.PIPE
-    processes = [subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, text=True) for command in commands]
+    settings: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    processes = [subprocess.Popen(command, **settings) for command in commands]
     outputs = [_output(process) for process in processes]
     results = zip(commands, processes, outputs, strict=True)
     return "".join(f"{shlex.join(command)}\n{output}\n" for command, process, output in results if process.returncode)

@@ -1,0 +1,83 @@
+"""Snapshots and checkpoints of others."""
+
+import hashlib
+import json
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from typing_extensions import override
+
+from tests.fuzz.harness import Target, read_files
+from tests.fuzz.mutate import Files
+from tests.model.snapshots import write_snapshot
+from tests.train.tiny import make_trainer, random_batches
+from wavegan_dist.model.snapshot import load_snapshot, snapshot_images
+from wavegan_dist.model.training_info import read_training_info
+from wavegan_dist.run_folder import RunFolder, label
+from wavegan_dist.train.checkpoint import Checkpointer, load_checkpoint
+from wavegan_dist.train.resume import checkpoint_to_resume
+
+
+class Snapshots(Target):
+    """A snapshot: loaded, and one image generated. Its recorded digest is often made to fit the weights again."""
+
+    @override
+    def seeds(self, scratch: Path) -> list[Files]:
+        settings: tuple[dict[str, Any], ...] = ({}, {"num_classes": 3}, {"base_only": True, "norm": "none"})
+        files = [read_files(write_snapshot(scratch / str(number), **model)) for number, model in enumerate(settings)]
+        for one, model in zip(files, settings, strict=True):
+            text = json.dumps({"data": {"index": "x"}, "model": {"width": 4, "z_dim": 8, **model}})
+            one["config.yaml"] = text.encode()  # short: PyYAML reads a complete one in 10 ms
+        return files
+
+    @override
+    def mutated(self, files: Files, rng: Random) -> Files:
+        changed = super().mutated(files, rng)
+        if rng.random() < 0.8 and "snapshot.json" in changed:
+            old, new = (hashlib.sha256(one.get("model.safetensors", b"")).hexdigest().encode() for one in (files, changed))
+            changed["snapshot.json"] = changed["snapshot.json"].replace(old, new)
+        return changed
+
+    @override
+    def read(self, folder: Path) -> None:
+        snapshot = load_snapshot(folder)
+        read_training_info(folder).evaluation()
+        if snapshot.config.model.resolution <= 128:
+            next(snapshot_images(snapshot, range(1), 0, 1))
+
+
+class Checkpoints(Target):
+    """A checkpoint of a run: chosen for resuming and loaded. Its manifest is sometimes made to fit the files."""
+
+    @override
+    def seeds(self, scratch: Path) -> list[Files]:
+        self.trainer = make_trainer({}, {})
+        self.trainer.step(random_batches())
+        path = scratch / "checkpoints" / label(1000)
+        saving = Checkpointer(self.trainer, lambda: {"index_digest": "1" * 64, "config": {}})
+        saving.save(path)
+        saving.wait()
+        return [read_files(scratch)]
+
+    @override
+    def mutated(self, files: Files, rng: Random) -> Files:
+        changed = super().mutated(files, rng)
+        manifest = next(name for name in files if name.endswith("manifest.json"))
+        if rng.random() < 0.3:
+            names = [name for name in changed if name != manifest]
+            entries = {
+                name.rpartition("/")[2]: {
+                    "bytes": len(changed[name]),
+                    "sha256": hashlib.sha256(changed[name]).hexdigest(),
+                }
+                for name in names
+            }
+            changed[manifest] = json.dumps(entries).encode()
+        return changed
+
+    @override
+    def read(self, folder: Path) -> None:
+        path = checkpoint_to_resume(RunFolder(folder), self.trainer.experiment, "1" * 64, "auto")
+        if path is not None:
+            load_checkpoint(path, self.trainer)
