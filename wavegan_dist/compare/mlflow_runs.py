@@ -50,7 +50,10 @@ def fetch(run_id: str, scratch: Path) -> Path:
         folder = RunFolder(scratch / run_id / _folder_name(run_id, run.info.run_name))
         folder.path.mkdir(parents=True)
         for artifact in _artifacts(client, run_id, folder):
-            client.download_artifacts(run_id, artifact, str(folder.path))
+            target = folder.path / artifact
+            target.parent.mkdir(exist_ok=True)
+            downloaded = client.download_artifacts(run_id, artifact, str(folder.path))
+            Path(downloaded).rename(target)  # a store of local files leaves out the folders above the artifact
         lines = (f"{json.dumps(point)}\n" for point in _points(client, run_id, run.data.metrics))
         folder.metrics.write_text("".join(lines))
     return folder.path
