@@ -23,6 +23,7 @@ FOUNDATION = {
     "launcher",
     "launcher_files",
     "log",
+    "markdown",
     "processes",
     "provenance",
     "redact",

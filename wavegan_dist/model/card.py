@@ -2,13 +2,13 @@
 
 import shlex
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
 from wavegan_dist.evaluation_result import EvaluationResult
 from wavegan_dist.images import images_in_grid
+from wavegan_dist.markdown import code, plain
 from wavegan_dist.model.hub import ARGUMENTS, SAMPLES
 from wavegan_dist.model.training_info import CONFIG, EVALUATION, WEIGHTS, TrainingInfo
 from wavegan_dist.redact import redacted
@@ -83,21 +83,27 @@ def _description(arguments: Mapping[str, Any], parameters: int) -> str:
 
 def _training(info: TrainingInfo) -> str:
     meta = info.meta
+    packages = meta.get("packages")
     rows = {
         "images shown": f"{info.nimg / 1000:g} kimg (thousands of real images)",
         "half-life of the weights' moving average (EMA)": f"{info.half_life_kimg:g} kimg",
-        "digest of the training data": f"`{info.index_digest}`",
-        "classes": ", ".join(info.classes.names) if info.classes else "",
+        "digest of the training data": code(info.index_digest),
+        "classes": plain(", ".join(info.classes.names)) if info.classes else "",
         "seed": str(info.config.seed),
-        "wavegan-dist": f"{meta.get('wavegan-dist', 'unknown')}, commit {meta.get('git_commit', 'unknown')}",
-        "PyTorch": meta.get("packages", {}).get("torch", "unknown"),
-        f"sha256 of `{WEIGHTS}`": f"`{info.weights_sha256}`",
+        "wavegan-dist": plain(f"{meta.get('wavegan-dist', 'unknown')}, commit {meta.get('git_commit', 'unknown')}"),
+        "PyTorch": plain(packages.get("torch", "unknown") if isinstance(packages, dict) else "unknown"),
+        f"sha256 of `{WEIGHTS}`": code(info.weights_sha256),
     }
-    table = [f"| {name} | {_cell(value)} |" for name, value in rows.items() if value]
-    program, *words = meta.get("command") or ["unknown"]
-    command = redacted(shlex.join(["wavegan" if program == "__main__.py" else program, *words]))  # python -m wavegan_dist
-    end = ("", f"All settings are in `{CONFIG}`. The command that trained it:", "", f"    {command}", "")
+    table = [f"| {name} | {value} |" for name, value in rows.items() if value]
+    end = ("", f"All settings are in `{CONFIG}`. The command that trained it:", "", f"    {_command(meta.get('command'))}", "")
     return "\n".join(("## Training", "", "| | |", "|---|---|", *table, *end))
+
+
+def _command(words: object) -> str:
+    """Return the command line in snapshot.json on one line."""
+    program, *arguments = map(str, words) if isinstance(words, list) and words else ["unknown"]
+    program = "wavegan" if program == "__main__.py" else program  # python -m wavegan_dist
+    return " ".join(redacted(shlex.join([program, *arguments])).split())
 
 
 def _metrics(result: EvaluationResult) -> str:
@@ -106,19 +112,15 @@ def _metrics(result: EvaluationResult) -> str:
     for name, value in result.metrics.items():
         floor = f"{result.floors[name]:.4g}" if name in result.floors else "-"
         interval = "{:.4g} to {:.4g}".format(*result.intervals[name]) if name in result.intervals else "-"
-        rows.append(f"| `{name}` | {value:.4g} | {floor} | {interval} |")
+        rows.append(f"| {code(name)} | {value:.4g} | {floor} | {interval} |")
     end = (
         "",
         "The floor is the value of the same metric between two disjoint sets of real images.",
         f"Protocol: {protocol.images_real} real and {protocol.images_generated} generated images of {protocol.image_size} px,",
-        f"seed {protocol.seed}, device {protocol.device}, {'exact mode' if protocol.exact else 'large batches'},",
-        f"data `{protocol.index_digest}`,",
-        f"wavegan-dist {protocol.wavegan_dist}, evaluation code `{protocol.code_digest or 'unknown'}`.",
+        f"seed {protocol.seed}, device {plain(protocol.device)}, {'exact mode' if protocol.exact else 'large batches'},",
+        f"data {code(protocol.index_digest)},",
+        f"wavegan-dist {plain(protocol.wavegan_dist)}, evaluation code {code(protocol.code_digest or 'unknown')}.",
         f"`{EVALUATION}` holds the whole protocol; only values of the same protocol are comparable.",
         "",
     )
     return "\n".join(("## Metrics", "", "| metric | value | floor | 95% interval |", "|---|---|---|---|", *rows, *end))
-
-
-def _cell(text: str) -> str:
-    return escape(" ".join(text.replace("|", "\\|").split()))

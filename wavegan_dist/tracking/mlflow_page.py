@@ -14,6 +14,7 @@ from typing import Any
 from wavegan_dist import config
 from wavegan_dist.errors import UsageError
 from wavegan_dist.files import parse_json
+from wavegan_dist.markdown import code
 from wavegan_dist.redact import redacted
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.tracking.mlflow_view import VIEW_ID, VIEW_TAG, view_tag
@@ -69,12 +70,12 @@ def _description(environment: dict[str, Any], folder: RunFolder) -> str:
     Raises:
         KeyError: `environment`, the content of environment.json, lacks an entry.
     """
-    arguments = environment["command"][1:]
+    arguments = [str(argument) for argument in environment["command"][1:]]
     settings = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
-    command = shlex.join(["wavegan", *arguments])
+    command = code(shlex.join(["wavegan", *arguments]))
     hardware = f"{environment['world_size']} x {environment['device']} on {environment['host']}"
-    place = f"{hardware}, commit {environment['git_commit']}, folder `{folder.path}`"
-    return "\n\n".join([*([" ".join(settings)] if settings else []), f"`{command}`", place])
+    place = f"{hardware}, commit {environment['git_commit']}, folder {code(folder.path)}"
+    return "\n\n".join([*([" ".join(settings)] if settings else []), command, place])
 
 
 def _environment(folder: RunFolder) -> dict[str, Any]:
