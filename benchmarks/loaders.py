@@ -9,7 +9,7 @@ import sys
 import tarfile
 import venv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ class Loaders:
     environments: Path
     torch: str
     scratch: Path
+    _adapters: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
 
     def python(self, name: str) -> Path:
         """Return the interpreter of a loader's environment. Raises NotInstalledError."""
@@ -75,24 +76,45 @@ class Loaders:
         found = subprocess.run([self.python(name), "-c", code, *names], capture_output=True, text=True, check=True)
         return json.loads(found.stdout)  # type: ignore[no-any-return]
 
-    def run(self, name: str, **job: Any) -> list[dict[str, Any]]:
-        """Run a job of a loader's adapter and return the results of its ranks: see peers/protocol.py."""
+    def run(self, name: str, variables: dict[str, str] | None = None, **job: Any) -> list[dict[str, Any]]:
+        """Do a job in a loader's adapter and return the results of its ranks: see peers/protocol.py.
+
+        Args:
+            name: the loader.
+            variables: additional environment variables of the ranks.
+            job: what to do.
+        """
         cache = self.scratch / "cache"
         shutil.rmtree(cache, ignore_errors=True)
         cache.mkdir()
-        path = self.scratch / "job.json"
-        path.with_suffix(".result").unlink(missing_ok=True)
-        path.write_text(json.dumps({"cache": str(cache), "timeout": 60, **job}))
-        command = [self.python(name), ADAPTERS / f"with_{name}.py", path]
-        variables = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(self.scratch), "PYTHONPATH": ""}
+        if name not in self._adapters:
+            self._adapters[name] = self._start(name)
+        adapter = self._adapters[name]
+        assert adapter.stdin and adapter.stdout
+        adapter.stdin.write(json.dumps({"cache": str(cache), "timeout": 60, "variables": variables or {}, **job}) + "\n")
+        adapter.stdin.flush()
+        answer = adapter.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the adapter of {name} has ended:\n{self._log(name).read_text()}")
+        return json.loads(answer)  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """End the adapters."""
+        for adapter in self._adapters.values():
+            adapter.communicate()
+
+    def _start(self, name: str) -> subprocess.Popen[str]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(self.scratch), "PYTHONPATH": ""}
         if name == "ours":
-            variables["PYTHONPATH"] = str(ROOT)
-        log = path.with_suffix(".log")
-        with log.open("w") as output:
-            status = subprocess.run(command, stdout=output, stderr=output, env=variables, cwd=self.scratch).returncode
-        if status:
-            raise RuntimeError(f"the adapter of {name} ended with exit code {status}:\n{log.read_text()}")
-        return json.loads(path.with_suffix(".result").read_text())  # type: ignore[no-any-return]
+            environment["PYTHONPATH"] = str(ROOT)
+        command = [self.python(name), ADAPTERS / f"with_{name}.py"]
+        with self._log(name).open("w") as log:
+            return subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment, cwd=self.scratch
+            )
+
+    def _log(self, name: str) -> Path:
+        return self.scratch / f"{name}.log"
 
 
 def write_images(folder: Path, encoding: Any, size: int, images: int, shards: int) -> int:
@@ -142,7 +164,9 @@ def write_formats(loaders: Loaders, names: Sequence[str], encoding: str, shards:
         folder = tars if name in ("ours", "webdataset") else loaders.scratch / name
         job = {"kind": "write", "tars": str(tars), "source": str(folder), "encoding": encoding, "shards": shards}
         try:
-            loaders.run(name, **job, shard_bytes=shard_bytes)
+            (written,) = loaders.run(name, **job, shard_bytes=shard_bytes, world=1, timeout=600)
+            if "refused" in written:
+                raise RuntimeError(f"{name} cannot write its dataset: {written['refused']}")
             sources[name] = str(folder)
         except NotInstalledError as error:
             sources[name] = f"not run: {error}"

@@ -23,6 +23,7 @@ import json
 import shutil
 import statistics
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -41,8 +42,7 @@ def main() -> None:
     result = json.loads(options.result.read_text()) if options.result.exists() else {"cells": {}, "versions": {}}
     wanted = {name: [cell for cell in cells(options) if key(name, *cell) not in result["cells"]] for name in options.loaders}
     missing = [name for name in options.loaders if wanted[name]]
-    with TemporaryDirectory() as scratch:
-        loaders = Loaders(options.environments, options.torch, Path(scratch))
+    with TemporaryDirectory() as scratch, closing(Loaders(options.environments, options.torch, Path(scratch))) as loaders:
         sources = prepare(loaders, missing)
         for name in missing:
             if not sources[name].startswith("not run"):

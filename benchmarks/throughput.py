@@ -53,9 +53,10 @@ def main() -> None:
     os.environ |= S3_VARIABLES
     result = json.loads(options.result.read_text()) if options.result.exists() else {"runs": {}, "versions": {}}
     for encoding in options.encodings:
+        if not list(missing(options, encoding, result["runs"])):
+            continue
         with TemporaryDirectory(dir=options.scratch) as scratch:
-            loaders = Loaders(options.environments, options.torch, Path(scratch))
-            if list(missing(options, encoding, result["runs"])):
+            with contextlib.closing(Loaders(options.environments, options.torch, Path(scratch))) as loaders:
                 measure_set(loaders, encoding, options, result)
     print(table(result["runs"]))
 
@@ -99,14 +100,15 @@ def measure(loaders: Loaders, name: str, source: str, endpoint: str, job: dict[s
         return {"refused": source}
     if not endpoint:
         return loaders.run(name, **job, source=source)[0]
-    os.environ |= {"AWS_ENDPOINT_URL": endpoint, "S3_ENDPOINT_URL": endpoint}
+    job = {**job, "endpoint": endpoint, "variables": {"AWS_ENDPOINT_URL": endpoint, "S3_ENDPOINT_URL": endpoint}}
     if name == "ours":
         index = loaders.scratch / "index"
         if not index.exists():
             shards = len(list((loaders.scratch / "tars").glob("*.tar")))
+            os.environ["AWS_ENDPOINT_URL"] = endpoint
             index_remote_shards(f"s3://{BUCKET}/tars/{{00000..{shards - 1:05d}}}.tar", index, workers=4)
-        return loaders.run(name, **job, source=str(index), endpoint=endpoint)[0]
-    return loaders.run(name, **job, source=f"s3://{BUCKET}/{Path(source).name}", endpoint=endpoint)[0]
+        return loaders.run(name, **job, source=str(index))[0]
+    return loaders.run(name, **job, source=f"s3://{BUCKET}/{Path(source).name}")[0]
 
 
 @contextlib.contextmanager

@@ -1,15 +1,18 @@
-"""What the adapters of all loaders share: their command line, ranks as forked processes, and how batches are timed.
+"""What the adapters of all loaders share: how they get jobs, ranks as forked processes, and how batches are timed.
 
-An adapter is a program of its own environment: `python with_LOADER.py JOB.json`. It defines
+An adapter is a program in the environment of its loader. It imports the loader once, and then reads jobs from standard input:
+a JSON object on a line, answered with a line on standard output, the list of the ranks' results. It defines
     write(dataset)    writes the common images in the loader's own format
     load(rank)        builds the loader of one rank, which continues from the states of a former run if there are any
 This module imports nothing but the standard library, because each environment has other packages.
 """
 
+import contextlib
 import json
 import multiprocessing
 import os
 import pickle
+import signal
 import socket
 import sys
 import tarfile
@@ -88,15 +91,12 @@ class Refusal(Exception):
 
 
 def main(write: Callable[[Dataset], object], load: Callable[[Rank], Loading]) -> None:
-    """Do the job that the file sys.argv[1] describes and write its result beside it, to JOB.result."""
-    path = Path(sys.argv[1])
-    job = json.loads(path.read_text())
-    if job["kind"] == "write":
-        write(Dataset(Path(job["tars"]), Path(job["source"]), job["encoding"], job["shards"], job["shard_bytes"]))
-        result: list[Any] = []
-    else:
-        result = in_ranks(job, load)
-    path.with_suffix(".result").write_text(json.dumps(result))
+    """Do jobs until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # loaders print
+    for line in sys.stdin:
+        answers.write(json.dumps(in_ranks(json.loads(line), write, load)) + "\n")
+        answers.flush()
 
 
 def read_tar(path: Path) -> Iterator[Sample]:
@@ -108,17 +108,20 @@ def read_tar(path: Path) -> Iterator[Sample]:
                 yield Sample(int(stem), archive.extractfile(member).read())  # type: ignore[union-attr]
 
 
-def in_ranks(job: dict[str, Any], load: Callable[[Rank], Loading]) -> list[dict[str, Any]]:
-    """Run a job in one forked process per rank and return the results of the ranks. If one rank fails, ends the others."""
+def in_ranks(
+    job: dict[str, Any], write: Callable[[Dataset], object], load: Callable[[Rank], Loading]
+) -> list[dict[str, Any]]:
+    """Do a job in one forked process per rank and return the results of the ranks. If one rank fails, ends the others."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("fork")
     results = context.SimpleQueue()
-    ranks = []
-    for number in range(job["world"]):
-        ranks.append(context.Process(target=_rank, args=(number, port, job, load, results)))
-        ranks[-1].start()
+    ranks = [context.Process(target=_rank, args=(number, port, job, write, load, results)) for number in range(job["world"])]
+    for rank in ranks:
+        rank.start()
+        with contextlib.suppress(OSError):
+            os.setpgid(rank.pid, rank.pid)  # as the rank itself does: whoever is first
     finished: dict[int, dict[str, Any]] = {}
     deadline = time.monotonic() + job["timeout"]
     while len(finished) < len(ranks) and time.monotonic() < deadline:
@@ -130,29 +133,47 @@ def in_ranks(job: dict[str, Any], load: Callable[[Rank], Loading]) -> list[dict[
         if "refused" in result:
             break
     for rank in ranks:
-        rank.kill()
+        os.killpg(rank.pid, signal.SIGKILL)  # with its workers
         rank.join()
     silent = {"refused": f"no answer within {job['timeout']:.0f} s"}
     refused = [result for result in finished.values() if "refused" in result]
     return [finished.get(number, *refused[:1] or [silent]) for number in range(job["world"])]
 
 
-def _rank(number: int, port: int, job: dict[str, Any], load: Callable[[Rank], Loading], results: Any) -> None:
-    os.setsid()
+def _rank(
+    number: int,
+    port: int,
+    job: dict[str, Any],
+    write: Callable[[Dataset], object],
+    load: Callable[[Rank], Loading],
+    results: Any,
+) -> None:
+    parent = os.getppid()
+    os.setpgid(0, 0)
     size = str(job["world"])
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "GLOBAL_RANK": str(number), "WORLD_SIZE": size}
-    os.environ |= {"LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    settings = {name: job[name] for name in Rank.__dataclass_fields__ if name in job}
-    states = Path(job["states"]) if job.get("states") else None
-    former = [pickle.loads(path.read_bytes()) for path in sorted(states.glob("*.state"))] if states else []
-    rank = Rank(**settings | {"rank": number, "cache": Path(job["cache"]), "former": former})
+    os.environ |= {"LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **job["variables"]}
     try:
-        result = _timed(rank, job, load) if job["kind"] == "time" else _resumed(rank, job, load)
+        if job["kind"] == "write":
+            write(Dataset(Path(job["tars"]), Path(job["source"]), job["encoding"], job["shards"], job["shard_bytes"]))
+            result: dict[str, Any] = {}
+        else:
+            rank = _described(number, job)
+            result = _timed(rank, job, load) if job["kind"] == "time" else _resumed(rank, job, load)
     except Exception as error:
         traceback.print_exc()
-        result = {"refused": " ".join(f"{type(error).__name__}: {error}".split())}
+        words = str(error) or traceback.extract_tb(error.__traceback__)[-1].line
+        result = {"refused": " ".join(f"{type(error).__name__}: {words}".split())}
     results.put((number, result))
-    time.sleep(3600)  # the parent ends all ranks at once; a rank that left early would break the others' collectives
+    while os.getppid() == parent:  # which ends all ranks at once: one that leaves early would break the others' collectives
+        time.sleep(0.1)
+
+
+def _described(number: int, job: dict[str, Any]) -> Rank:
+    settings = {name: job[name] for name in Rank.__dataclass_fields__ if name in job}
+    states = sorted(Path(job["states"]).glob("*.state")) if job.get("states") else []
+    former = [pickle.loads(path.read_bytes()) for path in states]
+    return Rank(**settings | {"rank": number, "cache": Path(job["cache"]), "former": former})
 
 
 def _resumed(rank: Rank, job: dict[str, Any], load: Callable[[Rank], Loading]) -> dict[str, Any]:

@@ -88,14 +88,15 @@ def as_batches(batches: Iterator) -> Iterator[Batch]:
 def redistributed(states: list, world: int) -> list:
     """Return the states for another number of ranks."""
     with TemporaryDirectory() as scratch:
-        old, new = Path(scratch, "states.pt"), Path(scratch, "new")
+        files, new = [Path(scratch, f"rank{number}.pt") for number in range(len(states))], Path(scratch, "new")
         new.mkdir()
-        torch.save(states, old)
+        for file, state in zip(files, states, strict=True):
+            torch.save(state, file)
         command = [Path(sys.executable).parent / "energon", "checkpoint", "redist", "--new-world-size", str(world)]
-        outcome = subprocess.run([*command, old, new], capture_output=True, text=True)
+        outcome = subprocess.run([*command, *files, new], capture_output=True, text=True)
         if outcome.returncode:
             raise Refusal("energon checkpoint redist: " + outcome.stderr.strip().splitlines()[-1])
-        return torch.load(new / old.name, weights_only=False)
+        return [torch.load(path, weights_only=False) for path in sorted(new.iterdir())]
 
 
 if __name__ == "__main__":
