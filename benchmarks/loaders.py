@@ -117,23 +117,25 @@ class Loaders:
         return self.scratch / f"{name}.log"
 
 
-def write_images(folder: Path, encoding: Any, size: int, images: int, shards: int) -> int:
+def write_images(source: str, folder: Path, encoding: Any, size: int, images: int, shards: int) -> int:
     """Write and index the common images: tars whose members are ID.png or ID.jpg, and ID.cls with the same id as label.
 
     Args:
+        source: pictures, as for `wavegan shards write`.
         folder: to be written.
         encoding: png or jpg.
         size: image side in pixels.
-        images: number of images; the patches of the embedded photographs are repeated to make so many.
+        images: number of images; the patches of the pictures are repeated if there are fewer.
         shards: number of tars, all with the same number of images to within one.
 
     Returns:
         The bytes of the largest tar.
     """
-    source = write_shards("embedded", folder.with_name(folder.name + "-source"), size, encoding=encoding, progress=False)
+    patches = folder.with_name(folder.name + "-patches")
+    index = write_shards(source, patches, size, encoding=encoding, patches=True, progress=False)
     contents = []
-    for shard in source.shards:
-        with tarfile.open(source.folder / shard.file) as archive:
+    for shard in index.shards:
+        with tarfile.open(patches / shard.file) as archive:
             contents += [archive.extractfile(member).read() for member in archive]  # type: ignore[union-attr]
     folder.mkdir()
     numbered = enumerate(islice(cycle(contents), images))
@@ -143,7 +145,7 @@ def write_images(folder: Path, encoding: Any, size: int, images: int, shards: in
                 _add(archive, f"{number:08d}.{encoding}", content)
                 _add(archive, f"{number:08d}.cls", b"%d" % number)
     index_shards(folder)
-    shutil.rmtree(source.folder)
+    shutil.rmtree(patches)
     return max(path.stat().st_size for path in folder.glob("*.tar"))
 
 

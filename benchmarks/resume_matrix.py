@@ -28,12 +28,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench_common import argument_parser, write_json
+from bench_common import argument_parser, write_json, write_smooth_noise
 from loaders import ADAPTERS, ENVIRONMENTS, NAMES, Loaders, write_formats, write_images
 
 from wavegan_dist.provenance import provenance
 
 IMAGES, SHARDS, BATCH, BATCHES = 2304, 24, 48, 20
+PATCHES = 289  # of a picture of 288 px
 
 
 def main() -> None:
@@ -68,7 +69,8 @@ def prepare(loaders: Loaders, names: list[str]) -> dict[str, str]:
     """Write the images in the formats of some loaders; see `write_formats`."""
     if not names:
         return {}
-    shard_bytes = write_images(loaders.scratch / "tars", "png", 32, IMAGES, SHARDS)
+    write_smooth_noise(loaders.scratch / "pictures", IMAGES // PATCHES + 1)
+    shard_bytes = write_images(str(loaders.scratch / "pictures"), loaders.scratch / "tars", "png", 32, IMAGES, SHARDS)
     return write_formats(loaders, names, "png", SHARDS, shard_bytes)
 
 

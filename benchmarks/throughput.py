@@ -74,7 +74,7 @@ def measure_set(loaders: Loaders, encoding: str, options: argparse.Namespace, re
     """Measure all loaders on the images of one encoding."""
     size, images = SETS[encoding]
     images = options.images or images
-    shard_bytes = write_images(loaders.scratch / "tars", encoding, size, images, options.shards)
+    shard_bytes = write_images("embedded", loaders.scratch / "tars", encoding, size, images, options.shards)
     sources = write_formats(loaders, options.loaders, encoding, options.shards, shard_bytes)
     (loaders.scratch / "tars.txt").write_text("\n".join(path.name for path in sorted((loaders.scratch / "tars").glob("*.tar"))))
     remote = any(place != "local" for place in options.places)
@@ -131,7 +131,8 @@ def upload(server: str, sources: dict[str, str]) -> None:
     """Copy each loader's dataset into the bucket."""
     import fsspec
 
-    store = fsspec.filesystem("s3", endpoint_url=server)
+    # curl, with which webdataset reads, signs no requests
+    store = fsspec.filesystem("s3", endpoint_url=server, s3_additional_kwargs={"ACL": "public-read"})
     store.mkdir(BUCKET)
     for source in set(sources.values()):
         store.put(source, f"{BUCKET}/{Path(source).name}", recursive=True)

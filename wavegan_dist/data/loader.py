@@ -57,7 +57,8 @@ def training_batches(
         start_nimg: number of images that all ranks together have seen before.
         rank: this rank.
         world_size: number of ranks.
-        workers: decoding processes, started immediately and stopped by closing the generator; 0 decodes in this process.
+        workers: decoding processes, started immediately and stopped by closing the generator; 0 decodes in this process. If a
+            dataset is remote, there is one more process: see `Prefetcher`.
         labels: also yield the label of each image, -1 for an image without one. An image that replaces an unreadable one
             comes with its own label.
         max_bad_fraction: largest fraction of the images that may be in missing shards.
