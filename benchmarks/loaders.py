@@ -70,7 +70,9 @@ class Loaders:
 
     def versions(self, name: str) -> dict[str, str]:
         """Return the versions of the packages that the results of a loader depend on."""
-        packages = [one.partition("=")[0].partition("[")[0] for one in REQUIREMENTS.get(name, ("torch", "imagecodecs", "simplejpeg"))]
+        packages = [
+            one.partition("=")[0].partition("[")[0] for one in REQUIREMENTS.get(name, ("torch", "imagecodecs", "simplejpeg"))
+        ]
         code = "import importlib.metadata as m, json, sys; print(json.dumps({n: m.version(n) for n in sys.argv[1:]}))"
         names = ["torch" if package == TORCH else package for package in packages]
         found = subprocess.run([self.python(name), "-c", code, *names], capture_output=True, text=True, check=True)
@@ -90,7 +92,8 @@ class Loaders:
         if name not in self._adapters:
             self._adapters[name] = self._start(name)
         adapter = self._adapters[name]
-        assert adapter.stdin and adapter.stdout
+        assert adapter.stdin
+        assert adapter.stdout
         adapter.stdin.write(json.dumps({"cache": str(cache), "timeout": 60, "variables": variables or {}, **job}) + "\n")
         adapter.stdin.flush()
         answer = adapter.stdout.readline()

@@ -123,7 +123,10 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         of_loader = [cell for title, cell in results.items() if title.startswith(f"{name},")]
         done = [cell for cell in of_loader if "lost" in cell]
         exact = sum(not cell["lost"] and not cell["repeated"] for cell in done)
-        worst = [f"{sum(cell[what] > 0 for cell in done)}: {max([cell[what] for cell in done], default=0)}" for what in ("lost", "repeated")]
+        worst = [
+            f"{sum(cell[what] > 0 for cell in done)}: {max([cell[what] for cell in done], default=0)}"
+            for what in ("lost", "repeated")
+        ]
         first = f"{statistics.median(cell['first'] for cell in done):.2f}" if done else "-"
         if of_loader:
             refused = sum("refused" in cell for cell in of_loader)

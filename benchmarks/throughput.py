@@ -6,8 +6,9 @@ PNG of 64 px and JPEG of 256 px from the embedded photographs, in shards of abou
     local       this disk; the files are in the page cache
     s3+0ms      an S3 server (moto) on this machine, and an empty cache
     s3+5ms      the same behind a proxy that delays each request by 5 ms; s3+50ms accordingly
-Every measurement is a new process that reads one epoch in batches of 64, or as much as --seconds allow. Loaders take turns
-within each round; medians over the rounds:
+Every measurement is a new process that reads one epoch in batches of 64, or as much as --seconds allow. Without workers, it may
+use one core, because Grain would decode in threads on all cores; with K workers, K cores. Loaders take turns within each round;
+medians over the rounds:
     first       seconds from the construction of the loader to its first batch, without imports
     rate        images/s after the first batch
     epoch       images/s of all that was read, the first batch and its seconds included
@@ -51,13 +52,16 @@ def main() -> None:
     """Measure what has no result yet, and print the table."""
     options = parse_arguments()
     os.environ |= S3_VARIABLES
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # the server and the proxy; loaders choose their own cores
     result = json.loads(options.result.read_text()) if options.result.exists() else {"runs": {}, "versions": {}}
     for encoding in options.encodings:
         if not list(missing(options, encoding, result["runs"])):
             continue
-        with TemporaryDirectory(dir=options.scratch) as scratch:
-            with contextlib.closing(Loaders(options.environments, options.torch, Path(scratch))) as loaders:
-                measure_set(loaders, encoding, options, result)
+        with (
+            TemporaryDirectory(dir=options.scratch) as scratch,
+            contextlib.closing(Loaders(options.environments, options.torch, Path(scratch))) as loaders,
+        ):
+            measure_set(loaders, encoding, options, result)
     print(table(result["runs"]))
 
 
@@ -87,6 +91,7 @@ def measure_set(loaders: Loaders, encoding: str, options: argparse.Namespace, re
             upload(server, {name: source for name, source in sources.items() if not source.startswith("not run")})
         for place, workers, name, key in missing(options, encoding, result["runs"]):
             job = {"kind": "time", "encoding": encoding, "world": 1, "workers": workers, "batch": BATCH, "images": images}
+            job["cores"] = max(workers, 1)
             run = measure(loaders, name, sources[name], endpoints[place], {**job, "seconds": options.seconds})
             result["runs"].setdefault(key, []).append(run)
             result["versions"].setdefault(name, {} if "not run" in run else loaders.versions(name))
@@ -179,7 +184,10 @@ def pump(source: socket.socket, target: socket.socket, seconds: float) -> None:
 
 def table(runs: dict[str, list[dict[str, Any]]]) -> str:
     """Return a Markdown table: medians of the runs of each case, and the ratio of ours to the best other loader."""
-    lines = ["| set | place | workers | loader | first, s | rate | epoch | ours : this, epoch |", "|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| set | place | workers | loader | first, s | rate | epoch | ours : this, epoch |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     medians = {key: median(done) for key, done in runs.items()}
     for key, values in medians.items():
         encoding, place, workers, name = key.split(", ")

@@ -10,11 +10,11 @@ import pytest
 import resume_matrix
 
 ADAPTER = """
-from protocol import Loading, Refusal, main
+from protocol import Loading, RefusalError, main
 
 def load(rank):
     if rank.former and len(rank.former) != rank.world:
-        raise Refusal("the number of ranks has changed")
+        raise RefusalError("the number of ranks has changed")
     first = 12 * rank.former[rank.rank] if rank.former else 0
     taken = 0
 
@@ -66,7 +66,7 @@ def test_refusals_keep_their_words_and_wrong_positions_are_counted(
     monkeypatch.setattr(resume_matrix, "write_formats", lambda *_: {"ours": str(tmp_path)})
     monkeypatch.setattr(resume_matrix, "write_images", lambda *_: 0)
     cells = run("--worlds", "1", "2", "--workers", "0")
-    assert cells["ours, 0 workers, 1 -> 2"] == {"refused": "Refusal: the number of ranks has changed"}
+    assert cells["ours, 0 workers, 1 -> 2"] == {"refused": "the number of ranks has changed"}
     one = cells["ours, 0 workers, 1 -> 1"]
     assert (one["lost"], one["repeated"]) == (0, 24)  # read 0..47, then 24..95
 

@@ -4,6 +4,7 @@ An adapter is a program in the environment of its loader. It imports the loader 
 a JSON object on a line, answered with a line on standard output, the list of the ranks' results. It defines
     write(dataset)    writes the common images in the loader's own format
     load(rank)        builds the loader of one rank, which continues from the states of a former run if there are any
+    convert(states, world)      optional: makes the states of a former run ready for `world` ranks
 This module imports nothing but the standard library, because each environment has other packages.
 """
 
@@ -86,16 +87,32 @@ class Loading(NamedTuple):
     state: Callable[[], Any]
 
 
-class Refusal(Exception):
-    """A loader has no way to continue."""
+class RefusalError(Exception):
+    """A loader offers no way to go on, in the words of its adapter or its command line."""
 
 
-def main(write: Callable[[Dataset], object], load: Callable[[Rank], Loading]) -> None:
+def unchanged(states: list[Any], _world: int) -> list[Any]:
+    """Return `states`: most loaders need no conversion."""
+    return states
+
+
+def main(
+    write: Callable[[Dataset], object],
+    load: Callable[[Rank], Loading],
+    convert: Callable[[list[Any], int], list[Any]] = unchanged,
+) -> None:
     """Do jobs until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # loaders print
     for line in sys.stdin:
-        answers.write(json.dumps(in_ranks(json.loads(line), write, load)) + "\n")
+        job = json.loads(line)
+        try:
+            states = sorted(Path(job["states"]).glob("*.state")) if "states" in job else []
+            job["former"] = convert([pickle.loads(path.read_bytes()) for path in states], job["world"])
+            results = in_ranks(job, write, load)
+        except RefusalError as error:
+            results = [{"refused": str(error)}] * job["world"]
+        answers.write(json.dumps(results) + "\n")
         answers.flush()
 
 
@@ -108,9 +125,7 @@ def read_tar(path: Path) -> Iterator[Sample]:
                 yield Sample(int(stem), archive.extractfile(member).read())  # type: ignore[union-attr]
 
 
-def in_ranks(
-    job: dict[str, Any], write: Callable[[Dataset], object], load: Callable[[Rank], Loading]
-) -> list[dict[str, Any]]:
+def in_ranks(job: dict[str, Any], write: Callable[[Dataset], object], load: Callable[[Rank], Loading]) -> list[dict[str, Any]]:
     """Do a job in one forked process per rank and return the results of the ranks. If one rank fails, ends the others."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -150,6 +165,8 @@ def _rank(
 ) -> None:
     parent = os.getppid()
     os.setpgid(0, 0)
+    if "cores" in job:
+        os.sched_setaffinity(0, range(job["cores"]))
     size = str(job["world"])
     os.environ |= {"RANK": str(number), "LOCAL_RANK": str(number), "GLOBAL_RANK": str(number), "WORLD_SIZE": size}
     os.environ |= {"LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **job["variables"]}
@@ -158,22 +175,20 @@ def _rank(
             write(Dataset(Path(job["tars"]), Path(job["source"]), job["encoding"], job["shards"], job["shard_bytes"]))
             result: dict[str, Any] = {}
         else:
-            rank = _described(number, job)
+            settings = {name: job[name] for name in Rank.__dataclass_fields__ if name in job}
+            rank = Rank(**settings | {"rank": number, "cache": Path(job["cache"])})
             result = _timed(rank, job, load) if job["kind"] == "time" else _resumed(rank, job, load)
+    except RefusalError as error:
+        result = {"refused": str(error)}
     except Exception as error:
         traceback.print_exc()
-        words = str(error) or traceback.extract_tb(error.__traceback__)[-1].line
-        result = {"refused": " ".join(f"{type(error).__name__}: {words}".split())}
+        words = str(error) or traceback.extract_tb(error.__traceback__)[-1].line or ""  # an assertion has no message
+        if "Traceback" in words:  # of a worker
+            words = words.strip().splitlines()[-1]
+        result = {"refused": f"{type(error).__name__}: {' '.join(words.split())}"[:300]}
     results.put((number, result))
     while os.getppid() == parent:  # which ends all ranks at once: one that leaves early would break the others' collectives
         time.sleep(0.1)
-
-
-def _described(number: int, job: dict[str, Any]) -> Rank:
-    settings = {name: job[name] for name in Rank.__dataclass_fields__ if name in job}
-    states = sorted(Path(job["states"]).glob("*.state")) if job.get("states") else []
-    former = [pickle.loads(path.read_bytes()) for path in states]
-    return Rank(**settings | {"rank": number, "cache": Path(job["cache"]), "former": former})
 
 
 def _resumed(rank: Rank, job: dict[str, Any], load: Callable[[Rank], Loading]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import torch
 from megatron.energon import DefaultTaskEncoder, SampleDecoder, WorkerConfig, get_savable_loader, get_train_dataset
 from megatron.energon.flavors import BaseWebdatasetFactory
-from protocol import Batch, Dataset, Loading, Rank, Refusal, main
+from protocol import Batch, Dataset, Loading, Rank, RefusalError, main
 
 DATASET = """sample_type:
   __module__: megatron.energon
@@ -51,19 +51,16 @@ def write(dataset: Dataset) -> None:
 
 
 def load(rank: Rank) -> Loading:
-    """Load the state of the rank, redistributed if the number of ranks has changed."""
+    """Load the state of the rank."""
     source, workers, batch = rank.source, rank.workers, rank.batch
     if rank.endpoint:
         config = rank.cache.with_name("storage.yaml")
         config.write_text(STORAGE.format(endpoint=rank.endpoint, cache=rank.cache))
         os.environ["MSC_CONFIG"] = str(config)
         source = source.replace("s3://", "msc://bench/")
-    states = rank.former
-    if states and len(states) != rank.world:
-        states = redistributed(states, rank.world)
-        workers = len(states[0].worker_states)
-    if states:
-        batch = states[0].micro_batch_size
+    if rank.former:
+        batch, count = rank.former[0].micro_batch_size, len(rank.former[0].worker_states)
+        workers = count if rank.workers or count > 1 else 0
     dataset = get_train_dataset(
         source,
         worker_config=WorkerConfig(rank=rank.rank, world_size=rank.world, num_workers=workers),
@@ -74,8 +71,8 @@ def load(rank: Rank) -> Loading:
         repeat=False,
     )
     loader = get_savable_loader(dataset)
-    if states:
-        loader.restore_state_global(states)
+    if rank.former:
+        loader.restore_state_global(rank.former)
     return Loading(as_batches(iter(loader)), loader.save_state_rank)
 
 
@@ -85,8 +82,10 @@ def as_batches(batches: Iterator) -> Iterator[Batch]:
         yield batch.label, batch.image
 
 
-def redistributed(states: list, world: int) -> list:
+def redistribute(states: list, world: int) -> list:
     """Return the states for another number of ranks."""
+    if len(states) in (0, world):
+        return states
     with TemporaryDirectory() as scratch:
         files, new = [Path(scratch, f"rank{number}.pt") for number in range(len(states))], Path(scratch, "new")
         new.mkdir()
@@ -95,9 +94,9 @@ def redistributed(states: list, world: int) -> list:
         command = [Path(sys.executable).parent / "energon", "checkpoint", "redist", "--new-world-size", str(world)]
         outcome = subprocess.run([*command, *files, new], capture_output=True, text=True)
         if outcome.returncode:
-            raise Refusal("energon checkpoint redist: " + outcome.stderr.strip().splitlines()[-1])
+            raise RefusalError("energon checkpoint redist: " + outcome.stderr.strip().splitlines()[-1])
         return [torch.load(path, weights_only=False) for path in sorted(new.iterdir())]
 
 
 if __name__ == "__main__":
-    main(write, load)
+    main(write, load, redistribute)

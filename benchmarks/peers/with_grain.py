@@ -7,7 +7,7 @@ import grain
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 from grain.experimental import ElasticIterator
-from protocol import Dataset, Loading, Rank, Refusal, main
+from protocol import Dataset, Loading, Rank, RefusalError, main
 
 
 def write(dataset: Dataset) -> None:
@@ -32,7 +32,7 @@ class Decode(grain.transforms.Map):
 def load(rank: Rank) -> Loading:
     """Load the state of rank 0."""
     if rank.source.startswith("s3://"):
-        raise Refusal("its documentation mounts the bucket with Mountpoint for Amazon S3, which is not here")
+        raise RefusalError("its documentation mounts the bucket with Mountpoint for Amazon S3, which is not here")
     source = grain.sources.ArrayRecordDataSource(sorted(map(str, Path(rank.source).iterdir())))
     dataset = grain.MapDataset.source(source).shuffle(seed=0).map(Decode())
     workers = grain.multiprocessing.MultiprocessingOptions(num_workers=rank.workers) if rank.workers else None

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 from litdata import StreamingDataLoader, StreamingDataset, optimize
+from litdata.streaming import downloader
 from protocol import Dataset, Loading, Rank, main, read_tar
 
 
@@ -32,6 +33,7 @@ def decoded(sample: dict[str, Any]) -> tuple[int, np.ndarray]:
 def load(rank: Rank) -> Loading:
     """Load the state of rank 0."""
     options = {"endpoint_url": rank.endpoint} if rank.endpoint else {}
+    downloader._OBSTORE_CLIENT_OPTIONS["allow_http"] = True  # the server of the benchmark has no TLS
     make = partial(StreamingDataset, rank.source, shuffle=True, drop_last=True, transform=decoded, storage_options=options)
     dataset = make(cache_dir=str(rank.cache)) if rank.endpoint else make()
     loader = StreamingDataLoader(dataset, num_workers=rank.workers, batch_size=rank.batch)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from protocol import Dataset, Loading, Rank, Refusal, main
+from protocol import Dataset, Loading, Rank, RefusalError, main
 from torch.utils import data
 from torchdata.stateful_dataloader import StatefulDataLoader
 from torchdata.stateful_dataloader.sampler import StatefulDistributedSampler
@@ -33,13 +33,13 @@ def write(dataset: Dataset) -> None:
 def load(rank: Rank) -> Loading:
     """Load the state of the rank."""
     if rank.source.startswith("s3://"):
-        raise Refusal("torchdata reads no object store: the dataset is the user's")
+        raise RefusalError("torchdata reads no object store: the dataset is the user's")
     files = Files(rank.source)
     sampler = StatefulDistributedSampler(files, rank.world, rank.rank)
     loader = StatefulDataLoader(files, rank.batch, sampler=sampler, num_workers=rank.workers)
     if rank.former:
         if rank.rank >= len(rank.former):
-            raise Refusal(f"state_dict() is that of one rank, and no rank {rank.rank} has saved one")
+            raise RefusalError(f"state_dict() is that of one rank, and no rank {rank.rank} has saved one")
         loader.load_state_dict(rank.former[rank.rank])
     return Loading(loader, loader.state_dict)
 

@@ -560,7 +560,9 @@ def test_a_tar_that_cannot_be_downloaded_is_asked_for_again_later(
     next(stream)
     assert {error.row for error in errors} == {None, *range(24, 36)}
     assert next(error for error in errors if error.row is None).reason.endswith("check the address and its read permissions")
-    assert 1 <= (asked := web.requests[f"GET {NAMES[2]}"]) <= 2  # by the reader, and before it by the process that fetches ahead
+    assert (
+        1 <= (asked := web.requests[f"GET {NAMES[2]}"]) <= 2
+    )  # by the reader, and before it by the process that fetches ahead
     web.always = {}
     errors.clear()
     next(stream)
