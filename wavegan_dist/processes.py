@@ -29,6 +29,8 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 Group: TypeAlias = PartialState | Accelerator  # a process group: both types give rank, world size and device
 JOIN_TIMEOUT = timedelta(minutes=30)  # PyTorch's own timeout of a process group
+# Schedulers and terminals send these signals to the whole process group; only the parent reacts to them.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 LEAVE_TIMEOUT = 10.0  # seconds that `leave` waits for unfinished collectives
 # How long the ranks wait for one that reads or writes files. A process that ends is noticed at once in spite of this.
 FILE_TIMEOUT = timedelta(days=1)

@@ -1,8 +1,8 @@
 """Streams of uint8 batches: endless for training, over a fixed set of images for evaluation."""
 
 import itertools
-import signal
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,14 +17,13 @@ from wavegan_dist.data.error_log import DataError, cause
 from wavegan_dist.data.index import Index
 from wavegan_dist.data.mixture import TrainingData
 from wavegan_dist.data.order import RowIndices
+from wavegan_dist.data.prefetch import Prefetcher
 from wavegan_dist.data.read import Reader, check_present
 from wavegan_dist.data.tars import walk
 from wavegan_dist.errors import UsageError, WaveganError
-from wavegan_dist.processes import exit_with_parent, signals_blocked
+from wavegan_dist.processes import STOP_SIGNALS, exit_with_parent, signals_blocked
 
 PREFETCH = 4  # batches that each worker prepares ahead
-# Schedulers and terminals send these signals to the whole process group; only the parent reacts to them.
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 Item = TypeVar("Item")
 ErrorCallback = Callable[[list[DataError]], object]
@@ -59,7 +58,8 @@ def training_batches(
         start_nimg: number of images that all ranks together have seen before.
         rank: this rank.
         world_size: number of ranks.
-        workers: decoding processes, started immediately and stopped by closing the generator; 0 decodes in this process.
+        workers: decoding processes, started immediately and stopped by closing the generator; 0 decodes in this process. If a
+            dataset is remote, there is one more process: see `Prefetcher`.
         labels: also yield the label of each image, int64 [batch_size], -1 for an image without one. An image that replaces an
             unreadable one comes with its own label. False: `ImageBatch.labels` is None.
         max_bad_fraction: largest fraction of the images of each dataset that may be in missing shards.
@@ -76,10 +76,15 @@ def training_batches(
     check_present(index, max_bad_fraction)
     share = slice(rank * batch_size, (rank + 1) * batch_size)
     batch_rows = _BatchRows(index, seed, start_nimg, batch_size * world_size, share)
+    prefetcher = None
+    if any(one.storage.is_remote for one in index.sets):
+        ahead = index.count // (batch_size * world_size) + 1
+        decoded = workers * PREFETCH + 1
+        prefetcher = Prefetcher(index, batch_rows.__getitem__, decoded=decoded, ahead=ahead, share=1 / world_size)
     # DataLoader requests a worker's next batch while the current batch is in use, so one extra buffer is needed.
     buffers = shared_buffers(workers * PREFETCH + 1, batch_size, index.size)
     decoded = _iterate(_DecodedBatches(batch_rows, Reader(index), buffers), workers)
-    return _batches(decoded, buffers, labels, on_errors)
+    return _batches(decoded, buffers, labels, on_errors, prefetcher)
 
 
 def real_images(index: Index, count: int, seed: int, batch_size: int) -> Iterator[Tensor]:
@@ -209,14 +214,21 @@ def _iterate(dataset: Dataset[Item], workers: int) -> Iterator[Item]:
 
 
 def _batches(
-    decoded: Iterator[tuple[int, list[DataError]]], buffers: Buffers, labels: bool, on_errors: ErrorCallback | None
+    decoded: Iterator[tuple[int, list[DataError]]],
+    buffers: Buffers,
+    labels: bool,
+    on_errors: ErrorCallback | None,
+    prefetcher: Prefetcher | None,
 ) -> Generator[ImageBatch, None, None]:
     """Yield the decoded batches, after the errors of each have been handled."""
-    for slot, errors in decoded:
-        batch_bhwc = buffers.images[slot]
-        _handle(errors, len(batch_bhwc), on_errors)
-        images = _pinned(batch_bhwc).permute(0, 3, 1, 2)
-        yield ImageBatch(images, _pinned(buffers.labels[slot]) if labels else None)
+    with closing(prefetcher) if prefetcher else nullcontext():
+        for slot, errors in decoded:
+            batch_bhwc = buffers.images[slot]
+            _handle(errors, len(batch_bhwc), on_errors)
+            if prefetcher:
+                prefetcher.advance()
+            images = _pinned(batch_bhwc).permute(0, 3, 1, 2)
+            yield ImageBatch(images, _pinned(buffers.labels[slot]) if labels else None)
 
 
 def _decode(parts: Iterator[RowIndices], index: Index) -> Iterator[Tensor]:

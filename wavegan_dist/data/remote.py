@@ -17,6 +17,8 @@ from wavegan_dist.redact import redacted
 RETRY_DELAYS = (0.5, 2.0, 8.0)  # seconds before the second, third and fourth attempt
 READ_TIMEOUT = 60.0  # seconds without a byte of an http(s) response
 BLOCK_BYTES = 1 << 20
+# Bytes of a request to an object store. Each open file keeps the last response in memory; the default of s3fs is 50 MiB.
+REQUEST_BYTES = 8 << 20
 
 # Not retried: these errors would occur again, and so would HTTP status 4xx, with the exceptions below.
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError, ImportError, ValueError)
@@ -124,7 +126,8 @@ def _open_http(request: Request, connection: ExitStack) -> Answer:
 def _open_fsspec(url: str, connection: ExitStack) -> Answer:
     import fsspec  # imported late: local datasets do not need it
 
-    file = connection.enter_context(fsspec.open(url, "rb"))
+    file_system, path = fsspec.core.url_to_fs(url)
+    file = connection.enter_context(file_system.open(path, "rb", block_size=REQUEST_BYTES))
     size = getattr(file, "size", None)
     details = getattr(file, "details", None)  # of object stores: ETag or generation, time, ...
     return Answer(_blocks(file, size), size, fsspec.utils.tokenize(size, details) if size or details else "")

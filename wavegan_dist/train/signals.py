@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Self
 
 from wavegan_dist.errors import EXIT_INTERRUPTED, EXIT_REQUEUE, WaveganError
+from wavegan_dist.processes import STOP_SIGNALS
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 # A launcher forwards signals that its process group has also received: two signals within this time count as one.
 SAME_SIGNAL_SECONDS = 3.0
 
