@@ -167,7 +167,13 @@ def write_formats(loaders: Loaders, names: Sequence[str], encoding: str, shards:
     tars, sources = loaders.scratch / "tars", {}
     for name in names:
         folder = tars if name in ("ours", "webdataset") else loaders.scratch / name
-        job = {"kind": "write", "tars": str(tars), "source": str(folder), "encoding": encoding, "shards": shards}
+        job: dict[str, Any] = {
+            "kind": "write",
+            "tars": str(tars),
+            "source": str(folder),
+            "encoding": encoding,
+            "shards": shards,
+        }
         try:
             (written,) = loaders.run(name, **job, shard_bytes=shard_bytes, world=1, timeout=600)
             if "refused" in written:

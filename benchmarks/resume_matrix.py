@@ -79,7 +79,7 @@ def measure(loaders: Loaders, name: str, source: str, workers: int, before: int,
     if source.startswith("not run"):
         return {"not run": source.partition(": ")[2]}
     states = loaders.scratch / f"{name}-{workers}-{before}"
-    job = {"kind": "resume", "source": source, "encoding": "png", "workers": workers, "images": IMAGES}
+    job: dict[str, Any] = {"kind": "resume", "source": source, "encoding": "png", "workers": workers, "images": IMAGES}
     if not (states / "ids.json").exists():
         shutil.rmtree(states, ignore_errors=True)
         states.mkdir()

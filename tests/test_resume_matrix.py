@@ -40,7 +40,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         result = tmp_path / "result.json"
         monkeypatch.setattr(sys, "argv", ["resume_matrix.py", "--loaders", "ours", "--result", str(result), *arguments])
         resume_matrix.main()
-        return json.loads(result.read_text())["cells"]  # type: ignore[no-any-return]
+        return json.loads(result.read_text())["cells"]
 
     return call
 

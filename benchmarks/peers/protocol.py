@@ -135,6 +135,7 @@ def in_ranks(job: dict[str, Any], write: Callable[[Dataset], object], load: Call
     ranks = [context.Process(target=_rank, args=(number, port, job, write, load, results)) for number in range(job["world"])]
     for rank in ranks:
         rank.start()
+        assert rank.pid is not None
         with contextlib.suppress(OSError):
             os.setpgid(rank.pid, rank.pid)  # as the rank itself does: whoever is first
     finished: dict[int, dict[str, Any]] = {}
@@ -148,6 +149,7 @@ def in_ranks(job: dict[str, Any], write: Callable[[Dataset], object], load: Call
         if "refused" in result:
             break
     for rank in ranks:
+        assert rank.pid is not None
         os.killpg(rank.pid, signal.SIGKILL)  # with its workers
         rank.join()
     silent = {"refused": f"no answer within {job['timeout']:.0f} s"}

@@ -79,8 +79,9 @@ def training_batches(
     prefetcher = None
     if any(one.storage.is_remote for one in index.sets):
         ahead = index.count // (batch_size * world_size) + 1
-        decoded = workers * PREFETCH + 1
-        prefetcher = Prefetcher(index, batch_rows.__getitem__, decoded=decoded, ahead=ahead, share=1 / world_size)
+        prefetcher = Prefetcher(
+            index, batch_rows.__getitem__, decoded=workers * PREFETCH + 1, ahead=ahead, share=1 / world_size
+        )
     # DataLoader requests a worker's next batch while the current batch is in use, so one extra buffer is needed.
     buffers = shared_buffers(workers * PREFETCH + 1, batch_size, index.size)
     decoded = _iterate(_DecodedBatches(batch_rows, Reader(index), buffers), workers)
