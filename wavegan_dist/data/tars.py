@@ -12,6 +12,7 @@ from wavegan_dist.config import LARGEST_COUNT
 from wavegan_dist.data.formats import compression, describe_content, is_lfs_pointer, picture_extensions
 from wavegan_dist.data.forward_file import ForwardFile
 from wavegan_dist.data.left_out import HIDDEN, LeftOut
+from wavegan_dist.data.remote import TransferError
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import atomic_file
 
@@ -103,7 +104,7 @@ def walk_file(file: BinaryIO | ForwardFile, name: str) -> Iterator[Member]:
                 if not header.isdir():
                     yield _member(name, header)
             end = tar.offset
-    except (OSError, WaveganError):
+    except (OSError, WaveganError, TransferError):
         raise
     except Exception as error:  # tarfile raises OverflowError, RecursionError and others on hostile headers
         raise WaveganError(f"{name} {_not_a_tar(head, error)}") from error
