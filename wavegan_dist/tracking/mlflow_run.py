@@ -24,7 +24,7 @@ from wavegan_dist.tracking.tracking_info import TrackingInfo
 
 MAX_METRICS, MAX_PARAMS = 1000, 100  # MLflow's limits for one request
 THUMBNAIL_SIZE = 256  # px, of the image that MLflow's page shows first
-REASON_SHOWN = 300  # characters of an error's message
+REASON_SHOWN = 1000  # characters of an error's message
 REJECTED_CODES = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 TEMPORARY_HTTP_ERRORS = (401, 403, 404, 408, 429)  # not caused by the content of the request
 
