@@ -1,7 +1,7 @@
 """Runs `wavegan` on a disk that takes SECONDS for each access, longer than a collective may: `slow_disk.py SECONDS train ...`.
 
-A collective times out after two thirds of SECONDS. Rank 0 checks the checkpoint, writes snapshots and completes checkpoints
-slowly; rank 1 reads the index and the checkpoint slowly.
+A collective times out after two thirds of SECONDS, also one that belongs to a checkpoint. Rank 0 checks the checkpoint, writes
+snapshots and completes checkpoints slowly; rank 1 reads the index and the checkpoint slowly.
 """
 
 import os
@@ -9,6 +9,8 @@ import sys
 import time
 from datetime import timedelta
 from typing import Any
+
+from torch.distributed import distributed_c10d
 
 from wavegan_dist import processes
 from wavegan_dist.cli import main
@@ -31,6 +33,7 @@ def slow(module: Any, name: str, rank: str) -> None:
 
 
 launch.COLLECTIVE_TIMEOUT = timedelta(seconds=seconds * 2 / 3)
+distributed_c10d._get_default_timeout = lambda _backend: launch.COLLECTIVE_TIMEOUT  # of the group of the checkpoints
 processes.REPORT_AFTER = seconds / 2
 slow(loop, "load_index", "1")
 slow(resume, "find_damage", "0")
