@@ -33,7 +33,7 @@ def slow(module: Any, name: str, rank: str) -> None:
 
 
 launch.COLLECTIVE_TIMEOUT = timedelta(seconds=seconds * 2 / 3)
-distributed_c10d._get_default_timeout = lambda _backend: launch.COLLECTIVE_TIMEOUT  # of the group of the checkpoints
+distributed_c10d._get_default_timeout = lambda backend: launch.COLLECTIVE_TIMEOUT  # of the group of the checkpoints
 processes.REPORT_AFTER = seconds / 2
 slow(loop, "load_index", "1")
 slow(resume, "find_damage", "0")
