@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-cluster test-reference check bit-equal lock docs site dashboard tour first-hour wheel-check bench bench-data bench-startup bench-haar bench-gpu bench-checkpoint bench-zero bench-resume ablations bench-tracking bench-evaluation bench-scaling bench-precision slurm-up slurm-down clean
+.PHONY: help demo test test-all test-cluster test-reference check audit fuzz bit-equal lock docs site dashboard tour first-hour wheel-check bench bench-data bench-startup bench-haar bench-gpu bench-checkpoint bench-zero bench-resume ablations bench-tracking bench-evaluation bench-scaling bench-precision slurm-up slurm-down clean
 
 help: ## print this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 18
@@ -38,6 +38,14 @@ check: $(READY) ## check format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/clang-format --dry-run --Werror $$(git ls-files '*.cpp' '*.h')
 	$(BIN)/mypy
+
+audit: ## compare the versions in constraints.txt with the known vulnerabilities of these packages; needs pypi.org
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
+	$(VENV)/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off
+
+fuzz: $(READY) ## feed 100,000 changed files to each reader, half an hour; a few hundred are in make test
+	PYTHONPATH=.:benchmarks $(BIN)/python -m tests.fuzz --inputs 100000
 
 bit-equal: $(READY) ## train with the code of BASE=REVISION and of this checkout, and compare every number bit for bit
 	$(BIN)/python benchmarks/bit_equal.py --base $(or $(BASE),main)

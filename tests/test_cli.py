@@ -205,6 +205,12 @@ def test_a_name_that_the_terminal_cannot_show_is_printed_with_backslashes(
     assert outcome.stdout.endswith(b"e: all shards match the index\n")
 
 
+def test_an_error_cannot_command_the_terminal(wavegan: Command, tmp_path: Path) -> None:
+    outcome = wavegan("shards", "info", tmp_path / "\x1b]0;title\x07\x1b[31m")
+    refused(outcome, "\\x1b]0;title\\x07\\x1b[31m")
+    assert "\x1b" not in outcome.stderr
+
+
 def test_doctor_says_which_kernel_is_in_use_and_why(wavegan: Command) -> None:
     found = json.loads(wavegan("doctor", "--json").stdout)
     assert found["kernels"]["cpu"]["kernel"] in ("C++", "reference")

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from wavegan_dist import config
 from wavegan_dist.config import FileKind, Section
-from wavegan_dist.config.decode import yaml_value
+from wavegan_dist.config.decode import yaml_text, yaml_value
 from wavegan_dist.config.reference import reference
 from wavegan_dist.config.schema import settings
 from wavegan_dist.errors import UsageError
@@ -101,6 +101,13 @@ def test_overrides_win_and_the_resolved_yaml_reads_back_equal(minimal: Path, tmp
         ("model.z_dim=10000000000000", "model.z_dim = 10000000000000: input should be less than or equal to"),
         ("model.width=10000000000000", "model.width = 10000000000000: input should be less than or equal to"),
         ("train.batch_size=10000000000000", "train.batch_size = 10000000000000: input should be less than or equal to"),
+        ("data.cache_gib=1.0e+300", "data.cache_gib = 1e+300: input should be less than or equal to 1000000000"),
+        ("train.total_kimg=1.0e+300", "train.total_kimg = 1e+300: input should be less than or equal to 1000000000"),
+        (
+            "train.keep_checkpoint_kimg=1.0e-300",
+            "train.keep_checkpoint_kimg = 1e-300: input should be greater than 0.000000001",
+        ),
+        ("train.d_steps=1000000000000", "train.d_steps = 1000000000000: input should be less than or equal to 1048576"),
         ("augment.ramp_kimg=5", "augment.ramp_kimg: 5 has no effect while augment.probability = 0"),
         ("optim.lr_final=0.5", "optim.lr_final: 0.5 has no effect on constant rates; set optim.lr_decay=cosine"),
         (
@@ -228,6 +235,15 @@ def test_any_file_that_users_write_is_explained_in_the_same_words(tree: dict[str
     assert str(refusal.value) == f"parts.yaml: {words}"
 
 
+# Each level stands for ten times the values of the level below it.
+BILLION_VALUES = b"a: &a [0]\n" + b"".join(
+    b"%c: &%c [%s]\n" % (n, n, b", ".join([b"*%c" % (n - 1)] * 10)) for n in b"bcdefghij"
+)
+BILLION_KEYS = b"a: &a {x: 0}\n" + b"".join(
+    b"%c: &%c {<<: [%s]}\n" % (n, n, b", ".join([b"*%c" % (n - 1)] * 10)) for n in b"bcdefghij"
+)
+
+
 @pytest.mark.parametrize(
     ("content", "decode", "words"),
     [
@@ -237,7 +253,20 @@ def test_any_file_that_users_write_is_explained_in_the_same_words(tree: dict[str
         (b"[]", parse_json, "parts is not a part list: its content is not a mapping"),
         (b"", yaml_value, "parts is not a part list: its content is not a mapping"),
         (b"a: " + b"[" * 5000, yaml_value, "parts is not valid YAML: "),
-        (b"[" * 100_000, parse_json, "parts is not valid JSON: "),
+        (b"[" * 100_000, parse_json, "parts is not valid JSON: it is nested too deeply"),
+        (
+            b"a: &a [*a]",
+            yaml_value,
+            "parts is not valid YAML: its aliases stand for more than 100,000 values, or for themselves",
+        ),
+        (BILLION_VALUES, yaml_value, "parts is not valid YAML: its aliases stand for more than 100,000 values"),
+        (BILLION_VALUES, yaml_text, "parts is not valid YAML: its aliases stand for more than 100,000 values"),
+        (BILLION_KEYS, yaml_value, "parts is not valid YAML: its aliases stand for more than 100,000 values"),
+        (b"a: " + b"1" * 2**20, yaml_value, "parts is not valid YAML: its 1,048,579 characters are more than 1,048,576"),
+        (b"a: !!int ''", yaml_value, "parts is not valid YAML: "),
+        (b"a: !!bool x", yaml_value, "parts is not valid YAML: "),
+        (b"a: !!timestamp x", yaml_value, "parts is not valid YAML: "),
+        (b'a: "\\ud800"', yaml_value, "parts is not valid YAML: 'utf-8' codec can't encode character"),
     ],
 )
 def test_any_file_of_another_syntax_is_explained(
@@ -250,3 +279,13 @@ def test_any_file_of_another_syntax_is_explained(
     assert str(refusal.value).startswith(words)
     assert str(refusal.value).endswith("; see parts.md")
     assert "\n" not in str(refusal.value)
+
+
+def test_a_message_is_short_whatever_the_file_holds() -> None:
+    tree = {f"unknown{number}" * 100: 0 for number in range(500)} | {
+        "data": {"index": [["x" * 10_000] * 1000] * 100},
+        "seed": 2**100_000,
+    }
+    with pytest.raises(UsageError, match=r"and 4\d\d more") as refusal:
+        config.parse(tree, "a.yaml")
+    assert len(str(refusal.value)) < 12_000

@@ -19,7 +19,7 @@ from wavegan_dist import counted
 from wavegan_dist.cluster.evaluation_queue import EvaluationQueue, submit_evaluations
 from wavegan_dist.cluster.job import EvaluateJob
 from wavegan_dist.cluster.profile import Profile
-from wavegan_dist.cluster.run_exit import CrashLog, exit_since
+from wavegan_dist.cluster.run_exit import CrashLog, exit_after
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import append_json_lines, atomic_dir, atomic_file, locked, read_json_lines, save_tensors
 from wavegan_dist.images import from_uint8, save_grid, to_uint8
@@ -97,7 +97,18 @@ def test_a_damaged_crash_log_or_exit_json_does_not_end_the_job(tmp_path: Path) -
     assert CrashLog(tmp_path, "1").add(RunExit("died", 6, "", 3.0))
     for content in ("", "[]", '{"state": "failed"}', '{"state": "failed", "nimg": 1, "reason": "", "time": "soon"}'):
         (tmp_path / "exit.json").write_text(content)
-        assert exit_since(tmp_path, 0.0).state == "died"
+        assert exit_after(tmp_path, None).state == "died"
+
+
+def test_the_end_of_a_trainer_is_found_although_the_clock_was_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(tmp_path)
+    run.write_exit("failed", 5, "an earlier start")
+    before = run.read_exit()
+    assert exit_after(tmp_path, before).state == "died"
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 86400)
+    run.write_exit("finished", 9)
+    assert exit_after(tmp_path, before).state == "finished"
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"kimg-0000'])

@@ -185,3 +185,9 @@ def test_a_program_that_does_not_configure_the_logger_prints_nothing() -> None:
     code = "from wavegan_dist.log import log; log.warning('unseen'); log.error('unseen')"
     outcome = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
     assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "", "")
+
+
+def test_names_cannot_command_the_terminal(terminal: io.StringIO) -> None:
+    configure()
+    log.warning("%s", "a\x1b[2J\r\x9b\u202eb\nc é😀")
+    assert "a\\x1b[2J\\r\\x9b\\u202eb\nc é😀" in terminal.getvalue()

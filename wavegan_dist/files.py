@@ -36,15 +36,16 @@ def atomic_file(path: Path, mode: str = "w", permissions: int = 0o666) -> Iterat
 
     Args:
         path: the file.
-        mode: "w" or "wb".
+        mode: "w" or "wb". Text is UTF-8; bytes of names that are not are written as \\udcNN.
         permissions: of the file from its creation on, less the umask.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace"}
     with errors_naming(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.unlink(missing_ok=True)  # a killed process of the same id may have left it with other permissions
-            with open(temporary, mode, opener=lambda name, flags: os.open(name, flags, permissions)) as file:
+            with open(temporary, mode, opener=lambda name, flags: os.open(name, flags, permissions), **text) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

@@ -49,7 +49,7 @@ class TerminalFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         level = f"wavegan: {record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         rank = f"[rank {launcher_rank()}] " if launcher_rank() else ""
-        return redacted(f"{level}{rank}{super().format(record)}")
+        return printable(redacted(f"{level}{rank}{super().format(record)}"))
 
 
 class PlainFormatter(logging.Formatter):
@@ -61,7 +61,7 @@ class PlainFormatter(logging.Formatter):
     @override
     def format(self, record: logging.LogRecord) -> str:
         record.rank = launcher_rank()
-        return redacted(super().format(record))
+        return printable(redacted(super().format(record)))
 
 
 class LogFile(logging.FileHandler):
@@ -130,6 +130,14 @@ def _record_of(error: BaseException) -> logging.LogRecord:
     was_requested = getattr(error, "exit_code", 1) in (EXIT_REQUEUE, EXIT_INTERRUPTED)
     level = logging.WARNING if was_requested else logging.ERROR
     return log.makeRecord(log.name, level, __file__, 0, "%s", (str(error) or type(error).__name__,), trace)
+
+
+def printable(text: str) -> str:
+    """Return a text in which characters that a terminal would obey or hide, except line breaks, are escaped: \\x1b for ESC.
+
+    Names of files and classes may come from anywhere.
+    """
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def launcher_rank() -> int:

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ def work_folder(out: Path, command: str, settings: Mapping[str, object], results
             raise UsageError(f"another `{command}` is writing to {out}; wait until it ends or choose another folder") from error
         with _resumable(work, settings, results):
             yield work
+    with suppress(OSError):  # NFS keeps a deleted file, here the lock, in the folder until it is closed
+        work.rmdir()
 
 
 @contextmanager
@@ -59,7 +61,7 @@ def _resumable(work: Path, settings: Mapping[str, object], results: str) -> Iter
         if not any(path.stat().st_size for path in work.glob(results)):
             shutil.rmtree(work, ignore_errors=True)
         raise
-    shutil.rmtree(work)
+    shutil.rmtree(work, ignore_errors=True)
 
 
 def _read_plan(plan: Path) -> dict[str, Any]:

@@ -374,3 +374,23 @@ def test_what_a_killed_process_left_is_taken_over(folder: Path, tmp_path: Path) 
     storage = Storage(f"pipe:cat '{folder}'/{{file}}", tmp_path, ROOM)
     assert get(storage, "shard-0.tar").read_bytes() == FILES["shard-0.tar"]
     assert not unfinished.exists()
+
+
+def test_room_is_made_after_the_clock_was_set_back(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage(server, tmp_path, 2 * SIZE)
+    now = time.time()
+    for number, name in enumerate(FILES):
+        get(storage, name)
+        monkeypatch.setattr(time, "time", lambda number=number: now - 86400 * number)
+    assert len(cached(tmp_path)) == 2
+
+
+def test_a_file_that_is_no_index_is_refused_before_it_fills_the_memory_or_the_disk(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wavegan_dist.data.storage.LARGEST_READ", SIZE - 1)
+    with pytest.raises(WaveganError, match="has more than 2,999,999 bytes, which is no index"):
+        Storage(server).read("shard-0.tar")
+    with pytest.raises(WaveganError, match="has more than the 1,000 bytes of the cache; raise the limit"):
+        Storage(server, tmp_path, 1000).local("shard-0.tar", None, digest("shard-0.tar"))
+    assert not cached(tmp_path)

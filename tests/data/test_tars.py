@@ -161,3 +161,59 @@ def test_a_file_that_passes_once_goes_back_a_block_and_no_further() -> None:
         file.seek(0)
     assert file.seek(10**6) == 4000
     assert file.read(1) == b""
+
+
+def header(name: str, kind: bytes, size: int) -> bytes:
+    member = tarfile.TarInfo(name)
+    member.type, member.size = kind, size
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+def pax(**records: str) -> bytes:
+    """A PAX header that replaces fields of the header after it."""
+    lines = b"".join(
+        b"%d %s" % (len(line) + 3, line) for key, value in records.items() if (line := f"{key}={value}\n".encode())
+    )
+    return header("pax", tarfile.XHDTYPE, len(lines)) + lines.ljust(tarfile.BLOCKSIZE, b"\0")
+
+
+HOSTILE = {
+    "a negative size, from which Python 3.11's tarfile reads the same headers without end": (
+        pax(size="-1024") + header("a.png", tarfile.REGTYPE, 0),
+        "a member of negative size",
+    ),
+    "a size above the largest position in a file": (header("a.png", tarfile.REGTYPE, 2**80), "too large|too big|cannot fit"),
+    "thousands of long names before a member": (
+        (header("././@LongLink", tarfile.GNUTYPE_LONGNAME, 2) + b"a".ljust(tarfile.BLOCKSIZE, b"\0")) * 3000,
+        "recursion",
+    ),
+    "a long name of 100 MB": (header("././@LongLink", tarfile.GNUTYPE_LONGNAME, 10**8) + bytes(10**8), "a header of 100,"),
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_header_is_one_line(tmp_path: Path, content: tuple[bytes, str]) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(content[0] + bytes(10240))
+    with pytest.raises(WaveganError, match=rf"a\.tar is not a complete tar \(.*(?:{content[1]})") as caught:
+        list(walk(path))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(WaveganError), path.open("rb") as file:
+        list(walk_file(ForwardFile(iter(lambda: file.read(1 << 16), b"")), "a.tar"))
+
+
+def test_a_tar_of_too_many_members_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = packed(tmp_path / "a.tar", ["a.png", "b.png", "c.png"], tarfile.USTAR_FORMAT)
+    monkeypatch.setattr("wavegan_dist.data.tars.MAX_MEMBERS", 2)
+    with pytest.raises(WaveganError, match="more than 2 members"):
+        list(walk(path))
+
+
+@pytest.mark.parametrize("label", [b"99999999999999999999", b"1048576", b"-1"])
+def test_a_label_that_is_no_class_number_is_refused(tmp_path: Path, label: bytes) -> None:
+    write_tar(tmp_path / "a.tar", [("a.cls", label), ("a.png", b"x")])
+    contents = Contents("a.tar", ("png",))
+    with (tmp_path / "a.tar").open("rb") as file:
+        contents.read(file)
+    with pytest.raises(WaveganError, match=r"a\.cls in a\.tar holds .*, not a class number from 0 to 1048575"):
+        contents.samples()

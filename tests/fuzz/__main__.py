@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.fuzz.harness import Summary, cpu_seconds, inputs, limit_memory, scratch_folder, try_input, write_files
+from tests.fuzz.harness import Summary, corpus, cpu_seconds, inputs, limit_memory, scratch_folder, try_input, write_files
 from tests.fuzz.targets import TARGETS
 from wavegan_dist.log import log
 
@@ -28,8 +28,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.target is None:
         print(HEAD, flush=True)
-        command = [sys.executable, "-m", "tests.fuzz", *sys.argv[1:], "--target"]
-        sys.exit(max(subprocess.run([*command, name]).returncode for name in TARGETS))
+        sys.exit(max(_run(name, int(options.inputs * target.share), options) for name, target in TARGETS.items()))
     summary = fuzz(options.target, options.seed, range(options.first, options.first + options.inputs))
     print(_line(options.target, summary), flush=True)
     for kind, (number, fault, files) in summary.faults.items():
@@ -38,6 +37,11 @@ def main() -> None:
         folder.with_suffix(".txt").write_text(f"{kind}, {summary.counts[kind]} times\n{fault.detail}\n")
         print(f"  {summary.counts[kind]:>6} x {kind}: {folder}", flush=True)
     sys.exit(bool(summary.faults))
+
+
+def _run(name: str, inputs: int, options: argparse.Namespace) -> int:
+    numbers = ("--inputs", str(inputs), "--first", str(options.first), "--seed", str(options.seed))
+    return subprocess.run([sys.executable, "-m", "tests.fuzz", "--target", name, *numbers]).returncode
 
 
 def fuzz(name: str, seed: int, numbers: range) -> Summary:
@@ -53,6 +57,9 @@ def fuzz(name: str, seed: int, numbers: range) -> Summary:
             assert result.fault is None, result.fault
         limit_memory()
         summary = Summary()
+        for kind, files in corpus(name).items():
+            whole = target.fitted({**seeds[0], **files})
+            summary.add(f"corpus/{name}/{kind}", whole, try_input(target, whole, scratch), 0.0)
         for number, files in inputs(target, name, seeds, seed, numbers):
             started = cpu_seconds()
             summary.add(number, files, try_input(target, files, scratch), cpu_seconds() - started)

@@ -35,10 +35,12 @@ class Target(ABC):
     Attributes:
         errors: the documented errors. `wavegan` prints these as one line.
         memory: bytes that the memory of the process may grow by while it reads one input.
+        share: share of the inputs that are tried when all targets run, below 1 for a slow one.
     """
 
     errors: tuple[type[Exception], ...] = (WaveganError, OSError)
     memory = 256 * 2**20
+    share = 1.0
 
     @abstractmethod
     def seeds(self, scratch: Path) -> list[Files]:
@@ -51,6 +53,10 @@ class Target(ABC):
     def mutated(self, files: Files, rng: Random) -> Files:
         """Change a valid input."""
         return mutated(files, rng)
+
+    def fitted(self, files: Files) -> Files:
+        """Make digests that the files hold of each other fit, as an attacker would."""
+        return files
 
 
 class Fault(NamedTuple):
@@ -81,7 +87,7 @@ def inputs(target: Target, name: str, seeds: list[Files], seed: int, numbers: ra
 
 
 def corpus(name: str) -> dict[str, Files]:
-    """Return the stored inputs of a target: those that have found faults, by what is wrong with them."""
+    """Return the inputs of a target that have found faults, by what is wrong: the files that differ from a valid input."""
     return {folder.name: read_files(folder) for folder in sorted((CORPUS / name).glob("*"))}
 
 
@@ -215,11 +221,11 @@ class Summary:
     def __init__(self) -> None:
         self.tried = self.refused = self.memory = 0
         self.slowest = 0.0
-        self.faults: dict[str, tuple[int, Fault, Files]] = {}  # by kind: the first input that found it
+        self.faults: dict[str, tuple[int | str, Fault, Files]] = {}  # by kind: the first input that found it
         self.counts: dict[str, int] = {}
         self.started = cpu_seconds()
 
-    def add(self, number: int, files: Files, result: Result, seconds: float) -> None:
+    def add(self, number: int | str, files: Files, result: Result, seconds: float) -> None:
         """Count one input."""
         self.tried += 1
         self.refused += result.refused

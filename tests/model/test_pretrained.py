@@ -2,6 +2,7 @@
 
 import copy
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -322,3 +323,14 @@ def test_a_damaged_saved_folder_is_one_line(damage: Any, message: str, tmp_path:
     with pytest.raises(WaveganError, match=message) as error:
         WaveletGenerator.from_pretrained(tmp_path / "saved")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("backbone", ["dcgan", "residual"])
+@pytest.mark.parametrize("size", [{"width": 65536}, {"z_dim": 2**20}, {"num_classes": 2**20}], ids=str)
+def test_settings_of_a_huge_model_do_not_fill_the_memory(backbone: Any, size: dict[str, int], tmp_path: Path) -> None:
+    WaveletGenerator(z_dim=8, width=4, backbone=backbone).save_pretrained(tmp_path / "saved")
+    edit(tmp_path / "saved" / "config.json", **size)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(WaveganError, match=r"does not fit config\.json: the settings are those of a larger model"):
+        WaveletGenerator.from_pretrained(tmp_path / "saved")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # KiB

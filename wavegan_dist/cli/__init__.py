@@ -148,5 +148,6 @@ def _report(message: str, exit_code: int) -> int:
     and in a pipe.
     """
     rank = os.environ.get("RANK", "0")
-    print(f"wavegan: {'' if rank == '0' else f'[rank {rank}] '}{redacted(' '.join(message.split()))}", file=sys.stderr)
+    line = f"wavegan: {'' if rank == '0' else f'[rank {rank}] '}{redacted(' '.join(message.split()))}"
+    print(log.printable(line), file=sys.stderr)
     return exit_code

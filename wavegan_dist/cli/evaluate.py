@@ -5,6 +5,7 @@ from pathlib import Path
 
 from wavegan_dist.cli.arguments import EXACT, SEED, positive
 from wavegan_dist.cli.command import Command, argument
+from wavegan_dist.log import printable
 
 DEFAULT_CLASS_IMAGES = 50
 
@@ -87,7 +88,7 @@ def run(options: argparse.Namespace) -> None:
         write_result(result, out)
         if folder is not None:
             publish_result(result, folder, name, out)
-    print(result.table())
+    print(printable(result.table()))
     if out is not None:
         print(out)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from wavegan_dist.cli.arguments import JSON, png_file, positive, seed
 from wavegan_dist.cli.command import Command, argument
 from wavegan_dist.errors import UsageError, WaveganError
+from wavegan_dist.log import printable
 
 if TYPE_CHECKING:
     from wavegan_dist.data import Index
@@ -87,7 +88,7 @@ def _order(options: argparse.Namespace) -> None:
         start=options.start,
     )
     for ranks in batches:
-        print(json.dumps(ranks) if options.json else " | ".join(" ".join(keys) for keys in ranks))
+        print(json.dumps(ranks) if options.json else printable(" | ".join(" ".join(keys) for keys in ranks)))
 
 
 def _verify(options: argparse.Namespace) -> None:
@@ -107,7 +108,7 @@ def _info(options: argparse.Namespace) -> None:
     from wavegan_dist.data import Index, info, info_table, save_sheet
 
     index = Index.load(options.folder)
-    print(json.dumps(info(index)) if options.json else info_table(index))
+    print(json.dumps(info(index)) if options.json else printable(info_table(index)))
     if options.sheet is not None:
         save_sheet(index, options.sheet)
 

@@ -7,15 +7,20 @@ from wavegan_dist.files import append_json_lines, read_json_lines
 from wavegan_dist.run_folder import RunExit, RunFolder, nimg_of
 
 
-def exit_since(run_dir: Path, since: float) -> RunExit:
-    """Return how the trainer that was started at time `since` (seconds since 1970) ended. Only after its end.
+def exit_after(run_dir: Path, before: RunExit | None) -> RunExit:
+    """Return how a trainer ended. Only after its end.
 
-    This is the content of exit.json. If exit.json is missing, damaged or older than `since`, the trainer was killed: the result
-    then has the state `died`, the `nimg` of the newest checkpoint, 0 without a checkpoint, and the present time.
+    Args:
+        run_dir: the run folder.
+        before: what `RunFolder.read_exit` returned before the trainer was started. Times are not compared: clocks jump.
+
+    Returns:
+        The content of exit.json if the trainer has written it. A killed trainer writes none: the state is `died` then,
+        and `nimg` that of the newest checkpoint, 0 without a checkpoint.
     """
     run = RunFolder(run_dir)
     end = run.read_exit()
-    if end is not None and end.time >= since:
+    if end is not None and end != before:
         return end
     checkpointed = max(map(nimg_of, run.checkpoints()), default=0)
     return RunExit("died", checkpointed, "it ended without writing exit.json; see the end of the job's log", time.time())

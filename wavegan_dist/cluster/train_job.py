@@ -5,7 +5,6 @@ Without submitit, in an sbatch script: `python -m wavegan_dist.cluster.train_job
 
 import argparse
 import sys
-import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,7 +14,7 @@ from wavegan_dist.cluster.evaluation_queue import EvaluationQueue
 from wavegan_dist.cluster.job import TrainJob
 from wavegan_dist.cluster.job_step import JobStep
 from wavegan_dist.cluster.profile import load_profile
-from wavegan_dist.cluster.run_exit import CrashLog, exit_since
+from wavegan_dist.cluster.run_exit import CrashLog, exit_after
 from wavegan_dist.cluster.slurm import Allocation
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.log import configure, log
@@ -47,7 +46,7 @@ def supervise(job: TrainJob) -> None:
             getting further, or scontrol or squeue fails.
         OSError: the run folder cannot be written, or srun, scontrol or squeue is missing.
     """
-    allocation, started = Allocation.from_environment(), time.time()
+    allocation, before = Allocation.from_environment(), job.run_folder.read_exit()
     allocation.check(job.profile)
     job.folder.mkdir(parents=True, exist_ok=True)
     queue = EvaluationQueue(job.evaluation)
@@ -55,7 +54,7 @@ def supervise(job: TrainJob) -> None:
     log.info("job %s on %s: %d processes, rendezvous on %s", allocation.job_id, hosts, world_size, allocation.hosts[0])
     step = JobStep(train_command(job, allocation), job.profile.warn_seconds)
     step.wait(queue.poll)
-    end = exit_since(job.run_dir, started)
+    end = exit_after(job.run_dir, before)
     kimg = f"{end.nimg / 1000:g}"
     if end.state == "finished":
         queue.finish()

@@ -75,11 +75,11 @@ def _curves(groups: Sequence[RunGroup], plots: Sequence[tuple[str, Any, float | 
             kimg, mean, std = _mean_curve([curve(run) for run in group.runs])
             if not kimg:
                 continue
-            axis.plot(kimg, mean, "o-", markersize=3, color=f"C{number}", label=group.label)
+            axis.plot(kimg, mean, "o-", markersize=3, color=f"C{number}", label=_plain(group.label))
             axis.fill_between(kimg, np.subtract(mean, std), np.add(mean, std), color=f"C{number}", alpha=0.2, linewidth=0)
         if floor is not None:
             axis.axhline(floor, color="gray", linestyle="--", linewidth=1, label="floor")
-        axis.set(title=title, xlabel="kimg")
+        axis.set(title=_plain(title), xlabel="kimg")
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=7)
     return figure
@@ -109,7 +109,7 @@ def _spectra(groups: Sequence[RunGroup], column: Column) -> "Figure":
         tables = list(_newest(group, column, "spectrum"))
         if tables:
             errors = [np.subtract(table["generated_db"], table["real_db"]) for table in tables]
-            axis.plot(tables[0]["frequency"], np.mean(errors, axis=0), label=group.label)
+            axis.plot(tables[0]["frequency"], np.mean(errors, axis=0), label=_plain(group.label))
     axis.axhline(0, color="black", linewidth=1)
     axis.set(xlabel="frequency / Nyquist", ylabel="generated - real, dB", title="below 0: too smooth")
     axis.grid(alpha=0.3)
@@ -133,7 +133,7 @@ def _heat_maps(groups: Sequence[RunGroup], column: Column) -> "Figure":
     norm = LogNorm(lowest, max(float(plane.max()) for plane in maps.values()) * (1 + 1e-9) + 1e-9)
     for axis, (label, plane) in zip(axes, maps.items(), strict=False):
         image = axis.imshow(plane.clip(min=lowest), norm=norm, cmap="viridis")
-        axis.set(title=label, xlabel="horizontal frequency", ylabel="vertical frequency", xticks=[], yticks=[])
+        axis.set(title=_plain(label), xlabel="horizontal frequency", ylabel="vertical frequency", xticks=[], yticks=[])
         figure.colorbar(image, ax=axis, shrink=0.8)
     return figure
 
@@ -170,6 +170,11 @@ def _save(figure: "Figure", path: Path) -> Path:
     with atomic_file(path, "wb") as file:
         figure.savefig(file, format="png", dpi=100)
     return path
+
+
+def _plain(text: str) -> str:
+    """Return the text of a label: without mathematics between $, and not hidden from the legend by a leading underscore."""
+    return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 
 def _number(column: Column) -> str:

@@ -2,9 +2,9 @@
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, ValidationInfo, field_validator, model_validator
 
-from wavegan_dist.config.section import Section
+from wavegan_dist.config.section import Count, Kimg, Section
 
 # Default of loss.penalty_noise by train.precision. Larger noise estimates the gradient less well; in bf16, the differences that
 # smaller noise makes are less than rounding errors (docs/LOG.md).
@@ -40,7 +40,7 @@ class LossConfig(Section):
         "exact",
         description="exact: differentiates twice; approximate: difference of logits under noise, works under every strategy",
     )
-    penalty_interval: PositiveInt = Field(
+    penalty_interval: Count = Field(
         1, description="one in this many discriminator phases has penalties; gamma is multiplied by this number"
     )
     penalty_noise: PositiveFloat | None = Field(
@@ -49,7 +49,7 @@ class LossConfig(Section):
     gamma_final: NonNegativeFloat | None = Field(
         None, description="factor of r1 and r2 that is reached at gamma_decay_kimg, along a cosine; null: gamma is constant"
     )
-    gamma_decay_kimg: PositiveFloat | None = Field(
+    gamma_decay_kimg: Kimg | None = Field(
         None,
         validate_default=True,
         description="length of the decay of gamma, in thousands of real images; null: gamma is constant",
@@ -92,8 +92,10 @@ class AugmentConfig(Section):
     probability: float = Field(
         0.0, ge=0, le=1, description="probability p of each transformation, for each image; 0: no augmentation"
     )
-    ramp_kimg: NonNegativeFloat = Field(
+    ramp_kimg: float = Field(
         0.0,
+        ge=0,
+        le=1e9,
         description="p rises linearly from 0 to augment.probability over this many kimg; 0: p is constant. With "
         "augment.target, p rises or falls at this speed",
     )

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import Field, PositiveFloat, field_serializer, field_validator, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from wavegan_dist.config.loss import PENALTY_NOISE, AugmentConfig, LossConfig
 from wavegan_dist.config.model import ModelConfig
-from wavegan_dist.config.section import MAY_CHANGE, Section
+from wavegan_dist.config.section import LARGEST_COUNT, MAY_CHANGE, Section
 from wavegan_dist.config.sets import WeightedSet, parse_sets
 from wavegan_dist.config.store import check_store
 from wavegan_dist.config.training import EmaConfig, OptimConfig, TrainConfig
@@ -29,7 +29,7 @@ class DataConfig(Section):
     cache: Path | None = Field(
         None, description="folder on each node that caches shards of a remote dataset", json_schema_extra=MAY_CHANGE
     )
-    cache_gib: PositiveFloat = Field(100.0, description="largest size of the cache in GiB", json_schema_extra=MAY_CHANGE)
+    cache_gib: float = Field(100.0, gt=0, le=1e9, description="largest size of the cache in GiB", json_schema_extra=MAY_CHANGE)
     max_bad_fraction: float = Field(
         1e-4,
         ge=0,
@@ -38,7 +38,11 @@ class DataConfig(Section):
         json_schema_extra=MAY_CHANGE,
     )
     workers: int = Field(
-        1, ge=0, description="loader processes per rank; 0: decode in the training process", json_schema_extra=MAY_CHANGE
+        1,
+        ge=0,
+        le=LARGEST_COUNT,
+        description="loader processes per rank; 0: decode in the training process",
+        json_schema_extra=MAY_CHANGE,
     )
     horizontal_flip: bool = Field(True, description="flip each image horizontally with probability 1/2")
 

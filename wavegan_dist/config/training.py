@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationInfo, field_validator
+from pydantic import Field, PositiveFloat, ValidationInfo, field_validator
 
-from wavegan_dist.config.section import LARGEST_COUNT, MAY_CHANGE, Section, positive
+from wavegan_dist.config.section import MAY_CHANGE, Count, Kimg, Section, positive
 
 # Half-lives of EMAs are part of the names of their snapshots, with six decimals: closer ones would share a name.
 HALF_LIFE_STEP, LONGEST_HALF_LIFE = 1e-6, 1e9  # kimg
@@ -16,13 +16,13 @@ class OptimConfig(Section):
 
     lr_g: PositiveFloat = Field(2e-4, description="learning rate of the generators")
     lr_d: PositiveFloat = Field(2e-4, description="learning rate of the discriminators")
-    lr_warmup_kimg: NonNegativeFloat = Field(
-        0.0, description="both learning rates rise linearly from 0 over this many kimg; 0: no warm-up"
+    lr_warmup_kimg: float = Field(
+        0.0, ge=0, le=1e9, description="both learning rates rise linearly from 0 over this many kimg; 0: no warm-up"
     )
     lr_decay: Literal["constant", "cosine"] = Field(
         "constant", description="cosine: both learning rates fall along half a cosine, over optim.lr_decay_kimg"
     )
-    lr_decay_kimg: PositiveFloat | None = Field(
+    lr_decay_kimg: Kimg | None = Field(
         None,
         validate_default=True,
         description="kimg at which the cosine ends; the rates then stay constant. A separate setting, because "
@@ -59,20 +59,20 @@ class OptimConfig(Section):
 class TrainConfig(Section):
     """Training loop. Lengths are in kimg: thousands of real images shown to the discriminators."""
 
-    batch_size: PositiveInt = Field(64, le=LARGEST_COUNT, description="images per optimizer step, over all processes")
-    d_steps: PositiveInt = Field(1, description="discriminator phases per generator phase; each has one optimizer step")
-    total_kimg: PositiveFloat = Field(1000.0, description="length of the run", json_schema_extra=MAY_CHANGE)
-    snapshot_kimg: PositiveFloat = Field(
+    batch_size: Count = Field(64, description="images per optimizer step, over all processes")
+    d_steps: Count = Field(1, description="discriminator phases per generator phase; each has one optimizer step")
+    total_kimg: Kimg = Field(1000.0, description="length of the run", json_schema_extra=MAY_CHANGE)
+    snapshot_kimg: Kimg = Field(
         50.0, description="interval between snapshots: EMA weights and a sample grid", json_schema_extra=MAY_CHANGE
     )
-    checkpoint_kimg: PositiveFloat = Field(
+    checkpoint_kimg: Kimg = Field(
         50.0, description="interval between checkpoints, from which a run resumes", json_schema_extra=MAY_CHANGE
     )
-    keep_checkpoints: PositiveInt = Field(3, description="number of newest checkpoints to keep", json_schema_extra=MAY_CHANGE)
-    keep_checkpoint_kimg: PositiveFloat | None = Field(
+    keep_checkpoints: Count = Field(3, description="number of newest checkpoints to keep", json_schema_extra=MAY_CHANGE)
+    keep_checkpoint_kimg: Kimg | None = Field(
         None, description="interval between checkpoints that are never deleted; null: none", json_schema_extra=MAY_CHANGE
     )
-    report_kimg: PositiveFloat = Field(
+    report_kimg: Kimg = Field(
         1.0, description="interval between reports: status lines, and values in MLflow", json_schema_extra=MAY_CHANGE
     )
     strategy: Literal["ddp", "zero1", "zero2", "zero3"] = Field(
@@ -83,7 +83,7 @@ class TrainConfig(Section):
     deepspeed: Path | None = Field(
         None, description="JSON file with further DeepSpeed settings, for zero1, zero2 and zero3", json_schema_extra=MAY_CHANGE
     )
-    accumulation: PositiveInt = Field(
+    accumulation: Count = Field(
         1,
         description="micro-batches per optimizer step (gradient accumulation); batch statistics are those of a micro-batch",
         json_schema_extra=MAY_CHANGE,
@@ -97,7 +97,7 @@ class TrainConfig(Section):
         json_schema_extra=MAY_CHANGE,
     )
     tf32: bool = Field(False, description="use TF32 for fp32 matrix products and convolutions on GPUs")
-    world_size: PositiveInt | None = Field(
+    world_size: Count | None = Field(
         None,
         description="number of processes that must take part; null: as many as the launcher starts",
         json_schema_extra=MAY_CHANGE,
@@ -107,7 +107,7 @@ class TrainConfig(Section):
         description="what to do if a loss or gradient is not finite; rollback: load the last checkpoint, use other latents",
         json_schema_extra=MAY_CHANGE,
     )
-    max_rollbacks: PositiveInt = Field(
+    max_rollbacks: Count = Field(
         3, description="the run stops instead of rolling back more often than this", json_schema_extra=MAY_CHANGE
     )
     on_disk_error: Literal["stop", "continue"] = Field(

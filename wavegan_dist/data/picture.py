@@ -8,6 +8,8 @@ from PIL import Image
 from wavegan_dist.data.pixels import Pixels, center_crop, patches
 from wavegan_dist.errors import WaveganError
 
+REASON_SHOWN = 500  # largest number of characters of a decoder's message; some quote the file
+
 
 class BadPictureError(WaveganError):
     """A picture that cannot be decoded.
@@ -52,5 +54,5 @@ class Picture(NamedTuple):
         except Exception as error:  # Pillow's decoders raise almost anything on a broken file
             if isinstance(error, OSError) and error.errno:  # of the file system; Pillow's OSErrors have no number
                 raise
-            raise BadPictureError(self.name, " ".join(str(error).split()) or type(error).__name__) from error
+            raise BadPictureError(self.name, (" ".join(str(error).split()) or type(error).__name__)[:REASON_SHOWN]) from error
         return patches(image, size, self.stride) if self.stride else [center_crop(image, size)]

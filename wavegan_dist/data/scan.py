@@ -13,6 +13,7 @@ from wavegan_dist.data.codec import DecodeError, decode
 from wavegan_dist.data.forward_file import ForwardFile
 from wavegan_dist.data.index import Members
 from wavegan_dist.data.left_out import LeftOut, by_reason, summary
+from wavegan_dist.data.picture import BadPictureError
 from wavegan_dist.data.pixels import open_picture
 from wavegan_dist.data.remote import Answer
 from wavegan_dist.data.selection import read_keys
@@ -204,7 +205,7 @@ def _image_header(image: Member, content: bytes, tar: Tar) -> tuple[int, str]:
     try:
         picture = open_picture(content)
     except Exception as error:  # Pillow raises exceptions of almost any type on broken bytes
-        raise WaveganError(f"{image.name} in {tar.name} cannot be read as an image ({error}); repair or remove it") from error
+        raise BadPictureError(f"{image.name} in {tar.name}", str(error)) from error
     width, height = picture.size
     if picture.format not in _ENCODINGS:
         raise UsageError(

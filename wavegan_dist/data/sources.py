@@ -116,7 +116,7 @@ def _file_picture(path: Path, label: int, stride: int) -> Picture:
 def _zip(path: Path, stride: int, labels: bool) -> Listing:
     entries = files_in_zip(path)
     if labels and LABELS_OF_STYLEGAN in entries:
-        _refuse_label_file(str(path), open_zip(path).read(LABELS_OF_STYLEGAN))
+        _refuse_label_file(str(path), read_head_in_zip(path, LABELS_OF_STYLEGAN, MAX_FILE_BYTES))
     visible = [name for name in entries if not any(map(is_hidden, PurePosixPath(name).parts))]
     left_out = [LeftOut(f"{path}/{name}", HIDDEN) for name in entries if name not in set(visible)]
     visible.sort(key=lambda name: PurePosixPath(name).parts)

@@ -22,6 +22,7 @@ from wavegan_dist.data.remote import Answer
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import locked
 
+LARGEST_READ = 2**28  # bytes of index.json, of which 100,000 shards take 20 MB
 GRACE = 30.0  # seconds for which the file of a returned path is not deleted, so that the caller can open it
 
 _CACHED = "[0-9a-f]" * 16 + "-*"  # pattern of the names of cached files; no other file in the folder is touched
@@ -88,10 +89,10 @@ class Storage:
         """Read a small file, such as the index, in its current version: the cache is not used.
 
         Raises:
-            WaveganError: a remote file cannot be read.
+            WaveganError: a remote file cannot be read, or the file is larger than LARGEST_READ.
             OSError: a local file cannot be read.
         """
-        return self.stream(file, lambda answer: b"".join(answer.blocks))
+        return self.stream(file, lambda answer: _joined(answer, f"{file} of {self.base}"))
 
     def stream(self, file: str, consume: Callable[[Answer], Result]) -> Result:
         """Read a file from its beginning, in its current version: the cache is not used.
@@ -196,7 +197,7 @@ class Storage:
             out.truncate(size or 0)  # reserves the space: other processes count the file with its final size
             self._make_room()
             name = f"{file} of {self.base}"
-            self.stream(file, lambda answer: _save(answer, out, name, size, sha256))
+            self.stream(file, lambda answer: _save(answer, out, name, size, sha256, self.cache_bytes))
 
     def _make_room(self) -> None:
         """Delete files that killed processes left behind, then the least recently requested files, until the cache fits.
@@ -210,13 +211,21 @@ class Storage:
         parts = [status for path in self.cache.glob(f".{_CACHED}.part") if (status := _status(path))]
         excess = sum(status.st_size for status in [*parts, *(status for _, status in complete)]) - self.cache_bytes
         for path, status in sorted(complete, key=lambda entry: entry[1].st_mtime_ns):
-            if excess <= 0 or status.st_mtime > time.time() - GRACE:
-                break
-            path.unlink(missing_ok=True)
-            excess -= status.st_size
+            if excess > 0 and not 0 <= time.time() - status.st_mtime < GRACE:  # below 0: the clock was set back since then
+                path.unlink(missing_ok=True)
+                excess -= status.st_size
 
 
-def _save(answer: Answer, out: IO[bytes], name: str, size: int | None, sha256: str) -> None:
+def _joined(answer: Answer, name: str) -> bytes:
+    content = bytearray()
+    for block in answer.blocks:
+        content += block
+        if len(content) > LARGEST_READ:
+            raise WaveganError(f"{name} has more than {LARGEST_READ:,} bytes, which is no index; {_ADVICE}")
+    return bytes(content)
+
+
+def _save(answer: Answer, out: IO[bytes], name: str, size: int | None, sha256: str, largest: int) -> None:
     """Write a download from the start of `out` and verify it.
 
     Args:
@@ -225,6 +234,7 @@ def _save(answer: Answer, out: IO[bytes], name: str, size: int | None, sha256: s
         name: what error messages call the download.
         size: expected size in bytes; None if unknown.
         sha256: expected hex digest.
+        largest: largest size in bytes if `size` is unknown.
 
     Raises:
         TransferError: the connection failed, or bytes are missing.
@@ -237,6 +247,8 @@ def _save(answer: Answer, out: IO[bytes], name: str, size: int | None, sha256: s
     out.seek(0)
     for block in answer.blocks:
         received += len(block)
+        if size is None and received > largest:
+            raise WaveganError(f"{name} has more than the {largest:,} bytes of the cache; raise the limit")
         if size is not None and received > size:
             raise WaveganError(f"{name} has more bytes than the {size:,} of the index: it has changed; {_ADVICE}")
         digest.update(block)

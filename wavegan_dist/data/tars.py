@@ -18,7 +18,9 @@ from wavegan_dist.files import atomic_file
 
 BLOCK = tarfile.BLOCKSIZE
 EXTENDED_TYPES = (b"x", b"g", b"L", b"K")  # types of PAX and GNU headers that hold a long name for the header after them
-MAX_EXTENDED_BLOCKS = 64  # largest content of such a header
+MAX_EXTENDED_BLOCKS = 64  # largest content of such a header that `key_at` recognizes
+MAX_EXTENDED_BYTES = 2**20  # largest content of such a header
+MAX_MEMBERS = 2**22  # of a tar: their names take memory
 LABEL = "cls"  # extension of the labels
 LABEL_BYTES = 20  # read of a label
 
@@ -96,13 +98,17 @@ def walk_file(file: BinaryIO | ForwardFile, name: str) -> Iterator[Member]:
     head = file.read(BLOCK)
     file.seek(0)
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            while (header := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # in which tarfile keeps the header of every member
+        with tarfile.open(fileobj=_HeaderFile(file), mode="r:") as tar:  # type: ignore[call-overload]
+            for _ in range(MAX_MEMBERS + 1):
+                if (header := tar.next()) is None:
+                    break
+                tar.members = []  # in which tarfile keeps the header of every member
                 if header.size < 0:  # from which tarfile would go back and read the same headers again, without end
                     raise ValueError("a member of negative size")
                 if not header.isdir():
                     yield _member(name, header)
+            else:
+                raise ValueError(f"more than {MAX_MEMBERS:,} members")
             end = tar.offset
     except (OSError, WaveganError, TransferError):
         raise
@@ -112,6 +118,19 @@ def walk_file(file: BinaryIO | ForwardFile, name: str) -> Iterator[Member]:
     if file.read(BLOCK) != bytes(BLOCK):
         raise WaveganError(f"{name} is damaged or cut short at byte {end:,}; copy or write it again")
     _refuse_second_tar(name, file)
+
+
+class _HeaderFile:
+    """What tarfile uses of an open tar. tarfile reads the long names and attributes of a member into memory, of any size."""
+
+    def __init__(self, file: BinaryIO | ForwardFile) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if size > MAX_EXTENDED_BYTES:
+            raise ValueError(f"a header of {size:,} bytes")
+        return self._file.read(size)
 
 
 @dataclass

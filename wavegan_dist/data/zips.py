@@ -2,7 +2,6 @@
 
 import os
 import zipfile
-import zlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -37,18 +36,24 @@ def files_in_zip(path: Path) -> dict[str, zipfile.ZipInfo]:
     return entries
 
 
-def read_head_in_zip(path: Path, name: str) -> bytes:
-    """Return the first HEAD_BYTES of a file of a zip, all of a shorter one.
+def read_head_in_zip(path: Path, name: str, size: int = HEAD_BYTES) -> bytes:
+    """Return the first `size` bytes of a file of a zip, all of a shorter one.
 
     Raises:
         WaveganError: the zip is damaged, or the file is, or is encrypted or compressed in a way that Python cannot read.
         OSError: the zip cannot be read.
         KeyError: the zip has no file `name`.
     """
+    archive = open_zip(path)
+    entry = archive.getinfo(name)
     try:
-        with open_zip(path).open(name) as file:
-            return file.read(HEAD_BYTES)
-    except (RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:  # encrypted, for example
+        with archive.open(entry) as file:
+            return file.read(size)
+    except MemoryError:
+        raise
+    except Exception as error:  # zipfile and its decompressors raise exceptions of almost any type
+        if isinstance(error, OSError) and error.errno:  # of the file system; that of bz2 has no number
+            raise
         raise WaveganError(f"{name} in {path} cannot be read ({error}); unpack the zip and give the folder") from error
 
 
@@ -62,7 +67,7 @@ def open_zip(path: Path) -> zipfile.ZipFile:
     """
     try:
         return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise WaveganError(f"{path} is a damaged zip ({error}); copy it again") from error
 
 
@@ -72,6 +77,8 @@ os.register_at_fork(after_in_child=open_zip.cache_clear)  # otherwise processes 
 def _refuse_earlier_zip(path: Path, entries: Sequence[zipfile.ZipInfo]) -> None:
     """Raise WaveganError if a whole zip precedes the first of `entries`: readers start at the end of the file."""
     start = min((entry.header_offset for entry in entries), default=0)
+    if start < 0:
+        raise WaveganError(f"{path} is a damaged zip (a file begins at byte {start:,}); copy it again")
     before = max(start - _END_BYTES, 0)
     if _END in read_at(path, before, start - before):
         raise WaveganError(

@@ -1,7 +1,7 @@
 """The targets, by the names that the command line takes."""
 
 from tests.fuzz.harness import Target
-from tests.fuzz.targets.datasets import Indexes, Pictures, Tars
+from tests.fuzz.targets.datasets import Indexes, Pictures, Tars, Zips
 from tests.fuzz.targets.mlflow import MlflowAnswers
 from tests.fuzz.targets.models import Checkpoints, Snapshots
 from tests.fuzz.targets.runs import Runs
@@ -14,6 +14,7 @@ TARGETS: dict[str, type[Target]] = {
     "hardware": HardwareFiles,
     "indexes": Indexes,
     "tars": Tars,
+    "zips": Zips,
     "pictures": Pictures,
     "snapshots": Snapshots,
     "checkpoints": Checkpoints,

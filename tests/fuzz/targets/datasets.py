@@ -1,7 +1,8 @@
-"""Data of others: indexes, tars and pictures."""
+"""Data of others: indexes, tars, zips and pictures."""
 
 import io
 import tarfile
+import zipfile
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -24,6 +25,7 @@ from wavegan_dist.data.read import Reader
 from wavegan_dist.data.sources import list_pictures
 from wavegan_dist.data.tars import key_at, walk
 from wavegan_dist.data.verify import info, info_table, verify_shards
+from wavegan_dist.data.zips import open_zip
 
 SIDE = 32
 IMAGES = 6
@@ -148,3 +150,26 @@ class Pictures(Target):
             raise
         if decoded is not None:
             np.testing.assert_array_equal(np.asarray(image), decoded)
+
+
+class Zips(Target):
+    """A zip of another tool: listed, and its pictures read."""
+
+    @override
+    def seeds(self, scratch: Path) -> list[Files]:
+        seeds = []
+        for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
+            buffer = io.BytesIO()
+            with zipfile.ZipFile(buffer, "w", method) as archive:
+                for number in range(2):
+                    archive.writestr(f"class{number}/{number}.jpg", encode(photograph(number), "jpg"))
+                archive.writestr("class0/without extension", encode(photograph(2), "png"))
+            seeds.append({"a.zip": buffer.getvalue()})
+        return seeds
+
+    @override
+    def read(self, folder: Path) -> None:
+        open_zip.cache_clear()
+        listing = list_pictures(str(folder / "a.zip"), SIDE, cut_patches=False, labels=True)
+        for picture in listing.pictures:
+            list(picture.images(SIDE))

@@ -13,9 +13,9 @@ from urllib.parse import parse_qs, urlsplit
 
 from typing_extensions import override
 
+from tests.compare.helpers import evaluation
 from tests.fuzz.harness import Target
 from tests.fuzz.mutate import Files, mutated
-from tests.fuzz.targets.runs import evaluation
 from wavegan_dist.compare.mlflow_runs import fetch
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.run_folder import RunFolder
@@ -112,6 +112,8 @@ def _name_of(path: str, query: dict[str, list[str]]) -> str:
 
 class MlflowAnswers(Target):
     """The answers of a server: a run is fetched, and events are sent. No file may appear outside of the scratch folder."""
+
+    share = 0.2  # each takes ten requests
 
     @override
     def seeds(self, scratch: Path) -> list[Files]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -15,7 +16,7 @@ from tests.train.tiny import make_trainer, random_batches
 from wavegan_dist.model.snapshot import load_snapshot, snapshot_images
 from wavegan_dist.model.training_info import read_training_info
 from wavegan_dist.run_folder import RunFolder, label
-from wavegan_dist.train.checkpoint import Checkpointer, load_checkpoint
+from wavegan_dist.train.checkpoint import MANIFEST, Checkpointer, load_checkpoint
 from wavegan_dist.train.resume import checkpoint_to_resume
 
 
@@ -34,10 +35,13 @@ class Snapshots(Target):
     @override
     def mutated(self, files: Files, rng: Random) -> Files:
         changed = super().mutated(files, rng)
-        if rng.random() < 0.8 and "snapshot.json" in changed:
-            old, new = (hashlib.sha256(one.get("model.safetensors", b"")).hexdigest().encode() for one in (files, changed))
-            changed["snapshot.json"] = changed["snapshot.json"].replace(old, new)
-        return changed
+        return self.fitted(changed) if rng.random() < 0.8 else changed
+
+    @override
+    def fitted(self, files: Files) -> Files:
+        digest = hashlib.sha256(files.get("model.safetensors", b"")).hexdigest().encode()
+        meta = re.sub(rb'("weights_sha256": ")[^"]*', rb"\g<1>" + digest, files.get("snapshot.json", b""))
+        return {**files, "snapshot.json": meta}
 
     @override
     def read(self, folder: Path) -> None:
@@ -58,23 +62,22 @@ class Checkpoints(Target):
         saving = Checkpointer(self.trainer, lambda: {"index_digest": "1" * 64, "config": {}})
         saving.save(path)
         saving.wait()
-        return [read_files(scratch)]
+        files = read_files(scratch)
+        self.manifest = next(name for name in files if name.endswith(MANIFEST))
+        return [files]
 
     @override
     def mutated(self, files: Files, rng: Random) -> Files:
         changed = super().mutated(files, rng)
-        manifest = next(name for name in files if name.endswith("manifest.json"))
-        if rng.random() < 0.3:
-            names = [name for name in changed if name != manifest]
-            entries = {
-                name.rpartition("/")[2]: {
-                    "bytes": len(changed[name]),
-                    "sha256": hashlib.sha256(changed[name]).hexdigest(),
-                }
-                for name in names
-            }
-            changed[manifest] = json.dumps(entries).encode()
-        return changed
+        return self.fitted(changed) if rng.random() < 0.1 else changed
+
+    @override
+    def fitted(self, files: Files) -> Files:
+        contents = {name.rpartition("/")[2]: content for name, content in files.items() if name != self.manifest}
+        entries = {
+            name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in contents.items()
+        }
+        return {**files, self.manifest: json.dumps(entries).encode()}
 
     @override
     def read(self, folder: Path) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 
 from typing_extensions import override
 
+from tests.compare.helpers import evaluation, point
 from tests.fuzz.harness import Target, write_files
 from tests.fuzz.mutate import Files
 from wavegan_dist.cluster.evaluation_queue import submitted_jobs
-from wavegan_dist.cluster.run_exit import CrashLog, exit_since
+from wavegan_dist.cluster.run_exit import CrashLog, exit_after
 from wavegan_dist.compare.columns import find_columns, protocol_differences, write_csv
 from wavegan_dist.compare.groups import group_runs
 from wavegan_dist.compare.page import page
@@ -24,40 +25,9 @@ from wavegan_dist.tracking.best import best_metric
 from wavegan_dist.tracking.spool import Spool
 from wavegan_dist.tracking.tracking_info import TrackingInfo
 
-CONDITIONS = {
-    "snapshot_sha256": "1" * 64, "images_real": 100, "images_generated": 100, "image_size": 32, "seed": 0, "ema": True,
-    "ema_half_life_kimg": 10.0, "index_digest": "2" * 64, "wavegan_dist": "0.1", "git_commit": "a" * 40, "code_digest": "b",
-    "torch": "2.14", "device": "cpu", "exact": True, "class_counts": [50, 50],
-}  # fmt: skip
-PACKETS = ["LL.LL", "LL.LH", "LL.HL", "LL.HH", *(f"{a}.{b}" for a in ("LH", "HL", "HH") for b in ("LL", "LH", "HL", "HH"))]
-
-
-def evaluation(nimg: int) -> dict[str, Any]:
-    """The content of an evaluation result with two classes, small."""
-    metrics = {"fwd": 0.5 + 1 / nimg, "spectrum_db": 1.5, "kid_efflite0@128": 0.1}
-    table = {"frequency": [0.1, 0.5, 0.9], "real_db": [0.0, -1.0, -2.0], "generated_db": [0.0, -1.5, -2.5]}
-    classes = [
-        {"label": label, "name": name, "images_real": 50, "images_generated": 50, "metrics": {"fwd": 0.75}, "intervals": {},
-         "left_out": {"fid": "too few images"}}
-        for label, name in enumerate(("cat", "dog"))
-    ]  # fmt: skip
-    return {
-        "metrics": metrics,
-        "floors": {"fwd": 0.1, "spectrum_db": 0.5},
-        "intervals": {"spectrum_db": [1.25, 1.75]},
-        "tables": {"fwd_packets": {name: 0.1 + number for number, name in enumerate(PACKETS)}, "spectrum": table},
-        "protocol": {**CONDITIONS, "nimg": nimg, "snapshot": f"runs/a/snapshots/kimg-{nimg}", "metrics": {"fwd": {"level": 2}}},
-        "classes": classes,
-    }
-
-
-def point(nimg: int) -> dict[str, float]:
-    """A line of metrics.jsonl."""
-    return {"nimg": nimg, "kimg": nimg / 1000, "lam": 0.5, "loss/d_image": 1.0, "speed/seconds_per_kimg": 2.0}
-
 
 class Runs(Target):
-    """Two runs, of which one is damaged: compared, and in one of 100 inputs drawn. Then their states and logs are read."""
+    """Two runs, of which one is damaged: compared, and in one of 300 inputs drawn. Then their states and logs are read."""
 
     @override
     def seeds(self, scratch: Path) -> list[Files]:
@@ -102,7 +72,7 @@ class Runs(Target):
     @override
     def mutated(self, files: Files, rng: Random) -> Files:
         changed = super().mutated(files, rng)
-        return {**changed, "draw": b""} if rng.random() < 0.01 else changed
+        return {**changed, "draw": b""} if rng.random() < 0.003 else changed
 
     @override
     def read(self, folder: Path) -> None:
@@ -127,7 +97,7 @@ class Runs(Target):
 
     def _states(self, run: RunFolder) -> None:
         assert isinstance(run.read_exit(), RunExit | None)
-        exit_since(run.path, 0.0)
+        exit_after(run.path, None)
         best_metric(run)
         left_out_by_reason(run.path)
         CrashLog(run.cluster, "12").add(RunExit("died", 700, "", 0.0))

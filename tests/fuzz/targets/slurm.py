@@ -40,7 +40,7 @@ class Slurm(Target):
             "exit.json": b'{"state": "failed", "nimg": 2000, "reason": "", "time": 1.5e9}',
             "snapshots/kimg-000001/snapshot.json": b"{}", "snapshots/kimg-000002/snapshot.json": b"{}",
         }  # fmt: skip
-        return [outputs, {**outputs, "squeue": b"RUNNING\n"}]
+        return [{**outputs, "step": step} for step in (b"allocation", b"queue", b"submission")]
 
     @override
     def mutated(self, files: Files, rng: Random) -> Files:
@@ -50,8 +50,7 @@ class Slurm(Target):
                 changed[name] = b"%d" % rng.choice((1, 2, 127))
             else:
                 changed[name] = mutated_bytes(changed[name], rng)
-        if rng.random() < 0.1:
-            changed["submit"] = b""
+        changed["step"] = rng.choice((b"allocation", b"queue", b"queue", b"submission"))
         return changed
 
     @override
@@ -61,14 +60,8 @@ class Slurm(Target):
         with patch.dict(os.environ, {name: os.fsdecode(value) for name, value in variables.items()}):
             profile = Profile(time=60, nodes=2, gpus_per_node=4)
             job = EvaluateJob(run_dir=folder, profile=profile, arguments=[])
-            errors = []
-            for step in (self._allocation, self._queue, self._submission):
-                try:
-                    step(job)
-                except self.errors as error:
-                    errors.append(error)
-            if errors:
-                raise errors[0]
+            steps = {"allocation": self._allocation, "queue": self._queue, "submission": self._submission}
+            steps[(folder / "step").read_text()](job)
 
     def _allocation(self, job: EvaluateJob) -> None:
         allocation = Allocation.from_environment()
@@ -81,6 +74,5 @@ class Slurm(Target):
         run_over(job)
 
     def _submission(self, job: EvaluateJob) -> None:
-        if (job.run_dir / "submit").exists():
-            executor = _executor(job, "evaluate", job.folder / "code")
-            submit(lambda: [executor.submit(print, "x")])
+        executor = _executor(job, "evaluate", job.folder / "code")
+        submit(lambda: [executor.submit(print, "x")])
