@@ -55,6 +55,7 @@ class Row(Section):
     settings: list[str] = Field(default=[], description="KEY=VALUE settings, after those of the study")
     gpu: list[str] = Field(default=[], description="KEY=VALUE settings that follow these with --gpu")
     time_of: str | None = Field(None, description="the row whose training time this row gets; null: equally many images")
+    seeds: PositiveInt | None = Field(None, description="seeds of this row; null: those of the study")
 
 
 class Study(Section):
@@ -153,7 +154,9 @@ class Ablations:
     def runs(self) -> list[Run]:
         """Return all runs, ordered by seed: every row has a first result before any has a second."""
         costs = self.costs()
-        return [self._run(name, seed, costs) for seed in range(self.study.seeds) for name in self.study.rows]
+        numbers = {name: row.seeds or self.study.seeds for name, row in self.study.rows.items()}
+        seeds = range(max(numbers.values()))
+        return [self._run(name, seed, costs) for seed in seeds for name, number in numbers.items() if seed < number]
 
     def _run(self, name: str, seed: int, costs: dict[str, float]) -> Run:
         settings, target = self.settings(name), self.study.rows[name].time_of
@@ -173,7 +176,7 @@ class Ablations:
         """
         if not run.result.exists():
             return None
-        result = read_json(run.result, "row", "kimg", "d_loss", "metrics", "experiment")
+        result = read_json(run.result, "row", "kimg", "d_loss", "diversity", "metrics", "experiment")
         for key, value in run.experiment.flat().items():
             if result["experiment"].get(key) != value and key not in OF_THE_MACHINE:
                 raise UsageError(
@@ -228,12 +231,12 @@ class Ablations:
             "",
             f"`python benchmarks/ablations.py {' '.join(map(shlex.quote, sys.argv[1:]))}`; each row trains for as many "
             "images as the first, or for as long as another row where its name says so. Mean ± standard deviation over the "
-            "seeds; the last column is the mean loss of each discriminator in the last third.",
+            "seeds. Diversity: of the last samples, divided by that of real images. D losses: means over the last third.",
             "",
             "| row | seeds | cost of an image | kimg | "
             + " | ".join(f"`{name}`" for name in self.study.shown)
-            + " | D losses |",
-            "|---" * (5 + len(self.study.shown)) + "|",
+            + " | diversity | D losses |",
+            "|---" * (6 + len(self.study.shown)) + "|",
         ]
         for name in self.study.rows:
             if of_row := [result for result in results if result is not None and result["row"] == name]:
@@ -244,7 +247,8 @@ class Ablations:
         shown = [self.shown(result) for result in results]
         values = [spread([values[metric] for values in shown]) for metric in self.study.shown]
         losses = [f"{network} {spread([r['d_loss'][network] for r in results])}" for network in results[0]["d_loss"]]
-        cells = [name, str(len(results)), f"{costs[name]:.2f}", f"{results[0]['kimg']:g}", *values, ", ".join(losses)]
+        diversity = [spread([result["diversity"] for result in results]), ", ".join(losses)]
+        cells = [name, str(len(results)), f"{costs[name]:.2f}", f"{results[0]['kimg']:g}", *values, *diversity]
         return f"| {' | '.join(cells)} |"
 
 
@@ -254,7 +258,7 @@ def _stem(row: str) -> str:
 
 
 def training_summary(folder: RunFolder) -> dict[str, Any]:
-    """Return the length, speed, last `lam` and mean discriminator losses of the last third of a run."""
+    """Return the length, speed, last `lam` and `diversity`, and the mean discriminator losses of the last third of a run."""
     reports = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     last_third = [report for report in reports if report["kimg"] > reports[-1]["kimg"] * 2 / 3]
     losses = {
@@ -266,6 +270,7 @@ def training_summary(folder: RunFolder) -> dict[str, Any]:
         "kimg": reports[-1]["kimg"],
         "seconds_per_kimg": statistics.median(report["speed/seconds_per_kimg"] for report in reports),
         "lam": reports[-1].get("lam"),
+        "diversity": reports[-1]["watch/diversity"],
         "d_loss": losses,
     }
 

@@ -38,6 +38,28 @@ class NotInstalledError(Exception):
     """An environment cannot be created."""
 
 
+def installed(folder: Path, requirements: Sequence[str], bare: Sequence[str] = ()) -> Path:
+    """Create a virtual environment if it is missing or holds other packages, and return its interpreter.
+
+    Args:
+        folder: of the environment.
+        requirements: packages, as pip takes them.
+        bare: packages that are installed without those that they require.
+
+    Raises:
+        NotInstalledError: pip failed.
+    """
+    wanted, ready = [*requirements, *bare], folder / "requirements.json"
+    if not ready.exists() or json.loads(ready.read_text()) != wanted:
+        venv.create(folder, with_pip=True, clear=True)
+        for words in (requirements, *(["--no-deps", one] for one in bare)):
+            outcome = subprocess.run([folder / "bin" / "pip", "install", "-q", *words], capture_output=True, text=True)
+            if outcome.returncode:
+                raise NotInstalledError(outcome.stderr.strip().splitlines()[-1])
+        ready.write_text(json.dumps(wanted))
+    return folder / "bin" / "python"
+
+
 @dataclass(frozen=True)
 class Loaders:
     """Runs jobs of the adapters, each in the environment of its loader.
@@ -57,16 +79,8 @@ class Loaders:
         """Return the interpreter of a loader's environment. Raises NotInstalledError."""
         if name == "ours":
             return Path(sys.executable)
-        folder = self.environments / name
         wanted = [one.replace(TORCH, self.torch) for one in REQUIREMENTS[name]]
-        ready = folder / "requirements.json"
-        if not ready.exists() or json.loads(ready.read_text()) != wanted:
-            venv.create(folder, with_pip=True, clear=True)
-            outcome = subprocess.run([folder / "bin" / "pip", "install", "-q", *wanted], capture_output=True, text=True)
-            if outcome.returncode:
-                raise NotInstalledError(outcome.stderr.strip().splitlines()[-1])
-            ready.write_text(json.dumps(wanted))
-        return folder / "bin" / "python"
+        return installed(self.environments / name, wanted)
 
     def versions(self, name: str) -> dict[str, str]:
         """Return the versions of the packages that the results of a loader depend on."""

@@ -69,6 +69,9 @@ def test_every_row_has_a_result_for_each_seed_and_a_second_call_trains_only_what
     rows = [line.split(" | ") for line in (results / "table.md").read_text().splitlines() if line.startswith("| ")][1:]
     assert [row[:4] for row in rows] == [["| full", "2", "2.00", "0.064"], ["| image only, equal time", "2", "1.00", "0.128"]]
     assert all("±" in row[4] for row in rows)
+    change(study, rows={"full": {"seeds": 3}, "image only, equal time": {"time_of": "full", "settings": IMAGE_ONLY}})
+    seeds = [(run.row, run.experiment.seed) for run in ablations.Ablations(study).runs()]
+    assert seeds[-3:] == [("full", 1), ("image only, equal time", 1), ("full", 2)]
 
 
 def test_costs_are_relative_to_the_first_row_and_measured_once(study):
