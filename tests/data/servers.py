@@ -32,9 +32,11 @@ class WebServer:
     Attributes:
         url: of the folder.
         faults: by file name, what is wrong with the next responses: a status code; "cut" (half of the content); "slow" (a
-            pause of 0.2 s in the middle); "chunked" (no Content-Length); "whole". Further responses are whole.
+            pause of 0.2 s in the middle); "stuck" (a pause in the middle until `released` is set); "chunked" (no
+            Content-Length); "whole". Further responses are whole.
         always: by file name, the same for all responses.
         requests: number of requests by "METHOD NAME".
+        released: ends the pauses of "stuck".
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,6 +45,7 @@ class WebServer:
         self.faults: dict[str, list[str]] = {}
         self.always: dict[str, str] = {}
         self.requests: Counter[str] = Counter()
+        self.released = threading.Event()
 
     def fault(self, name: str) -> str:
         return self.faults[name].pop(0) if self.faults.get(name) else self.always.get(name, "whole")
@@ -63,6 +66,8 @@ class WebServer:
         if request.command == "GET":
             half = len(content) // 2
             request.wfile.write(content[:half])
+            if kind == "stuck":
+                self.released.wait(60)
             time.sleep(0.2 if kind == "slow" else 0)
             request.wfile.write(content[half:] if kind != "cut" else b"")
 

@@ -14,6 +14,7 @@ from PIL import Image
 import wavegan_dist.data.indexing
 from wavegan_dist.cli import main
 from wavegan_dist.data import Index, index_shards, real_images, verify_shards, write_shards
+from wavegan_dist.data.picture import BadPictureError
 from wavegan_dist.errors import UsageError, WaveganError
 
 
@@ -112,7 +113,7 @@ def one_tar(folder: Path, files: dict[str, bytes]) -> Path:
         ({"a.png": image(0, size=(40, 30))}, UsageError, r"a\.png in .* is 40x30 px, not square .* shards write .* --size N"),
         ({"a.png": image(0, size=(48, 48))}, UsageError, r"a\.png in .* is 48x48 px, not square with a side of 32, 64"),
         ({"a.png": image(0), "b.png": image(0, size=(64, 64))}, UsageError, r"b\.png in .* has another size .* --size N"),
-        ({"a.png": image(0)[:20]}, WaveganError, r"a\.png in .* cannot be read as an image"),
+        ({"a.png": image(0)[:20]}, BadPictureError, r"a\.png in .* cannot be read as an image"),
         ({"a.png": image(0)[:60]}, WaveganError, r"image a of .*000\.tar cannot be decoded \(.*\); repair or remove it"),
         ({"a.txt": b"hello"}, WaveganError, r"000\.tar holds no image, only 1 without an image .*\(\.txt\), such as a\.txt in"),
     ],
