@@ -24,8 +24,9 @@ COLUMNS, DPI, SCALE = 16, 100, 2  # images of a line; pixels of the figure for e
 
 def lines(images: Tensor) -> Tensor:
     """Arrange uint8 [N, 3, S, S] in lines of COLUMNS images, uint8 [H, W, 3]."""
-    grid = images.unflatten(0, (-1, COLUMNS)).permute(0, 3, 1, 4, 2)
-    return grid.reshape(grid.shape[0] * grid.shape[1], -1, 3)
+    side = images.shape[-1]
+    grid = images.view(-1, COLUMNS, 3, side, side).permute(0, 3, 1, 4, 2)
+    return grid.reshape(-1, COLUMNS * side, 3)
 
 
 def main() -> None:

@@ -45,7 +45,7 @@ def main() -> None:
     known = read_json(RESULTS, "runs")["runs"] if RESULTS.exists() else {}
     ours = {run.experiment.seed: run for run in ablations.runs() if run.row == options.row}
     for seed in options.seeds:
-        result = ablations.result(ours[seed])
+        result = ablations.result(ours[seed]) if seed in ours else None
         if result is None:
             sys.exit(f"sngan: no result of {options.row}, seed {seed}; run benchmarks/ablations.py first")
         if str(seed) not in known:
@@ -55,7 +55,8 @@ def main() -> None:
             write_json(RESULTS, {"runs": known, **provenance()})
         line(f"{options.row}, seed {seed}", ablations, result)
         line(f"SNGAN, seed {seed}", ablations, known[str(seed)])
-    line("floor", ablations, {"metrics": result["floors"]})
+        floors = result["floors"]
+    line("floor", ablations, {"metrics": floors})
 
 
 def trained_and_evaluated(index: Index, ablations: Ablations, seconds: float, seed: int) -> dict[str, Any]:
