@@ -134,10 +134,10 @@ def master_port() -> int:
     """Return the port of the process group's store: MASTER_PORT, or 29500 if that is not set or negative.
 
     Raises:
-        UsageError: MASTER_PORT is not a number or is above 65535.
+        UsageError: MASTER_PORT is not a number, is 0 or is above 65535.
     """
     port = _number("MASTER_PORT", DEFAULT_PORT)
-    if port > LARGEST_PORT:
+    if not 0 < port <= LARGEST_PORT:
         raise UsageError(
             f"the environment variable MASTER_PORT={port} is not a port; set it to 1 to {LARGEST_PORT} or unset it"
         )

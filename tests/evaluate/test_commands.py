@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import Command, environment, refused
+from tests.helpers import ROOT, Command, environment, refused
 from wavegan_dist.cli import parse
 from wavegan_dist.cli.evaluate import metric_arguments
 
@@ -132,3 +132,16 @@ def test_metrics_that_were_asked_for_and_need_more_images_are_named_all_at_once(
         "raise --count to 301 and leave fd out of --metrics, because there are only 600 real images",
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_a_torchvision_of_another_release_is_one_line(snapshot: Path, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    command = ("evaluate", "--snapshot", snapshot, "--data", data, "--metrics", "kid", "--count", 16)
+    outcome = subprocess.run(
+        [sys.executable, "-m", "wavegan_dist", *map(str, command)],
+        env=environment(PYTHONPATH=f"{tmp_path}:{ROOT}"),
+        capture_output=True,
+        text=True,
+    )
+    refused(outcome, "operator torchvision::nms does not exist", "if that is torchvision, install its release for torch 2")

@@ -69,6 +69,7 @@ def start(
         ([*PYTHON, *WAVEGAN], "", {**GROUP, "MASTER_PORT": ""}, "MASTER_PORT='' is not a number"),
         ([*PYTHON, *WAVEGAN], "", {"MASTER_PORT": "tcp://10.0.0.1:80"}, "MASTER_PORT='tcp://10.0.0.1:80' is not a number"),
         ([*PYTHON, *WAVEGAN], "", {**GROUP, "MASTER_PORT": "99999"}, "MASTER_PORT=99999 is not a port"),
+        ([*PYTHON, *WAVEGAN], "", {**GROUP, "MASTER_PORT": "0"}, "MASTER_PORT=0 is not a port"),
         ([*PYTHON, *WAVEGAN], "", {"ACCELERATE_USE_CPU": "maybe"}, "ACCELERATE_USE_CPU='maybe' is neither true nor false"),
     ],
 )

@@ -1,7 +1,8 @@
 """Imports packages of the extra `eval` when a metric or a page needs them."""
 
-import contextlib
 from types import ModuleType
+
+import torch
 
 from wavegan_dist.errors import UsageError
 
@@ -12,6 +13,12 @@ def require(name: str, needed_by: str) -> ModuleType:
     Raises:
         UsageError: the module cannot be imported; the message says that `needed_by` needs it and what to install.
     """
-    with contextlib.suppress(ImportError):
+    try:
         return __import__(name, fromlist=["_"])
-    raise UsageError(f"{needed_by} needs packages that are not installed: pip install 'wavegan-dist[eval]'")
+    except ImportError as error:
+        raise UsageError(f"{needed_by} needs packages that are not installed: pip install 'wavegan-dist[eval]'") from error
+    except Exception as error:  # RuntimeError of torchvision beside a PyTorch of another release
+        raise UsageError(
+            f"{needed_by} needs {name}, whose import fails ({error}); if that is torchvision, install its release for torch "
+            f"{torch.__version__}"
+        ) from error
