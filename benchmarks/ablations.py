@@ -176,7 +176,7 @@ class Ablations:
         """
         if not run.result.exists():
             return None
-        result = read_json(run.result, "row", "kimg", "d_loss", "diversity", "metrics", "experiment")
+        result = read_json(run.result, "row", "kimg", "d_loss", "metrics", "experiment")
         for key, value in run.experiment.flat().items():
             if result["experiment"].get(key) != value and key not in OF_THE_MACHINE:
                 raise UsageError(
@@ -247,8 +247,9 @@ class Ablations:
         shown = [self.shown(result) for result in results]
         values = [spread([values[metric] for values in shown]) for metric in self.study.shown]
         losses = [f"{network} {spread([r['d_loss'][network] for r in results])}" for network in results[0]["d_loss"]]
-        diversity = [spread([result["diversity"] for result in results]), ", ".join(losses)]
-        cells = [name, str(len(results)), f"{costs[name]:.2f}", f"{results[0]['kimg']:g}", *values, *diversity]
+        diversity = [result["diversity"] for result in results if "diversity" in result]  # results before 28 Nov 2026 have none
+        values += [spread(diversity) if diversity else "-", ", ".join(losses)]
+        cells = [name, str(len(results)), f"{costs[name]:.2f}", f"{results[0]['kimg']:g}", *values]
         return f"| {' | '.join(cells)} |"
 
 
