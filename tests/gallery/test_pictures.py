@@ -15,7 +15,7 @@ from wavegan_dist.counted import normal
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.gallery import frames
 from wavegan_dist.gallery.frames import read_frames
-from wavegan_dist.gallery.interpolation import ROWS, STEPS, interpolate, slerp
+from wavegan_dist.gallery.interpolation import ROWS, STEPS, interpolate
 from wavegan_dist.gallery.measure import newest_snapshot
 from wavegan_dist.images import to_uint8
 from wavegan_dist.model.generate import TOLERANCE
@@ -54,17 +54,6 @@ def test_a_damaged_grid_is_named(tmp_path: Path) -> None:
     with pytest.raises(WaveganError, match=r"kimg-000000\.png is damaged: .*; delete it") as error:
         read_frames(run)
     assert "\n" not in str(error.value)
-
-
-def test_latents_are_at_equal_angles_in_one_plane_and_keep_the_length() -> None:
-    first, last = np.random.default_rng(0).normal(size=(2, 16))
-    last *= np.linalg.norm(first) / np.linalg.norm(last)
-    z = slerp(torch.from_numpy(first), torch.from_numpy(last), 5).numpy()
-    np.testing.assert_allclose(z[[0, -1]], [first, last], rtol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(z, axis=1), np.linalg.norm(first), rtol=1e-6)
-    cosines = (z[1:] * z[:-1]).sum(axis=1) / np.linalg.norm(first) ** 2
-    np.testing.assert_allclose(np.arccos(cosines), np.arccos(first @ last / (first @ first)) / 4, rtol=1e-5)
-    assert np.linalg.matrix_rank(z, tol=1e-5) == 2
 
 
 def close(image: Tensor, other: Tensor) -> bool:

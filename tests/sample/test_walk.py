@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from tests.sample.snapshots import colored, conditional
 from wavegan_dist import counted
 from wavegan_dist.images import to_uint8
+from wavegan_dist.model.latents import slerp
 from wavegan_dist.model.snapshot import Snapshot
 from wavegan_dist.sample import sample
-from wavegan_dist.sample.walk import slerp, walk_latents
+from wavegan_dist.sample.walk import walk_latents
 
 
 def latents(seed: int, count: int) -> Tensor:

@@ -9,7 +9,7 @@ from PIL import Image
 from tests.helpers import refused
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.run_folder import RunFolder
-from wavegan_dist.tracking import log_metrics, sync
+from wavegan_dist.tracking import log_evaluation, sync
 from wavegan_dist.tracking.mlflow_run import MlflowUnavailableError
 from wavegan_dist.tracking.sender import Sender
 from wavegan_dist.tracking.spool import Spool
@@ -141,7 +141,7 @@ def test_an_image_is_named_as_mlflow_names_it(spool, stored, client):
 
 def test_sync_sends_all_spools_or_fails_with_one_line(spool, proxy, stored, wavegan, tmp_path):
     proxy.mode = "fail"
-    log_metrics(spool.folder.path, {"eval/fd_at_128": 3.5}, 1000, spool="kimg-000001", files={}, images={})  # does not raise
+    log_evaluation(spool.folder.path, {"eval/fd_at_128": 3.5}, 1000, spool="kimg-000001", files={}, images={})  # does not raise
     outcome = wavegan("track", "sync", spool.folder.path)
     refused(outcome, proxy.uri, "1 point", "wavegan track sync", exit_code=1)
     proxy.mode = "pass"
@@ -158,7 +158,7 @@ def test_an_evaluation_waits_seconds_for_a_server_that_hangs_and_leaves_its_poin
     Sender(spool).deliver()
     proxy.mode = "hang"
     began = time.monotonic()
-    log_metrics(spool.folder.path, {"eval/fwd": 0.5}, 1000, spool="kimg-000001", files={}, images={})
+    log_evaluation(spool.folder.path, {"eval/fwd": 0.5}, 1000, spool="kimg-000001", files={}, images={})
     assert time.monotonic() - began < 8
     proxy.mode = "pass"
     assert sync(spool.folder.path) == {"metrics": 1}

@@ -14,7 +14,7 @@ import pytest
 from tests.helpers import environment, points, refused
 from wavegan_dist import config as configuration
 from wavegan_dist.run_folder import RunFolder
-from wavegan_dist.tracking import Tracker, log_metrics, open_tracker, sync
+from wavegan_dist.tracking import Tracker, log_evaluation, open_tracker, sync
 from wavegan_dist.tracking.spool import Spool
 from wavegan_dist.tracking.tracker import MlflowTracker
 from wavegan_dist.tracking.tracking_info import TrackingInfo
@@ -183,6 +183,6 @@ def test_a_run_that_is_not_tracked_leaves_no_files_and_starts_no_process(tmp_pat
     assert outcome.returncode == 0, outcome.stderr
     assert not list(run.glob("tracking*"))
     assert type(open_tracker(run, configuration.load(config, ["tracking.enabled=false"]))) is Tracker
-    log_metrics(run, {"eval/fwd": 1.0}, 0, spool="kimg-000000", files={}, images={})
+    log_evaluation(run, {"eval/fwd": 1.0}, 0, spool="kimg-000000", files={}, images={})
     assert not list(run.glob("tracking*"))
     refused(wavegan("track", "sync", run), "is not tracked", "tracking.enabled")

@@ -6,7 +6,7 @@ from pathlib import Path
 from wavegan_dist.cli.command import argument
 
 
-def positive(text: str) -> int:
+def positive_int(text: str) -> int:
     """Return an integer >= 1 from an argument. Other texts raise ArgumentTypeError or ValueError, which argparse reports."""
     value = int(text)
     if value < 1:

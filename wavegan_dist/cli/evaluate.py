@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from wavegan_dist.cli.arguments import EXACT, SEED, positive
+from wavegan_dist.cli.arguments import EXACT, SEED, positive_int
 from wavegan_dist.cli.command import Command, argument
 from wavegan_dist.log import printable
 
@@ -17,7 +17,7 @@ METRIC_ARGUMENTS = (
     ),
     argument(
         "--count",
-        type=positive,
+        type=positive_int,
         metavar="N",
         help="images in each set (default: 5000, or half of the real images if that is less)",
     ),
@@ -43,7 +43,7 @@ METRIC_ARGUMENTS = (
     EXACT,
     argument(
         "--per-class",
-        type=positive,
+        type=positive_int,
         nargs="?",
         const=DEFAULT_CLASS_IMAGES,
         metavar="N",

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from wavegan_dist.cli.arguments import SEED, positive
+from wavegan_dist.cli.arguments import SEED, positive_int
 from wavegan_dist.cli.command import Command, argument
 
 
@@ -23,7 +23,7 @@ EXPLAIN = Command(
     arguments=(
         argument("--snapshot", type=Path, required=True, metavar="DIR", help="snapshot folder"),
         argument("--data", metavar="INDEX", help="index.json of the training data, to compare with (default: no comparison)"),
-        argument("--count", type=positive, default=8, metavar="N", help="number of images to show (default: 8)"),
+        argument("--count", type=positive_int, default=8, metavar="N", help="number of images to show (default: 8)"),
         SEED,
         argument(
             "--class",

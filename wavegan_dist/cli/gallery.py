@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from wavegan_dist.cli.arguments import positive
+from wavegan_dist.cli.arguments import positive_int
 from wavegan_dist.cli.command import Command, argument
 
 
@@ -23,7 +23,9 @@ GALLERY = Command(
     arguments=(
         argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder"),
         argument("--data", metavar="INDEX", help="index.json of the training data of all runs (default: no neighbors)"),
-        argument("--count", type=positive, default=8, metavar="N", help="number of samples with their neighbors (default: 8)"),
+        argument(
+            "--count", type=positive_int, default=8, metavar="N", help="samples to show with their neighbors (default: 8)"
+        ),
         argument(
             "--out",
             type=Path,

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from wavegan_dist.cli.arguments import EXACT, positive, seed
+from wavegan_dist.cli.arguments import EXACT, positive_int, seed
 from wavegan_dist.cli.command import Command, argument
 
 FORMATS = ("grid", "folder", "shards", "walk")
@@ -44,7 +44,7 @@ files. A command that is interrupted while it writes a folder continues when it 
         argument("--snapshot", type=Path, required=True, metavar="DIR", help="snapshot folder"),
         argument(
             "--count",
-            type=positive,
+            type=positive_int,
             metavar="N",
             help="number of images, or of the latents that a walk passes through (default: 64; for a walk 8)",
         ),
@@ -81,7 +81,7 @@ files. A command that is interrupted while it writes a folder continues when it 
             help="what to write (default: by the name of --out, and a folder holds one PNG file per image); shards are "
             "WebDataset tars in the folder --out",
         ),
-        argument("--walk", type=positive, metavar="N", help="number of frames of a walk, 25 a second; the walk is a loop"),
+        argument("--walk", type=positive_int, metavar="N", help="number of frames of a walk, 25 a second; the walk is a loop"),
         argument("--device", metavar="D", help="cpu, cuda, cuda:1, ... (default: the GPU if there is one, else cpu)"),
         EXACT,
     ),

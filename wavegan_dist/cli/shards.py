@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wavegan_dist.cli.arguments import JSON, png_file, positive, seed
+from wavegan_dist.cli.arguments import JSON, png_file, positive_int, seed
 from wavegan_dist.cli.command import Command, argument
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.log import printable
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from wavegan_dist.data import Index
 
 DATASET = argument("folder", type=Path, metavar="DIR", help="folder of the index, or its index.json")
-WORKERS = argument("--workers", type=positive, metavar="N", help="worker processes (default: one per core)")
+WORKERS = argument("--workers", type=positive_int, metavar="N", help="worker processes (default: one per core)")
 
 
 def _write(options: argparse.Namespace) -> None:
@@ -183,9 +183,9 @@ ORDER = Command(
         DATASET,
         argument("--seed", type=seed, default=0, metavar="S", help="seed of the order (default: 0)"),
         argument("--epoch", type=seed, default=0, metavar="E", help="number of the epoch, from 0 (default: 0)"),
-        argument("--world-size", type=positive, default=1, metavar="W", help="number of ranks (default: 1)"),
+        argument("--world-size", type=positive_int, default=1, metavar="W", help="number of ranks (default: 1)"),
         argument("--workers", type=seed, default=0, metavar="K", help="loader processes per rank (default: 0)"),
-        argument("--batch-size", type=positive, default=64, metavar="B", help="global batch size (default: 64)"),
+        argument("--batch-size", type=positive_int, default=64, metavar="B", help="global batch size (default: 64)"),
         argument("--start", type=seed, default=0, metavar="NIMG", help="skip the first NIMG images of the epoch"),
         argument("--json", action="store_true", help="print each batch as JSON: [[keys of rank 0], [keys of rank 1], ...]"),
     ),

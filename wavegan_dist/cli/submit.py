@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wavegan_dist.cli.arguments import EXPERIMENT, RUN_DIR, positive, run_dir_of
+from wavegan_dist.cli.arguments import EXPERIMENT, RUN_DIR, positive_int, run_dir_of
 from wavegan_dist.cli.command import Command, argument
 from wavegan_dist.cli.evaluate import METRIC_ARGUMENTS, metric_arguments
 from wavegan_dist.errors import UsageError
@@ -42,7 +42,11 @@ EVALUATION = (
         help="tag the snapshot whose METRIC is nearest to its optimum (default: fwd)",
     ),
     argument(
-        "--in-flight", type=positive, default=2, metavar="N", help="largest number of evaluation jobs at a time (default: 2)"
+        "--in-flight",
+        type=positive_int,
+        default=2,
+        metavar="N",
+        help="most evaluation jobs at a time (default: 2)",
     ),
 )
 DRY_RUN = argument("--dry-run", action="store_true", help="print the batch script and submit nothing")
@@ -51,7 +55,7 @@ DRY_RUN = argument("--dry-run", action="store_true", help="print the batch scrip
 def train(options: argparse.Namespace) -> None:
     from wavegan_dist import config
     from wavegan_dist.cluster import submit
-    from wavegan_dist.cluster.executor import log_file
+    from wavegan_dist.cluster.executor import job_log
     from wavegan_dist.cluster.freeze import config_file
     from wavegan_dist.cluster.job import TrainJob
     from wavegan_dist.cluster.profile import load_profile
@@ -73,7 +77,7 @@ def train(options: argparse.Namespace) -> None:
         print(submit.training_script(job), end="")
         return
     job_id = submit.submit_training(experiment, job)
-    print(f"job {job_id}: {run_dir}; its log: {log_file(job, job_id)}")
+    print(f"job {job_id}: {run_dir}; its log: {job_log(job, job_id)}")
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -155,7 +159,7 @@ SUBMIT_TRAIN = Command(
         *EXPERIMENT,
         RUN_DIR,
         *RESOURCES,
-        argument("--nodes", type=positive, metavar="N", help="number of nodes; overrides the profile"),
+        argument("--nodes", type=positive_int, metavar="N", help="number of nodes; overrides the profile"),
         DRY_RUN,
         argument("--evaluate-profile", metavar="NAME", help="evaluate each snapshot in a job with this profile"),
         *EVALUATION,

@@ -110,7 +110,7 @@ def _submit(job: EvaluateJob, names: Sequence[str]) -> list[str]:
     """Do the work of `submit_evaluations`; the caller holds the lock."""
     config.load(job.run_folder.config).data.index_for_evaluation()  # refuses a run of several data sets
     earlier = submitted_jobs(job.run_dir)
-    array = executor.make_executor(job, job_name(job))
+    array = executor.make_executor(job, evaluation_job_name(job))
     array.update_parameters(array_parallelism=job.in_flight)
     file = job.save()
     for name in names:
@@ -138,7 +138,7 @@ def submitted_jobs(run_dir: Path) -> dict[str, str]:
     raise WaveganError(f"{file} is damaged; delete it, and snapshots without a result are evaluated again")
 
 
-def job_name(job: EvaluateJob) -> str:
+def evaluation_job_name(job: EvaluateJob) -> str:
     """Return the Slurm name of a run's evaluation jobs, evaluate-FOLDER; runs in folders of the same name share it."""
     return f"evaluate-{job.run_dir.name}"
 

@@ -75,7 +75,7 @@ def batch_script(job: Job, name: str, command: Sequence[str]) -> str:
     return f"{script}\n# which then runs\n#   {shlex.join(command)}\n"
 
 
-def log_file(job: Job, job_id: str) -> Path:
+def job_log(job: Job, job_id: str) -> Path:
     """Return the path of the log of the job with Slurm's id `job_id`, to which every start of the job appends."""
     return _jobs_dir(job) / f"{job_id}_0_log.out"
 

@@ -5,7 +5,7 @@ import time
 from wavegan_dist.cluster import slurm
 from wavegan_dist.cluster.evaluation_queue import QueueStatus, submit_pending
 from wavegan_dist.cluster.job import EvaluateJob
-from wavegan_dist.cluster.train_job import job_name
+from wavegan_dist.cluster.train_job import train_job_name
 from wavegan_dist.errors import UsageError, WaveganError
 
 POLL_SECONDS = 5.0
@@ -52,7 +52,7 @@ def run_over(job: EvaluateJob) -> bool:
     end = job.run_folder.read_exit()
     if end is None:
         return False
-    return end.state == "finished" or (end.state == "failed" and not slurm.active_jobs(job_name(job.run_dir)))
+    return end.state == "finished" or (end.state == "failed" and not slurm.active_jobs(train_job_name(job.run_dir)))
 
 
 def status_lines(status: QueueStatus) -> list[str]:

@@ -31,7 +31,7 @@ def submit_training(experiment: Experiment, job: TrainJob) -> str:
     """
     is_new = not job.run_dir.exists()
     try:
-        training = executor.make_executor(job, train_job.job_name(job.run_dir))
+        training = executor.make_executor(job, train_job.train_job_name(job.run_dir))
         _refuse_second_job(job)
         freeze_config(experiment, job.folder)
         save_password(job.run_folder, experiment)
@@ -49,7 +49,7 @@ def _refuse_second_job(job: TrainJob) -> None:
 
     A job that `scancel` is ending does not count.
     """
-    queued = slurm.active_jobs(train_job.job_name(job.run_dir), states="PENDING,RUNNING,SUSPENDED,CONFIGURING,REQUEUED")
+    queued = slurm.active_jobs(train_job.train_job_name(job.run_dir), states="PENDING,RUNNING,SUSPENDED,CONFIGURING,REQUEUED")
     if busy := sorted(queued & executor.submitted_ids(job)):
         raise UsageError(f"job {busy[0]} already trains {job.run_dir}; scancel {busy[0]} first, or choose another --run-dir")
 
@@ -69,7 +69,7 @@ def training_script(job: TrainJob) -> str:
     Raises:
         UsageError: submitit is missing.
     """
-    return executor.batch_script(job, train_job.job_name(job.run_dir), train_command(job, PLACEHOLDER))
+    return executor.batch_script(job, train_job.train_job_name(job.run_dir), train_command(job, PLACEHOLDER))
 
 
 def evaluation_script(job: EvaluateJob, snapshot: str, data: str) -> str:
@@ -85,4 +85,4 @@ def evaluation_script(job: EvaluateJob, snapshot: str, data: str) -> str:
     Raises:
         UsageError: submitit is missing.
     """
-    return executor.batch_script(job, evaluation_queue.job_name(job), evaluate_command(job, snapshot, data))
+    return executor.batch_script(job, evaluation_queue.evaluation_job_name(job), evaluate_command(job, snapshot, data))

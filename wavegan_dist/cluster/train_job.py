@@ -20,7 +20,7 @@ from wavegan_dist.errors import WaveganError
 from wavegan_dist.log import configure, log
 
 
-def job_name(run_dir: Path) -> str:
+def train_job_name(run_dir: Path) -> str:
     """Return the Slurm name of a run's training jobs, train-FOLDER; runs in folders of the same name share it."""
     return f"train-{run_dir.name}"
 

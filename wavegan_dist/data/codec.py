@@ -21,7 +21,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from simplejpeg import decode_jpeg
 
 from wavegan_dist.data.formats import HEAD_BYTES, describe_content
-from wavegan_dist.data.metadata import JPEG, PNG, Parts, split_metadata
+from wavegan_dist.data.metadata import JPEG, PNG, StrippedPicture, split_metadata
 from wavegan_dist.data.pixels import open_picture
 from wavegan_dist.errors import WaveganError
 
@@ -164,7 +164,7 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in _TRANSPOSITIONS else 1
 
 
-def _fast_decoder(parts: Parts) -> Callable[..., object] | None:
+def _fast_decoder(parts: StrippedPicture) -> Callable[..., object] | None:
     """Return the decoder of a JPEG, PNG or WebP image that needs no conversion to 8-bit RGB; None for any other file.
 
     Raises:

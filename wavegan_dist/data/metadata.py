@@ -1,7 +1,7 @@
 """Separate the metadata of PNG, JPEG and TIFF files from their pixels: the orientation is read, the optional rest is dropped.
 
-All decoders of the package decode `Parts.pixels` and then apply `Parts.orientation`. Broken or oversized metadata can therefore
-not stop a picture whose pixels are whole, and the place of the metadata in the file does not matter.
+All decoders of the package decode `StrippedPicture.pixels` and then apply `StrippedPicture.orientation`. Broken or oversized
+metadata can therefore not stop a picture whose pixels are whole, and the place of the metadata in the file does not matter.
 
 Sources: PNG specification (third edition), chapters 5 and 11; ITU-T T.81, annex B; TIFF 6.0, section 2; Exif 2.32, 4.6.4.
 """
@@ -29,7 +29,7 @@ _unpack_segment = struct.Struct(">HH").unpack_from
 _JPEG_OPTIONAL = frozenset((*range(0xFFE0, 0xFFF0), 0xFFFE))  # application data and comments
 _JPEG_FRAMES = frozenset((0xFFC0, 0xFFC1, 0xFFC2))  # headers of the kinds that libjpeg decodes
 _JPEG_NOTED = _JPEG_OPTIONAL | _JPEG_FRAMES
-_USUAL_SAMPLING = (0x11, 0x12, 0x21, 0x22, 0x14, 0x41)  # of the luma, beside chroma of 0x11; see `Parts.needs_pillow`
+_USUAL_SAMPLING = (0x11, 0x12, 0x21, 0x22, 0x14, 0x41)  # of the luma, beside chroma of 0x11; see `StrippedPicture.needs_pillow`
 _JPEG_COLOR_HEADERS = {0xFFE0: 16, 0xFFEE: 14}  # JFIF, Adobe: the length from which decoders read the color space
 _PNG_PIXELS = frozenset((b"IHDR", b"PLTE", b"IDAT"))
 _PNG_TEXTS = frozenset((b"tEXt", b"zTXt", b"iTXt"))
@@ -39,7 +39,7 @@ _TIFF_OPTIONAL = frozenset((269, 270, 271, 272, _ORIENTATION, 282, 283, 285, 297
 _TIFF_XMP = 700
 
 
-class Parts(NamedTuple):
+class StrippedPicture(NamedTuple):
     """An encoded picture without its metadata."""
 
     pixels: bytes  # the file without optional metadata
@@ -47,7 +47,7 @@ class Parts(NamedTuple):
     needs_pillow: bool = False  # a JPEG that simplejpeg does not decode as Pillow does: four channels, or unusual sampling
 
 
-def split_metadata(content: bytes) -> Parts:
+def split_metadata(content: bytes) -> StrippedPicture:
     """Separate the metadata of a PNG, JPEG or TIFF file from its pixels. The pixels are neither decoded nor rotated.
 
     `pixels` lacks color profiles, gamma, animation frames and texts, but keeps transparency. `orientation` is that of EXIF,
@@ -63,12 +63,12 @@ def split_metadata(content: bytes) -> Parts:
         return _split_jpeg(content)
     if content[:4] in _TIFF_ORDERS:
         return _split_tiff(content)
-    return Parts(content, 1)
+    return StrippedPicture(content, 1)
 
 
-def _split_png(content: bytes) -> Parts:
+def _split_png(content: bytes) -> StrippedPicture:
     if content[37:41] == b"IDAT" and len(content) == 57 + int.from_bytes(content[33:37]):  # IHDR, one IDAT, IEND: the usual PNG
-        return Parts(content, 1)
+        return StrippedPicture(content, 1)
     kept, optional, kept_to = [], [], 0
     for kind, start, end in _other_png_chunks(content):
         if kind == b"tRNS" and not _is_intact(content[start:end]):
@@ -78,8 +78,8 @@ def _split_png(content: bytes) -> Parts:
             kept.append(content[kept_to:start])
             kept_to = end
     if not optional:
-        return Parts(content, 1)
-    return Parts(b"".join((*kept, content[kept_to:])), _png_orientation(optional))
+        return StrippedPicture(content, 1)
+    return StrippedPicture(b"".join((*kept, content[kept_to:])), _png_orientation(optional))
 
 
 def _other_png_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -137,7 +137,7 @@ def _raw_profile(text: bytes) -> bytes:
         return b""
 
 
-def _split_jpeg(content: bytes) -> Parts:
+def _split_jpeg(content: bytes) -> StrippedPicture:
     kept, kept_to, exif, xmp, needs_pillow = [], 0, b"", b"", False
     for marker, start, end in _noted_jpeg_segments(content):
         if marker in _JPEG_FRAMES:
@@ -150,8 +150,8 @@ def _split_jpeg(content: bytes) -> Parts:
         elif marker == 0xFFE1 and content.startswith(_JPEG_XMP, start + 4):
             xmp = content[start + 4 + len(_JPEG_XMP) : end]
     if not kept:
-        return Parts(content, 1, needs_pillow)
-    return Parts(b"".join((*kept, content[kept_to:])), _orientation(exif, xmp), needs_pillow)
+        return StrippedPicture(content, 1, needs_pillow)
+    return StrippedPicture(b"".join((*kept, content[kept_to:])), _orientation(exif, xmp), needs_pillow)
 
 
 def _is_usual_frame(components: bytes) -> bool:
@@ -187,20 +187,20 @@ def _noted_jpeg_segments(content: bytes) -> Iterator[tuple[int, int, int]]:
         start = end
 
 
-def _split_tiff(content: bytes) -> Parts:
+def _split_tiff(content: bytes) -> StrippedPicture:
     """Drop the optional entries of the first directory; everything else stays at its place in the file."""
     order = _TIFF_ORDERS[content[:4]]
     directory, entries = _tiff_directory(content)
     end = directory + 2 + 12 * len(entries)
     if not entries or end + 4 > len(content):
-        return Parts(content, 1)
+        return StrippedPicture(content, 1)
     kept = [entry for entry in entries if struct.unpack_from(f"{order}H", entry)[0] not in _TIFF_OPTIONAL]
     xmp = next(
         (_tiff_bytes(content, entry) for entry in entries if struct.unpack_from(f"{order}H", entry)[0] == _TIFF_XMP), b""
     )
     shorter = struct.pack(f"{order}H", len(kept)) + b"".join(kept) + content[end : end + 4]
     pixels = content[:directory] + shorter + content[directory + len(shorter) :]
-    return Parts(pixels, _orientation(content, xmp))
+    return StrippedPicture(pixels, _orientation(content, xmp))
 
 
 def _tiff_directory(tiff: bytes) -> tuple[int, list[bytes]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from wavegan_dist.evaluate.spectrum_plot import plot_spectrum
 from wavegan_dist.evaluation_result import EvaluationResult
 from wavegan_dist.run_folder import RunFolder, ema_of
-from wavegan_dist.tracking import log_metrics, metric_name, update_best
+from wavegan_dist.tracking import log_evaluation, metric_name, update_best
 
 
 def write_result(result: EvaluationResult, path: Path) -> None:
@@ -41,7 +41,7 @@ def publish_result(result: EvaluationResult, run: RunFolder, snapshot: str, file
     plot = in_run.with_suffix(".png")
     ema = ema_of(snapshot)
     prefix = f"eval/{ema}/" if ema else "eval/"
-    log_metrics(
+    log_evaluation(
         run.path,
         {f"{prefix}{metric_name(name)}": value for name, value in result.metrics.items()},
         result.protocol.nimg,

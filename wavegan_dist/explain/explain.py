@@ -9,7 +9,7 @@ from wavegan_dist.explain.measure import measure
 from wavegan_dist.explain.page import page
 from wavegan_dist.files import atomic_file
 from wavegan_dist.html_page import page_path
-from wavegan_dist.model.snapshot import load_snapshot, parse_classes
+from wavegan_dist.model.snapshot import load_snapshot, parse_class_option
 
 MAX_PIXELS = 2**23  # of the shown images: 8 of 1024 px; with their parts, a page embeds about six times as many pixels
 
@@ -45,7 +45,7 @@ def explain(
     if count > most:
         raise UsageError(f"--count {count}: a page of so many images would be too large for a browser; give at most {most}")
     index = None if data is None else Index.load(data)
-    html = page(measure(loaded, count, seed, parse_classes(loaded, classes), index))
+    html = page(measure(loaded, count, seed, parse_class_option(loaded, classes), index))
     with atomic_file(path) as file:
         file.write(html)
     return path

@@ -14,7 +14,7 @@ SMALLEST_RANGE = 1 / 127.5  # one gray level: smaller values are hardly more tha
 
 
 @dataclass(frozen=True)
-class Column:
+class PictureColumn:
     """Pictures of one part of several images, all in the same range.
 
     Args:
@@ -32,7 +32,7 @@ class Column:
         return encode_png(to_uint8(self.images[number] / self.limit))
 
 
-def columns_of(parts: Parts) -> list[Column]:
+def columns_of(parts: Parts) -> list[PictureColumn]:
     """Return the columns of the page's table of pictures, which has a row for each image.
 
     The columns are: base, the bands from coarse to fine, inverse transform, fused, difference.
@@ -41,18 +41,18 @@ def columns_of(parts: Parts) -> list[Column]:
     The high bands of each level, and the difference, have the range that holds `PERCENTILE` percent of their values. With
     `model.base_only`, `fused` is the only column.
     """
-    fused, wavelet = Column("fused", parts.fused, 1.0), parts.wavelet_image()
+    fused, wavelet = PictureColumn("fused", parts.fused, 1.0), parts.wavelet_image()
     if parts.low is None or wavelet is None:
         return [fused]
     limits = [_limit(high) for high in parts.highs for _ in range(3)]
     bands = zip(named_bands(parts.low, parts.highs).items(), [2.0 ** len(parts.highs), *limits], strict=True)
     difference = parts.difference()
     return [
-        Column("base", parts.base, 1.0),
-        *(Column(name, band, limit) for (name, band), limit in bands),
-        Column("inverse transform", wavelet, 1.0),
+        PictureColumn("base", parts.base, 1.0),
+        *(PictureColumn(name, band, limit) for (name, band), limit in bands),
+        PictureColumn("inverse transform", wavelet, 1.0),
         fused,
-        Column("fused - (1 - lam) * base", difference, _limit(difference)),
+        PictureColumn("fused - (1 - lam) * base", difference, _limit(difference)),
     ]
 
 

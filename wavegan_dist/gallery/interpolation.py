@@ -10,6 +10,7 @@ from wavegan_dist.devices import full_float32
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.images import to_uint8
 from wavegan_dist.model.generate import LATENT_STREAM, chunk_size
+from wavegan_dist.model.latents import slerp
 from wavegan_dist.model.snapshot import Snapshot, labels_of_images
 
 ROWS, STEPS = 4, 8  # their product is a multiple of every `chunk_size`
@@ -42,7 +43,8 @@ def interpolate(snapshot: Snapshot, seed: int) -> list[Interpolation]:
     """
     model = snapshot.config.model
     ends = counted.normal(seed, LATENT_STREAM, range(2 * ROWS), model.z_dim)
-    z = torch.cat([slerp(first, last, STEPS) for first, last in zip(ends[::2], ends[1::2], strict=True)])
+    shares = [step / (STEPS - 1) for step in range(STEPS)]
+    z = torch.stack([slerp(*pair, share) for pair in zip(ends[::2], ends[1::2], strict=True) for share in shares])
     source = labels_of_images(snapshot, seed)
     of_rows = None if source is None else source(range(2 * ROWS))[::2]
     images = _generate(snapshot, z, None if of_rows is None else of_rows.repeat_interleave(STEPS))
@@ -50,19 +52,6 @@ def interpolate(snapshot: Snapshot, seed: int) -> list[Interpolation]:
         Interpolation(2 * row, None if of_rows is None else int(of_rows[row]), of_row)
         for row, of_row in enumerate(images.split(STEPS))
     ]
-
-
-def slerp(first: Tensor, last: Tensor, steps: int) -> Tensor:
-    """Interpolate spherically between two float vectors [D] that are not parallel, at equal angles.
-
-    Returns [steps, D], `steps` > 1, whose first and last rows are the two vectors up to rounding.
-
-    The latents in between are as long as the ends; those on a straight line would be shorter than the latents of training
-    (White, "Sampling generative networks", 2016; the formula is that of Shoemake, 1985).
-    """
-    angle = torch.acos(torch.dot(first, last) / (first.norm() * last.norm()))
-    t = torch.linspace(0, 1, steps)[:, None]
-    return (torch.sin((1 - t) * angle) * first + torch.sin(t * angle) * last) / torch.sin(angle)
 
 
 def _generate(snapshot: Snapshot, z: Tensor, labels: Tensor | None) -> Tensor:

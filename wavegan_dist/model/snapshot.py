@@ -110,7 +110,7 @@ def load_snapshot(path: str | Path) -> Snapshot:
     )
 
 
-def parse_classes(snapshot: Snapshot, text: str | None) -> list[int]:
+def parse_class_option(snapshot: Snapshot, text: str | None) -> list[int]:
     """Return the numbers of the classes that the value of `--class`, such as "3" or "cat,dog", names; empty if it is None.
 
     Raises:

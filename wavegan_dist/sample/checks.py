@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wavegan_dist.errors import UsageError
-from wavegan_dist.model.snapshot import Snapshot, parse_classes
+from wavegan_dist.model.snapshot import Snapshot, parse_class_option
 from wavegan_dist.sample.target import Format
 
 COUNT, WALK_COUNT = 64, 8  # number of images by default, and of the latents that a walk passes through
@@ -80,7 +80,7 @@ def check_classes(snapshot: Snapshot, text: str | None, count: int) -> list[int]
     Raises:
         UsageError: there is no such class, the snapshot has no classes, or `text` lists more classes than `count`.
     """
-    classes = parse_classes(snapshot, text)
+    classes = parse_class_option(snapshot, text)
     if count < len(classes):
         raise UsageError(f"--class {text}: {len(classes)} classes, but images: {count}; make at least {len(classes)} images")
     return classes

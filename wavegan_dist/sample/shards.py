@@ -14,7 +14,7 @@ from wavegan_dist.sample.workers import Workers
 MAX_SHARD_PIXELS = 2**27  # an interrupted command generates the images of an unfinished shard again
 
 
-def write_shards(workers: Workers, images: Images, folder: Path) -> None:
+def write_sample_shards(workers: Workers, images: Images, folder: Path) -> None:
     """Write the shards that `folder` lacks: shard-000000.tar, ..., with members KEY.cls (a model with classes) and KEY.png.
 
     A shard appears when it is complete. The key of image i is `images.names[i]`, its number or seed, in eight digits or more.

@@ -11,12 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from wavegan_dist.files import atomic_file
+from wavegan_dist.model.latents import slerp
 from wavegan_dist.sample.images import Images
 from wavegan_dist.sample.workers import Workers
 
 ANIMATIONS: dict[str, dict[str, Any]] = {".gif": {"format": "GIF"}, ".webp": {"format": "WEBP", "lossless": True}}
 FRAME_MS = 40  # 25 frames a second; GIF counts in units of 10 ms
-PARALLEL = 1e-6  # sine of the angle of two latents below which `slerp` interpolates linearly
 
 
 def write_walk(workers: Workers, images: Images, frames: int, out: Path) -> None:
@@ -58,22 +58,6 @@ def walk_latents(ends: Tensor, frames: int, numbers: range) -> Tensor:
     positions = [divmod(number % frames * len(ends), frames) for number in numbers]
     steps = [(ends[end], ends[(end + 1) % len(ends)], rest / frames) for end, rest in positions]
     return torch.stack([slerp(first, second, share) for first, second, share in steps])
-
-
-def slerp(first: Tensor, second: Tensor, share: float) -> Tensor:
-    """Interpolate between two vectors at constant angular speed (Shoemake, SIGGRAPH 1985); returns float32 [z_dim].
-
-    Vectors of nearly the same or of opposite direction are interpolated linearly.
-
-    Args:
-        first, second: float [z_dim].
-        share: 0 for `first` to 1 for `second`.
-    """
-    a, b = first.double(), second.double()
-    angle = torch.nn.functional.cosine_similarity(a, b, dim=0).clamp(-1, 1).arccos()
-    if angle.sin() < PARALLEL:
-        return torch.lerp(a, b, share).float()
-    return ((((1 - share) * angle).sin() * a + (share * angle).sin() * b) / angle.sin()).float()
 
 
 def _pictures(numbers: range, images: Tensor) -> list[Image.Image]:

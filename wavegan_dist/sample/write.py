@@ -14,14 +14,14 @@ from wavegan_dist.sample.checks import check_classes, check_size, check_truncati
 from wavegan_dist.sample.folder import write_folder
 from wavegan_dist.sample.grid import write_grid
 from wavegan_dist.sample.images import Images, labels_of_seeds, latents_of_seeds
-from wavegan_dist.sample.shards import write_shards
+from wavegan_dist.sample.shards import write_sample_shards
 from wavegan_dist.sample.target import Format, check_out, find_format
 from wavegan_dist.sample.walk import write_walk
 from wavegan_dist.sample.workers import Workers, worker_threads
 from wavegan_dist.work_folder import work_folder
 
 CPU = torch.device("cpu")
-FOLDERS: dict[Format, Callable[[Workers, Images, Path], None]] = {"folder": write_folder, "shards": write_shards}
+FOLDERS: dict[Format, Callable[[Workers, Images, Path], None]] = {"folder": write_folder, "shards": write_sample_shards}
 
 
 def sample(

@@ -5,7 +5,7 @@ The run appends events to a spool file; a sidecar process delivers them to MLflo
 
 from wavegan_dist.tracking.best import best_metric, tag_best, update_best
 from wavegan_dist.tracking.spool import format_counts, metric_name
-from wavegan_dist.tracking.sync import log_metrics, sync
+from wavegan_dist.tracking.sync import log_evaluation, sync
 from wavegan_dist.tracking.tracker import Tracker, open_tracker
 from wavegan_dist.tracking.tracking_info import check_tracking, environment_uri, save_password
 
@@ -15,7 +15,7 @@ __all__ = [
     "check_tracking",
     "environment_uri",
     "format_counts",
-    "log_metrics",
+    "log_evaluation",
     "metric_name",
     "open_tracker",
     "save_password",

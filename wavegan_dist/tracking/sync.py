@@ -43,7 +43,7 @@ def sync(run_dir: Path) -> Counter[str]:
     return counts
 
 
-def log_metrics(
+def log_evaluation(
     run_dir: Path,
     values: Mapping[str, float],
     nimg: int,
@@ -75,7 +75,7 @@ def log_metrics(
 
 
 def log_best(run_dir: Path, best: Mapping[str, Any], nimg: int) -> None:
-    """Log the best snapshot to the MLflow run of a run folder; delivers, and warns of errors, as `log_metrics` does.
+    """Log the best snapshot to the MLflow run of a run folder; delivers, and warns of errors, as `log_evaluation` does.
 
     Args:
         run_dir: the run folder.

@@ -19,7 +19,7 @@ def check_dwt(x_bchw: Tensor) -> None:
         raise UsageError(f"dwt: height and width must be even, got {height}x{width}; crop or pad the image")
 
 
-def check_levels(x_bchw: Tensor, levels: int) -> None:
+def check_wavedec(x_bchw: Tensor, levels: int) -> None:
     """Raise UsageError unless levels >= 1 and `x_bchw` is dense floating-point [B, C, H, W], H and W multiples of 2**levels."""
     _check_floating("wavedec", x_bchw)
     height, width = x_bchw.shape[-2:]

@@ -16,7 +16,7 @@ def level_by_level(
     """Return functions (wavedec, waverec) that loop over `dwt` and `idwt`; arguments, results and errors are those in `ops`."""
 
     def wavedec(x_bchw: Tensor, levels: int) -> tuple[Tensor, list[Tensor]]:
-        checks.check_levels(x_bchw, levels)
+        checks.check_wavedec(x_bchw, levels)
         low, highs = x_bchw, []
         for _ in range(levels):
             low, high = dwt(low)
