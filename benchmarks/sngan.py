@@ -1,4 +1,4 @@
-"""Mimicry's SNGAN on CIFAR-10 for as many CPU seconds as a run of ours took, measured by the same metrics.
+"""Mimicry's SNGAN on CIFAR-10 for as many CPU seconds as a run of ours took seconds, measured by the same metrics.
 
     python benchmarks/sngan.py --seeds 0 1 2
 
@@ -19,10 +19,11 @@ import numpy as np
 import torch
 from ablations import Ablations, read_json
 from bench_common import argument_parser, write_json
-from loaders import ADAPTERS, ENVIRONMENTS, ROOT, installed
+from loaders import ADAPTERS, ENVIRONMENTS, ROOT, NotInstalledError, installed
 from torch import Tensor
 
 from wavegan_dist.data import Index, images_at
+from wavegan_dist.errors import WaveganError
 from wavegan_dist.evaluate.accumulate import BATCH, compute_statistics
 from wavegan_dist.evaluate.real_images import real_statistics
 from wavegan_dist.evaluate.registry import PACKAGED_WEIGHTS, build_metrics
@@ -36,6 +37,14 @@ RESULTS = ADAPTERS / "sngan.json"
 
 def main() -> None:
     """Train and evaluate SNGAN with each seed, and print the table."""
+    try:
+        compare()
+    except (WaveganError, NotInstalledError, OSError) as error:
+        sys.exit(f"sngan: {error}")
+
+
+def compare() -> None:
+    """Run the command of the module's docstring."""
     parser = argument_parser(__doc__)
     parser.add_argument("--study", type=Path, default=ROOT / "configs" / "ablations" / "cifar10.yaml")
     parser.add_argument("--row", default="full", help="the row of the study whose training time SNGAN gets")
@@ -43,6 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     ablations = Ablations(options.study)
     known = read_json(RESULTS, "runs")["runs"] if RESULTS.exists() else {}
+    print(f"| run | kimg | s | {' | '.join(ablations.study.shown)} |\n{'|---' * (3 + len(ablations.study.shown))}|")
     ours = {run.experiment.seed: run for run in ablations.runs() if run.row == options.row}
     for seed in options.seeds:
         result = ablations.result(ours[seed]) if seed in ours else None
@@ -63,6 +73,7 @@ def trained_and_evaluated(index: Index, ablations: Ablations, seconds: float, se
     """Train SNGAN for `seconds` of CPU time and compute the study's metrics of `count` of its images."""
     study = ablations.study
     python = installed(ENVIRONMENTS / "mimicry", REQUIREMENTS, (MIMICRY,))
+    ablations.runs_folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=ablations.runs_folder) as folder:
         real, out = Path(folder) / "real.npy", Path(folder) / "generated.npy"
         rows = np.arange(index.count)
@@ -94,10 +105,8 @@ def evaluated(images: Tensor, index: Index, study: Any, seed: int) -> dict[str, 
 
 
 def line(name: str, ablations: Ablations, result: dict[str, Any]) -> None:
-    """Print a row of the table; before the first row, the head."""
+    """Print a row of the table."""
     shown = ablations.study.shown
-    if name.endswith("seed 0") and not name.startswith("SNGAN"):
-        print(f"| run | kimg | CPU s | {' | '.join(shown)} |\n{'|---' * (3 + len(shown))}|")
     seconds = result.get("cpu_seconds") or result.get("seconds_per_kimg", 0) * result.get("kimg", 0)
     values = [f"{result['metrics'][metric]:.4g}" for metric in shown]
     print(f"| {name} | {result.get('kimg', '')} | {seconds:.0f} | {' | '.join(values)} |", flush=True)

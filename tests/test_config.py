@@ -102,7 +102,7 @@ def test_overrides_win_and_the_resolved_yaml_reads_back_equal(minimal: Path, tmp
         ("model.width=10000000000000", "model.width = 10000000000000: input should be less than or equal to"),
         ("train.batch_size=10000000000000", "train.batch_size = 10000000000000: input should be less than or equal to"),
         ("data.cache_gib=1.0e+300", "data.cache_gib = 1e+300: input should be less than or equal to 1000000000"),
-        ("train.total_kimg=1.0e+300", "train.total_kimg = 1e+300: input should be less than or equal to 1000000000"),
+        ("train.total_kimg=1.0e+300", "train.total_kimg = 1e+300: input should be less than or equal to 1000000000000000"),
         (
             "train.keep_checkpoint_kimg=1.0e-300",
             "train.keep_checkpoint_kimg = 1e-300: input should be greater than 0.000000001",

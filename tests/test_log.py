@@ -189,5 +189,5 @@ def test_a_program_that_does_not_configure_the_logger_prints_nothing() -> None:
 
 def test_names_cannot_command_the_terminal(terminal: io.StringIO) -> None:
     configure()
-    log.warning("%s", "a\x1b[2J\r\x9b\u202eb\nc é😀")
-    assert "a\\x1b[2J\\r\\x9b\\u202eb\nc é😀" in terminal.getvalue()
+    log.warning("%s", "a\x1b[2J\r\x9b\u202eb\nc é😀 \u202f\u3000\u200d\t")
+    assert "a\\x1b[2J\\r\\x9b\\u202eb\nc é😀 \u202f\u3000\u200d\t" in terminal.getvalue()

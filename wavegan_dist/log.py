@@ -9,6 +9,7 @@ time, level and rank. The results of a command are not log records: commands pri
 import logging
 import os
 import sys
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -133,11 +134,16 @@ def _record_of(error: BaseException) -> logging.LogRecord:
 
 
 def printable(text: str) -> str:
-    """Return a text in which characters that a terminal would obey or hide, except line breaks, are escaped: \\x1b for ESC.
+    """Return a text in which characters that a terminal would obey or hide are escaped: \\x1b for ESC.
 
-    Names of files and classes may come from anywhere.
+    Line breaks, tabs, spaces of any kind and joiners (of emoji, for example) stay. Names of files and classes may come from
+    anywhere.
     """
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() or _harmless(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def _harmless(character: str) -> bool:
+    return character in "\n\t\u200c\u200d" or unicodedata.category(character) == "Zs"
 
 
 def launcher_rank() -> int:

@@ -33,14 +33,13 @@ def work_folder(out: Path, command: str, settings: Mapping[str, object], results
     work = out.with_name(f".{out.name}.partial")
     work.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
+        stack.callback(_remove_if_empty, work)  # at the end: NFS keeps a deleted file, here the lock, until it is closed
         try:
             stack.enter_context(locked(work / LOCK, wait=False))
         except BlockingIOError as error:
             raise UsageError(f"another `{command}` is writing to {out}; wait until it ends or choose another folder") from error
-        with _resumable(work, settings, results):
-            yield work
-    with suppress(OSError):  # NFS keeps a deleted file, here the lock, in the folder until it is closed
-        work.rmdir()
+        stack.enter_context(_resumable(work, settings, results))
+        yield work
 
 
 @contextmanager
@@ -61,7 +60,13 @@ def _resumable(work: Path, settings: Mapping[str, object], results: str) -> Iter
         if not any(path.stat().st_size for path in work.glob(results)):
             shutil.rmtree(work, ignore_errors=True)
         raise
+    plan.unlink()
     shutil.rmtree(work, ignore_errors=True)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _read_plan(plan: Path) -> dict[str, Any]:

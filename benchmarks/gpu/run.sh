@@ -10,7 +10,7 @@ all=(tests exact quality haar step loader evaluate)
 declare -A budgets=([tests]=150 [exact]=130 [quality]=215 [haar]=60 [step]=160 [loader]=40 [evaluate]=60)  # 535 s in all
 together=(tests exact quality)  # run at the same time: none of them measures a speed that is reported
 python=${PYTHON:-python3} out=${OUT:-$root/build/gpu/results} budget='' tiny='' sections=()
-needed=(efficientnet_lite_pytorch imagecodecs ptwt pydantic pytorch_wavelets simplejpeg torch_fidelity)
+needed=(braceexpand efficientnet_lite_pytorch imagecodecs ptwt pydantic pytorch_wavelets simplejpeg torch_fidelity)
 find='import sys; from importlib.util import find_spec; sys.exit(not all(map(find_spec, sys.argv[1:])))'
 
 die() { echo "run.sh: $*" >&2; exit 2; }

@@ -187,6 +187,10 @@ HOSTILE = {
         (header("././@LongLink", tarfile.GNUTYPE_LONGNAME, 2) + b"a".ljust(tarfile.BLOCKSIZE, b"\0")) * 3000,
         "recursion",
     ),
+    "a header of negative size, for which tarfile would read the whole file": (
+        header("pax", tarfile.XHDTYPE, -1024) + bytes(1024),
+        "a header of negative size",
+    ),
     "a long name of 100 MB": (header("././@LongLink", tarfile.GNUTYPE_LONGNAME, 10**8) + bytes(10**8), "a header of 100,"),
 }
 
@@ -195,7 +199,7 @@ HOSTILE = {
 def test_a_hostile_header_is_one_line(tmp_path: Path, content: tuple[bytes, str]) -> None:
     path = tmp_path / "a.tar"
     path.write_bytes(content[0] + bytes(10240))
-    with pytest.raises(WaveganError, match=rf"a\.tar is not a complete tar \(.*(?:{content[1]})") as caught:
+    with pytest.raises(WaveganError, match=rf"a\.tar (?:is not a complete tar \(.*|has )(?:{content[1]})") as caught:
         list(walk(path))
     assert "\n" not in str(caught.value)
     with pytest.raises(WaveganError), path.open("rb") as file:

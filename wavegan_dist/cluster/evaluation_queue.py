@@ -80,8 +80,8 @@ def _status(job: EvaluateJob) -> QueueStatus:
         elif name not in jobs:
             status.waiting.append(name)
         else:
-            file = run.evaluation_failure(name)
-            status.failed[name] = file.read_text().strip() if file.exists() else f"job {jobs[name]} ended without a result"
+            file, ended = run.evaluation_failure(name), f"job {jobs[name]} ended without a result"
+            status.failed[name] = file.read_text("utf-8", "replace").strip() if file.exists() else ended
     return status
 
 

@@ -85,7 +85,8 @@ def _bounds(field: FieldInfo) -> Iterator[str]:
     for limit in (*field.metadata, *nested):
         for bound, (attribute, sign) in BOUNDS.items():
             if isinstance(limit, bound):
-                yield f"{sign} {getattr(limit, attribute)}"
+                value = getattr(limit, attribute)
+                yield f"{sign} {value:g}" if isinstance(value, float) else f"{sign} {value:,}"
 
 
 if __name__ == "__main__":

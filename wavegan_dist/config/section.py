@@ -3,14 +3,15 @@
 import math
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from annotated_types import Gt, Le
+from pydantic import BaseModel, ConfigDict
 
 # Largest sizes of a model and a batch: far beyond any that fits a memory, and small enough that no byte count overflows int64.
 LARGEST_WIDTH, LARGEST_COUNT = 2**16, 2**20
 
 # A length of training in thousands of images, and a number of things. The bounds keep arithmetic with them finite.
-Kimg = Annotated[float, Field(gt=1e-9, le=1e9)]
-Count = Annotated[int, Field(gt=0, le=LARGEST_COUNT)]
+Kimg = Annotated[float, Gt(1e-9), Le(1e15)]
+Count = Annotated[int, Gt(0), Le(LARGEST_COUNT)]
 
 # Marks a setting that may change when a run is resumed: the setting affects neither the model nor its training images.
 # (train.accumulation is marked although it changes batch statistics, which are those of a micro-batch.)

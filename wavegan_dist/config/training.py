@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, ValidationInfo, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
 from wavegan_dist.config.section import MAY_CHANGE, Count, Kimg, Section, positive
 
@@ -68,7 +68,7 @@ class TrainConfig(Section):
     checkpoint_kimg: Kimg = Field(
         50.0, description="interval between checkpoints, from which a run resumes", json_schema_extra=MAY_CHANGE
     )
-    keep_checkpoints: Count = Field(3, description="number of newest checkpoints to keep", json_schema_extra=MAY_CHANGE)
+    keep_checkpoints: PositiveInt = Field(3, description="number of newest checkpoints to keep", json_schema_extra=MAY_CHANGE)
     keep_checkpoint_kimg: Kimg | None = Field(
         None, description="interval between checkpoints that are never deleted; null: none", json_schema_extra=MAY_CHANGE
     )
@@ -107,7 +107,7 @@ class TrainConfig(Section):
         description="what to do if a loss or gradient is not finite; rollback: load the last checkpoint, use other latents",
         json_schema_extra=MAY_CHANGE,
     )
-    max_rollbacks: Count = Field(
+    max_rollbacks: PositiveInt = Field(
         3, description="the run stops instead of rolling back more often than this", json_schema_extra=MAY_CHANGE
     )
     on_disk_error: Literal["stop", "continue"] = Field(

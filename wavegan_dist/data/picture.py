@@ -23,6 +23,11 @@ class BadPictureError(WaveganError):
         super().__init__(f"{name} cannot be read as an image ({reason}); repair or remove it")
         self.name, self.reason = name, reason
 
+    @classmethod
+    def of(cls, name: str, error: Exception) -> Self:
+        """Return the error of a picture that a decoder failed to decode with `error`."""
+        return cls(name, (" ".join(str(error).split()) or type(error).__name__)[:REASON_SHOWN])
+
     def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:
         return type(self), (self.name, self.reason)
 
@@ -54,5 +59,5 @@ class Picture(NamedTuple):
         except Exception as error:  # Pillow's decoders raise almost anything on a broken file
             if isinstance(error, OSError) and error.errno:  # of the file system; Pillow's OSErrors have no number
                 raise
-            raise BadPictureError(self.name, (" ".join(str(error).split()) or type(error).__name__)[:REASON_SHOWN]) from error
+            raise BadPictureError.of(self.name, error) from error
         return patches(image, size, self.stride) if self.stride else [center_crop(image, size)]

@@ -15,6 +15,7 @@ from wavegan_dist.data.index import Members
 from wavegan_dist.data.left_out import LeftOut, by_reason, summary
 from wavegan_dist.data.picture import BadPictureError
 from wavegan_dist.data.pixels import open_picture
+from wavegan_dist.data.read import MAX_IMAGE_BYTES
 from wavegan_dist.data.remote import Answer
 from wavegan_dist.data.selection import read_keys
 from wavegan_dist.data.shards import Shard
@@ -129,6 +130,10 @@ def _read(tar: Tar, answer: Answer) -> Scan:
 
     def on_image(member: Member) -> None:
         if keys is None or member.key in keys:
+            if member.size > MAX_IMAGE_BYTES:
+                raise BadPictureError(
+                    f"{member.name} in {tar.name}", f"{member.size:,} bytes are more than {MAX_IMAGE_BYTES:,}"
+                )
             images.add(member, file.read(member.size), contents.label(member.key))
 
     contents.read(file, on_image)
@@ -205,7 +210,7 @@ def _image_header(image: Member, content: bytes, tar: Tar) -> tuple[int, str]:
     try:
         picture = open_picture(content)
     except Exception as error:  # Pillow raises exceptions of almost any type on broken bytes
-        raise BadPictureError(f"{image.name} in {tar.name}", str(error)) from error
+        raise BadPictureError.of(f"{image.name} in {tar.name}", error) from error
     width, height = picture.size
     if picture.format not in _ENCODINGS:
         raise UsageError(

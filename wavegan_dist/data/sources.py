@@ -51,7 +51,7 @@ def list_pictures(source: str, size: int, *, cut_patches: bool, labels: bool) ->
             no labels, or has them in a dataset.json of StyleGAN; a package that the source needs is not installed; or
             torchvision cannot open the dataset.
         WaveganError: an archive is damaged or unsafe (see `refuse_unsafe`), or a tar has two images or two labels for one key,
-            or a label that is not an integer >= 0.
+            or a label that is not an integer from 0 to 1,048,575.
         OSError: a file or folder cannot be read.
     """
     stride = size // 2 if cut_patches else 0

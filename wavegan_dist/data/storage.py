@@ -211,7 +211,7 @@ class Storage:
         parts = [status for path in self.cache.glob(f".{_CACHED}.part") if (status := _status(path))]
         excess = sum(status.st_size for status in [*parts, *(status for _, status in complete)]) - self.cache_bytes
         for path, status in sorted(complete, key=lambda entry: entry[1].st_mtime_ns):
-            if excess > 0 and not 0 <= time.time() - status.st_mtime < GRACE:  # below 0: the clock was set back since then
+            if excess > 0 and abs(time.time() - status.st_mtime) >= GRACE:  # far below 0: the clock was set back since then
                 path.unlink(missing_ok=True)
                 excess -= status.st_size
 

@@ -91,14 +91,14 @@ def walk_file(file: BinaryIO | ForwardFile, name: str) -> Iterator[Member]:
 
     Raises:
         WaveganError: a member is a link, a device, a sparse file or has a name that is absolute or contains `..`; or, after
-            all complete members have been yielded, the tar is damaged or cut short, or another tar or other data follows its
-            end, where tarfile itself would just end.
+            all complete members have been yielded, the tar is damaged or cut short, has more than MAX_MEMBERS members or a
+            header above MAX_EXTENDED_BYTES, or another tar or other data follows its end, where tarfile itself would just end.
         Exception: any error that `file` raises.
     """
     head = file.read(BLOCK)
     file.seek(0)
     try:
-        with tarfile.open(fileobj=_HeaderFile(file), mode="r:") as tar:  # type: ignore[call-overload]
+        with tarfile.open(fileobj=_HeaderFile(file, name), mode="r:") as tar:  # type: ignore[call-overload]
             for _ in range(MAX_MEMBERS + 1):
                 if (header := tar.next()) is None:
                     break
@@ -108,7 +108,7 @@ def walk_file(file: BinaryIO | ForwardFile, name: str) -> Iterator[Member]:
                 if not header.isdir():
                     yield _member(name, header)
             else:
-                raise ValueError(f"more than {MAX_MEMBERS:,} members")
+                raise WaveganError(f"{name} has more than {MAX_MEMBERS:,} members; split it into several tars")
             end = tar.offset
     except (OSError, WaveganError, TransferError):
         raise
@@ -121,15 +121,23 @@ def walk_file(file: BinaryIO | ForwardFile, name: str) -> Iterator[Member]:
 
 
 class _HeaderFile:
-    """What tarfile uses of an open tar. tarfile reads the long names and attributes of a member into memory, of any size."""
+    """What tarfile uses of an open tar. tarfile reads the long names and attributes of a member into memory, of any size.
 
-    def __init__(self, file: BinaryIO | ForwardFile) -> None:
-        self._file = file
+    Args:
+        file: the open tar.
+        name: its name, for the message of the WaveganError that a header above MAX_EXTENDED_BYTES raises.
+    """
+
+    def __init__(self, file: BinaryIO | ForwardFile, name: str) -> None:
+        self._file, self._name = file, name
         self.seek, self.tell = file.seek, file.tell
 
     def read(self, size: int) -> bytes:
         if size > MAX_EXTENDED_BYTES:
-            raise ValueError(f"a header of {size:,} bytes")
+            advice = "pack it with shorter names and without extended attributes"
+            raise WaveganError(f"{self._name} has a header of {size:,} bytes; {advice}")
+        if size < 0:  # which would read the whole file
+            raise ValueError("a header of negative size")
         return self._file.read(size)
 
 
@@ -188,7 +196,7 @@ class Contents:
         """Return the label of a key, as far as the tar has been read; -1 if there is none.
 
         Raises:
-            WaveganError: the .cls member does not hold an integer >= 0.
+            WaveganError: the .cls member does not hold an integer from 0 to 1,048,575.
         """
         if key not in self._labels:
             return -1
@@ -235,7 +243,7 @@ def key_at(path: Path, offset: int) -> str:
         The key; the whole name of a member that WebDataset does not read.
 
     Raises:
-        WaveganError: no header precedes that offset.
+        WaveganError: no header precedes that offset, or one above MAX_EXTENDED_BYTES.
         OSError: the tar cannot be read.
     """
     with path.open("rb") as file:
@@ -244,9 +252,9 @@ def key_at(path: Path, offset: int) -> str:
             start = extended
         file.seek(max(start, 0))
         try:
-            with tarfile.open(fileobj=file, mode="r:") as tar:
+            with tarfile.open(fileobj=_HeaderFile(file, str(path)), mode="r:") as tar:  # type: ignore[call-overload]
                 header = tar.next()
-        except OSError:
+        except (OSError, WaveganError):
             raise
         except Exception:  # see `walk_file`
             header = None

@@ -39,8 +39,10 @@ class Snapshots(Target):
 
     @override
     def fitted(self, files: Files) -> Files:
+        if "snapshot.json" not in files:
+            return files
         digest = hashlib.sha256(files.get("model.safetensors", b"")).hexdigest().encode()
-        meta = re.sub(rb'("weights_sha256": ")[^"]*', rb"\g<1>" + digest, files.get("snapshot.json", b""))
+        meta = re.sub(rb'("weights_sha256": ")[^"]*', rb"\g<1>" + digest, files["snapshot.json"])
         return {**files, "snapshot.json": meta}
 
     @override
