@@ -522,7 +522,13 @@ def test_tars_of_one_name_in_several_folders_do_not_collide(web: WebServer, tmp_
 
 def start(url: str, out: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "wavegan_dist", "shards", "index", url, "--out", str(out), "--workers", "2"]
-    return subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background jobs ignore it
+    )
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])
