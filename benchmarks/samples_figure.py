@@ -1,4 +1,4 @@
-"""Draw real images and samples of several snapshots, made from the same latents, as rows of one figure.
+"""Draw samples of several snapshots, made from the same latents, below each other, after real images if --data names some.
 
     python benchmarks/samples_figure.py --data data/photos64/index.json --out docs/samples.png \
         'full=runs/a/snapshots/kimg-000100' 'image only=runs/b/snapshots/kimg-000139'
@@ -33,20 +33,22 @@ def main() -> None:
     """Write the figure."""
     parser = argument_parser(__doc__)
     parser.add_argument("snapshots", nargs="+", metavar="LABEL=SNAPSHOT")
-    parser.add_argument("--data", type=Path, required=True, help="index of the real images")
+    parser.add_argument("--data", type=Path, help="index of the real images (default: none are drawn)")
     parser.add_argument("--out", type=Path, required=True, help="PNG file")
     parser.add_argument("--lines", type=int, default=2, help=f"lines of {COLUMNS} images of each")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    count, index = COLUMNS * options.lines, Index.load(options.data)
-    real = torch.cat(list(images_at(index, draw_subsets(index, count, options.seed)[0], count)))
-    rows = {"real": lines(real)}
+    count, rows = COLUMNS * options.lines, {}
+    if options.data is not None:
+        index = Index.load(options.data)
+        rows["real"] = lines(torch.cat(list(images_at(index, draw_subsets(index, count, options.seed)[0], count))))
     for text in options.snapshots:
         label, _, snapshot = text.rpartition("=")
         rows[label] = lines(torch.cat(list(snapshot_images(load_snapshot(Path(snapshot)), range(count), options.seed, count))))
-    height, width = (side * SCALE / DPI for side in rows["real"].shape[:2])
-    figure, axes = plt.subplots(len(rows), 1, figsize=(width, (height + 0.25) * len(rows)), dpi=DPI, layout="constrained")
-    for axis, (label, image) in zip(axes, rows.items(), strict=True):
+    height, width = (side * SCALE / DPI for side in next(iter(rows.values())).shape[:2])
+    size = (width, (height + 0.25) * len(rows))
+    figure, axes = plt.subplots(len(rows), 1, figsize=size, dpi=DPI, layout="constrained", squeeze=False)
+    for axis, (label, image) in zip(axes.flat, rows.items(), strict=True):
         axis.imshow(image.cpu().numpy(), interpolation="nearest")
         axis.set_title(label, loc="left", fontsize=12, pad=3)
         axis.set_axis_off()
