@@ -39,7 +39,7 @@ def main() -> None:
     """Train and evaluate SNGAN with each seed, and print the table."""
     try:
         compare()
-    except (WaveganError, NotInstalledError, OSError) as error:
+    except (WaveganError, NotInstalledError, OSError, subprocess.CalledProcessError) as error:
         sys.exit(f"sngan: {error}")
 
 

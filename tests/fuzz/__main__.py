@@ -1,4 +1,6 @@
-"""Fuzz the readers of this package: `python -m tests.fuzz --target tars --inputs 100000`; without --target, all of them.
+"""Fuzz the readers of this package, all of them or one target:
+
+    PYTHONPATH=.:benchmarks python -m tests.fuzz [--target tars] [--inputs 100000]
 
 Prints one line for each target. Inputs that find a fault are written to build/fuzz/TARGET/NUMBER, beside a text that says what
 happened. Input N is a function of the target, the seed and N: an interrupted run continues with --first N.

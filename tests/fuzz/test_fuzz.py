@@ -1,4 +1,4 @@
-"""A few hundred inputs of each target, and all inputs that have found a fault; `python -m tests.fuzz` tries more."""
+"""A few hundred inputs of each target, and all inputs that have found a fault; `make fuzz` tries more."""
 
 import sys
 from pathlib import Path
