@@ -1,6 +1,6 @@
 """Trains with two processes under random faults for as long as asked, and compares the end with a run without faults.
 
-    python benchmarks/soak.py [--steps 10000] [--minutes 60] [--every 20,60] [--stopped 30] [--faults worker,rank] [--seed 0]
+    python benchmarks/soak.py [--steps 10000] [--minutes 60] [--every 20,60] [--stopped 30] [--seed 0]
 
 First trains `--steps` steps without a fault. Then trains the same steps again and again until `--minutes` are over; every 20 to
 60 s one fault is injected, chosen at random without replacement until each has happened:
@@ -34,7 +34,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
-from bench_common import argument_parser, write_result, write_smooth_noise
+from bench_common import RESULTS, argument_parser, write_json, write_smooth_noise
 from mlflow_server import MlflowServer
 from resume import state
 from tracking import compare, sidecars
@@ -354,6 +354,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--every", default="20,60", metavar="A,B", help="seconds between faults (default: 20,60)")
     parser.add_argument("--stopped", type=float, default=30, metavar="S", help="seconds that a rank is stopped (default: 30)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=RESULTS / "soak.json", help="JSON file (default: %(default)s)")
     return parser.parse_args()
 
 
@@ -438,7 +439,7 @@ def main() -> int:
     for row in table:
         print(" | ".join(f"{value:.0f}" if isinstance(value, float) else str(value) for value in row.values()))
     content = {"steps": options.steps, "minutes": options.minutes, "faults": table, "runs": all_runs.runs, "problem": problem}
-    write_result("soak", content | {"memory_mb_without_faults": all_runs.memory, "about": provenance()})
+    write_json(options.out, content | {"memory_mb_without_faults": all_runs.memory, "about": provenance()})
     return int(bool(problem))
 
 
