@@ -12,11 +12,11 @@ from wavegan_dist.model.build import build_generator
 from wavegan_dist.model.snapshot import save_snapshot
 
 
-def make_snapshot(path: Path, resolution: int) -> Path:
-    """Write a snapshot of an untrained generator and return its folder."""
+def make_snapshot(path: Path, resolution: int, cache: Path | None = None) -> Path:
+    """Write a snapshot of an untrained generator, of a run with this `data.cache`, and return its folder."""
     torch.manual_seed(0)
     model = {"width": 8, "z_dim": 16, "resolution": resolution}
-    config = Experiment.model_validate({"data": {"index": "x"}, "model": model})
+    config = Experiment.model_validate({"data": {"index": "x", "cache": cache}, "model": model})
     weights = build_generator(config).state_dict()
     save_snapshot(path, weights, weights.items(), config, 2000, "1" * 64)
     return path

@@ -46,6 +46,9 @@ EXACT = argument(
     help="generate 16 images at a time, as CPUs always do, so that image i is the same bit for bit in every run; without "
     "this, GPUs generate as many as fill the card, and a few pixels may differ from --exact by 1 of 255 gray levels",
 )
+CACHE = argument(
+    "--cache", type=Path, metavar="DIR", help="folder for shards that are not on this machine (default: data.cache of the run)"
+)
 JSON = argument("--json", action="store_true", help="print JSON")
 
 

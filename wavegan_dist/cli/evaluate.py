@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from wavegan_dist.cli.arguments import EXACT, SEED, positive_int
+from wavegan_dist.cli.arguments import CACHE, EXACT, SEED, positive_int
 from wavegan_dist.cli.command import Command, argument
 from wavegan_dist.log import printable
 
@@ -78,6 +78,7 @@ def run(options: argparse.Namespace) -> None:
         weights=ExtractorWeights(options.extractor, options.inception_weights, options.dinov2_weights),
         exact=options.exact,
         per_class=options.per_class,
+        cache=options.cache,
     )
     if result is None:  # only rank 0 has the result
         return
@@ -108,7 +109,8 @@ EVALUATE = Command(
     example="wavegan evaluate --snapshot runs/demo/snapshots/kimg-000144 --data data/demo/index.json --count 2000",
     arguments=(
         argument("--snapshot", type=Path, required=True, metavar="DIR", help="snapshot folder"),
-        argument("--data", type=Path, required=True, metavar="INDEX", help="index.json of the real images"),
+        argument("--data", required=True, metavar="INDEX", help="index.json of the real images, or its URL"),
+        CACHE,
         *METRIC_ARGUMENTS,
         argument("--json", type=_result_file, metavar="FILE", help="result file (default: RUN/evaluations/SNAPSHOT.json)"),
     ),

@@ -3,14 +3,14 @@
 import argparse
 from pathlib import Path
 
-from wavegan_dist.cli.arguments import SEED, positive_int
+from wavegan_dist.cli.arguments import CACHE, SEED, positive_int
 from wavegan_dist.cli.command import Command, argument
 
 
 def run(options: argparse.Namespace) -> None:
     from wavegan_dist.explain import explain
 
-    print(explain(options.snapshot, options.out, options.count, options.seed, options.classes, options.data))
+    print(explain(options.snapshot, options.out, options.count, options.seed, options.classes, options.data, options.cache))
 
 
 EXPLAIN = Command(
@@ -23,6 +23,7 @@ EXPLAIN = Command(
     arguments=(
         argument("--snapshot", type=Path, required=True, metavar="DIR", help="snapshot folder"),
         argument("--data", metavar="INDEX", help="index.json of the training data, to compare with (default: no comparison)"),
+        CACHE,
         argument("--count", type=positive_int, default=8, metavar="N", help="number of images to show (default: 8)"),
         SEED,
         argument(

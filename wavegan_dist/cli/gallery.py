@@ -3,14 +3,14 @@
 import argparse
 from pathlib import Path
 
-from wavegan_dist.cli.arguments import positive_int
+from wavegan_dist.cli.arguments import CACHE, positive_int
 from wavegan_dist.cli.command import Command, argument
 
 
 def run(options: argparse.Namespace) -> None:
     from wavegan_dist.gallery import gallery
 
-    print(gallery(options.runs, options.out, options.data, options.count))
+    print(gallery(options.runs, options.out, options.data, options.count, options.cache))
 
 
 GALLERY = Command(
@@ -23,6 +23,7 @@ GALLERY = Command(
     arguments=(
         argument("runs", nargs="+", type=Path, metavar="RUN", help="run folder"),
         argument("--data", metavar="INDEX", help="index.json of the training data of all runs (default: no neighbors)"),
+        CACHE,
         argument(
             "--count", type=positive_int, default=8, metavar="N", help="samples to show with their neighbors (default: 8)"
         ),

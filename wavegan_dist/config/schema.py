@@ -52,6 +52,11 @@ class DataConfig(Section):
         return parse_sets(value)
 
     @property
+    def cache_bytes(self) -> int:
+        """`data.cache_gib` in bytes."""
+        return int(self.cache_gib * 2**30)
+
+    @property
     def sets(self) -> list[WeightedSet]:
         """The datasets that are mixed, in the order of the setting; a single dataset is a list of one, with weight 1."""
         return [WeightedSet(index=self.index, weight=1)] if isinstance(self.index, str) else self.index

@@ -135,7 +135,7 @@ def load_training_data(data: DataConfig) -> TrainingData:
         WaveganError: a remote index cannot be read.
     """
     indexes = [one.index for one in data.sets]
-    sets = [Index.load(index, data.cache, int(data.cache_gib * 2**30)) for index in indexes]
+    sets = [Index.load(index, data.cache, data.cache_bytes) for index in indexes]
     if len(sets) == 1:
         return sets[0]
     digests = [one.digest for one in sets]

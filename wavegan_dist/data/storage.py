@@ -124,7 +124,7 @@ class Storage:
     def check_cache(self) -> Path:
         """Return `cache`, a folder that need not exist yet. Raises UsageError if `cache` is None."""
         if self.cache is None:
-            raise UsageError(f"{self.base} is not on this machine; give a folder for its files as data.cache")
+            raise UsageError(f"{self.base} is not on this machine; give a folder for its files: data.cache or --cache")
         return self.cache
 
     def open(self, file: str, size: int | None, sha256: str) -> BinaryIO:

@@ -14,7 +14,13 @@ from wavegan_dist.evaluate.accumulate import BATCH, ImageSource, batch_size, com
 from wavegan_dist.evaluate.code_digest import code_digest
 from wavegan_dist.evaluate.metric import Metric, MetricResult
 from wavegan_dist.evaluate.per_class import ClassMetrics, class_metrics
-from wavegan_dist.evaluate.real_images import compute_floors, draw_subsets, real_labels, real_statistics
+from wavegan_dist.evaluate.real_images import (
+    compute_floors,
+    draw_subsets,
+    load_real_images,
+    real_labels,
+    real_statistics,
+)
 from wavegan_dist.evaluate.registry import (
     DEFAULT_METRICS,
     PACKAGED_WEIGHTS,
@@ -35,7 +41,7 @@ DEFAULT_COUNT = 5000
 
 def evaluate_snapshot(
     snapshot_dir: Path,
-    data_index_path: Path,
+    data: str | Path,
     metrics: Sequence[str] | None = None,
     count: int | None = None,
     seed: int = 0,
@@ -43,6 +49,7 @@ def evaluate_snapshot(
     *,
     exact: bool = False,
     per_class: int | None = None,
+    cache: Path | None = None,
 ) -> EvaluationResult | None:
     """Compare images of a snapshot's EMA generator with real images. Collective: every process of the launch must call it.
 
@@ -52,7 +59,7 @@ def evaluate_snapshot(
 
     Args:
         snapshot_dir: the snapshot folder.
-        data_index_path: index.json of the real images, or its folder.
+        data: location of the index of the real images (`Index.load`).
         metrics: names from `METRICS`; None: the metrics of DEFAULT_METRICS for which `count` is enough.
         count: number of images in each set, at least 1; None: 5000, or half of the real images if that is less, so that there
             are floors.
@@ -62,6 +69,7 @@ def evaluate_snapshot(
         exact: generate images in exact mode (`model.generate`), which CPUs always use.
         per_class: also compute the metrics that use no trained network for each class that has at least this number of images
             in both sets; None: no metrics of classes.
+        cache: folder for shards that are not on this machine; None: `data.cache` of the snapshot's run.
 
     Returns:
         The result on rank 0, None on other ranks.
@@ -76,8 +84,8 @@ def evaluate_snapshot(
     names = None if metrics is None else check_names(metrics)
     group = join()
     read = "reading the snapshot and the index"
-    snapshot, index = on_all_ranks(group, lambda: (load_snapshot(snapshot_dir), Index.load(data_index_path)), read)
-    count = _check_images(snapshot, index, data_index_path, count)
+    snapshot, index = on_all_ranks(group, lambda: _load(snapshot_dir, data, cache), read)
+    count = _check_images(snapshot, index, data, count)
     selected = on_all_ranks(group, lambda: _select_metrics(names, index, count, seed, weights, group))
     labels = labels_of_images(snapshot, seed)
     classes = None if labels is None else labels(range(count))
@@ -97,6 +105,11 @@ def evaluate_snapshot(
     floors = compute_floors(compared, subsets, index, count, seed, group)
     class_results = [metrics_of_class.result(subsets[0], generated) for metrics_of_class in by_class]
     return _combine(results, floors, class_results, _protocol(snapshot, index, count, seed, group, exact, protocols))
+
+
+def _load(snapshot_dir: Path, data: str | Path, cache: Path | None) -> tuple[Snapshot, Index]:
+    snapshot = load_snapshot(snapshot_dir)
+    return snapshot, load_real_images(data, snapshot.config.data, cache)
 
 
 def _class_metrics(
@@ -175,17 +188,17 @@ def _protocol(
     )
 
 
-def _check_images(snapshot: Snapshot, index: Index, index_path: Path, count: int | None) -> int:
+def _check_images(snapshot: Snapshot, index: Index, data: str | Path, count: int | None) -> int:
     resolution = snapshot.config.model.resolution
     if index.size != resolution:
         raise UsageError(
-            f"{snapshot.path} makes images of {resolution} px but {index_path} holds {index.size} px; "
+            f"{snapshot.path} makes images of {resolution} px but {data} holds {index.size} px; "
             f"write shards with --size {resolution}"
         )
     if count is None:
         return min(max(index.count // 2, 1), DEFAULT_COUNT)
     if count > index.count:
-        raise UsageError(f"--count {count} is more than the {index.count} images of {index_path}; give {index.count} or less")
+        raise UsageError(f"--count {count} is more than the {index.count} images of {data}; give {index.count} or less")
     return count
 
 

@@ -2,12 +2,14 @@
 
 import functools
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from wavegan_dist.config import DataConfig
 from wavegan_dist.counted import rng_at
 from wavegan_dist.data import Index, images_at
 from wavegan_dist.data.order import RowIndices
@@ -16,6 +18,20 @@ from wavegan_dist.evaluate.accumulate import BATCH, compute_statistics
 from wavegan_dist.evaluate.feature import Feature
 from wavegan_dist.evaluate.metric import Metric
 from wavegan_dist.processes import Group, on_main
+
+
+def load_real_images(location: str | Path, data: DataConfig, cache_folder: Path | None = None) -> Index:
+    """Read the index of the real images that a snapshot is compared with.
+
+    Args:
+        location: see `Index.load`.
+        data: settings of the snapshot's run: the cache for remote files, and its size.
+        cache_folder: the cache instead of `data.cache`.
+
+    Raises:
+        UsageError, WaveganError: the errors of `Index.load`.
+    """
+    return Index.load(location, cache_folder or data.cache, data.cache_bytes)
 
 
 def draw_subsets(index: Index, count: int, seed: int) -> list[RowIndices]:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from wavegan_dist.data import Index
 from wavegan_dist.errors import UsageError
+from wavegan_dist.evaluate.real_images import load_real_images
 from wavegan_dist.evaluate.require import require
 from wavegan_dist.explain.measure import measure
 from wavegan_dist.explain.page import page
@@ -15,7 +15,13 @@ MAX_PIXELS = 2**23  # of the shown images: 8 of 1024 px; with their parts, a pag
 
 
 def explain(
-    snapshot: Path, out: Path, count: int = 8, seed: int = 0, classes: str | None = None, data: str | None = None
+    snapshot: Path,
+    out: Path,
+    count: int = 8,
+    seed: int = 0,
+    classes: str | None = None,
+    data: str | None = None,
+    cache: Path | None = None,
 ) -> Path:
     """Write one HTML page that shows what each network of a snapshot contributes; computes on the CPU.
 
@@ -29,6 +35,7 @@ def explain(
             with the frequencies of the training data.
         data: location of the index of the training data (`Index.load`), which the images are compared with; None: without
             comparison.
+        cache: folder for shards that are not on this machine; None: `data.cache` of the snapshot's run.
 
     Returns:
         The path of the page.
@@ -44,7 +51,7 @@ def explain(
     most = MAX_PIXELS // loaded.config.model.resolution**2
     if count > most:
         raise UsageError(f"--count {count}: a page of so many images would be too large for a browser; give at most {most}")
-    index = None if data is None else Index.load(data)
+    index = None if data is None else load_real_images(data, loaded.config.data, cache)
     html = page(measure(loaded, count, seed, parse_class_option(loaded, classes), index))
     with atomic_file(path) as file:
         file.write(html)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from wavegan_dist.data import Index
 from wavegan_dist.errors import UsageError
+from wavegan_dist.evaluate.real_images import load_real_images
 from wavegan_dist.evaluate.require import require
 from wavegan_dist.files import atomic_file
 from wavegan_dist.gallery.measure import measure, newest_snapshot
@@ -15,7 +15,7 @@ from wavegan_dist.run_folder import RunFolder
 MAX_PIXELS = 2**23  # of the samples of one run; their neighbors have four times as many
 
 
-def gallery(runs: Sequence[Path], out: Path, data: str | None = None, count: int = 8) -> Path:
+def gallery(runs: Sequence[Path], out: Path, data: str | None = None, count: int = 8, cache: Path | None = None) -> Path:
     """Write one HTML page with the pictures of runs; computes on the CPU.
 
     Args:
@@ -25,6 +25,7 @@ def gallery(runs: Sequence[Path], out: Path, data: str | None = None, count: int
             are searched; None: no search.
         count: number of samples of each run whose neighbors are shown: samples 0, 1, ... of `wavegan sample --device cpu`, at
             least 1. Without `data`, no samples are shown.
+        cache: folder for shards that are not on this machine; None: `data.cache` of the first run.
 
     Returns:
         The path of the page.
@@ -42,7 +43,8 @@ def gallery(runs: Sequence[Path], out: Path, data: str | None = None, count: int
     most = MAX_PIXELS // max(snapshot.config.model.resolution for snapshot in snapshots.values()) ** 2
     if data is not None and count > most:
         raise UsageError(f"--count {count}: a page of so many images would be too large for a browser; give at most {most}")
-    html = page(measure(snapshots, count, None if data is None else Index.load(data)))
+    settings = next(iter(snapshots.values())).config.data
+    html = page(measure(snapshots, count, None if data is None else load_real_images(data, settings, cache)))
     with atomic_file(path) as file:
         file.write(html)
     return path
