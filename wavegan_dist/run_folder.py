@@ -30,6 +30,7 @@ from typing import Any
 from wavegan_dist.config import Experiment
 from wavegan_dist.errors import UsageError
 from wavegan_dist.files import append_json_lines, atomic_file, locked, parse_json, sweep
+from wavegan_dist.log import log
 from wavegan_dist.redact import redacted
 
 
@@ -229,8 +230,10 @@ class RunFolder:
         """Prepare the folder for training that continues after `nimg` images; call this with `lock` held, before any report.
 
         Writes config.yaml and environment.json (`environment`, JSON values), deletes exit.json and the reports in metrics.jsonl
-        after more than `nimg` images, which a resumed run makes again.
+        after more than `nimg` images, which a resumed run makes again, and renames checkpoints after more images, as
+        `set_aside` does.
         """
+        self.set_aside(nimg)
         with atomic_file(self.config) as file:
             file.write(experiment.to_yaml())
         with atomic_file(self.environment) as file:
@@ -247,6 +250,23 @@ class RunFolder:
             lines = [line for line in self.metrics.read_text(errors="replace").splitlines() if _nimg_of_line(line) <= nimg]
             with atomic_file(self.metrics) as file:
                 file.writelines(f"{line}\n" for line in lines)
+
+    def set_aside(self, nimg: int) -> None:
+        """Rename the checkpoints after more than `nimg` images, so that no later start resumes from them; logs a warning.
+
+        They are damaged, or of a run that has been continued from an earlier checkpoint since.
+        """
+        later = [path for path in self.checkpoints() if nimg_of(path) > nimg]
+        for path in later:
+            aside = path.with_name(f"unused-{path.name}")
+            if aside.exists():
+                shutil.rmtree(aside)
+            path.rename(aside)
+        if later:
+            names = f"{later[0].name}..{later[-1].name}" if len(later) > 1 else later[0].name
+            log.warning(
+                "%s: %s renamed to unused-kimg-...; delete them if you do not need them", self.path / "checkpoints", names
+            )
 
     def last_metrics(self) -> dict[str, float]:
         """Return the last report in metrics.jsonl, `nimg` and metrics by name; empty if there is none.
@@ -272,7 +292,8 @@ class RunFolder:
         checkpoints = self.checkpoints()
         kept = set(checkpoints[-keep_newest:])
         if keep_every_kimg is not None:
-            first_after = {int(nimg_of(path) // (keep_every_kimg * 1000)): path for path in reversed(checkpoints)}
+            interval = images_of(keep_every_kimg)
+            first_after = {int(nimg_of(path) // interval): path for path in reversed(checkpoints)}
             kept |= {path for multiple, path in first_after.items() if multiple}
         for path in set(checkpoints) - kept:
             shutil.rmtree(path, ignore_errors=True)
@@ -301,6 +322,11 @@ def _nimg_of_line(line: str) -> float:
         return int(parse_json(line)["nimg"])
     except (ValueError, KeyError, TypeError, OverflowError):
         return float("inf")
+
+
+def images_of(kimg: float) -> float:
+    """Return the number of images in `kimg` thousand images, without the rounding error of a product: 128,448 for 128.448."""
+    return round(kimg * 1000, 6)
 
 
 LABEL = re.compile(r"kimg-\d{6,}(\.\d{3})?")  # what `label` returns

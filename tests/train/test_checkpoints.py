@@ -16,7 +16,7 @@ from tests.helpers import refused
 from wavegan_dist.config import Experiment
 from wavegan_dist.errors import UsageError
 from wavegan_dist.run_folder import RunFolder, label
-from wavegan_dist.train.resume import checkpoint_to_resume
+from wavegan_dist.train.resume import choose_checkpoint
 
 ROOT = Path(__file__).parents[2]
 
@@ -155,4 +155,4 @@ def test_a_folder_of_which_only_the_checkpoints_are_left_holds_a_run_too(tmp_pat
     folder = RunFolder(tmp_path)
     folder.checkpoint(1000).mkdir(parents=True)
     with pytest.raises(UsageError, match="holds a run already"):
-        checkpoint_to_resume(folder, Experiment.model_validate({"data": {"index": "index.json"}}), "digest", "never")
+        choose_checkpoint(folder, Experiment.model_validate({"data": {"index": "index.json"}}), "digest", "never")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import environment, points, run_ranks
+from tests.helpers import environment, environments, points, run_each, run_ranks
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.train.collapse import CollapseWarnings
 
@@ -85,6 +85,24 @@ def test_a_run_stops_with_one_line_a_report_and_its_last_good_checkpoint(tmp_pat
     outcome = wavegan("train", "--config", config, "--run-dir", folder.path)
     assert outcome.returncode == 0, outcome.stderr
     assert "resuming at kimg 0.16" in outcome.stderr
+
+
+def test_a_report_that_cannot_be_written_does_not_hide_the_error(tmp_path, config):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "diagnostics").write_text("no folder")
+    outcome = poisoned(224, 0, tmp_path / "run", config)
+    assert outcome.returncode == 1
+    assert "cannot write the report" in outcome.stderr
+    assert outcome.stderr.splitlines()[-1].startswith("wavegan: not finite at image 224")
+
+
+def test_a_checkpoint_that_is_being_written_is_completed_before_an_error_ends_the_run(tmp_path, config):
+    run = RunFolder(tmp_path / "run")
+    command = (HERE / "slow_save.py", 160, 0, "train", "--config", config, "--run-dir", run.path)
+    for outcome in run_each([command] * 2, environments(2, {}), 120):
+        assert outcome.returncode == 1
+        assert "not finite at image 160" in outcome.stderr.splitlines()[-1]
+    assert [path.name for path in run.checkpoints()] == ["kimg-000000.160"]
 
 
 def test_rollback_continues_from_the_last_checkpoint_with_other_latents(tmp_path, config, wavegan):

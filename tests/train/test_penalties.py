@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from tests.helpers import environment, points, run_ranks
+from tests.train.tiny import make_trainer, random_batches
 from tests.train.trained import SCRIPT, distance, tensors
 from wavegan_dist.config import parse
 from wavegan_dist.train.metric_accumulator import MetricAccumulator
@@ -135,6 +136,24 @@ def test_a_penalty_counts_with_its_last_value_until_the_next_one_also_after_a_re
     for step in steps[2:]:
         rest.add_step({name: torch.tensor(value) for name, value in step.items()})
     assert straight.drain() == rest.drain() == {"loss": 2.5, "penalty": 5.0}
+
+
+def test_a_value_that_comes_later_counts_for_the_steps_before_it() -> None:
+    accumulator = MetricAccumulator(Accelerator(cpu=True))
+    for step in ({"loss": 1.0, "z": 1.0}, {"loss": 2.0, "z": 3.0}, {"loss": 3.0, "penalty": 4.0, "z": 8.0}):
+        accumulator.add_step({name: torch.tensor(value) for name, value in step.items()})
+    assert accumulator.drain() == {"loss": 2.0, "penalty": 4.0, "z": 4.0}
+
+
+def test_a_step_with_several_discriminator_phases_reports_their_mean() -> None:
+    torch.manual_seed(0)
+    trainer = make_trainer({"resolution": 32}, {"d_steps": 3}, loss={"objective": "relativistic"})
+    trainer.step(random_batches())
+    phases = [result.values for result in trainer.phase_results if result.engine is trainer.discriminator]
+    expected = {name: sum(values[name].item() for values in phases) / 3 for name in phases[0]}
+    reported = trainer.metrics.drain()
+    assert {name: reported[name] for name in expected} == pytest.approx(expected)
+    assert 0 <= reported["watch/pair_accuracy_low"] <= 1
 
 
 def test_a_run_reports_penalties_and_a_non_finite_one_is_diagnosed(tmp_path, config):

@@ -1,10 +1,15 @@
 """Several EMAs in one run: each is the EMA of a run that has only this one."""
 
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
 import torch
 
 from tests.train.tiny import make_trainer, random_batches
 from wavegan_dist.run_folder import RunFolder, ema_label, ema_of, nimg_of
 from wavegan_dist.train.checkpoint import Checkpointer, checkpoint_tensors, load_checkpoint
+from wavegan_dist.train.run_writer import RunWriter
 from wavegan_dist.train.trainer import Trainer
 
 
@@ -42,6 +47,25 @@ def test_a_checkpoint_holds_every_average_and_the_first_under_its_old_name(tmp_p
         assert all(torch.equal(one, other) for (_, one), (_, other) in pairs)
     single = make_trainer({}, {}, ema={"half_life_kimg": 0.02, "rampup": 0})
     load_checkpoint(tmp_path / "one", single)
+
+
+@pytest.mark.parametrize("is_main", [True, False])
+def test_ranks_read_the_averages_in_the_same_order_even_if_one_cannot_be_written(is_main):
+    order = []
+
+    def weights(name):
+        for number in range(3):
+            order.append(f"{name}{number}")
+            yield name, number
+
+    def write(ema, half_life_kimg, read):
+        next(read)  # then the disk is full, and a warning is logged
+
+    emas = [SimpleNamespace(iter_full_tensors=partial(weights, name)) for name in "ab"]
+    experiment = SimpleNamespace(ema=SimpleNamespace(half_lives_kimg=[1, 2]))
+    writer = SimpleNamespace(is_main=is_main, trainer=SimpleNamespace(emas=emas, experiment=experiment), _write_snapshot=write)
+    RunWriter._write_snapshots(writer)
+    assert order == ["a0", "a1", "a2", "b0", "b1", "b2"]
 
 
 def test_names_of_snapshots_sort_by_image_then_half_life(tmp_path):

@@ -27,6 +27,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from typing_extensions import override
 
+from wavegan_dist.config import Experiment
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import parse_json, replace_dir, sha256
 from wavegan_dist.processes import file_group
@@ -73,6 +74,7 @@ class Checkpointer:
         self.wait()
         state = {
             **self.metadata(),
+            "config": self.trainer.experiment.model_dump(mode="json"),
             "nimg": self.trainer.nimg,
             "rollbacks": self.trainer.rollbacks,
             "sums": self.trainer.metrics.state(),
@@ -220,11 +222,19 @@ def load_checkpoint(path: Path, trainer: "Trainer") -> None:
 
 def _restore(trainer: "Trainer", state: dict[str, Any]) -> None:
     trainer.nimg, trainer.rollbacks = int(state["nimg"]), int(state["rollbacks"])
-    trainer.metrics.restore(state["sums"])
+    if _measures_the_same(state["config"], trainer.experiment):
+        trainer.metrics.restore(state["sums"])
     if "augment" in state:
         trainer.augmentation.restore(state["augment"])
     for engine in trainer.engines:
         engine.loss_scale.restore(state["loss_scales"][engine.name])
+
+
+def _measures_the_same(saved: dict[str, Any], experiment: Experiment) -> bool:
+    """Return whether the steps of the saved run, of which these are the settings, measure what those of `experiment` do."""
+    sections = ("loss", "augment")
+    now = experiment.model_dump(mode="json", include=set(sections))
+    return all(saved.get(section) == now[section] for section in sections)
 
 
 def load_module(path: Path, name: str, module: nn.Module) -> None:

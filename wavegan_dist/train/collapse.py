@@ -13,17 +13,22 @@ WON = {
 WARMUP_FRACTION = 0.05  # fraction of the run without warnings: untrained networks look collapsed, too
 
 
-def diversity(images: Tensor) -> float:
+def coarse(images: Tensor) -> Tensor:
+    """Average images, float [B, 3, R, R], down to 8x8 pixels: float32 [B, 3, 8, 8]."""
+    return F.adaptive_avg_pool2d(images.float(), 8)
+
+
+def diversity(coarse_images: Tensor) -> float:
     """Measure how much the coarse content of images differs within a batch.
 
     Args:
-        images: float [B, 3, R, R], B > 1.
+        coarse_images: what `coarse` returns for B > 1 images.
 
     Returns:
-        Standard deviation over the batch of the images averaged down to 8x8 pixels, then the mean over pixels and channels.
-        Near 0 if all images are alike (mode collapse).
+        Standard deviation over the batch, then the mean over pixels and channels. Near 0 if all images are alike, which is mode
+        collapse.
     """
-    return F.adaptive_avg_pool2d(images.float(), 8).std(dim=0).mean().item()
+    return coarse_images.std(dim=0).mean().item()
 
 
 class CollapseWarnings:
@@ -41,13 +46,14 @@ class CollapseWarnings:
         """Return the warnings whose condition is new in this report, each as one line of text; logs nothing.
 
         Args:
-            metrics: reported metrics, including `kimg`, `watch/diversity` (diversity of samples divided by that of real images)
-                and `watch/saturation_*` or `watch/pair_accuracy_*`. Below 5 % of the length of the run, there are no warnings.
+            metrics: reported metrics: `kimg` and, if they were measured, `watch/diversity` (that of samples divided by that of
+                real images) and `watch/saturation_*` or `watch/pair_accuracy_*`. Below 5 % of the length of the run, there are
+                no warnings.
         """
         if metrics["kimg"] < self.warmup_kimg:
             return []
         active = {}
-        if (ratio := metrics["watch/diversity"]) < MIN_DIVERSITY:
+        if (ratio := metrics.get("watch/diversity", 1)) < MIN_DIVERSITY:
             active["diversity"] = f"samples differ only {ratio:.1%} as much as real images do: mode collapse"
         for name, value in metrics.items():
             for share, verdict in WON.items():

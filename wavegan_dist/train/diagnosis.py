@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.files import atomic_dir
+from wavegan_dist.log import log
 from wavegan_dist.train.trainer import PhaseResult, Trainer
 
 
@@ -84,15 +85,12 @@ class PhaseStats:
 def diagnose(trainer: Trainer, folder: Path, keys: Callable[[int], list[str]]) -> NonFiniteError:
     """Write `folder`/report.json about a non-finite step and return the error to raise: a collective call.
 
-    Repeats the first phase of the step that was not finite on some rank.
+    Repeats the first phase of the step that was not finite on some rank. If the report cannot be written, a warning is logged.
 
     Args:
         trainer: a trainer whose last step was not finite on some rank; its weights are still those of the phase to repeat.
         folder: folder that rank 0 creates, or replaces.
         keys: returns a description of each of this rank's images in the global batch that begins at the given image number.
-
-    Raises:
-        OSError: on rank 0, if the report cannot be written.
     """
     accelerator, result = trainer.accelerator, _first_nonfinite(trainer)
     stats = _rerun(trainer, result)
@@ -105,18 +103,26 @@ def diagnose(trainer: Trainer, folder: Path, keys: Callable[[int], list[str]]) -
     }
     ranks = gather_object([rank_report])
     if accelerator.is_main_process:
-        with atomic_dir(folder) as temporary:
-            report = {"nimg": result.first_nimg, "phase": result.engine.phase.name, "ranks": ranks}
-            (temporary / "report.json").write_text(json.dumps(report, indent=1))
+        report = {"nimg": result.first_nimg, "phase": result.engine.phase.name, "ranks": ranks}
+        _write_report(folder, report)
     culprits = [Culprit(**rank["suspect"]) for rank in ranks]
     culprit = min(culprits, key=lambda culprit: (culprit.order, culprit.position, culprit.rank))
     losses = ", ".join(f"{name} {value:.4g}" for name, value in ranks[culprit.rank]["losses"].items())
     return NonFiniteError(
         f"not finite at image {result.first_nimg} in the {result.engine.phase.name.upper()} phase: {culprit.network}, "
-        f"{culprit.what} on rank {culprit.rank} (losses there: {losses}); the optimizer did not step and the last "
-        f"checkpoint is intact, see {folder}; "
-        "resume with a lower learning rate, optim.clip_norm or train.on_nonfinite=rollback"
+        f"{culprit.what} on rank {culprit.rank} (losses there: {losses}); the optimizer did not step, see {folder}; resume "
+        "with train.on_nonfinite=rollback, or with --resume CHECKPOINT, another --run-dir and a lower learning rate or "
+        "optim.clip_norm"
     )
+
+
+def _write_report(folder: Path, report: dict[str, Any]) -> None:
+    """Write `folder`/report.json; logs a warning instead of raising an OSError, which would hide the error of the step."""
+    try:
+        with atomic_dir(folder) as temporary:
+            (temporary / "report.json").write_text(json.dumps(report, indent=1))
+    except OSError as error:
+        log.warning("cannot write the report %s (%s)", folder, error.strerror)
 
 
 def _first_nonfinite(trainer: Trainer) -> PhaseResult:

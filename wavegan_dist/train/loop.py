@@ -25,16 +25,16 @@ from wavegan_dist.data import (
     unreadable_rows,
     warn_of_unused_classes,
 )
-from wavegan_dist.errors import UsageError
+from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.processes import on_all_ranks, on_main, report_lost_ranks, together
 from wavegan_dist.provenance import provenance
-from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.run_folder import RunFolder, images_of
 from wavegan_dist.tracking import check_tracking, open_tracker
 from wavegan_dist.train import launch
 from wavegan_dist.train.checkpoint import Checkpointer, load_checkpoint
 from wavegan_dist.train.diagnosis import NonFiniteError, diagnose
 from wavegan_dist.train.progress import ThroughputTimer
-from wavegan_dist.train.resume import checkpoint_to_resume
+from wavegan_dist.train.resume import ORIGIN, choose_checkpoint, newest_intact
 from wavegan_dist.train.run_writer import RunWriter, TrackerFactory
 from wavegan_dist.train.signals import Signals
 from wavegan_dist.train.step_sync import StepSync
@@ -51,7 +51,8 @@ def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_trac
         experiment: the settings, equal on all ranks.
         run_dir: the run folder, which is created if it does not exist; the same on all ranks, on a shared file system.
         resume: `auto`: resume from the newest intact checkpoint of the run folder, if there is one; `never`: start at image 0,
-            and the folder must not hold a run; else the path of a checkpoint, of this or another run.
+            and the folder must not hold a run; else the path of a checkpoint, of this or another run, to go on from unless the
+            run folder has a later one that a start from this path has saved.
         make_tracker: called on rank 0 only; returns the tracker that rank 0 sends metrics, images and files to.
 
     Raises:
@@ -71,14 +72,16 @@ def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_trac
         folder = RunFolder(run_dir)
         with launch.open_run_folder(accelerator, folder):
             choose = "choosing the checkpoint to resume from"
-            checkpoint = on_main(accelerator, lambda: checkpoint_to_resume(folder, experiment, index.digest, resume), choose)
+            resumption = on_main(accelerator, lambda: choose_checkpoint(folder, experiment, index.digest, resume), choose)
+            checkpoint = resumption.checkpoint
             on_main(accelerator, lambda: check_tracking(folder, experiment), "reading tracking.json")
             on_all_ranks(accelerator, lambda: choose_kernels(accelerator.device.type), "compiling the kernels")
             trainer = Trainer(experiment, index, accelerator)
             if checkpoint is not None:
                 on_all_ranks(accelerator, lambda: load_checkpoint(checkpoint, trainer), f"reading {checkpoint}")
             environment = describe_environment(accelerator, index, classes)
-            checkpointer = Checkpointer(trainer, lambda: {"config": experiment.model_dump(mode="json"), **environment})
+            environment |= {} if resumption.origin is None else {ORIGIN: resumption.origin}
+            checkpointer = Checkpointer(trainer, lambda: environment)
             with Signals() as signals, RunWriter(folder, trainer, checkpointer, environment, make_tracker) as writer:
                 step_sync = StepSync(trainer, checkpointer, signals)
                 train_with_rollbacks(TrainingRun(trainer, index, folder, step_sync, writer))
@@ -103,8 +106,9 @@ class TrainingRun:
 def train_with_rollbacks(run: TrainingRun) -> None:
     """Train until `train.total_kimg`, and until the last checkpoint is on disk: a collective call.
 
-    A run that starts at image 0 first writes a snapshot of the initial weights. After a step with a value that is not finite,
-    `roll_back` loads the last checkpoint, or raises the error.
+    A run that starts at image 0 first writes a snapshot of the initial weights, and one that is over already writes its last
+    snapshot if it is missing. After a step with a value that is not finite, `roll_back` loads the last checkpoint, or raises
+    the error.
 
     Raises:
         NonFiniteError: a loss or a gradient of a step was not finite, and the run may not or cannot roll back.
@@ -113,7 +117,12 @@ def train_with_rollbacks(run: TrainingRun) -> None:
         WaveganError: more images than `data.max_bad_fraction` cannot be read, or a checkpoint could not be written or read.
         OSError: the run folder cannot be written, and `train.on_disk_error` is `stop`.
     """
-    if run.trainer.nimg == 0:
+    trainer = run.trainer
+    is_over = trainer.nimg >= images_of(trainer.experiment.train.total_kimg)
+    lacks_snapshot = on_main(
+        trainer.accelerator, lambda: not run.folder.snapshot(trainer.nimg).exists(), "looking for a snapshot"
+    )
+    if trainer.nimg == 0 or (is_over and lacks_snapshot):  # the run was made shorter after its last start
         run.writer.snapshot()
     while True:
         try:
@@ -144,7 +153,7 @@ def train_to_end(run: TrainingRun) -> None:
     timer = ThroughputTimer(trainer.nimg)
     with closing(local_batches(trainer, run.index, error_log)) as batches:
         timed_batches = timer.time_batches(batches)
-        while trainer.nimg < settings.total_kimg * 1000:
+        while trainer.nimg < images_of(settings.total_kimg):
             nimg_before = trainer.nimg
             trainer.step(timed_batches)
 
@@ -155,7 +164,7 @@ def train_to_end(run: TrainingRun) -> None:
                 writer.wait_for_checkpoint()
             due = {name: is_due(getattr(settings, f"{name}_kimg"), nimg_before, trainer) for name in WRITTEN}
             # A state that too many replaced images have changed must not be saved: a resumed run would go on from it.
-            data_errors = error_log.sync() if any(due.values()) or status.signal else {}
+            data_errors = count_data_errors(run, error_log) if any(due.values()) or status.signal else {}
             if due["report"]:
                 writer.report(
                     trainer.metrics.drain() | timer.read(trainer.nimg) | data_errors | run.index.images_shown(trainer.nimg)
@@ -168,24 +177,33 @@ def train_to_end(run: TrainingRun) -> None:
                 raise writer.interrupted(status.signal)
 
 
+def count_data_errors(run: TrainingRun, error_log: DataErrorLog) -> dict[str, float]:
+    """Call `DataErrorLog.sync`, a collective call; if it raises an error, the last checkpoint is on disk first."""
+    try:
+        return error_log.sync()
+    except WaveganError:
+        run.writer.settle_checkpoint()
+        raise
+
+
 def roll_back(run: TrainingRun, error: NonFiniteError) -> None:
-    """Load the last checkpoint of the run, after which training continues with different latents: a collective call.
+    """Load the newest intact checkpoint of the run, after which training continues with different latents: a collective call.
 
     Raises:
         NonFiniteError: `error`, if the experiment does not allow (another) rollback or there is no checkpoint.
-        WaveganError: the checkpoint cannot be read, or the last save failed for another reason than an OSError.
-        OSError: the last save could not be written, and `train.on_disk_error` is `stop`; or metrics.jsonl cannot be written.
+        WaveganError: no checkpoint is intact or it cannot be read, or the last save failed for another reason than an OSError.
+        OSError: the last save or metrics.jsonl could not be written, and `train.on_disk_error` is `stop`.
     """
     trainer = run.trainer
     settings = trainer.experiment.train
     rollbacks = trainer.rollbacks + 1
     if settings.on_nonfinite == "stop" or rollbacks > settings.max_rollbacks:
+        run.writer.settle_checkpoint()
         raise error
     run.writer.wait_for_checkpoint()
-    checkpoints = on_main(trainer.accelerator, run.folder.checkpoints, "listing the checkpoints")
-    if not checkpoints:
+    checkpoint = on_main(trainer.accelerator, lambda: newest_intact(run.folder), "choosing the checkpoint to roll back to")
+    if checkpoint is None:
         raise error
-    checkpoint = checkpoints[-1]
     on_all_ranks(trainer.accelerator, lambda: load_checkpoint(checkpoint, trainer), f"reading {checkpoint}")
     trainer.rollbacks = rollbacks
     run.writer.rolled_back(error)
@@ -229,8 +247,8 @@ def is_due(interval_kimg: float, nimg_before: int, trainer: Trainer) -> bool:
         nimg_before: `trainer.nimg` before the step.
         trainer: the trainer after the step.
     """
-    interval = interval_kimg * 1000
-    finished = trainer.nimg >= trainer.experiment.train.total_kimg * 1000
+    interval = images_of(interval_kimg)
+    finished = trainer.nimg >= images_of(trainer.experiment.train.total_kimg)
     return finished or trainer.nimg // interval > nimg_before // interval
 
 

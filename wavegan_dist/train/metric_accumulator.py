@@ -26,16 +26,17 @@ class MetricAccumulator:
     def add_step(self, values: dict[str, Tensor]) -> None:
         """Add the values of one step, scalars by name, without waiting for the device.
 
-        A value that this step lacks, such as that of a lazy penalty, counts with its last known value. The first step of a run
-        must have all values: a later step may not have a new name.
+        A value that this step lacks, such as that of a lazy penalty, counts with its last known value. A new value counts as if
+        the steps before had had it, too.
 
         Args:
             values: float32 scalars on the device, by name.
         """
-        is_first = not self._last
+        known = sorted(self._last)
         self._last |= {name: value.detach() for name, value in values.items()}
-        if is_first:
-            self._clear()
+        if len(known) < len(self._last):
+            sums = dict(zip(known, self._sums.unbind(), strict=True))
+            self._sums = torch.stack([sums.get(name, self._last[name] * self._steps) for name in sorted(self._last)])
         self._sums = self._sums + self._stacked_last()
         self._steps += 1
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from wavegan_dist.data import SHOWN
 from wavegan_dist.model import WaveletGenerator
-from wavegan_dist.train.collapse import diversity
+from wavegan_dist.train.collapse import coarse, diversity
 from wavegan_dist.wavelet import wavedec, waverec
 
 LOSSES = ("image", "low", "high")
@@ -73,14 +73,14 @@ def peak_memory() -> int:
 
 @torch.no_grad()
 def image_metrics(
-    generator: WaveletGenerator, z: Tensor, real: Tensor, labels: Tensor | None = None, levels: int = 1
+    generator: WaveletGenerator, z: Tensor, coarse_real: Tensor, labels: Tensor | None = None, levels: int = 1
 ) -> dict[str, float]:
     """Compare generated images with real ones.
 
     Args:
         generator: a generator in eval mode.
         z: latents, float32 [N, z_dim], N > 1.
-        real: real images, float [B, 3, R, R] in [-1, 1], B > 1.
+        coarse_real: what `coarse` returns for B real images in [-1, 1].
         labels: classes of the generated images, int64 [N]; None for a model without classes.
         levels: `model.levels`.
 
@@ -88,7 +88,7 @@ def image_metrics(
         `NAME/TERM`, such as `std_low/base`: the standard deviations that `band_stds` returns, of each term of the output
         (`base`, `branches` = waverec of the low and high generators, `fused`; with `model.base_only`, `base` alone), because
         the fused image can lose detail that each of its terms has.
-        `watch/diversity`: diversity of the generated images divided by that of the real ones.
+        `watch/diversity`: diversity of the generated images divided by that of the real ones; only if B > 1.
     """
     base, low, highs = generator.components(z, labels)
     terms = {"base": base}
@@ -97,8 +97,10 @@ def image_metrics(
     metrics: dict[str, float] = {}
     for term, image in terms.items():
         metrics |= {f"{name}/{term}": std for name, std in band_stds(image, levels).items()}
-    images = list(terms.values())[-1]
-    return {**metrics, "watch/diversity": diversity(images) / diversity(real)}
+    if len(coarse_real) > 1:
+        images = list(terms.values())[-1]
+        metrics["watch/diversity"] = diversity(coarse(images)) / diversity(coarse_real)
+    return metrics
 
 
 def band_stds(images: Tensor, levels: int) -> dict[str, float]:

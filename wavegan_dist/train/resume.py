@@ -1,6 +1,7 @@
 """Chooses the checkpoint that a run resumes from."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from wavegan_dist import config
 from wavegan_dist.config import Experiment
@@ -9,18 +10,34 @@ from wavegan_dist.log import log
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.train.checkpoint import STATE, find_damage, read_state
 
+ORIGIN = "resumed_from"  # field of state.json and environment.json
 
-def checkpoint_to_resume(folder: RunFolder, experiment: Experiment, index_digest: str, resume: str) -> Path | None:
-    """Return the checkpoint to resume from, or None to start at image 0. Writes nothing; one rank calls it for all.
 
-    Logs a warning for each damaged checkpoint that is newer than the one returned.
+class Resumption(NamedTuple):
+    """Where a start of a run begins.
+
+    Attributes:
+        checkpoint: the checkpoint to resume from; None: image 0.
+        origin: the path that the last `--resume PATH` of this run named; None if there was none. Checkpoints record it, so
+            that the same command goes on from them instead of from PATH again.
+    """
+
+    checkpoint: Path | None
+    origin: str | None
+
+
+def choose_checkpoint(folder: RunFolder, experiment: Experiment, index_digest: str, resume: str) -> Resumption:
+    """Choose the checkpoint to resume from. Writes nothing; one rank calls it for all.
+
+    Logs a warning for each damaged checkpoint that is newer than the one chosen.
 
     Args:
         folder: the run folder, which need not exist.
         experiment: the settings of this start.
         index_digest: digest of the index of the data set or the mixture.
-        resume: `auto`: the newest intact checkpoint, if there is one; `never`: None, and the folder must not hold a run; else
-            the path of a checkpoint, of this or another run.
+        resume: `auto`: the newest intact checkpoint, if there is one; `never`: none, and the folder must not hold a run; else
+            the path of a checkpoint, of this or another run. If a start from this path has saved checkpoints in `folder`, the
+            newest intact one of them is chosen, and `path` need not exist any more.
 
     Raises:
         UsageError: the folder holds a run with another configuration or, for `never`, any run; the checkpoint is of other data;
@@ -31,24 +48,47 @@ def checkpoint_to_resume(folder: RunFolder, experiment: Experiment, index_digest
         raise UsageError(f"{folder.path} holds a run already; choose another --run-dir, or resume it with --resume auto")
     if folder.config.exists() and (changed := config.differences(config.load(folder.config), experiment)):
         raise UsageError(f"{folder.path} holds a run of another config ({'; '.join(changed)}); choose another --run-dir")
-    path = _newest_intact(folder) if resume in ("auto", "never") else _requested(Path(resume))
-    if path is not None and (digest := _index_digest(path)) != index_digest:
+    origin: str | None = None
+    if resume in ("auto", "never"):
+        path = newest_intact(folder)
+        if path is not None:
+            origin = _state(path).get(ORIGIN)
+    else:
+        origin = str(Path(resume).resolve())
+        path = _newest_since(folder, origin) or _requested(Path(resume))
+    if path is not None and (digest := _state(path)["index_digest"]) != index_digest:
         now = ", ".join(one.index for one in experiment.data.sets)
         raise UsageError(
             f"{path} was trained on other images (index digest {digest[:12]}) than {now} holds now "
             f"({index_digest[:12]}); set data.index to the original data set, or start a new run with another --run-dir"
         )
-    return path
+    return Resumption(path, origin)
 
 
-def _index_digest(path: Path) -> str:
+def _state(path: Path) -> dict[str, str]:
+    """Return "index_digest" and, if it is there, ORIGIN from a checkpoint's state.json."""
     try:
-        return str(read_state(path)["index_digest"])
+        state = read_state(path)
+        return {name: str(state[name]) for name in ("index_digest", ORIGIN) if name == "index_digest" or name in state}
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise WaveganError(f"{path / STATE} is damaged; give an older checkpoint with --resume PATH") from error
 
 
-def _newest_intact(folder: RunFolder) -> Path | None:
+def _newest_since(folder: RunFolder, origin: str) -> Path | None:
+    """Return the newest intact checkpoint of the run that descends from the checkpoint `origin`; None if there is none."""
+    for path in reversed(folder.checkpoints()):
+        if find_damage(path) is None and _state(path).get(ORIGIN) == origin:
+            log.info("%s continues a start from %s; to begin there again, delete the checkpoints of this run", path, origin)
+            return path
+    return None
+
+
+def newest_intact(folder: RunFolder) -> Path | None:
+    """Return the newest intact checkpoint of a run, or None if it has no checkpoints; logs a warning for each damaged one.
+
+    Raises:
+        WaveganError: all checkpoints are damaged.
+    """
     damaged: list[tuple[Path, str]] = []
     for path in reversed(folder.checkpoints()):
         if (damage := find_damage(path)) is None:

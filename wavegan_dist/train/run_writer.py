@@ -16,7 +16,7 @@ from tqdm import tqdm
 from wavegan_dist import counted
 from wavegan_dist.classes import Classes
 from wavegan_dist.config import Experiment
-from wavegan_dist.errors import describe
+from wavegan_dist.errors import WaveganError, describe
 from wavegan_dist.images import images_in_grid, save_grid, to_uint8
 from wavegan_dist.log import log
 from wavegan_dist.model import WaveletGenerator
@@ -25,7 +25,7 @@ from wavegan_dist.processes import together
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.tracking import Tracker
 from wavegan_dist.train.checkpoint import Checkpointer
-from wavegan_dist.train.collapse import CollapseWarnings
+from wavegan_dist.train.collapse import CollapseWarnings, coarse
 from wavegan_dist.train.diagnosis import NonFiniteError
 from wavegan_dist.train.ema_state import EmaState
 from wavegan_dist.train.progress import image_metrics, status_line
@@ -168,8 +168,9 @@ class RunWriter:
             for (ema, weights), half_life_kimg in zip(weights_of.items(), half_lives, strict=True):
                 if self.is_main:
                     self._write_snapshot(ema, half_life_kimg, weights)
+                deque(weights, maxlen=0)  # a collective call: rank 0 completes it even if it could not write
         finally:
-            for weights in weights_of.values():  # a collective call: complete it even if rank 0 could not write
+            for weights in weights_of.values():
                 deque(weights, maxlen=0)
 
     def _grid_images(self, generator: WaveletGenerator) -> Tensor:
@@ -179,11 +180,12 @@ class RunWriter:
         return torch.cat([generator(z, labels) for z, labels in parts])
 
     def _image_metrics(self, generator: WaveletGenerator) -> dict[str, float]:
-        """Compute the statistics of generated images for a report."""
+        """Compute the statistics of generated images for a report: a collective call."""
         model = self.trainer.experiment.model
         count = max(FORWARD_PIXELS // model.resolution**2, MIN_REPORTED)
         labels = None if self.report_labels is None else self.report_labels[:count]
-        return image_metrics(generator, self.grid_z[:count], self.trainer.last_real, labels, model.levels)
+        real = self.trainer.accelerator.gather(coarse(self.trainer.last_real))  # a rank may have only one image
+        return image_metrics(generator, self.grid_z[:count], real, labels, model.levels)
 
     def _write_snapshot(self, ema: EmaState, half_life_kimg: float, weights: Iterator[tuple[str, Tensor]]) -> None:
         nimg, index_digest = self.trainer.nimg, self.environment["index_digest"]
@@ -221,6 +223,17 @@ class RunWriter:
         with self._together("writing a checkpoint"), self._handling_disk_errors("a checkpoint"):
             self.checkpointer.wait()
 
+    def settle_checkpoint(self) -> None:
+        """Wait until the last checkpoint is on disk, before an error ends the run: a collective call.
+
+        Logs a warning if the checkpoint could not be written, so that this does not hide the other error.
+        """
+        try:
+            self.wait_for_checkpoint()
+        except (OSError, WaveganError) as error:
+            if self.is_main:
+                log.warning("%s", describe(error) if isinstance(error, OSError) else error)
+
     def interrupted(self, number: int) -> InterruptedRunError:
         """Wait for the last checkpoint; returns the error to raise after the signal `number`: a collective call.
 
@@ -242,7 +255,8 @@ class RunWriter:
         Call this on all ranks after `load_checkpoint`; only rank 0 does something.
         """
         if self.is_main:
-            self.folder.forget_after(self.trainer.nimg)
+            with self._handling_disk_errors("metrics"):
+                self.folder.forget_after(self.trainer.nimg)
             self.last_report = self.folder.last_metrics()
             count = f"{self.trainer.rollbacks} of at most {self.settings.max_rollbacks}"
             log.warning("%s; rolled back to kimg %s (%s), continuing with other latents", error, self._kimg, count)

@@ -75,7 +75,7 @@ class Trainer:
         self.experiment, self.accelerator = experiment, accelerator
         self.nimg = 0
         self.rollbacks = 0
-        with torch.random.fork_rng():
+        with torch.random.fork_rng([accelerator.device] if accelerator.device.type == "cuda" else []):
             torch.manual_seed(experiment.seed)
             band_std = [std.model_dump() for std in index.band_std_by_level()]
             generator, discriminator = build_generator(experiment), build_discriminator(experiment, band_std)
@@ -255,13 +255,15 @@ class Trainer:
         self.phase_results.append(PhaseResult(engine, self.nimg, micro_batches, named_values, nonfinite))
 
     def _add_to_metrics(self) -> None:
-        """Add the values of the step to `metrics`: sums over the discriminator phases, but of penalties only the last value."""
-        values: dict[str, Tensor] = {}
+        """Add the values of the step to `metrics`: of each value the mean over the phases that have it."""
+        values: dict[str, list[Tensor]] = {}
         for result in self.phase_results:
             for name, value in result.values.items():
-                is_term = name in values and not name.startswith("penalty/")
-                values[name] = values[name] + value if is_term else value
-        self.metrics.add_step(values | self.augmentation.values())
+                values.setdefault(name, []).append(value)
+        means = {
+            name: torch.stack(of_phases).mean(0) if len(of_phases) > 1 else of_phases[0] for name, of_phases in values.items()
+        }
+        self.metrics.add_step(means | self.augmentation.values())
 
     def _one_or_nan(self) -> Tensor | float:
         """Return the factor of the loss: NaN after a non-finite phase, so that the optimizer skips the phases after it, else 1.

@@ -17,7 +17,7 @@ from wavegan_dist.model.snapshot import load_snapshot, snapshot_images
 from wavegan_dist.model.training_info import read_training_info
 from wavegan_dist.run_folder import RunFolder, label
 from wavegan_dist.train.checkpoint import MANIFEST, Checkpointer, load_checkpoint
-from wavegan_dist.train.resume import checkpoint_to_resume
+from wavegan_dist.train.resume import choose_checkpoint
 
 
 class Snapshots(Target):
@@ -61,7 +61,7 @@ class Checkpoints(Target):
         self.trainer = make_trainer({}, {})
         self.trainer.step(random_batches())
         path = scratch / "checkpoints" / label(1000)
-        saving = Checkpointer(self.trainer, lambda: {"index_digest": "1" * 64, "config": {}})
+        saving = Checkpointer(self.trainer, lambda: {"index_digest": "1" * 64})
         saving.save(path)
         saving.wait()
         files = read_files(scratch)
@@ -83,6 +83,6 @@ class Checkpoints(Target):
 
     @override
     def read(self, folder: Path) -> None:
-        path = checkpoint_to_resume(RunFolder(folder), self.trainer.experiment, "1" * 64, "auto")
+        path = choose_checkpoint(RunFolder(folder), self.trainer.experiment, "1" * 64, "auto").checkpoint
         if path is not None:
             load_checkpoint(path, self.trainer)
