@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,12 @@ def test_seeds_of_one_configuration_are_one_group_and_only_differences_are_shown
         "loss.weights.low": [1.0, 0.0],
         "loss.weights.high": [1.0, 0.0],
     }
+
+
+def test_groups_of_equal_names_are_numbered(runs: dict[str, Path], tmp_path: Path) -> None:
+    first, _, base = read(runs, tmp_path)
+    groups = group_runs([first, replace(base, name=first.name)])
+    assert [group.label for group in groups] == ["full-0 #1", "full-0 #2"]
 
 
 def test_the_page_holds_mean_deviation_and_floor_of_every_metric(runs: dict[str, Path], page: Path) -> None:

@@ -13,6 +13,7 @@ from wavegan_dist.tracking import log_evaluation, sync
 from wavegan_dist.tracking.mlflow_run import MlflowUnavailableError
 from wavegan_dist.tracking.sender import Sender
 from wavegan_dist.tracking.spool import Spool
+from wavegan_dist.tracking.sync import log_best
 from wavegan_dist.tracking.tracking_info import TrackingInfo
 
 
@@ -163,3 +164,15 @@ def test_an_evaluation_waits_seconds_for_a_server_that_hangs_and_leaves_its_poin
     proxy.mode = "pass"
     assert sync(spool.folder.path) == {"metrics": 1}
     assert stored(spool.folder.path).values("eval/fwd") == [0.5]
+
+
+def test_a_best_snapshot_that_had_to_wait_does_not_replace_a_later_one(spool, proxy, client):
+    Sender(spool).deliver()
+    run = spool.folder.path
+    proxy.mode = "fail"
+    log_best(run, {"snapshot": "kimg-000100", "metric": "fwd", "value": 2.0}, 100_000)
+    proxy.mode = "pass"
+    log_best(run, {"snapshot": "kimg-000200", "metric": "fwd", "value": 1.0}, 200_000)
+    sync(run)
+    tags = client.get_run(TrackingInfo.load(spool.folder).run_id).data.tags
+    assert (tags["best_snapshot"], tags["best_value"]) == ("kimg-000200", "1.0")

@@ -2,6 +2,7 @@
 
 from functools import partial
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -61,7 +62,7 @@ def test_ranks_read_the_averages_in_the_same_order_even_if_one_cannot_be_written
     def write(ema, half_life_kimg, read):
         next(read)  # then the disk is full, and a warning is logged
 
-    emas = [SimpleNamespace(iter_full_tensors=partial(weights, name)) for name in "ab"]
+    emas = [Mock(iter_full_tensors=partial(weights, name)) for name in "ab"]
     experiment = SimpleNamespace(ema=SimpleNamespace(half_lives_kimg=[1, 2]))
     writer = SimpleNamespace(is_main=is_main, trainer=SimpleNamespace(emas=emas, experiment=experiment), _write_snapshot=write)
     RunWriter._write_snapshots(writer)

@@ -16,7 +16,8 @@ class RunGroup:
     """Runs of one configuration, which differ only in the seed and in what may change on resume (`group_runs`).
 
     Args:
-        label: the name under which the page shows the runs: that of the first run, and their number if there are several.
+        label: the name under which the page shows the runs: that of the first run, and their number if there are several; with
+            a number if another group has the same name.
         runs: the runs, at least one.
     """
 
@@ -33,7 +34,11 @@ def group_runs(runs: Sequence[LoadedRun]) -> list[RunGroup]:
     for run in runs:
         settings = {key: value for key, value in run.settings.items() if key not in NO_DIFFERENCE}
         groups.setdefault(json.dumps(settings, sort_keys=True), []).append(run)
-    return [RunGroup(_label(members), members) for members in groups.values()]
+    labels = [_label(members) for members in groups.values()]
+    return [
+        RunGroup(f"{label} #{labels[: number + 1].count(label)}" if labels.count(label) > 1 else label, members)
+        for number, (label, members) in enumerate(zip(labels, groups.values(), strict=True))
+    ]
 
 
 def differing_settings(groups: Sequence[RunGroup]) -> dict[str, list[Any]]:

@@ -81,7 +81,9 @@ def _curves(groups: Sequence[RunGroup], plots: Sequence[tuple[str, Any, float | 
             axis.axhline(floor, color="gray", linestyle="--", linewidth=1, label="floor")
         axis.set(title=_plain(title), xlabel="kimg")
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize=7)
+    shown = [axis.get_legend_handles_labels() for axis in axes]
+    lines = {label: line for handles, labels in shown for line, label in zip(handles, labels, strict=True)}
+    axes[0].legend(lines.values(), lines.keys(), fontsize=7)  # of all plots: a group may have no values in the first
     return figure
 
 

@@ -71,11 +71,14 @@ def log_evaluation(
     events = [metrics_event(values, nimg)]
     events += [file_event(str(path.relative_to(run_dir)), under) for path, under in files.items()]
     events += [image_event(str(path.relative_to(run_dir)), name, nimg) for path, name in images.items()]
-    _log(run_dir, spool, events)
+    _log(run_dir, f"{spool}-{uuid4().hex[:8]}", events)
 
 
 def log_best(run_dir: Path, best: Mapping[str, Any], nimg: int) -> None:
     """Log the best snapshot to the MLflow run of a run folder; delivers, and warns of errors, as `log_evaluation` does.
+
+    All calls for a run write to one spool, so that tags which had to wait are sent before later ones. Not for several processes
+    at once: `best.tag_best` holds a lock.
 
     Args:
         run_dir: the run folder.
@@ -92,7 +95,7 @@ def _log(run_dir: Path, name: str, events: Sequence[Event]) -> None:
         info = TrackingInfo.load(folder)
         if info is None:
             return
-        spool = Spool(folder.spool(f"{name}-{uuid4().hex[:8]}"))
+        spool = Spool(folder.spool(name))
         spool.open()
         for event in events:
             spool.append(event)
