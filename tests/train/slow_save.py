@@ -3,16 +3,17 @@
 import runpy
 import time
 from pathlib import Path
+from typing import Any
 
+from wavegan_dist.files import replace_dir
 from wavegan_dist.train import checkpoint
 
-replace_dir = checkpoint.replace_dir
 
-
-def slow(source: Path, target: Path) -> None:
+def slow(temporary: Path, path: Path, *, overwrite: bool = True) -> None:
     time.sleep(2)
-    replace_dir(source, target)
+    replace_dir(temporary, path, overwrite=overwrite)
 
 
-checkpoint.replace_dir = slow
+module: Any = checkpoint
+module.replace_dir = slow
 runpy.run_path(str(Path(__file__).with_name("poisoned.py")), run_name="__main__")

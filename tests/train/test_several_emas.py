@@ -64,7 +64,7 @@ def test_ranks_read_the_averages_in_the_same_order_even_if_one_cannot_be_written
 
     emas = [Mock(iter_full_tensors=partial(weights, name)) for name in "ab"]
     experiment = SimpleNamespace(ema=SimpleNamespace(half_lives_kimg=[1, 2]))
-    writer = SimpleNamespace(is_main=is_main, trainer=SimpleNamespace(emas=emas, experiment=experiment), _write_snapshot=write)
+    writer = Mock(is_main=is_main, trainer=SimpleNamespace(emas=emas, experiment=experiment), _write_snapshot=write)
     RunWriter._write_snapshots(writer)
     assert order == ["a0", "a1", "a2", "b0", "b1", "b2"]
 

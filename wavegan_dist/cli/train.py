@@ -49,7 +49,7 @@ TRAIN = Command(
             default="auto",
             metavar="auto|never|PATH",
             help="auto: resume from the newest checkpoint if there is one (default); never: refuse a folder that contains a "
-            "run; PATH: resume from this checkpoint folder",
+            "run; PATH: begin at this checkpoint folder; the same command again goes on from the run's own later checkpoints",
         ),
     ),
     run=run,
