@@ -84,7 +84,7 @@ def check_classes(classes: Classes, index: Index, real: Tensor) -> None:
     """
     if not (real >= 0).any():
         raise UsageError("--per-class: the real images have no labels; give the shards that the snapshot was trained on")
-    advice = "choose the classes of the snapshot with `wavegan shards index DIR` and --classes or --class-names, or leave --per-class out"
+    advice = "choose the classes of the snapshot with `wavegan shards index DIR` and --classes or --class-names"
     if (largest := int(real.max())) >= len(classes.counts):
         raise UsageError(
             f"--per-class: {index.location} has the label {largest}, and the classes of the snapshot end at "
