@@ -82,5 +82,10 @@ def test_doctor_looks_for_every_package_of_an_extra(extra) -> None:
     assert {name.replace("_", "-") for name in looked_for} == required
 
 
+def test_doctor_names_every_command_that_plots() -> None:
+    (plots,) = [need.command for need in NEEDS if need.modules == ("matplotlib",)]
+    assert all(command in plots for command in ("evaluate", "compare", "explain"))
+
+
 def test_the_citation_has_the_version_of_the_package() -> None:
     assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()

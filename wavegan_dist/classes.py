@@ -51,7 +51,7 @@ class Classes(NamedTuple):
         return [self._label(part.strip()) for part in text.split(",")]
 
     def _label(self, text: str) -> int:
-        if text.isdecimal() and int(text) < len(self.counts):
+        if text.isdecimal() and len(text) < 20 and int(text) < len(self.counts):  # Python converts no more than 4,300 digits
             return int(text)
         if text in self.names:
             return list(self.names).index(text)

@@ -31,7 +31,7 @@ NEEDS = (
     Need("wavegan evaluate --metrics fd,kid,prc,fid", "eval", FEATURES),
     Need("wavegan evaluate --metrics fwd_db2", "eval", ("ptwt",)),
     Need("wavegan evaluate --extractor dinov2", "eval", ("timm",)),
-    Need("wavegan compare, wavegan explain", "eval", ("matplotlib",)),
+    Need("wavegan evaluate --metrics spectrum, wavegan compare, wavegan explain", "eval", ("matplotlib",)),
     Need("wavegan gallery --data", "eval", FEATURES),
     Need("wavegan export --format onnx", "export", ("onnx", "onnxscript", "onnxruntime")),
     Need("wavegan shards write embedded", "embedded", ("skimage", "sklearn")),

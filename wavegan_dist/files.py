@@ -245,12 +245,13 @@ _lock_descriptors: set[int] = set()  # file descriptors of the locks that this p
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold an exclusive lock on the file `path` while the block runs. Creates the file if it does not exist, and leaves it.
 
+    Yields whether the lock is held: on a file system without locks, the block runs unprotected.
+
     The lock excludes other threads and other processes, including those on other machines if `path` is on NFS. The lock is
-    released when its process ends in any way, even by SIGKILL: forked children do not inherit the lock. On a file system
-    without locks, the block runs unprotected.
+    released when its process ends in any way, even by SIGKILL: forked children do not inherit the lock.
 
     Args:
         path: the lock file; its folder must exist.
@@ -261,9 +262,9 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         _lock_descriptors.add(descriptor)
         try:
-            _flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            held = _flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             if _is_open_at(path, descriptor):  # otherwise another process renamed or removed the file: lock the new one
-                yield
+                yield held
                 return
         finally:
             if descriptor in _lock_descriptors:  # not in a forked child
@@ -271,13 +272,14 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
                 os.close(descriptor)
 
 
-def _flock(descriptor: int, operation: int) -> None:
+def _flock(descriptor: int, operation: int) -> bool:
     try:
         fcntl.flock(descriptor, operation)
     except BlockingIOError:
         raise
     except OSError:  # the file system has no locks
-        pass
+        return False
+    return True
 
 
 def _is_open_at(path: Path, descriptor: int) -> bool:

@@ -1,5 +1,6 @@
 """`wavegan shards index` on tars of other tools."""
 
+import errno
 import io
 import os
 import subprocess
@@ -156,3 +157,38 @@ def test_the_command_line_indexes_verifies_and_draws(foreign: Path, capsys: pyte
     assert Image.open(foreign / "sheet.png").size == (8 * 32, 5 * 32)
     assert main(["shards", "index", str(foreign / "nowhere")]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("failing", ["save_left_out", "band_std"])
+def test_a_failed_index_leaves_the_former_one_whole(foreign: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+    index_shards(foreign)
+    before = {path.name: path.read_bytes() for path in foreign.iterdir()}
+
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(wavegan_dist.data.indexing, failing, fail)
+    with pytest.raises(OSError, match="No space left"):
+        index_shards(foreign, classes="3,1")
+    after = {path.name: path.read_bytes() for path in foreign.iterdir()}
+    changed = {"left_out.jsonl"} if failing == "band_std" else set()
+    assert {name: content for name, content in after.items() if name not in changed} == {
+        name: content for name, content in before.items() if name not in changed
+    }
+
+
+def test_an_index_that_is_killed_in_the_end_leaves_none_beside_the_members_of_another(
+    foreign: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index_shards(foreign)
+    replace = Path.replace
+    states = []
+
+    def watch(path: Path, target: Path) -> Path:
+        states.append((sorted(file.name for file in foreign.glob("[im]*")), Path(target).name))
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", watch)
+    index_shards(foreign, classes="3,1")
+    assert states[-2:] == [(["members.npy"], "members.npy"), (["members.npy"], "index.json")]
+    assert verify_shards(foreign) == []

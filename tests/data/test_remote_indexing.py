@@ -450,7 +450,7 @@ def test_tars_elsewhere_need_a_cache_to_be_trained_on_but_not_to_be_described(we
     index = index_remote_shards(f"{web.url}/{TARS}", tmp_path / "index")
     assert info(index)["source"] == f"{web.url}/{{file}}"
     assert info_table(index).startswith("96 RGB images of 32x32 px (png) in 8 shards")
-    with pytest.raises(UsageError, match=r"http://\S+ is not on this machine; give a folder for its files as data\.cache"):
+    with pytest.raises(UsageError, match=r"http://\S+ is not on this machine; give a folder for its files"):
         training_batches(index, batch_size=8, seed=0, start_nimg=0, rank=0, world_size=1, workers=0)
 
 
@@ -591,3 +591,14 @@ def test_a_tar_that_cannot_be_downloaded_is_asked_for_again_later(
     next(stream)
     assert errors == []
     assert asked < web.requests[f"GET {NAMES[2]}"] <= 3
+
+
+def test_the_order_of_tars_elsewhere_is_that_of_tars_here_and_needs_no_cache(
+    web: WebServer, tars: Path, tmp_path: Path, wavegan: Command
+) -> None:
+    index_remote_shards(f"{web.url}/{TARS}", tmp_path / "index")
+    words = ("--epoch", 1, "--batch-size", 16, "--world-size", 2)
+    here, elsewhere = (wavegan("shards", "order", folder, *words) for folder in (tars, tmp_path / "index"))
+    assert (elsewhere.returncode, elsewhere.stderr) == (0, "")
+    assert elsewhere.stdout == here.stdout
+    assert len(here.stdout.splitlines()) == 6

@@ -136,6 +136,8 @@ def test_images_without_a_label_are_of_no_class(tmp_path: Path, numbers: Read) -
         ({"classes": "ant,cow"}, [], r"there is no class 'cow'; the classes are 0 to 4 \(ant, bee, cat, dog, eel\)$"),
         ({"classes": "bee,ewl"}, [], "there is no class 'ewl'; did you mean 'eel'\\?"),
         ({"classes": "5"}, [], "there is no class '5'; the classes are 0 to 4"),
+        ({"classes": "99999999999"}, [], "there is no class '99999999999'; the classes are 0 to 4"),
+        ({"classes": "9" * 5000}, [], "there is no class '9+'; the classes are 0 to 4"),
         ({"keys": "file"}, ["im3", "im40", "im77"], "2 of 3 keys in .*file are in no tar, first im40; correct the list"),
         ({"keys": "file"}, [], "file is empty; write keys into it, one a line"),
         ({"keys": "none"}, [], "cannot read the keys in .*none: No such file"),

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import hashlib
 import http.server
 import multiprocessing
@@ -6,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -238,7 +241,7 @@ def test_a_pipe_that_prints_without_end_is_stopped(tmp_path: Path) -> None:
 def test_a_base_that_cannot_work_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"lacks \{file\}"):
         Storage("pipe:cat x", tmp_path, ROOM)
-    with pytest.raises(UsageError, match=r"s3://bucket/set is not on this machine; give a folder for its files as data\.cache"):
+    with pytest.raises(UsageError, match=r"s3://bucket/set is not on this machine; give a folder for its files"):
         get(Storage("s3://bucket/set", None, ROOM), "shard-0.tar")
     with pytest.raises(UsageError, match=r"shard-0\.tar of 3,000,000 bytes exceeds the cache limit, 5 bytes;"):
         get(Storage("memory://set", tmp_path, 5), "shard-0.tar")
@@ -394,3 +397,76 @@ def test_a_file_that_is_no_index_is_refused_before_it_fills_the_memory_or_the_di
     with pytest.raises(WaveganError, match="has more than the 1,000 bytes of the cache; raise the limit"):
         Storage(server, tmp_path, 1000).local("shard-0.tar", None, digest("shard-0.tar"))
     assert not cached(tmp_path)
+
+
+def test_a_file_is_on_the_disk_before_it_gets_its_name(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fsync, synced = os.fsync, list[tuple[int, list[str]]]()
+
+    def watch(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_size, [path.name for path in tmp_path.glob("[!.]*")]))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    get(Storage(server, tmp_path, ROOM), "shard-0.tar")
+    assert synced == [(SIZE, [])]
+
+
+@pytest.fixture
+def _no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without locks."""
+
+    def fail(descriptor: int, operation: int) -> None:
+        raise OSError([errno.ENOSYS, errno.ENOTSUP][descriptor % 2], "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+
+
+@pytest.mark.usefixtures("_no_locks")
+def test_without_locks_files_are_fetched_and_room_is_made(server: str, tmp_path: Path) -> None:
+    storage = Storage(server, tmp_path, 2 * SIZE)
+    for name in FILES:
+        assert get(storage, name).read_bytes() == FILES[name]
+        age(tmp_path)
+    assert len(cached(tmp_path)) == 2
+    Handler.spoil = {"shard-0.tar": ["404"]}
+    with pytest.raises(WaveganError):
+        get(storage, "shard-0.tar")
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.usefixtures("_no_locks")
+@pytest.mark.parametrize("size", [SIZE, None])
+def test_without_locks_downloads_at_once_do_not_disturb_each_other(server: str, tmp_path: Path, size: int | None) -> None:
+    Handler.spoil = {name: ["slow"] * 9 for name in FILES}
+    storage = Storage(server, tmp_path, ROOM)
+
+    def fetch(number: int) -> bool:
+        name = sorted(FILES)[number % 3]
+        return storage.local(name, size, digest(name)).read_bytes() == FILES[name]
+
+    with ThreadPoolExecutor(9) as pool:
+        assert all(pool.map(fetch, range(9)))
+    assert sorted(name[17:] for name in cached(tmp_path)) == sorted(FILES)[:3]
+
+
+@pytest.mark.usefixtures("_no_locks")
+def test_without_locks_what_a_killed_process_left_is_removed_after_an_hour(server: str, tmp_path: Path) -> None:
+    names = [f".{digest(name)[:16]}-{name}.part" for name in ("shard-1.tar", "shard-2.tar")]
+    for name in names:
+        (tmp_path / name).touch()
+    os.utime(tmp_path / names[0], (time.time() - 3601,) * 2)
+    get(Storage(server, tmp_path, ROOM), "shard-0.tar")
+    assert cached(tmp_path) == sorted([names[1], f"{digest('shard-0.tar')[:16]}-shard-0.tar"])
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EACCES, errno.EROFS])
+def test_cached_files_of_another_user_are_used(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    storage = Storage(server, tmp_path, ROOM)
+    get(storage, "shard-0.tar")
+
+    def fail(path: Path) -> None:
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(os, "utime", fail)
+    assert get(storage, "shard-0.tar").read_bytes() == FILES["shard-0.tar"]
+    assert Handler.requests["shard-0.tar"] == 1

@@ -11,6 +11,7 @@ import pytest
 import webdataset
 
 from wavegan_dist.data.forward_file import KEPT, ForwardFile
+from wavegan_dist.data.left_out import HIDDEN, LeftOut
 from wavegan_dist.data.tars import Contents, Member, Sample, key_at, walk, walk_file, write_tar
 from wavegan_dist.errors import WaveganError
 
@@ -70,6 +71,17 @@ def samples_in(path: Path, *extensions: str) -> list[Sample]:
     with path.open("rb") as file:
         contents.read(file)
     return contents.samples()
+
+
+def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
+    visible = ["./a.png", "b.c/d.png", "e/__macosx/f.png"]
+    hidden = ["./.g.png", ".h/i.png", "./.h/j.cls", "k/.l/m.png", "__MACOSX/n.png", "o/__MACOSX/p/q.png", ".h/caption.txt"]
+    write_tar(tmp_path / "a.tar", [(name, b"0") for name in (*hidden, *visible)])
+    contents, seen = Contents("a.tar", ["png"]), list[str]()
+    with (tmp_path / "a.tar").open("rb") as file:
+        contents.read(file, lambda member: seen.append(member.name))
+    assert [sample.image.name for sample in contents.samples()] == seen == visible
+    assert contents.left_out() == [LeftOut("./.g.png in a.tar", HIDDEN, 7)]
 
 
 def test_a_label_may_lie_far_from_its_image(tmp_path: Path) -> None:

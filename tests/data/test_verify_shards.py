@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from tests.helpers import Command, refused
-from wavegan_dist.data import Index, info, info_table, save_sheet, verify_shards
+from wavegan_dist.data import Index, index_shards, info, info_table, save_sheet, verify_shards
 from wavegan_dist.data.index import save_members
+from wavegan_dist.data.tars import read_at, write_tar
 from wavegan_dist.errors import UsageError
 
 
@@ -183,3 +184,20 @@ def test_a_folder_that_is_named_like_a_tar_is_no_unknown_tar(numbered: Index, wa
     (numbered.folder / "new.TAR").write_bytes(bytes(10_240))
     refused(wavegan("shards", "verify", numbered.folder), "new.TAR: not in the index", exit_code=1)
     assert info(numbered)["unknown_tars"] == ["new.TAR"]
+
+
+def test_an_index_with_hidden_images_of_an_older_version_stays_valid(
+    numbered: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tars = tmp_path / "tars"
+    tars.mkdir()
+    contents = [read_at(numbered.folder / numbered.shards[0].file, *row[:2]) for row in numbered.members[:4].tolist()]
+    names = ["a.png", ".b/c.png", "__MACOSX/d.png", "e.png"]
+    write_tar(tars / "0.tar", [*zip(names, contents, strict=True), (".b/c.cls", b"3")])
+    with monkeypatch.context() as patch:
+        patch.setattr("wavegan_dist.data.tars.is_hidden", lambda name: False)
+        older = index_shards(tars)
+    assert (older.count, older.members[:, 2].tolist()) == (4, [-1, 3, -1, -1])
+    assert verify_shards(tars) == []
+    assert index_shards(tars).count == 2
+    assert verify_shards(tars) == []

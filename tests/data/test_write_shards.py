@@ -302,3 +302,27 @@ def test_an_out_folder_that_holds_something_is_refused_and_kept(pictures: Path, 
     with pytest.raises(UsageError, match="already holds files"):
         write_shards(pictures, tmp_path / "mine", 32)
     assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_a_link_to_an_empty_folder_is_filled(numbered_pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk" / "empty").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("disk/empty")
+    write_shards(numbered_pictures, tmp_path / "link", 32, progress=False)
+    assert (tmp_path / "link").is_symlink()
+    assert Index.load(tmp_path / "disk" / "empty").count == 96
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_dir()) == ["disk", "empty", "link"]
+
+
+@pytest.mark.parametrize("name", ["mounted", "link"])
+def test_a_folder_that_cannot_be_replaced_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "mounted").mkdir()
+    (tmp_path / "link").symlink_to("mounted")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_mount", lambda path: path == tmp_path / "mounted")
+        with pytest.raises(UsageError, match=r"is a mount point or the working folder, .*; name a new folder in it"):
+            write_shards("nowhere", tmp_path / name, 32)
+    monkeypatch.chdir(tmp_path / "mounted")
+    with pytest.raises(UsageError, match="is a mount point or the working folder"):
+        write_shards("nowhere", tmp_path / name, 32)

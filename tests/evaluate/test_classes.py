@@ -1,6 +1,7 @@
 """Classes of generated images: how they are drawn and chosen, and metrics under the data's frequencies and per class."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,7 +147,7 @@ def test_a_grid_too_large_for_a_picture_is_refused(conditional: Snapshot, tmp_pa
 
 @pytest.fixture(scope="module")
 def labeled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Index of 500 pictures of `Flat`: 250 ants, 150 bees and 100 of class 2."""
+    """Index of 500 pictures of `Flat`: 250 ants, 150 bees and 100 of class 2, with the names of CLASSES."""
     folder = tmp_path_factory.mktemp("labeled")
     draws = torch.Generator().manual_seed(9)
     names = ["0-ant"] * 250 + ["1-bee"] * 150 + ["2-cat"] * 100
@@ -154,7 +155,8 @@ def labeled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, (name, image) in enumerate(zip(names, ((images + 1) * 127.5).byte(), strict=True)):
         (folder / "pictures" / name).mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "pictures" / name / f"{number}.png")
-    write_shards(folder / "pictures", folder / "set", 32, labels=True, progress=False)
+    index = write_shards(folder / "pictures", folder / "set", 32, labels=True, progress=False)
+    index.model_copy(update={"classes": CLASSES.names}).save(folder / "set")
     return folder / "set"
 
 
@@ -207,6 +209,36 @@ def test_classes_that_cannot_be_measured_are_one_line(conditional: Snapshot, lab
         evaluate_snapshot(conditional.path, labeled, ("kid",), count=100, per_class=50)
     with pytest.raises(UsageError, match="--per-class: the real images have no labels"):
         evaluate_snapshot(conditional.path, data, ("spectrum",), count=100, per_class=50)
+
+
+@pytest.mark.usefixtures("_conditional_snapshots")
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (["bee", "ant", "cat, or dog", "7"], "class 0 is ant in the snapshot and bee in"),
+        (["ant", "bee", "cat, or dog"], "class 3 is 7 in the snapshot and without a name in"),
+    ],
+)
+def test_classes_of_other_names_are_refused(
+    conditional: Snapshot, labeled: Path, tmp_path: Path, names: list[str], problem: str
+) -> None:
+    shutil.copytree(labeled, tmp_path / "set")
+    Index.load(labeled).model_copy(update={"classes": names}).save(tmp_path / "set")
+    with pytest.raises(UsageError, match=f"--per-class: {problem}"):
+        evaluate_snapshot(conditional.path, tmp_path / "set", ("spectrum",), count=250, per_class=50)
+    without_names = Index.load(labeled).model_copy(update={"classes": []})
+    without_names.save(tmp_path / "set")
+    result = evaluate_snapshot(conditional.path, tmp_path / "set", ("spectrum",), count=250, per_class=50)
+    assert [one.name for one in result.classes] == CLASSES.names
+
+
+def test_a_label_that_the_snapshot_does_not_have_is_refused(
+    labeled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = load_snapshot(make(tmp_path / "kimg-000002", 2, Classes([5, 3], [])))
+    monkeypatch.setattr(evaluate, "load_snapshot", lambda _: two)
+    with pytest.raises(UsageError, match="has the label 2, and the classes of the snapshot end at 1"):
+        evaluate_snapshot(two.path, labeled, ("spectrum",), count=250, per_class=50)
 
 
 def test_metrics_per_class_of_a_snapshot_without_classes_are_one_line(snapshot: Path, labeled: Path) -> None:

@@ -1,5 +1,6 @@
 """`wavegan sample` and `wavegan evaluate` as a person uses them."""
 
+import errno
 import json
 import os
 import pty
@@ -13,6 +14,8 @@ import pytest
 from tests.helpers import ROOT, Command, environment, refused
 from wavegan_dist.cli import parse
 from wavegan_dist.cli.evaluate import metric_arguments
+from wavegan_dist.errors import UsageError
+from wavegan_dist.evaluate import publish
 
 
 def test_sample_refuses_a_folder_of_older_samples(wavegan: Command, snapshot: Path, tmp_path: Path) -> None:
@@ -63,6 +66,42 @@ def test_a_result_file_with_the_name_of_the_plot_is_refused(
     evaluate = ("evaluate", "--snapshot", snapshot, "--data", "nowhere", "--json", name)
     refused(wavegan(*evaluate, cwd=tmp_path), name, "the name of the spectrum's plot", ".json")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_result_that_cannot_be_written_is_refused_before_the_work(wavegan: Command, snapshot: Path, tmp_path: Path) -> None:
+    evaluate = ("evaluate", "--snapshot", snapshot, "--data", "nowhere", "--json")
+    (tmp_path / "file").touch()
+    refused(wavegan(*evaluate, tmp_path / "file" / "x.json"), "file is not a folder; choose another name")
+    refused(wavegan(*evaluate, tmp_path), f"the result {tmp_path} is a folder; name a file")
+
+
+def test_a_missing_plot_library_is_said_before_the_work(
+    snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    evaluate = ["evaluate", "--snapshot", str(snapshot), "--data", "nowhere", "--json", str(tmp_path / "x.json")]
+    for words in ([], ["--metrics", "fwd,spectrum"]):
+        options = parse([*evaluate, *words])
+        with pytest.raises(UsageError, match="the plot of the metric spectrum needs packages that are not installed"):
+            options.run(options)
+    options = parse([*evaluate, "--metrics", "fwd"])
+    with pytest.raises(UsageError, match="nowhere"):
+        options.run(options)
+
+
+def test_a_plot_that_fails_loses_neither_the_table_nor_the_result(
+    snapshot: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(table: object, path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(publish, "plot_spectrum", fail)
+    evaluate = ["evaluate", "--snapshot", str(snapshot), "--data", str(data), "--json", str(tmp_path / "x.json")]
+    options = parse([*evaluate, "--metrics", "spectrum", "--count", "20"])
+    with pytest.raises(OSError, match="No space left"):
+        options.run(options)
+    assert "spectrum_db_top_half" in capsys.readouterr().out
+    assert "spectrum_db" in read_strictly(tmp_path / "x.json")["metrics"]
 
 
 def test_sample_shows_its_progress_on_a_terminal(snapshot: Path, tmp_path: Path) -> None:

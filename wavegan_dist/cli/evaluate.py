@@ -65,14 +65,20 @@ def metric_arguments(options: argparse.Namespace) -> list[str]:
 
 def run(options: argparse.Namespace) -> None:
     from wavegan_dist.evaluate.evaluate import evaluate_snapshot
-    from wavegan_dist.evaluate.publish import publish_result, write_result
+    from wavegan_dist.evaluate.publish import check_result_file, publish_result, write_result
     from wavegan_dist.evaluate.registry import ExtractorWeights
     from wavegan_dist.run_folder import RunFolder
 
+    name = options.snapshot.resolve().name
+    folder = RunFolder.of_snapshot(options.snapshot)
+    out = options.json or (folder.evaluation(name) if folder else None)
+    metrics = None if options.metrics is None else options.metrics.split(",")
+    if out is not None:
+        check_result_file(out, metrics)
     result = evaluate_snapshot(
         options.snapshot,
         options.data,
-        metrics=None if options.metrics is None else options.metrics.split(","),
+        metrics=metrics,
         count=options.count,
         seed=options.seed,
         weights=ExtractorWeights(options.extractor, options.inception_weights, options.dinov2_weights),
@@ -82,15 +88,11 @@ def run(options: argparse.Namespace) -> None:
     )
     if result is None:  # only rank 0 has the result
         return
-    name = options.snapshot.resolve().name
-    folder = RunFolder.of_snapshot(options.snapshot)
-    out = options.json or (folder.evaluation(name) if folder else None)
+    print(printable(result.table()), flush=True)
     if out is not None:
         write_result(result, out)
         if folder is not None:
             publish_result(result, folder, name, out)
-    print(printable(result.table()))
-    if out is not None:
         print(out)
 
 

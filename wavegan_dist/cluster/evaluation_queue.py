@@ -61,7 +61,7 @@ def submit_pending(job: EvaluateJob, *, all_at_once: bool = False) -> QueueStatu
         return status
 
 
-def _lock(job: EvaluateJob) -> AbstractContextManager[None]:
+def _lock(job: EvaluateJob) -> AbstractContextManager[bool]:
     """Return a context manager that waits for the lock of evaluations.json and holds it.
 
     A training job, `wavegan watch` and `wavegan submit evaluate` may submit at the same time.

@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any, Literal, Self
 
 import numpy as np
@@ -20,7 +22,7 @@ from wavegan_dist.data.remote import is_remote
 from wavegan_dist.data.shards import IndexModel, Shard, Shards
 from wavegan_dist.data.storage import Storage, locate
 from wavegan_dist.errors import UsageError
-from wavegan_dist.files import atomic_file, parse_json, sha256
+from wavegan_dist.files import atomic_file, fsync, parse_json, sha256
 from wavegan_dist.redact import holds_password
 
 INDEX_FILE = "index.json"
@@ -258,6 +260,26 @@ def _advice(error: OSError, folder: Path) -> str:
         return ""
     command = f"index {folder}" if any(path.is_file() for path in folder.glob(TARS)) else "write"
     return f"; write it with `wavegan shards {command}`"
+
+
+@contextmanager
+def new_index(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder for `save_members` and `Index.save`; their files move to `folder` when the block has ended.
+
+    After an error in the block, the files in `folder` stay as they were. A kill while the files are moved leaves no index.json,
+    which training refuses, rather than one beside the members.npy of another index. Creates `folder`.
+
+    Raises:
+        OSError: a file or folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".index.", suffix=".tmp", dir=folder) as temporary:
+        yield Path(temporary)
+        (folder / INDEX_FILE).unlink(missing_ok=True)
+        for name in (MEMBERS_FILE, INDEX_FILE):
+            fsync(folder)  # a power cut must not change the order
+            Path(temporary, name).replace(folder / name)
+        fsync(folder)
 
 
 def save_members(parts: Iterable[Members], folder: Path) -> str:

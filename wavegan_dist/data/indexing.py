@@ -16,7 +16,7 @@ from wavegan_dist import __version__
 from wavegan_dist.data.bands import BandSums, band_std, no_sums
 from wavegan_dist.data.folders import COMPRESSED, reason_without_picture, tars_in
 from wavegan_dist.data.formats import TARS
-from wavegan_dist.data.index import Index, Members, Selection, save_members
+from wavegan_dist.data.index import Index, Members, Selection, new_index, save_members
 from wavegan_dist.data.left_out import NOT_CHOSEN, LeftOut, save_left_out
 from wavegan_dist.data.patterns import expand
 from wavegan_dist.data.scan import Scan, Tar, advice, scan_tar
@@ -142,22 +142,22 @@ def _write_index(
     tars = list(_jobs(storage, names, frozenset(labels), choice.keys, work))
     scans = tqdm(parallel_map(scan_tar, tars, workers), "index", len(tars), unit="shard", disable=None)
     found = _Found(tars, choice, labels, out)
-    members_sha256 = save_members(found.rows(scans), out)
-    first_level, *deeper = band_std(found.sums)
-    index = Index(
-        size=found.size,
-        count=sum(shard.images for shard in found.chosen),
-        encoding=found.encodings.pop() if len(found.encodings) == 1 else "mixed",
-        classes=[found.names[label] if label < len(found.names) else str(label) for label in labels] or found.names,
-        band_std=first_level,
-        deeper_band_std=deeper,
-        selection=None if choice.classes is None and choice.keys is None else found.selection(),
-        members_sha256=members_sha256,
-        source=storage.base if storage.is_remote else None,
-        shards=found.chosen,
-    )
-    save_left_out(out, [*left_out, *found.left_out])
-    index.save(out)
+    with new_index(out) as temporary:
+        members_sha256 = save_members(found.rows(scans), temporary)
+        save_left_out(out, [*left_out, *found.left_out])
+        first_level, *deeper = band_std(found.sums)
+        Index(
+            size=found.size,
+            count=sum(shard.images for shard in found.chosen),
+            encoding=found.encodings.pop() if len(found.encodings) == 1 else "mixed",
+            classes=[found.names[label] if label < len(found.names) else str(label) for label in labels] or found.names,
+            band_std=first_level,
+            deeper_band_std=deeper,
+            selection=None if choice.classes is None and choice.keys is None else found.selection(),
+            members_sha256=members_sha256,
+            source=storage.base if storage.is_remote else None,
+            shards=found.chosen,
+        ).save(temporary)
     return Index.load(out)
 
 

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -14,12 +15,15 @@ from torch.utils.data import DataLoader, Dataset
 from wavegan_dist.counted import rng_at
 from wavegan_dist.data.decode_batch import Buffers, ImageBatch, decode_batch, shared_buffers
 from wavegan_dist.data.error_log import DataError, cause
+from wavegan_dist.data.forward_file import ForwardFile
 from wavegan_dist.data.index import Index
 from wavegan_dist.data.mixture import TrainingData
 from wavegan_dist.data.order import RowIndices
 from wavegan_dist.data.prefetch import Prefetcher
 from wavegan_dist.data.read import Reader, check_present
-from wavegan_dist.data.tars import walk
+from wavegan_dist.data.remote import Answer
+from wavegan_dist.data.storage import Storage
+from wavegan_dist.data.tars import walk, walk_file
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.processes import STOP_SIGNALS, exit_with_parent, signals_blocked
 
@@ -123,7 +127,7 @@ def epoch_keys(
     """List the keys of an epoch's images in the order of training.
 
     The order is computed by data loader processes, as in training. The keys are read from the headers of all tars before the
-    first batch; no image is decoded. Tars of a remote dataset are downloaded into its cache.
+    first batch; no image is decoded. Remote tars are read where they are, and the cache is not used.
 
     Args:
         index: the dataset.
@@ -272,13 +276,23 @@ def _all_keys(index: Index) -> list[str]:
     """Return the key of each row of the index, from the tar headers."""
     keys: list[str] = []
     for shard, first, last in zip(index.shards, index.starts[:-1], index.starts[1:], strict=True):
-        path = index.storage.local(shard.file, shard.bytes, shard.sha256)
-        key_at_offset = {member.offset: member.key for member in walk(path)}
+        name, key_at_offset = index.storage.url(shard.file), _keys_by_offset(index.storage, shard.file)
         offsets = index.members[first:last, 0].tolist()
         if missing := set(offsets) - key_at_offset.keys():
-            raise WaveganError(f"{path} has no member at byte {min(missing):,}; find all damage with `wavegan shards verify`")
+            raise WaveganError(f"{name} has no member at byte {min(missing):,}; find all damage with `wavegan shards verify`")
         keys += [key_at_offset[offset] for offset in offsets]
     return keys
+
+
+def _keys_by_offset(storage: Storage, file: str) -> dict[int, str]:
+    """Return the key of each member of a tar by its offset; a remote tar is read where it is, and the cache is not used."""
+    if not storage.is_remote:
+        return {member.offset: member.key for member in walk(Path(storage.url(file)))}
+
+    def keys(answer: Answer) -> dict[int, str]:
+        return {member.offset: member.key for member in walk_file(ForwardFile(answer.blocks), storage.url(file))}
+
+    return storage.stream(file, keys)
 
 
 def _identity(item: Item) -> Item:

@@ -15,6 +15,7 @@ from wavegan_dist.errors import UsageError, WaveganError
 
 OPEN_FILES = 128  # largest number of shards that a reader keeps open
 MAX_IMAGE_BYTES = 2**30  # of an encoded image
+IDLE = 30.0  # seconds without a read after which a reader closes a shard that the cache has deleted
 PAUSE = 60.0  # seconds until a shard whose download has failed is requested again
 
 
@@ -42,13 +43,17 @@ class UnreadableError(WaveganError):
 class Reader:
     """Reads encoded images by row and keeps the last OPEN_FILES shards open. An unpickled copy opens its own files.
 
+    When it opens a shard, it closes those that the cache has deleted and that were not read for IDLE seconds: a deleted file
+    occupies its space until it is closed.
+
     Args:
         index: the dataset or datasets; shards of a remote dataset are downloaded into its cache when they are first read.
     """
 
     def __init__(self, index: TrainingData) -> None:
         self.index = index
-        self._open: OrderedDict[int, BinaryIO] = OrderedDict()  # by shard, least recently used first
+        # By shard, least recently read first: the open file, and when it was read last.
+        self._open: OrderedDict[int, tuple[BinaryIO, float]] = OrderedDict()
         self._failed: dict[int, tuple[float, WaveganError]] = {}  # by shard: when a download has failed, and why
 
     def locations(self, rows: RowIndices) -> list[ImageLocation]:
@@ -106,18 +111,25 @@ class Reader:
         return {**self.__dict__, "_open": OrderedDict(), "_failed": {}}  # files cannot be pickled
 
     def _file(self, number: int) -> BinaryIO:
-        if number in self._open:
-            self._open.move_to_end(number)
-        else:
-            self._open[number] = self._opened(number)
-            if len(self._open) > OPEN_FILES:
-                self._open.popitem(last=False)[1].close()
-        return self._open[number]
+        file = self._open.pop(number)[0] if number in self._open else self._opened(number)
+        self._open[number] = file, time.monotonic()
+        if len(self._open) > OPEN_FILES:
+            self._open.popitem(last=False)[1][0].close()
+        return file
+
+    def _close_deleted(self) -> None:
+        for number, (file, read) in list(self._open.items()):
+            if time.monotonic() < read + IDLE:
+                return  # the files after it were read later
+            if not os.fstat(file.fileno()).st_nlink:
+                del self._open[number]
+                file.close()
 
     def _opened(self, number: int) -> BinaryIO:
         when, failure = self._failed.get(number, (-PAUSE, None))
         if failure and time.monotonic() < when + PAUSE:
             raise failure
+        self._close_deleted()
         storage, shard, _ = self.index.locate_shard(number)
         try:
             return storage.open(shard.file, shard.bytes, shard.sha256)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from wavegan_dist.classes import Classes
+from wavegan_dist.config import LARGEST_COUNT
 from wavegan_dist.data.index import Members, Selection
 from wavegan_dist.data.tars import Sample
 from wavegan_dist.errors import UsageError
@@ -98,13 +99,13 @@ def parse_classes(text: str, counts: Sequence[int], names: Sequence[str]) -> lis
 
 
 def expected_classes(text: str, names: Sequence[str]) -> list[int]:
-    """Read a list of classes as `parse_classes` does before the labels are known: every number is taken for a class.
+    """Read a list of classes as `parse_classes` does before the labels are known: every possible label is taken for a class.
 
     Returns:
-        Each label once, in the order of the list; an empty list if a name is none of `names`.
+        Each label once, in the order of the list; an empty list if a part is neither a possible label nor one of `names`.
     """
     with suppress(UsageError):
-        return list(dict.fromkeys(Classes(range(2**62), names).parse(text)))
+        return list(dict.fromkeys(Classes(range(LARGEST_COUNT), names).parse(text)))
     return []
 
 

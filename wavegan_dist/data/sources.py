@@ -117,9 +117,9 @@ def _zip(path: Path, stride: int, labels: bool) -> Listing:
     entries = files_in_zip(path)
     if labels and LABELS_OF_STYLEGAN in entries:
         _refuse_label_file(str(path), read_head_in_zip(path, LABELS_OF_STYLEGAN, MAX_FILE_BYTES))
-    visible = [name for name in entries if not any(map(is_hidden, PurePosixPath(name).parts))]
-    left_out = [LeftOut(f"{path}/{name}", HIDDEN) for name in entries if name not in set(visible)]
-    visible.sort(key=lambda name: PurePosixPath(name).parts)
+    hidden = {name for name in entries if any(map(is_hidden, PurePosixPath(name).parts))}
+    left_out = [LeftOut(f"{path}/{name}", HIDDEN) for name in entries if name in hidden]
+    visible = sorted((name for name in entries if name not in hidden), key=lambda name: PurePosixPath(name).parts)
     names = list(select_pictures(visible, str(path), partial(read_head_in_zip, path), left_out))
     picture_labels, classes = _class_labels(names, str(path)) if labels else ([-1] * len(names), [])
     pictures = [_zip_picture(path, entries[name], label, stride) for name, label in zip(names, picture_labels, strict=True)]

@@ -1,11 +1,14 @@
 """Access to the files of a dataset: in a local folder, or remote with a cache that all processes of a node share.
 
 The cache needs no server and holds only complete, verified files. A download is written to a `.part` file under a lock, so one
-process downloads while the others wait, and is renamed once its size and hash are correct. A killed process leaves a `.part`
-file without a lock, which the next process takes over or removes. To free space, the least recently requested files are
-deleted, even while they are being read: on POSIX, an open file stays readable, and occupies space, until it is closed.
+process downloads while the others wait, and is renamed once its size and hash are correct and its content is on the disk. A
+killed process leaves a `.part` file without a lock, which the next process takes over or removes. On a file system without
+locks, each process downloads to a file of its own, and a `.part` file is removed when nothing was written to it for an hour. To
+free space, the least recently requested files are deleted, even while they are being read: on POSIX, an open file stays
+readable, and occupies space, until it is closed.
 """
 
+import errno
 import hashlib
 import os
 import shlex
@@ -16,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, TypeVar
 from urllib.parse import quote
+from uuid import uuid4
 
 from wavegan_dist.data import remote
 from wavegan_dist.data.remote import Answer
@@ -24,6 +28,7 @@ from wavegan_dist.files import locked
 
 LARGEST_READ = 2**28  # bytes of index.json, of which 100,000 shards take 20 MB
 GRACE = 30.0  # seconds for which the file of a returned path is not deleted, so that the caller can open it
+UNFINISHED = 3600.0  # seconds without a write after which a `.part` file is removed if the file system has no locks
 
 _CACHED = "[0-9a-f]" * 16 + "-*"  # pattern of the names of cached files; no other file in the folder is touched
 _ADVICE = "copy the dataset there again with its index, or index it again with `wavegan shards index`"
@@ -181,9 +186,12 @@ class Storage:
     def _fetch(self, file: str, size: int | None, sha256: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.part")
-        with locked(part):
+        with locked(part) as exclusive:
+            if not exclusive:  # the file system has no locks, and other processes may download the file, too
+                part.unlink(missing_ok=True)
+                part = path.with_name(f".{path.name}.{uuid4().hex}.part")
             if _is_complete(path, size):  # another process has downloaded the file while this one waited for the lock
-                part.unlink()
+                part.unlink(missing_ok=True)
                 return
             try:
                 self._download(file, size, sha256, part)
@@ -193,11 +201,12 @@ class Storage:
             part.rename(path)
 
     def _download(self, file: str, size: int | None, sha256: str, part: Path) -> None:
-        with part.open("r+b") as out:
+        with part.open("wb") as out:
             out.truncate(size or 0)  # reserves the space: other processes count the file with its final size
             self._make_room()
             name = f"{file} of {self.base}"
             self.stream(file, lambda answer: _save(answer, out, name, size, sha256, self.cache_bytes))
+            os.fsync(out.fileno())  # before the file gets its name: a power cut would leave zeros under it
 
     def _make_room(self) -> None:
         """Delete files that killed processes left behind, then the least recently requested files, until the cache fits.
@@ -267,16 +276,22 @@ def _is_complete(path: Path, size: int | None) -> bool:
 
     A file that exists, complete or not, is marked as the most recently requested.
     """
-    with suppress(FileNotFoundError):
+    try:
         os.utime(path)
-        return size is None or path.stat().st_size == size  # a power cut may truncate a file
-    return False
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):  # another user's file, or a read-only cache
+            raise
+    status = _status(path)
+    return status is not None and size in (None, status.st_size)  # the repair of a file system may cut a file short
 
 
 def _remove_stale(part: Path) -> None:
-    """Delete an unfinished download unless a process holds its lock."""
-    with suppress(BlockingIOError), locked(part, wait=False):
-        part.unlink()
+    """Delete an unfinished download unless a process holds its lock; without locks, if its last write was long ago."""
+    with suppress(BlockingIOError, FileNotFoundError), locked(part, wait=False) as exclusive:
+        if exclusive or abs(time.time() - part.stat().st_mtime) >= UNFINISHED:
+            part.unlink()
 
 
 def _status(path: Path) -> os.stat_result | None:

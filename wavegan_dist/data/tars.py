@@ -5,10 +5,11 @@ import tarfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from wavegan_dist.config import LARGEST_COUNT
+from wavegan_dist.data.folders import is_hidden
 from wavegan_dist.data.formats import compression, describe_content, is_lfs_pointer, picture_extensions
 from wavegan_dist.data.forward_file import ForwardFile
 from wavegan_dist.data.left_out import HIDDEN, LeftOut
@@ -148,12 +149,14 @@ class Contents:
     Args:
         name: name of the tar, for error messages.
         extensions: extensions of images, in lower case and without the dot.
-        members: the members that have been read, in order.
+        members: the members that have been read, in order, without the hidden ones.
+        hidden: the members that have been read, in order, of which the name or a folder is hidden (`is_hidden`).
     """
 
     name: str
     extensions: Collection[str]
     members: list[Member] = field(default_factory=list)
+    hidden: list[Member] = field(default_factory=list)
     _labels: dict[str, tuple[Member, bytes]] = field(default_factory=dict)  # by key
 
     def read(self, file: BinaryIO | ForwardFile, on_image: Callable[[Member], object] | None = None) -> None:
@@ -161,17 +164,18 @@ class Contents:
 
         Args:
             file: the open tar, at its start.
-            on_image: called with each image, while `file` is at the start of its content.
+            on_image: called with each image that is not hidden, while `file` is at the start of its content.
 
         Raises:
             WaveganError: see `walk_file`.
             Exception: any error that `file` or `on_image` raises.
         """
         for member in walk_file(file, self.name):
-            self.members.append(member)
+            hidden = any(map(is_hidden, PurePosixPath(member.name).parts))
+            (self.hidden if hidden else self.members).append(member)
             if member.extension == LABEL:
                 self._labels[member.key] = (member, file.read(min(member.size, LABEL_BYTES)))
-            elif on_image is not None and member.extension in self.extensions:
+            elif on_image is not None and member.extension in self.extensions and not hidden:
                 on_image(member)
 
     def samples(self) -> list[Sample]:
@@ -213,12 +217,13 @@ class Contents:
         """List the members of the tar that are neither an image nor the label of one, with the reason.
 
         Members that may be images (see `_unread_image`) get one entry each. Others, such as captions, are counted in one entry
-        for each reason and extension. An empty tar gets an entry, too.
+        for each reason and extension. Hidden members get one entry, and so does an empty tar.
         """
-        if not self.members:
+        if not self.members and not self.hidden:
             return [LeftOut(self.name, "an empty tar")]
         keys = {member.key for member in self.members if member.extension in self.extensions}
-        listed, counted = [], dict[str, list[str]]()
+        hidden = [LeftOut(f"{member.name} in {self.name}", HIDDEN, len(self.hidden)) for member in self.hidden[:1]]
+        listed, counted = hidden, dict[str, list[str]]()
         for member in self.members:
             used = member.key in keys and member.extension in (*self.extensions, LABEL)
             if reason := None if used else _unread_image(member):
@@ -285,11 +290,9 @@ def refuse_unsafe(description: str, name: str, *, regular: bool) -> None:
 def _unread_image(member: Member) -> str | None:
     """Return why a member that may be an image is not read (`LeftOut.reason`); None if its name is not that of an image.
 
-    Hidden files, files without an extension and files with the extension of a picture may be images. Not for members that are
-    read, which would get a wrong reason.
+    Files without an extension and files with the extension of a picture may be images. Not for members that are read, which
+    would get a wrong reason.
     """
-    if member.name.rpartition("/")[2].startswith("."):
-        return HIDDEN
     if not member.key:
         return NO_EXTENSION
     _, dot, last = member.extension.rpartition(".")

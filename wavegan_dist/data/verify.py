@@ -219,6 +219,9 @@ def _problems_of(job: _ShardCheck, answer: Answer) -> list[str]:
         problems.insert(0, f"{size:,} bytes, the index says {shard.bytes:,}")
     elif sha256 != shard.sha256:
         problems.insert(0, "sha256 differs from the index: bytes have changed")
+    indexed = set() if job.members is None else set(job.members[:, 0].tolist())
+    if any(member.offset in indexed for member in contents.hidden):  # versions before 0.2.0 did not leave out hidden folders
+        contents.members = sorted([*contents.members, *contents.hidden], key=lambda member: member.offset)
     contents.members = [member for member in contents.members if member.offset + member.size <= size]
     return problems + _differing_images(job, contents)
 

@@ -56,7 +56,7 @@ def write_shards(
 
     Args:
         source: a folder, a zip, tars, a torchvision dataset or "embedded"; see `list_pictures`.
-        out: a folder that does not exist or is empty.
+        out: a folder that does not exist or is empty, or a link to an empty one.
         size: image side in pixels, one of `config.RESOLUTIONS`.
         patches: cut patches out of the pictures instead of cropping and resizing them.
         encoding: "png" or "webp" (both lossless) or "jpg" (quality 95).
@@ -68,14 +68,14 @@ def write_shards(
         progress: show progress bars if stderr is a terminal.
 
     Raises:
-        UsageError: an argument is invalid, `source` gives no image, another process writes to `out`, or `.OUT.partial` holds a
-            write with other arguments.
+        UsageError: an argument is invalid, `out` is a mount point or the working folder, `source` gives no image, another
+            process writes to `out`, or `.OUT.partial` holds a write with other arguments.
         WaveganError: more pictures than `max_bad_fraction` cannot be decoded, or an archive is damaged or unsafe (the message
             names one); or a worker process died or lacks memory.
         OSError: a file or folder of the source cannot be read, or `out` cannot be written.
     """
-    out = out.absolute()
-    _check(out, size, encoding, shard_images, max_bad_fraction)
+    _check(out.absolute(), size, encoding, shard_images, max_bad_fraction)
+    out = out.resolve()  # through a link to an empty folder: a link cannot be replaced by a folder
     listing = list_pictures(str(source), size, cut_patches=patches, labels=labels)
     settings = {"source": str(source), "size": size, "patches": patches, "encoding": encoding, "labels": labels}
     with work_folder(out, "shards write", settings, "*.bin") as work:
@@ -107,6 +107,8 @@ def _check(out: Path, size: int, encoding: str, shard_images: int | None, max_ba
     if out.is_dir() and any(out.iterdir()):
         content = "shards" if (out / "index.json").exists() else "files"
         raise UsageError(f"{out} already holds {content}; remove it or choose another folder")
+    if out.is_dir() and (out.resolve().is_mount() or out.samefile(Path.cwd())):
+        raise UsageError(f"{out} is a mount point or the working folder, which cannot be replaced; name a new folder in it")
 
 
 def _encode(chunks: Sequence[Chunk], max_bad_fraction: float, workers: int, progress: bool) -> None:

@@ -13,7 +13,7 @@ from wavegan_dist.errors import UsageError
 from wavegan_dist.evaluate.accumulate import BATCH, ImageSource, batch_size, compute_statistics
 from wavegan_dist.evaluate.code_digest import code_digest
 from wavegan_dist.evaluate.metric import Metric, MetricResult
-from wavegan_dist.evaluate.per_class import ClassMetrics, class_metrics
+from wavegan_dist.evaluate.per_class import ClassMetrics, check_classes, class_metrics
 from wavegan_dist.evaluate.real_images import (
     compute_floors,
     draw_subsets,
@@ -77,7 +77,7 @@ def evaluate_snapshot(
     Raises:
         UsageError: before images are generated or read: a metric is unknown, the launcher's environment variables are wrong,
             the snapshot or the index is missing or invalid, the image sizes differ, there are too few images, weights or
-            packages are missing, or `per_class` is given for a snapshot or data without classes.
+            packages are missing, or `per_class` is given for a snapshot or data without classes, or with other ones.
         WaveganError: the process group did not form, the snapshot or a shard is damaged, a generated image is not finite,
             another process of the launch has ended, or, on rank 0 only, a value of a metric is not finite.
     """
@@ -126,13 +126,16 @@ def _class_metrics(
     `generated` holds the classes of the generated images, int64 [count]; None for a snapshot without classes.
 
     Raises:
-        UsageError: the snapshot or the real images have no classes, or no metric can be measured per class.
+        UsageError: the snapshot or the real images have no classes, their classes differ (`check_classes`), or no metric can be
+            measured per class.
     """
     if minimum is None:
         return []
     if snapshot.classes is None or generated is None:
         raise UsageError(f"--per-class: {snapshot.path} was trained without classes (model.num_classes = 0); leave it out")
-    return class_metrics(metrics, snapshot.classes, real_labels(index, draw_subsets(index, count, seed)[0]), generated, minimum)
+    real = real_labels(index, draw_subsets(index, count, seed)[0])
+    check_classes(snapshot.classes, index, real)
+    return class_metrics(metrics, snapshot.classes, real, generated, minimum)
 
 
 def _select_metrics(

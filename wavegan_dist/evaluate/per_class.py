@@ -7,12 +7,14 @@ evaluation.
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from wavegan_dist.classes import Classes
+from wavegan_dist.data import Index
 from wavegan_dist.errors import UsageError
 from wavegan_dist.evaluate.feature import Feature
 from wavegan_dist.evaluate.metric import Metric
@@ -68,6 +70,31 @@ class ClassMetrics:
         )
 
 
+def check_classes(classes: Classes, index: Index, real: Tensor) -> None:
+    """Check that the labels of real images mean the classes of a snapshot.
+
+    Args:
+        classes: the classes of the snapshot.
+        index: index of the real images.
+        real: the class of each real image of the evaluation, int64 [N]; -1 for an image without a label.
+
+    Raises:
+        UsageError: no image has a label, a label is not below the number of classes, or both sides name their classes, and the
+            names differ.
+    """
+    if not (real >= 0).any():
+        raise UsageError("--per-class: the real images have no labels; give the shards that the snapshot was trained on")
+    advice = "choose the classes of the snapshot with `wavegan shards index DIR` and --classes or --class-names"
+    if (largest := int(real.max())) >= len(classes.counts):
+        raise UsageError(
+            f"--per-class: {index.location} has the label {largest}, and the classes of the snapshot end at "
+            f"{len(classes.counts) - 1}; {advice}"
+        )
+    for label, (first, other) in enumerate(zip_longest(classes.names, index.classes, fillvalue="without a name")):
+        if classes.names and index.classes and first != other:
+            raise UsageError(f"--per-class: class {label} is {first} in the snapshot and {other} in {index.location}; {advice}")
+
+
 def class_metrics(
     metrics: Mapping[str, Metric[Any]], classes: Classes, real: Tensor, generated: Tensor, minimum: int
 ) -> list[ClassMetrics]:
@@ -76,7 +103,8 @@ def class_metrics(
     Args:
         metrics: the metrics of the evaluation, by name.
         classes: the classes of the snapshot.
-        real, generated: the class of each image of both sets, int64 [N]; -1 for an image without a label.
+        real, generated: the class of each image of both sets, int64 [N], below the number of classes; -1 for an image without
+            a label.
         minimum: smallest number of images that a class must have in each set, besides `Metric.minimum`.
 
     Returns:
@@ -85,15 +113,13 @@ def class_metrics(
         would take more than MAX_STATISTICS_BYTES.
 
     Raises:
-        UsageError: none of the metrics is in CLASS_METRICS, or no real image has a label.
+        UsageError: none of the metrics is in CLASS_METRICS.
     """
     chosen = {name: metric for name, metric in metrics.items() if name in CLASS_METRICS}
     if not chosen:
         raise UsageError(
             f"--per-class needs one of {', '.join(CLASS_METRICS)} among --metrics; other metrics need too many images"
         )
-    if not (real >= 0).any():
-        raise UsageError("--per-class: the real images have no labels; give the shards that the snapshot was trained on")
     counts = [torch.bincount(labels[labels >= 0], minlength=len(classes.counts)).tolist() for labels in (real, generated)]
     return [
         _of_class(chosen, label, classes, (counts[0][label], counts[1][label]), minimum) for label in range(len(classes.counts))

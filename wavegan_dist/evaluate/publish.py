@@ -1,25 +1,47 @@
 """Where the result of an evaluation goes: to a file with its plot, and to MLflow."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from wavegan_dist.errors import UsageError
+from wavegan_dist.evaluate.require import require
 from wavegan_dist.evaluate.spectrum_plot import plot_spectrum
 from wavegan_dist.evaluation_result import EvaluationResult
+from wavegan_dist.files import check_folder
 from wavegan_dist.run_folder import RunFolder, ema_of
 from wavegan_dist.tracking import log_evaluation, metric_name, update_best
+
+
+def check_result_file(path: Path, metrics: Sequence[str] | None) -> None:
+    """Check, before an evaluation begins, that `write_result` can write its result.
+
+    Args:
+        path: the file for the result.
+        metrics: names of the metrics; None: the default metrics.
+
+    Raises:
+        UsageError: `path` is a folder, its folder cannot be created or may not be written to, or matplotlib, which plots the
+            spectrum, is not installed.
+    """
+    check_folder(path.absolute().parent, f"the result {path}")
+    if path.is_dir():
+        raise UsageError(f"the result {path} is a folder; name a file")
+    if metrics is None or "spectrum" in metrics:
+        require("matplotlib.figure", "the plot of the metric spectrum")
 
 
 def write_result(result: EvaluationResult, path: Path) -> None:
     """Write the result to `path` as JSON and, if the spectrum was measured, its plot beside `path` as `.png`.
 
-    Creates the folder and replaces existing files. The JSON file comes last: if it exists, the plot does too.
+    Creates the folder and replaces existing files. The JSON file is written first.
 
     Raises:
         OSError: a file cannot be written.
         ImportError: the spectrum was measured and matplotlib is not installed.
     """
+    result.write(path)
     if "spectrum" in result.tables:
         plot_spectrum(result.tables["spectrum"], path.with_suffix(".png"))
-    result.write(path)
 
 
 def publish_result(result: EvaluationResult, run: RunFolder, snapshot: str, file: Path) -> None:

@@ -104,7 +104,7 @@ class Spool:
         """Return the number of events of each kind that were not delivered yet."""
         return Counter(event["kind"] for event, _ in self.undelivered())
 
-    def lock(self, *, wait: bool) -> AbstractContextManager[None]:
+    def lock(self, *, wait: bool) -> AbstractContextManager[bool]:
         """Return a context manager that excludes other senders of this spool.
 
         On a file system without locks two senders may deliver the same events; MLflow stores them once (`mlflow_run.py`).
