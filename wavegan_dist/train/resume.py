@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from wavegan_dist import config
 from wavegan_dist.config import Experiment
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.log import log
@@ -29,8 +28,7 @@ def checkpoint_to_resume(folder: RunFolder, experiment: Experiment, index_digest
     """
     if resume == "never" and (folder.config.exists() or folder.checkpoints()):
         raise UsageError(f"{folder.path} holds a run already; choose another --run-dir, or resume it with --resume auto")
-    if folder.config.exists() and (changed := config.differences(config.load(folder.config), experiment)):
-        raise UsageError(f"{folder.path} holds a run of another config ({'; '.join(changed)}); choose another --run-dir")
+    folder.check_config(experiment)
     path = _newest_intact(folder) if resume in ("auto", "never") else _requested(Path(resume))
     if path is not None and (digest := _index_digest(path)) != index_digest:
         now = ", ".join(one.index for one in experiment.data.sets)
