@@ -177,9 +177,7 @@ def _check_metrics(options: argparse.Namespace) -> None:
     metrics = DEFAULT_METRICS if options.metrics is None else check_names(options.metrics.split(","))
     names = [name for metric in metrics for name in value_names(metric, options.extractor)]
     if options.best is not None and options.best not in names:
-        raise UsageError(
-            f"--best {options.best}: the metrics {','.join(metrics)} have no such value; they have {', '.join(names)}"
-        )
+        raise UsageError(f"--best {options.best} is no value of these metrics; they compute {', '.join(names)}")
 
 
 SUBMIT_TRAIN = Command(
