@@ -103,12 +103,12 @@ def submit_evaluations(job: EvaluateJob, names: Sequence[str] | None = None) -> 
         WaveganError: squeue fails, sbatch cannot be run, or evaluations.json is damaged.
         OSError: the run folder cannot be written.
     """
-    slurm.require_sbatch()
     with _lock(job):
         return _submit(job, _new(job) if names is None else names)
 
 
 def _new(job: EvaluateJob) -> list[str]:
+    slurm.require_sbatch()
     status = _status(job)
     if names := sorted([*status.waiting, *status.failed]):
         return names
