@@ -183,10 +183,12 @@ def test_a_cancelled_evaluation_stays_cancelled(house, copy, submit):
     command = ["submit", "evaluate", "--run", copy, "--profile", "local1", *METRICS, "--snapshots", SNAPSHOTS[1]]
     job = job_of(submit(*command, cwd=house))
     until("evaluation", lambda: evaluators(copy), 60)
+    for process in evaluators(copy):
+        process.suspend()  # so that it does not end before; scancel resumes it
     slurm("scancel", job)
     until("end of the job", lambda: ended(job), 60)
     assert states(job) == ["CANCELLED"]
-    assert not list(copy.glob("evaluations/*"))
+    assert not list(copy.glob("evaluations/kimg-*"))
 
 
 def test_only_the_failed_task_of_an_array_runs_again(house, copy, submit):
