@@ -32,6 +32,35 @@ def optimum(metric: str) -> float | None:
     return 1.0 if metric.startswith(("precision_", "recall_")) else 0.0
 
 
+VALUES = {  # the values of each metric; {} stands for the name of the extractor
+    **{metric: (metric, f"{metric}_low", f"{metric}_high") for metric in ("fwd", "fwd_db2", "swd")},
+    "spectrum": tuple(f"spectrum_db{part}{sign}" for part in ("", "_top_half", "_top_quarter") for sign in ("", "_signed")),
+    "bands": ("bands_db", "bands_db_signed", "bands_kurtosis"),
+    "glcm": ("glcm_bits", "glcm_bits_signed", "glcm_score"),
+    "compression": ("compression_bpp", "compression_bpp_signed", "compression_ratio"),
+    "fd": ("fd_{}",),
+    "kid": ("kid_{}",),
+    "prc": ("precision_{}", "recall_{}"),
+    "fid": ("fid",),
+}
+# The names of each `--extractor`: that of dinov2 depends on the checkpoint.
+EXTRACTOR_NAMES = {
+    "efflite0": ("efflite0@128",),
+    "inception": ("inception-v3-compat",),
+    "dinov2": ("dinov2_vits14@224", "dinov2_vitb14@224", "dinov2_vitl14@224"),
+}
+
+
+def value_names(metric: str, extractor: str) -> list[str]:
+    """Return the names of the values that a metric may have in `EvaluationResult.metrics`.
+
+    Args:
+        metric: a metric of `--metrics`.
+        extractor: the network of `--extractor`.
+    """
+    return list(dict.fromkeys(value.format(name) for value in VALUES[metric] for name in EXTRACTOR_NAMES[extractor]))
+
+
 class EvaluationProtocol(BaseModel):
     """What was measured, and everything that the metrics depend on.
 

@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from wavegan_dist.config import Experiment
+from wavegan_dist.config import Experiment, differences, load
 from wavegan_dist.errors import UsageError
 from wavegan_dist.files import append_json_lines, atomic_file, locked, parse_json, sweep
 from wavegan_dist.log import log
@@ -219,6 +219,11 @@ class RunFolder:
                     with suppress(OSError):
                         lock.unlink()
                         self.path.rmdir()
+
+    def check_config(self, experiment: Experiment) -> None:
+        """Raise UsageError if the folder holds a run and settings of `experiment` differ that may not change on resume."""
+        if self.config.exists() and (changed := differences(load(self.config), experiment)):
+            raise UsageError(f"{self.path} holds a run of another config ({'; '.join(changed)}); choose another --run-dir")
 
     def _write_holder(self, lock: Path) -> None:
         try:

@@ -119,9 +119,10 @@ def house(tmp_path_factory: pytest.TempPathFactory, cluster: SimpleNamespace) ->
         (folder / name).symlink_to(ROOT / name)
     for script in (ROOT / "slurm").glob("*.sbatch"):
         text = re.sub(r"(?m)^(#SBATCH --(cpus-per-task|gpus-per-node))=.*", r"\1=1", script.read_text())
-        (folder / "slurm" / script.name).write_text(text)
+        (folder / "slurm" / script.name).write_text(text.replace(":-gpu1}", ":-two}"))
     profiles = Path(shutil.copytree(ROOT / "launchers" / "slurm", folder / "launchers" / "slurm"))
-    (profiles / "gpu1.yaml").write_text((profiles / "local1.yaml").read_text() + "processes_per_node: 2\n")
+    (profiles / "gpu1.yaml").write_text((profiles / "local1.yaml").read_text())
+    (profiles / "two.yaml").write_text((profiles / "local1.yaml").read_text() + "processes_per_node: 2\n")
     (profiles / "gpu8.yaml").write_text((profiles / "local.yaml").read_text())
     settings = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
     settings["train"] |= {"total_kimg": 0.32, "snapshot_kimg": 0.32, "checkpoint_kimg": 0.32, "report_kimg": 0.128}

@@ -62,6 +62,22 @@ def test_a_job_that_crashes_twice_at_the_same_place_stops_and_says_so(submit, tm
     assert crashes[1]["reason"] in log_of(run, job)
 
 
+def test_a_job_that_reaches_its_time_limit_twice_without_a_new_checkpoint_stops(submit, tmp_path, training, profile):
+    run, python, began = tmp_path / "stalled", tmp_path / "python", tmp_path / "began"
+    python.write_text(f"#!/bin/sh\ntouch {began}\nexec sleep 300\n")  # a trainer that saves nothing after the warning
+    python.chmod(0o755)
+    brief = profile(f"python: {python}", "warn_seconds: 30", "sbatch: {begin: now+1hour}", base="local1")
+    job = job_of(submit("submit", "train", "--config", training, "--profile", brief, "--time", 1, "--run-dir", run))
+    slurm("scontrol", "update", f"JobId={job}", "TimeLimit=60", "StartTime=now")  # so that the warnings below are the only ones
+    for _ in range(2):
+        until("start of the trainer", began.exists, 120)
+        began.unlink()
+        slurm("scancel", "--batch", "--signal=USR2", job)  # what Slurm sends shortly before the limit
+    until("end of the job", lambda: ended(job), 60)
+    assert states(job) == ["REQUEUED", "FAILED"]
+    assert "not started a third time: no new checkpoint within the time limit of 1 min; submit with" in log_of(run, job)
+
+
 def test_after_a_launcher_is_killed_the_run_saves_and_is_requeued_at_once(submit, tmp_path, training, profile):
     run = tmp_path / "killed"
     job = job_of(

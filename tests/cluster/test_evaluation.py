@@ -10,7 +10,7 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
-from tests.cluster.helpers import SLURM_CONF, log_of, slurm, states, until
+from tests.cluster.helpers import SLURM_CONF, ended, job_of, log_of, slurm, states, until
 from tests.helpers import refused
 from wavegan_dist.cluster import evaluation_queue
 from wavegan_dist.cluster.evaluation_queue import QueueStatus
@@ -159,3 +159,44 @@ def test_an_evaluation_that_its_time_limit_cuts_is_tried_once_more(house, copy, 
     assert "not done within the profile's time limit of 1 min" in failed.read_text()
     until("end of the job", lambda: states(job)[-1] == "COMPLETED", 120)
     assert not failed.exists()
+
+
+def test_new_leaves_out_snapshots_whose_job_is_in_the_queue(house, copy, submit, profile):
+    later = profile("sbatch: {begin: now+1hour}", base="local1")
+    command = ["submit", "evaluate", "--run", copy, "--profile", later, *METRICS, "--snapshots"]
+    first = job_of(submit(*command, SNAPSHOTS[0], cwd=house))
+    outcome = submit(*command, "new", cwd=house)
+    second = job_of(outcome)
+    try:
+        assert outcome.stdout == f"job {second}: {SNAPSHOTS[1]}\n"
+        assert evaluation_queue.submitted_jobs(copy) == {SNAPSHOTS[0]: first, SNAPSHOTS[1]: second}
+        refused(submit(*command, "new", cwd=house), "has a result, or a pending or running job; nothing to submit")
+    finally:
+        slurm("scancel", first, second)
+    until("end of both", lambda: ended(first) and ended(second), 30)
+    again = job_of(submit(*command, "new", cwd=house))
+    slurm("scancel", array := again.split("_")[0])
+    assert evaluation_queue.submitted_jobs(copy) == {SNAPSHOTS[0]: f"{array}_0", SNAPSHOTS[1]: f"{array}_1"}
+
+
+def test_a_cancelled_evaluation_stays_cancelled(house, copy, submit):
+    command = ["submit", "evaluate", "--run", copy, "--profile", "local1", *METRICS, "--snapshots", SNAPSHOTS[1]]
+    job = job_of(submit(*command, cwd=house))
+    until("evaluation", lambda: evaluators(copy), 60)
+    for process in evaluators(copy):
+        process.suspend()  # so that it does not end before; scancel resumes it
+    slurm("scancel", job)
+    until("end of the job", lambda: ended(job), 60)
+    assert states(job) == ["CANCELLED"]
+    assert not list(copy.glob("evaluations/kimg-*"))
+
+
+def test_only_the_failed_task_of_an_array_runs_again(house, copy, submit):
+    """Slurm gives the array's own id to its last task, the one that fails here."""
+    (copy / "snapshots" / SNAPSHOTS[1] / "model.safetensors").write_bytes(b"nothing")
+    command = ["submit", "evaluate", "--run", copy, "--profile", "local1", *METRICS, "--snapshots", "all"]
+    assert submit(*command, cwd=house).returncode == 0
+    good, bad = (evaluation_queue.submitted_jobs(copy)[name] for name in SNAPSHOTS)
+    until("end of both tasks", lambda: ended(good) and ended(bad), 180)
+    assert states(bad) == ["REQUEUED", "FAILED"]
+    assert states(good) == ["COMPLETED"]

@@ -15,37 +15,28 @@ from wavegan_dist.evaluate.code_digest import code_digest
 from wavegan_dist.evaluate.evaluate import evaluate_snapshot
 from wavegan_dist.evaluate.publish import write_result
 from wavegan_dist.evaluate.registry import EXTRACTORS, METRICS, ExtractorWeights
-from wavegan_dist.evaluation_result import EvaluationResult
+from wavegan_dist.evaluation_result import EXTRACTOR_NAMES, VALUES, EvaluationResult, value_names
 
 
 def test_result_holds_metrics_floors_intervals_tables_and_the_whole_protocol(
     snapshot: Path, data: Path, tmp_path: Path
 ) -> None:
-    result = evaluate_snapshot(
-        snapshot, data, ("fwd", "swd", "spectrum", "glcm", "compression", "kid", "prc"), count=200, seed=3
-    )
+    measured = ("fwd", "swd", "spectrum", "bands", "glcm", "compression", "kid", "prc")
+    result = evaluate_snapshot(snapshot, data, measured, count=200, seed=3)
     assert result is not None
     write_result(result, tmp_path / "result.json")
     assert json.loads((tmp_path / "result.json").read_text()) == result.model_dump(mode="json")
     assert EvaluationResult.read(tmp_path / "result.json") == result
     metrics, protocol = result.metrics, result.protocol
-    expected = {"fwd", "fwd_low", "fwd_high", "spectrum_db", "spectrum_db_top_half_signed", "swd_high", "kid_efflite0@128"}
-    expected |= {
-        "glcm_bits",
-        "glcm_bits_signed",
-        "glcm_score",
-        "compression_bpp",
-        "compression_bpp_signed",
-        "compression_ratio",
-    }
-    assert expected | {"precision_efflite0@128", "recall_efflite0@128"} <= set(metrics)
+    assert list(metrics) == [name for metric in measured for name in value_names(metric, "efflite0")]
+    assert {"fwd_low", "spectrum_db_top_half_signed", "glcm_bits", "kid_efflite0@128", "recall_efflite0@128"} <= set(metrics)
     assert set(result.floors) == set(metrics) == set(protocol.metrics)
     assert result.floors["fwd"] < 0.2 * metrics["fwd"]
     for name in ("spectrum_db", "kid_efflite0@128"):
         low, high = result.intervals[name]
         assert low < metrics[name] < high
     assert result.floors["recall_efflite0@128"] > 0.5 > metrics["recall_efflite0@128"]
-    assert set(result.tables) == {"fwd_packets", "swd_packets", "spectrum", "glcm", "compression"}
+    assert set(result.tables) == {"fwd_packets", "swd_packets", "spectrum", "bands", "glcm", "compression"}
     assert (protocol.images_real, protocol.images_generated, protocol.image_size) == (200, 200, 32)
     assert (protocol.seed, protocol.ema, protocol.nimg) == (3, True, 2000)
     assert protocol.exact  # as always on a CPU
@@ -200,6 +191,14 @@ def test_a_half_written_or_damaged_snapshot_is_one_line(snapshot: Path, data: Pa
             with pytest.raises(WaveganError, match=re.escape(name)) as error:
                 evaluate_snapshot(damaged, data, ("spectrum",))
             assert "\n" not in str(error.value)
+
+
+def test_every_metric_and_every_extractor_has_names_of_values() -> None:
+    assert tuple(VALUES) == METRICS
+    assert tuple(EXTRACTOR_NAMES) == EXTRACTORS
+    assert value_names("fd", "efflite0") == ["fd_efflite0@128"]
+    assert value_names("fd", "inception") == ["fd_inception-v3-compat"]
+    assert value_names("fid", "dinov2") == ["fid"]
 
 
 def test_the_command_line_offers_what_there_is(wavegan: Command) -> None:

@@ -12,9 +12,8 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file
 
 from tests.helpers import accelerate_launch, environment, points, run_ranks, two_processes
-from wavegan_dist.config import TrainConfig
+from wavegan_dist.config import TrainConfig, check_batch_division
 from wavegan_dist.errors import UsageError
-from wavegan_dist.train.launch import check_batch_division
 
 STEPS = Path(__file__).parent / "steps.py"
 

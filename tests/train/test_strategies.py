@@ -8,10 +8,9 @@ from safetensors.torch import load_file
 
 from tests.helpers import accelerate_launch, points, refused, run_ranks, two_processes
 from tests.train.trained import SCRIPT, distance, tensors
-from wavegan_dist.config import TrainConfig
+from wavegan_dist.config import TrainConfig, check_batch_division
 from wavegan_dist.errors import UsageError
 from wavegan_dist.train import zero_settings
-from wavegan_dist.train.launch import check_batch_division
 
 pytestmark = pytest.mark.slow
 

@@ -37,9 +37,9 @@ EVALUATION = (
     argument(
         "--best",
         type=_metric_with_optimum,
-        default="fwd",
         metavar="METRIC",
-        help="tag the snapshot whose METRIC is nearest to its optimum (default: fwd)",
+        help="tag the snapshot whose METRIC is nearest to its optimum (default: the METRIC of best.json, else fwd or the first "
+        "that has an optimum)",
     ),
     argument(
         "--in-flight",
@@ -67,17 +67,28 @@ def train(options: argparse.Namespace) -> None:
     config.check_passwords(experiment)
     if options.evaluate_profile:
         experiment.data.index_for_evaluation()  # refuses several data sets
+    else:
+        _refuse_evaluation_options(options)
     run_dir = run_dir_of(options).absolute()
     evaluation = evaluation_job(options, run_dir, options.evaluate_profile, {}) if options.evaluate_profile else None
     arguments = ["--config", str(config_file(experiment, RunFolder(run_dir).cluster)), "--run-dir", str(run_dir)]
     job = TrainJob(run_dir=run_dir, profile=profile, arguments=arguments, evaluation=evaluation)
-    submit.check_batch(experiment, profile)
+    config.check_batch_division(profile.world_size, experiment.train)
+    job.run_folder.check_config(experiment)
     check_tracking(job.run_folder, experiment)
     if options.dry_run:
         print(submit.training_script(job), end="")
         return
     job_id = submit.submit_training(experiment, job)
     print(f"job {job_id}: {run_dir}; its log: {job_log(job, job_id)}")
+
+
+def _refuse_evaluation_options(options: argparse.Namespace) -> None:
+    """Raise UsageError if an option of the evaluation has another value than its default."""
+    for option in EVALUATION:
+        name = option.names[0].removeprefix("--").replace("-", "_")
+        if getattr(options, name) not in (option.settings.get("default"), False):
+            raise UsageError(f"{option.names[0]} is for evaluations; add --evaluate-profile NAME, or leave it out")
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -93,8 +104,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if options.dry_run:
         print(evaluation_script(job, names[0], data), end="")
         return
-    ids = submit_evaluations(job, names)
-    for name, job_id in zip(names, ids, strict=True):
+    for name, job_id in submit_evaluations(job, None if options.snapshots == "new" else names).items():
         print(f"job {job_id}: {name}")
 
 
@@ -103,7 +113,7 @@ def selected_snapshots(run: "RunFolder", selection: str) -> list[str]:
 
     Args:
         run: the run folder.
-        selection: "new": those without a result; "all"; or a comma-separated list of names.
+        selection: "new": those without a result, whatever is in the queue; "all"; or a comma-separated list of names.
 
     Raises:
         UsageError: no snapshot is selected, or the list names one that does not exist.
@@ -135,18 +145,39 @@ def evaluation_job(options: argparse.Namespace, run_dir: Path, profile: str, cha
         changes: settings that override those of the profile; None: no change.
 
     Raises:
-        UsageError: there is no such profile, or it is not valid.
+        UsageError: there is no such profile, it is not valid or has several processes, a metric is unknown, or no metric
+            computes `--best`.
     """
     from wavegan_dist.cluster.job import EvaluateJob
     from wavegan_dist.cluster.profile import load_profile
 
+    loaded = load_profile(profile, **changes)
+    if loaded.world_size > 1:
+        raise UsageError(
+            f"an evaluation is one process, and profile {profile} has {loaded.world_size} ({loaded.nodes} nodes x "
+            f"{loaded.processes}); choose a profile of one process, such as gpu1"
+        )
+    _check_metrics(options)
     return EvaluateJob(
         run_dir=run_dir,
-        profile=load_profile(profile, **changes),
+        profile=loaded,
         arguments=metric_arguments(options),
         best=options.best,
         in_flight=options.in_flight,
     )
+
+
+def _check_metrics(options: argparse.Namespace) -> None:
+    """Raise UsageError if `--metrics` has an unknown name, or none of the metrics computes the value `--best`."""
+    if options.metrics is None and options.best is None:
+        return
+    from wavegan_dist.evaluate.registry import DEFAULT_METRICS, check_names
+    from wavegan_dist.evaluation_result import value_names
+
+    metrics = DEFAULT_METRICS if options.metrics is None else check_names(options.metrics.split(","))
+    names = [name for metric in metrics for name in value_names(metric, options.extractor)]
+    if options.best is not None and options.best not in names:
+        raise UsageError(f"--best {options.best} is no value of these metrics; they compute {', '.join(names)}")
 
 
 SUBMIT_TRAIN = Command(
@@ -177,7 +208,7 @@ SUBMIT_EVALUATE = Command(
             "--snapshots",
             required=True,
             metavar="all|new|LIST",
-            help="new: snapshots without a result; LIST: names, such as kimg-000100,kimg-000200",
+            help="new: snapshots without a result, a pending or a running job; LIST: names, such as kimg-000100,kimg-000200",
         ),
         *RESOURCES,
         DRY_RUN,

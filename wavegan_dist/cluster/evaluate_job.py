@@ -1,6 +1,5 @@
 """The batch step of an evaluation job: evaluates one snapshot, retries once, and updates the tag of the best snapshot."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -23,7 +22,8 @@ def run(file: str, snapshot: str) -> None:
     """Evaluate one snapshot of a run and update the tag of the best snapshot; submitit calls this function in the job.
 
     A preempted job is requeued each time. After the first failure, or a time limit that was too short, the function requeues
-    the job and returns: a file in the run folder records the failure until an evaluation succeeds.
+    the job and returns: a file in the run folder records the failure until an evaluation succeeds. After `scancel`, which ends
+    the evaluation command, too, the function returns without a result and without a record.
 
     Args:
         file: the JSON file of the `EvaluateJob`.
@@ -32,8 +32,8 @@ def run(file: str, snapshot: str) -> None:
     Raises:
         SystemExit: the job was preempted and requeued (exit code 0).
         UsageError: the run has several datasets, or config.yaml cannot be read.
-        WaveganError: the evaluation failed a second time, Slurm does not requeue the job, or another result of the run is
-            damaged (see `tag_best`).
+        WaveganError: the evaluation failed a second time, squeue fails, Slurm does not requeue the job, or another result of
+            the run is damaged (see `tag_best`).
         OSError: the run folder cannot be read or written.
         pydantic.ValidationError: `file` is damaged.
     """
@@ -43,8 +43,11 @@ def run(file: str, snapshot: str) -> None:
     failure = job.run_folder.evaluation_failure(snapshot)
     if reason is None:
         failure.unlink(missing_ok=True)
-        if best_metric(job.run_folder) != job.best:  # else `wavegan evaluate` has updated the best snapshot
+        if job.best not in (None, best_metric(job.run_folder)):  # else `wavegan evaluate` has updated the best snapshot
             tag_best(job.run_folder, EvaluationResult.read(job.run_folder.evaluation(snapshot)), job.best)
+        return
+    if not slurm.is_running(slurm.own_job_id()):
+        log.info("%s is not evaluated; Slurm has ended the job", snapshot)
         return
     failed_before = failure.exists()
     with atomic_file(failure) as out:
@@ -52,7 +55,7 @@ def run(file: str, snapshot: str) -> None:
     if failed_before:
         raise WaveganError(f"{snapshot} failed twice: {reason}")
     log.warning("evaluation of %s failed (%s); requeuing the job once", snapshot, reason)
-    slurm.requeue(os.environ["SLURM_JOB_ID"])
+    slurm.requeue(slurm.own_job_id())
 
 
 class _WarnedError(Exception):
@@ -76,11 +79,10 @@ def _evaluate(job: EvaluateJob, snapshot: str) -> str | None:
     try:
         outcome = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace")
     except _WarnedError:
-        # Slurm may warn up to a minute earlier than requested.
-        if time.monotonic() - started > job.profile.time * 60 - job.profile.warn_seconds - 60:
+        if job.profile.is_near_limit(time.monotonic() - started):
             return f"not done within the profile's time limit of {job.profile.time} min"
         log.info("preempted; requeuing the job")
-        slurm.requeue(os.environ["SLURM_JOB_ID"])
+        slurm.requeue(slurm.own_job_id())
         sys.exit(0)
     finally:
         signal.signal(WARNING, signal.SIG_IGN)

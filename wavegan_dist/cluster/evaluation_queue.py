@@ -10,7 +10,7 @@ from pathlib import Path
 from wavegan_dist import config
 from wavegan_dist.cluster import evaluate_job, executor, slurm
 from wavegan_dist.cluster.job import EvaluateJob
-from wavegan_dist.errors import WaveganError
+from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import atomic_file, locked, parse_json
 from wavegan_dist.log import log
 from wavegan_dist.run_folder import RunFolder
@@ -85,28 +85,37 @@ def _status(job: EvaluateJob) -> QueueStatus:
     return status
 
 
-def submit_evaluations(job: EvaluateJob, names: Sequence[str]) -> list[str]:
+def submit_evaluations(job: EvaluateJob, names: Sequence[str] | None = None) -> dict[str, str]:
     """Submit an array with one job per snapshot, of which `job.in_flight` run at a time, and record it in evaluations.json.
 
-    Deletes the records of earlier failures of these snapshots. Snapshots that have a result are evaluated again.
+    Deletes the records of earlier failures of these snapshots. Named snapshots that have a result are evaluated again.
 
     Args:
         job: the run and how its snapshots are evaluated.
-        names: names of the snapshots, at least one.
+        names: names of the snapshots, at least one; None: those that have neither a result nor a pending or running job.
 
     Returns:
-        Slurm's ids of the jobs, in the order of `names`.
+        Slurm's ids of the jobs, by the names of the snapshots.
 
     Raises:
-        UsageError: config.yaml cannot be read or has several datasets, Slurm or submitit is missing, or Slurm refuses the jobs.
-        WaveganError: sbatch cannot be run, or evaluations.json is damaged.
+        UsageError: `names` is None and there is no such snapshot, config.yaml cannot be read or has several datasets, Slurm or
+            submitit is missing, or Slurm refuses the jobs.
+        WaveganError: squeue fails, sbatch cannot be run, or evaluations.json is damaged.
         OSError: the run folder cannot be written.
     """
     with _lock(job):
-        return _submit(job, names)
+        return _submit(job, _new(job) if names is None else names)
 
 
-def _submit(job: EvaluateJob, names: Sequence[str]) -> list[str]:
+def _new(job: EvaluateJob) -> list[str]:
+    slurm.require_sbatch()
+    status = _status(job)
+    if names := sorted([*status.waiting, *status.failed]):
+        return names
+    raise UsageError(f"each snapshot of {job.run_dir} has a result, or a pending or running job; nothing to submit")
+
+
+def _submit(job: EvaluateJob, names: Sequence[str]) -> dict[str, str]:
     """Do the work of `submit_evaluations`; the caller holds the lock."""
     config.load(job.run_folder.config).data.index_for_evaluation()  # refuses a run of several data sets
     earlier = submitted_jobs(job.run_dir)
@@ -116,9 +125,10 @@ def _submit(job: EvaluateJob, names: Sequence[str]) -> list[str]:
     for name in names:
         job.run_folder.evaluation_failure(name).unlink(missing_ok=True)  # each submission may fail once
     ids = executor.submit(lambda: array.map_array(evaluate_job.run, [str(file)] * len(names), list(names)))
+    submitted = dict(zip(names, ids, strict=True))
     with atomic_file(_state_file(job.run_dir)) as out:
-        json.dump(earlier | dict(zip(names, ids, strict=True)), out, indent=2)
-    return ids
+        json.dump(earlier | submitted, out, indent=2)
+    return submitted
 
 
 def submitted_jobs(run_dir: Path) -> dict[str, str]:

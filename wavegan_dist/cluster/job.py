@@ -59,7 +59,9 @@ class EvaluateJob(Job):
     """The evaluation of a run's snapshots, one Slurm job per snapshot."""
 
     arguments: list[str] = Field(description="of wavegan evaluate: metrics and how they are computed")
-    best: str = Field("fwd", description="the metric that is nearest to its optimum for the best snapshot")
+    best: str | None = Field(
+        None, description="the metric that is nearest to its optimum for the best snapshot; null: as `wavegan evaluate` chooses"
+    )
     in_flight: PositiveInt = Field(2, description="largest number of evaluation jobs that are pending or running at a time")
 
 

@@ -27,7 +27,7 @@ class JobStep:
     """
 
     def __init__(self, command: Sequence[str], warn_seconds: int) -> None:
-        self.warn_seconds, self.warned = warn_seconds, 0.0
+        self.warn_seconds, self.started, self.warned = warn_seconds, time.monotonic(), 0.0
         self.process: subprocess.Popen[bytes] | None = None
         signal.signal(signal.SIGTERM, lambda _number, _frame: None)
         signal.signal(signal.SIGCONT, signal.SIG_DFL)

@@ -76,6 +76,13 @@ class Profile(Section):
         """Number of training processes on all nodes."""
         return self.nodes * self.processes
 
+    def is_near_limit(self, seconds: float) -> bool:
+        """Return whether a warning `seconds` after the start of a job is that of the time limit, and not of a preemption.
+
+        Slurm may warn up to a minute earlier than requested.
+        """
+        return seconds > self.time * 60 - self.warn_seconds - 60
+
 
 def load_profile(name: str, **changes: Any) -> Profile:
     """Read a profile.

@@ -18,12 +18,16 @@ def exit_after(run_dir: Path, before: RunExit | None) -> RunExit:
         The content of exit.json if the trainer has written it. A killed trainer writes none: the state is `died` then,
         and `nimg` that of the newest checkpoint, 0 without a checkpoint.
     """
-    run = RunFolder(run_dir)
-    end = run.read_exit()
+    end = RunFolder(run_dir).read_exit()
     if end is not None and end != before:
         return end
-    checkpointed = max(map(nimg_of, run.checkpoints()), default=0)
-    return RunExit("died", checkpointed, "it ended without writing exit.json; see the end of the job's log", time.time())
+    reason = "it ended without writing exit.json; see the end of the job's log"
+    return RunExit("died", checkpointed_nimg(run_dir), reason, time.time())
+
+
+def checkpointed_nimg(run_dir: Path) -> int:
+    """Return the number of images before the newest complete checkpoint of a run; 0 without a checkpoint."""
+    return max(map(nimg_of, RunFolder(run_dir).checkpoints()), default=0)
 
 
 class CrashLog:

@@ -84,8 +84,23 @@ class Allocation:
         return 20000 + int(self.job_id) % 20000
 
 
+def own_job_id() -> str:
+    """Return the id of the job of this process; ARRAY_TASK for a task of an array.
+
+    SLURM_JOB_ID alone would not do: for the last task of an array it is the id of the whole array.
+
+    Raises:
+        KeyError: this process is not in a Slurm job.
+    """
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ["SLURM_JOB_ID"]
+
+
 def is_running(job_id: str) -> bool:
-    """Return whether Slurm counts the job as running. False after scancel and during a requeue, even if processes still run.
+    """Return whether Slurm counts a job, or the task ARRAY_TASK of an array, as running.
+
+    False after scancel and during a requeue, even if processes of the job still run.
 
     Raises:
         WaveganError: squeue fails, as for a job that Slurm no longer knows.
@@ -105,9 +120,11 @@ def active_jobs(name: str | None = None, states: str | None = None) -> set[str]:
         WaveganError: squeue fails.
         OSError: squeue is missing.
     """
-    filters = [] if name is None else ["--name", name]
-    filters += [] if states is None else ["--states", states]
-    return set(_run("squeue", "--noheader", "--array", "--me", *filters, "--format", "%i").split())
+    filters = [] if states is None else ["--states", states]
+    lines = _run("squeue", "--noheader", "--array", "--me", *filters, "--format", "%i %j").splitlines()
+    jobs = [line.partition(" ") for line in lines]
+    # Not with --name: it takes a list of names, separated by commas, which a name may have, too.
+    return {job_id for job_id, _, job_name in jobs if name in (None, job_name)}
 
 
 def requeue(job_id: str) -> None:

@@ -1,14 +1,16 @@
 """`wavegan submit`: checks and freezes everything first, then submits; a dry run returns the batch script."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
 from wavegan_dist.cluster import evaluation_queue, executor, slurm, train_job
 from wavegan_dist.cluster.command import evaluate_command, train_command
 from wavegan_dist.cluster.freeze import freeze_config
 from wavegan_dist.cluster.job import EvaluateJob, TrainJob
-from wavegan_dist.cluster.profile import Profile
 from wavegan_dist.config import Experiment
 from wavegan_dist.errors import UsageError
+from wavegan_dist.files import locked
 from wavegan_dist.tracking import save_password
 
 PLACEHOLDER = slurm.Allocation("0", ("FIRST_NODE",), 0)  # for the allocation that Slurm will make
@@ -17,7 +19,8 @@ PLACEHOLDER = slurm.Allocation("0", ("FIRST_NODE",), 0)  # for the allocation th
 def submit_training(experiment: Experiment, job: TrainJob) -> str:
     """Freeze code and configuration in the run folder and submit the training; return Slurm's job id.
 
-    After any error, the run folder is removed if it did not exist before.
+    After a UsageError, the run folder is removed if it was empty or did not exist. After any other error it stays: Slurm may
+    have accepted the job.
 
     Args:
         experiment: the settings; written to `config_file(experiment, job.folder)`, which `job.arguments` must name.
@@ -29,19 +32,36 @@ def submit_training(experiment: Experiment, job: TrainJob) -> str:
         WaveganError: sbatch or squeue cannot be run, or tracking.json is damaged.
         OSError: the run folder cannot be written.
     """
-    is_new = not job.run_dir.exists()
-    try:
-        training = executor.make_executor(job, train_job.train_job_name(job.run_dir))
-        _refuse_second_job(job)
-        freeze_config(experiment, job.folder)
-        save_password(job.run_folder, experiment)
-        file = job.save()
-        (job_id,) = executor.submit(lambda: [training.submit(train_job.run, str(file))])
-    except BaseException:
-        if is_new:
-            shutil.rmtree(job.run_dir, ignore_errors=True)
-        raise
+    with _lock(job) as is_new:
+        try:
+            training = executor.make_executor(job, train_job.train_job_name(job.run_dir))
+            _refuse_second_job(job)
+            freeze_config(experiment, job.folder)
+            save_password(job.run_folder, experiment)
+            file = job.save()
+            (job_id,) = executor.submit(lambda: [training.submit(train_job.run, str(file))])
+        except UsageError:
+            if is_new:
+                shutil.rmtree(job.run_dir, ignore_errors=True)
+            raise
     return job_id
+
+
+@contextmanager
+def _lock(job: TrainJob) -> Iterator[bool]:
+    """Hold the lock of the run's submissions, in the run folder; yield whether the folder holds nothing else.
+
+    Raises:
+        OSError: the run folder cannot be written.
+    """
+    lock = job.folder / "submit.lock"
+    with ExitStack() as stack:
+        while True:
+            job.folder.mkdir(parents=True, exist_ok=True)
+            with suppress(FileNotFoundError):  # a refused submission has just removed the folder
+                stack.enter_context(locked(lock))
+                break
+        yield [*job.run_dir.iterdir(), *job.folder.iterdir()] == [job.folder, lock]
 
 
 def _refuse_second_job(job: TrainJob) -> None:
@@ -52,15 +72,6 @@ def _refuse_second_job(job: TrainJob) -> None:
     queued = slurm.active_jobs(train_job.train_job_name(job.run_dir), states="PENDING,RUNNING,SUSPENDED,CONFIGURING,REQUEUED")
     if busy := sorted(queued & executor.submitted_ids(job)):
         raise UsageError(f"job {busy[0]} already trains {job.run_dir}; scancel {busy[0]} first, or choose another --run-dir")
-
-
-def check_batch(experiment: Experiment, profile: Profile) -> None:
-    """Raise UsageError unless the global batch can be divided among the profile's processes."""
-    if experiment.train.batch_size % profile.world_size:
-        raise UsageError(
-            f"train.batch_size = {experiment.train.batch_size} does not divide among {profile.world_size} processes "
-            f"({profile.nodes} nodes x {profile.processes}); make it a multiple"
-        )
 
 
 def training_script(job: TrainJob) -> str:

@@ -5,6 +5,7 @@ Without submitit, in an sbatch script: `python -m wavegan_dist.cluster.train_job
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,10 +15,15 @@ from wavegan_dist.cluster.evaluation_queue import EvaluationQueue
 from wavegan_dist.cluster.job import TrainJob
 from wavegan_dist.cluster.job_step import JobStep
 from wavegan_dist.cluster.profile import load_profile
-from wavegan_dist.cluster.run_exit import CrashLog, exit_after
+from wavegan_dist.cluster.run_exit import CrashLog, checkpointed_nimg, exit_after
 from wavegan_dist.cluster.slurm import Allocation
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.log import configure, log
+
+STALLED = (
+    "no new checkpoint within the time limit of {time} min; submit with a longer --time, a smaller train.checkpoint_kimg or "
+    "larger warn_seconds in the profile"
+)
 
 
 def train_job_name(run_dir: Path) -> str:
@@ -38,7 +44,8 @@ def supervise(job: TrainJob) -> None:
     """Run one start of a training job, and submit evaluations of its snapshots meanwhile.
 
     Returns if training finished or Slurm has ended the job (scancel). A job that was preempted or reached its time limit is
-    requeued each time. After a crash it is requeued if this is its first crash or it got further than in all earlier ones.
+    requeued each time. After a crash it is requeued if this is its first crash or it got further than in all earlier ones. A
+    start that reached its time limit without a new checkpoint counts as a crash: otherwise the job would be requeued forever.
 
     Raises:
         SystemExit: the job was requeued (exit code 0).
@@ -46,7 +53,7 @@ def supervise(job: TrainJob) -> None:
             getting further, or scontrol or squeue fails.
         OSError: the run folder cannot be written, or srun, scontrol or squeue is missing.
     """
-    allocation, before = Allocation.from_environment(), job.run_folder.read_exit()
+    allocation, before, nimg = Allocation.from_environment(), job.run_folder.read_exit(), checkpointed_nimg(job.run_dir)
     allocation.check(job.profile)
     job.folder.mkdir(parents=True, exist_ok=True)
     queue = EvaluationQueue(job.evaluation)
@@ -55,12 +62,15 @@ def supervise(job: TrainJob) -> None:
     step = JobStep(train_command(job, allocation), job.profile.warn_seconds)
     step.wait(queue.poll)
     end = exit_after(job.run_dir, before)
+    stalled = step.warned and job.profile.is_near_limit(step.warned - step.started) and checkpointed_nimg(job.run_dir) <= nimg
+    if stalled:
+        end = replace(end, nimg=nimg, reason=STALLED.format(time=job.profile.time))
     kimg = f"{end.nimg / 1000:g}"
     if end.state == "finished":
         queue.finish()
     elif not slurm.is_running(allocation.job_id):
         log.info("%s at kimg %s; Slurm has ended the job", end.state, kimg)
-    elif step.warned or end.state == "interrupted":
+    elif not stalled and (step.warned or end.state == "interrupted"):
         _requeue(allocation, f"{end.state} at kimg {kimg}; requeuing the job")
     elif CrashLog(job.folder, allocation.job_id).add(end):
         _requeue(allocation, f"crashed at kimg {kimg} ({end.reason}); requeuing the job; it must get further than this")

@@ -10,7 +10,7 @@ from wavegan_dist.config.schema import DataConfig, Experiment, TrackingConfig, m
 from wavegan_dist.config.section import LARGEST_COUNT, Section
 from wavegan_dist.config.sets import WeightedSet, integer_weights, set_names
 from wavegan_dist.config.store import check_store, is_database
-from wavegan_dist.config.training import EmaConfig, OptimConfig, TrainConfig
+from wavegan_dist.config.training import EmaConfig, OptimConfig, TrainConfig, check_batch_division
 
 __all__ = [
     "LARGEST_COUNT",
@@ -29,6 +29,7 @@ __all__ = [
     "TrackingConfig",
     "TrainConfig",
     "WeightedSet",
+    "check_batch_division",
     "check_passwords",
     "check_store",
     "deepest_level",

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
 from wavegan_dist.config.section import MAY_CHANGE, Count, Kimg, Section, positive
+from wavegan_dist.errors import UsageError
 
 # Half-lives of EMAs are part of the names of their snapshots, with six decimals: closer ones would share a name.
 HALF_LIFE_STEP, LONGEST_HALF_LIFE = 1e-6, 1e9  # kimg
@@ -167,3 +168,13 @@ class EmaConfig(Section):
     def half_lives_kimg(self) -> tuple[float, ...]:
         """All half-lives, in thousands of images, in the order of the setting; sample grids during training show the first."""
         return tuple(self.half_life_kimg) if isinstance(self.half_life_kimg, list) else (self.half_life_kimg,)
+
+
+def check_batch_division(world_size: int, train: TrainConfig) -> None:
+    """Raise UsageError unless `train.batch_size` is a multiple of `world_size` times `train.accumulation`."""
+    if train.batch_size % (world_size * train.accumulation):
+        micro_batches = f" in {train.accumulation} micro-batches each" if train.accumulation > 1 else ""
+        raise UsageError(
+            f"train.batch_size = {train.batch_size} does not divide among {world_size} processes{micro_batches}; "
+            "make it a multiple"
+        )

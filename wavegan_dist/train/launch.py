@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 
-from wavegan_dist.config import TrainConfig
+from wavegan_dist.config import TrainConfig, check_batch_division
 from wavegan_dist.devices import allow_tf32
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import user_cache
@@ -84,16 +84,6 @@ def read_together(read: Callable[[], Settings]) -> Settings:
     """
     refuse_launcher_strategy()
     return on_all_ranks(join(COLLECTIVE_TIMEOUT), read, "reading the settings")
-
-
-def check_batch_division(world_size: int, train: TrainConfig) -> None:
-    """Raise UsageError unless `train.batch_size` is a multiple of `world_size` times `train.accumulation`."""
-    if train.batch_size % (world_size * train.accumulation):
-        micro_batches = f" in {train.accumulation} micro-batches each" if train.accumulation > 1 else ""
-        raise UsageError(
-            f"train.batch_size = {train.batch_size} does not divide among {world_size} processes{micro_batches}; "
-            "make it a multiple"
-        )
 
 
 def check_compile(train: TrainConfig, device: torch.device) -> None:

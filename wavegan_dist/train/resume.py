@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from wavegan_dist import config
 from wavegan_dist.config import Experiment
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.log import log
@@ -37,7 +36,7 @@ def choose_checkpoint(folder: RunFolder, experiment: Experiment, index_digest: s
         index_digest: digest of the index of the data set or the mixture.
         resume: `auto`: the newest intact checkpoint, if there is one; `never`: none, and the folder must not hold a run; else
             the path of a checkpoint, of this or another run. If a start from this path has saved checkpoints in `folder`, the
-            newest intact one of them is chosen, and `path` need not exist any more.
+            newest intact one of them is chosen, and the path need not exist any more.
 
     Raises:
         UsageError: the folder holds a run with another configuration or, for `never`, any run; the checkpoint is of other data;
@@ -46,8 +45,7 @@ def choose_checkpoint(folder: RunFolder, experiment: Experiment, index_digest: s
     """
     if resume == "never" and (folder.config.exists() or folder.checkpoints()):
         raise UsageError(f"{folder.path} holds a run already; choose another --run-dir, or resume it with --resume auto")
-    if folder.config.exists() and (changed := config.differences(config.load(folder.config), experiment)):
-        raise UsageError(f"{folder.path} holds a run of another config ({'; '.join(changed)}); choose another --run-dir")
+    folder.check_config(experiment)
     origin: str | None = None
     if resume in ("auto", "never"):
         path = newest_intact(folder)
