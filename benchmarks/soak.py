@@ -232,7 +232,8 @@ class Faults:
             path.write_bytes(before)
 
     def index(self) -> None:
-        """Replace index.json and kill a rank: the next start must refuse the index."""
+        """Replace index.json and kill a rank: the next start must refuse the index, because there is a checkpoint."""
+        self.run.until(lambda: self.run.folder.checkpoints() or self.run.ended(), HANG_SECONDS)
         path = self.data / "index.json"
         before = path.read_text()
         content = json.loads(before)
