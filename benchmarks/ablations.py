@@ -41,7 +41,7 @@ from wavegan_dist.files import atomic_file, locked
 from wavegan_dist.model.discriminator import NETWORKS
 from wavegan_dist.processes import cores
 from wavegan_dist.provenance import provenance
-from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.run_folder import RunFolder, images_of
 
 ROOT = Path(__file__).parents[1]
 STUDY = FileKind("study", "configs/ablations/cifar10.yaml is an example")
@@ -95,7 +95,7 @@ class Run:
         """The last snapshot: a run ends with the first complete step at or after `train.total_kimg`."""
         train = self.experiment.train
         images = train.batch_size * train.d_steps
-        return self.folder.snapshot(math.ceil(train.total_kimg * 1000 / images) * images)
+        return self.folder.snapshot(math.ceil(images_of(train.total_kimg) / images) * images)
 
 
 class Ablations:

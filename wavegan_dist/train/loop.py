@@ -118,11 +118,9 @@ def train_with_rollbacks(run: TrainingRun) -> None:
         OSError: the run folder cannot be written, and `train.on_disk_error` is `stop`.
     """
     trainer = run.trainer
-    is_over = trainer.nimg >= images_of(trainer.experiment.train.total_kimg)
-    lacks_snapshot = on_main(
-        trainer.accelerator, lambda: not run.folder.snapshot(trainer.nimg).exists(), "looking for a snapshot"
-    )
-    if trainer.nimg == 0 or (is_over and lacks_snapshot):  # the run was made shorter after its last start
+    is_over = trainer.nimg >= images_of(trainer.experiment.train.total_kimg)  # already: the run has been made shorter
+    last, doing = run.folder.snapshot(trainer.nimg), "looking for the last snapshot"
+    if trainer.nimg == 0 or (is_over and on_main(trainer.accelerator, lambda: not last.exists(), doing)):
         run.writer.snapshot()
     while True:
         try:

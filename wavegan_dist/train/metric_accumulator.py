@@ -32,10 +32,10 @@ class MetricAccumulator:
         Args:
             values: float32 scalars on the device, by name.
         """
-        known = sorted(self._last)
+        added = values.keys() - self._last.keys()
         self._last |= {name: value.detach() for name, value in values.items()}
-        if len(known) < len(self._last):
-            sums = dict(zip(known, self._sums.unbind(), strict=True))
+        if added:
+            sums = dict(zip(sorted(self._last.keys() - added), self._sums.unbind(), strict=True))
             self._sums = torch.stack([sums.get(name, self._last[name] * self._steps) for name in sorted(self._last)])
         self._sums = self._sums + self._stacked_last()
         self._steps += 1
