@@ -1,5 +1,6 @@
 """Fixtures of all tests: a small set of shards, a config of a tiny model, and the `wavegan` command."""
 
+import signal
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,8 @@ from PIL import Image
 from tests.forked import ForkedProgram
 from tests.helpers import Command, environment
 from wavegan_dist.data import Index, write_shards
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores SIGINT, and so do its programs
 
 
 @pytest.fixture(scope="session")

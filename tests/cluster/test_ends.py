@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from tests.cluster.helpers import SLURM_CONF, ended, job_of, launchers, log_of, mlflow_run, slurm, states, trainers, until
@@ -89,6 +90,26 @@ def test_after_a_launcher_is_killed_the_run_saves_and_is_requeued_at_once(submit
         "second start", lambda: log_of(run, job).count("processes, rendezvous on") == 2, 55
     )  # --wait alone would take over 60 s
     assert "interrupted at kimg" in log_of(run, job)
+    slurm("scancel", job)
+    until("end of the job", lambda: ended(job), 120)
+    assert states(job) == ["REQUEUED", "CANCELLED"], log_of(run, job)
+
+
+def test_a_job_that_ends_while_slurmctld_does_not_answer_is_requeued_later(submit, tmp_path, training, profile):
+    run = tmp_path / "unanswered"
+    alone = profile(base="local1")
+    command = ["submit", "train", "--config", training, "--profile", alone, "--run-dir", run, "train.total_kimg=1000"]
+    job = job_of(submit(*command))
+    until("report", (run / "metrics.jsonl").exists, 120)
+    controller = next(process for process in psutil.process_iter() if process.name() == "slurmctld")
+    controller.suspend()
+    try:
+        for trainer in trainers(run):
+            trainer.terminate()
+        until("repetition", lambda: "trying again" in log_of(run, job), 120)
+    finally:
+        controller.resume()
+    until("second start", lambda: log_of(run, job).count("processes, rendezvous on") == 2, 120)
     slurm("scancel", job)
     until("end of the job", lambda: ended(job), 120)
     assert states(job) == ["REQUEUED", "CANCELLED"], log_of(run, job)

@@ -161,7 +161,7 @@ def test_an_evaluation_that_its_time_limit_cuts_is_tried_once_more(house, copy, 
     assert not failed.exists()
 
 
-def test_new_leaves_out_snapshots_whose_job_is_in_the_queue(house, copy, submit, profile):
+def test_snapshots_whose_job_is_in_the_queue_are_left_out(house, copy, submit, profile):
     later = profile("sbatch: {begin: now+1hour}", base="local1")
     command = ["submit", "evaluate", "--run", copy, "--profile", later, *METRICS, "--snapshots"]
     first = job_of(submit(*command, SNAPSHOTS[0], cwd=house))
@@ -171,6 +171,11 @@ def test_new_leaves_out_snapshots_whose_job_is_in_the_queue(house, copy, submit,
         assert outcome.stdout == f"job {second}: {SNAPSHOTS[1]}\n"
         assert evaluation_queue.submitted_jobs(copy) == {SNAPSHOTS[0]: first, SNAPSHOTS[1]: second}
         refused(submit(*command, "new", cwd=house), "has a result, or a pending or running job; nothing to submit")
+        refused(submit(*command, "all", cwd=house), "each of these snapshots has a pending or running job; nothing to submit")
+        slurm("scancel", second)
+        until("end of the second", lambda: ended(second), 30)
+        second = job_of(outcome := submit(*command, "all", cwd=house))
+        assert outcome.stdout == f"job {second}: {SNAPSHOTS[1]}\n"
     finally:
         slurm("scancel", first, second)
     until("end of both", lambda: ended(first) and ended(second), 30)

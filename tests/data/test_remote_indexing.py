@@ -522,13 +522,7 @@ def test_tars_of_one_name_in_several_folders_do_not_collide(web: WebServer, tmp_
 
 def start(url: str, out: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "wavegan_dist", "shards", "index", url, "--out", str(out), "--workers", "2"]
-    return subprocess.Popen(
-        command,
-        env=environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background jobs ignore it
-    )
+    return subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])

@@ -208,7 +208,7 @@ SUBMIT_EVALUATE = Command(
             "--snapshots",
             required=True,
             metavar="all|new|LIST",
-            help="new: snapshots without a result, a pending or a running job; LIST: names, such as kimg-000100,kimg-000200",
+            help="new: snapshots without a result; LIST: names, such as kimg-000100,kimg-000200; those whose job is in the queue are left out",
         ),
         *RESOURCES,
         DRY_RUN,

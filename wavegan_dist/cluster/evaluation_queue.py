@@ -89,30 +89,29 @@ def submit_evaluations(job: EvaluateJob, names: Sequence[str] | None = None) -> 
     """Submit an array with one job per snapshot, of which `job.in_flight` run at a time, and record it in evaluations.json.
 
     Deletes the records of earlier failures of these snapshots. Named snapshots that have a result are evaluated again.
+    Snapshots whose job is pending or running are left out.
 
     Args:
         job: the run and how its snapshots are evaluated.
-        names: names of the snapshots, at least one; None: those that have neither a result nor a pending or running job.
+        names: names of the snapshots, at least one; None: those that have no result.
 
     Returns:
         Slurm's ids of the jobs, by the names of the snapshots.
 
     Raises:
-        UsageError: `names` is None and there is no such snapshot, config.yaml cannot be read or has several datasets, Slurm or
-            submitit is missing, or Slurm refuses the jobs.
+        UsageError: no snapshot is left, config.yaml cannot be read or has several datasets, Slurm or submitit is missing, or
+            Slurm refuses the jobs.
         WaveganError: squeue fails, sbatch cannot be run, or evaluations.json is damaged.
         OSError: the run folder cannot be written.
     """
-    with _lock(job):
-        return _submit(job, _new(job) if names is None else names)
-
-
-def _new(job: EvaluateJob) -> list[str]:
     slurm.require_sbatch()
-    status = _status(job)
-    if names := sorted([*status.waiting, *status.failed]):
-        return names
-    raise UsageError(f"each snapshot of {job.run_dir} has a result, or a pending or running job; nothing to submit")
+    with _lock(job):
+        status = _status(job)
+        chosen = sorted([*status.waiting, *status.failed]) if names is None else names
+        if left := [name for name in chosen if name not in status.in_flight]:
+            return _submit(job, left)
+        which = f"each snapshot of {job.run_dir} has a result, or" if names is None else "each of these snapshots has"
+        raise UsageError(f"{which} a pending or running job; nothing to submit")
 
 
 def _submit(job: EvaluateJob, names: Sequence[str]) -> dict[str, str]:

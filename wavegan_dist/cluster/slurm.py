@@ -1,15 +1,22 @@
 """The Slurm commands that a job and its submission need."""
 
 import os
+import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from wavegan_dist.cluster.profile import Profile
 from wavegan_dist.errors import UsageError, WaveganError
+from wavegan_dist.log import log
 
+# Errors of Slurm's commands while slurmctld restarts or is overloaded.
+NO_ANSWER = re.compile("Unable to contact slurm controller|Socket timed out|Zero Bytes were transmitted")
+PATIENCE_SECONDS = 300.0  # how long the end of a job waits for slurmctld
+RETRY_SECONDS = 5.0
 # Variables of a launcher or of an outer job, which a new job must not inherit. SLURM_CONF stays: it names the cluster.
 INHERITED_PREFIXES = (
     *("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "ACCELERATE_", "FORK_LAUNCHED"),
@@ -100,13 +107,14 @@ def own_job_id() -> str:
 def is_running(job_id: str) -> bool:
     """Return whether Slurm counts a job, or the task ARRAY_TASK of an array, as running.
 
-    False after scancel and during a requeue, even if processes of the job still run.
+    False after scancel and during a requeue, even if processes of the job still run. Waits up to PATIENCE_SECONDS for
+    slurmctld.
 
     Raises:
         WaveganError: squeue fails, as for a job that Slurm no longer knows.
         OSError: squeue is missing.
     """
-    return _run("squeue", "--noheader", "--jobs", job_id, "--format", "%T").strip() == "RUNNING"
+    return _run_patiently("squeue", "--noheader", "--jobs", job_id, "--format", "%T").strip() == "RUNNING"
 
 
 def active_jobs(name: str | None = None, states: str | None = None) -> set[str]:
@@ -130,11 +138,26 @@ def active_jobs(name: str | None = None, states: str | None = None) -> set[str]:
 def requeue(job_id: str) -> None:
     """Put a job back into the queue. Slurm sends SIGTERM to its processes, which may include this one.
 
+    Waits up to PATIENCE_SECONDS for slurmctld.
+
     Raises:
         WaveganError: Slurm refuses, for example because the job has ended.
         OSError: scontrol is missing.
     """
-    _run("scontrol", "requeue", job_id)
+    _run_patiently("scontrol", "requeue", job_id)
+
+
+def _run_patiently(*command: str) -> str:
+    """Return the output of a Slurm command. If slurmctld does not answer, repeat the command for PATIENCE_SECONDS."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return _run(*command)
+        except WaveganError as error:
+            if not NO_ANSWER.search(str(error)) or time.monotonic() > deadline:
+                raise
+            log.warning("%s; trying again", error)
+        time.sleep(RETRY_SECONDS)
 
 
 def _run(*command: str) -> str:
