@@ -145,6 +145,13 @@ def test_overrides_win_and_the_resolved_yaml_reads_back_equal(minimal: Path, tmp
             "tracking.uri=runs/mlflow",
             "tracking.uri: runs/mlflow is not an MLflow store that runs can be sent to; give sqlite:///FILE",
         ),
+        ("train.batch_size=yes", "train.batch_size: true is not a number"),
+        ("model.z_low=off", "model.z_low: false is not a number"),
+        ("optim.lr_g=true", "optim.lr_g: true is not a number"),
+        ("loss.weights.low=on", "loss.weights.low: true is not a number"),
+        ("data.index=''", "data.index: the text is empty"),
+        ("data.cache=''", "data.cache: the text is empty"),
+        ("tracking.experiment=''", "tracking.experiment: the text is empty"),
         ("justakey", "not of the form key=value"),
         ("seed=[1", "the value is not valid YAML"),
         (f"seed={'[' * 5000}", "the value is not valid YAML"),
@@ -165,6 +172,9 @@ def test_a_wrong_setting_is_named_in_one_line(minimal: Path, override: str, word
         ("- 1", "is not a config: its content is not a mapping"),
         ("seed: 1", "'data' is not set"),
         ("data: {}", "'data.index' is not set; give it in the file or as data.index=VALUE"),
+        ("data: {index: x}\ntrain:\n", "train is empty; remove this line, or set keys below it"),
+        ("data: {index: x}\nseed: 1\nseed: 2\n", "line 3 has the key 'seed' again; keep one of them"),
+        ("data: {index: x, index: y}", "line 1 has the key 'index' again"),
     ],
 )
 def test_a_wrong_file_is_named_in_one_line(tmp_path: Path, content: str | None, words: str) -> None:
@@ -176,6 +186,11 @@ def test_a_wrong_file_is_named_in_one_line(tmp_path: Path, content: str | None, 
     assert words in str(refusal.value)
     assert str(path) in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+def test_an_override_fills_a_section_that_the_file_leaves_empty(tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("data: {index: x}\ntrain:\n")
+    assert config.load(tmp_path / "empty.yaml", ["train.batch_size=8"]).train.batch_size == 8
 
 
 def test_differences_name_settings_but_not_those_that_may_change(minimal: Path) -> None:

@@ -129,7 +129,13 @@ def test_a_damaged_file_of_a_job_is_one_line(tmp_path: Path) -> None:
         EvaluateJob.read(file)
 
 
-def test_evaluations_that_a_user_submits_wait_until_the_training_job_has_submitted_its_own(tmp_path: Path) -> None:
+def test_evaluations_that_a_user_submits_wait_until_the_training_job_has_submitted_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("sbatch", "squeue"):  # no job is in the queue
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     job = EvaluateJob(run_dir=tmp_path, profile=Profile(time=60), arguments=[])
     job.folder.mkdir()
     with ThreadPoolExecutor() as pool:

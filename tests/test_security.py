@@ -7,6 +7,7 @@ from wavegan_dist.compare.mlflow_runs import LONGEST_NAME
 from wavegan_dist.config import LARGEST_COUNT, RESOLUTIONS
 from wavegan_dist.config.decode import LARGEST_TEXT, LARGEST_TREE
 from wavegan_dist.config.explain import REASON_SHOWN, REASONS_SHOWN
+from wavegan_dist.data.index import LONGEST_PATH
 from wavegan_dist.data.metadata import _MAX_TEXT
 from wavegan_dist.data.read import MAX_IMAGE_BYTES
 from wavegan_dist.data.sources import MAX_FILE_BYTES
@@ -22,6 +23,7 @@ BOUNDS = {
     "members of a tar": MAX_MEMBERS,
     "bytes of a tar header": MAX_EXTENDED_BYTES,
     "label of an image": LARGEST_COUNT - 1,
+    "bytes of the name of a shard": LONGEST_PATH,
     "bytes of index.json": LARGEST_READ,
     "characters of a YAML file": LARGEST_TEXT,
     "values in a YAML file": LARGEST_TREE,

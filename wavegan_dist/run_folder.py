@@ -1,7 +1,7 @@
 """The run folder: the only module that knows the names of the files that a run writes.
 
 runs/<name>/config.yaml            the experiment, with all defaults filled in
-            environment.json       versions, commit, command, world size, device, digest of the data index
+            environment.json       versions, commit, command, world size, device, kernels, digest of the data index
             metrics.jsonl          one JSON object per report
             log.txt                log records of rank 0, appended to by each start
             exit.json              how the run ended

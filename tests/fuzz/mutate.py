@@ -119,10 +119,13 @@ def _mutated_file(name: str, content: bytes, rng: Random) -> bytes:
 
 @lru_cache(maxsize=256)
 def _parsed(content: bytes, decode: Callable[[bytes], Any]) -> Any:
+    """Return the tree, or None if the content cannot be decoded or contains itself, which aliases in YAML can do."""
     try:
-        return decode(content)
+        tree = decode(content)
+        json.dumps(tree)
     except Exception:
         return None
+    return tree
 
 
 def _random_place(holder: list[Any], rng: Random) -> tuple[Any, Any]:

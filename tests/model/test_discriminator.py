@@ -86,6 +86,36 @@ def test_every_convolution_has_spectral_norm_1():
         assert torch.linalg.matrix_norm(convolution.weight.flatten(1), ord=2).item() == pytest.approx(1, abs=0.02)
 
 
+def test_scaled_bands_have_the_dtype_of_the_image():
+    discriminator = WaveletDiscriminator(32, width=4, levels=2, band_std=[BAND_STD] * 2)
+    inputs = discriminator.inputs(images(32).bfloat16())
+    assert {x.dtype for tensors in inputs.values() for x in tensors} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("std", [0.0, float("nan"), float("inf")])
+def test_a_band_without_energy_cannot_be_scaled(std):
+    with pytest.raises(UsageError, match=f"band lh of level 2 has the standard deviation {std} in the data.*band_scale=none"):
+        WaveletDiscriminator(32, width=4, levels=2, band_std=[BAND_STD, BAND_STD | {"lh": std}])
+
+
+def test_it_can_be_built_on_the_meta_device():
+    with torch.device("meta"):
+        assert next(WaveletDiscriminator(32, width=4).parameters()).is_meta
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ({"backbone": "resnet"}, "'dcgan' or 'residual'"),
+        ({"logit_gain": 0.0}, "greater than 0"),
+        ({"width": 0}, "greater than 0"),
+    ],
+)
+def test_arguments_that_are_no_choice_or_not_above_0_are_refused(argument, words):
+    with pytest.raises(UsageError, match=words):
+        WaveletDiscriminator(**argument)
+
+
 def test_no_network_an_unknown_one_or_a_missing_band_is_refused():
     with pytest.raises(UsageError, match="at least one"):
         WaveletDiscriminator(32, networks=[])

@@ -130,6 +130,26 @@ def test_other_resolutions_are_refused(resolution):
         WaveletGenerator(resolution)
 
 
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ({"backbone": "resnet"}, "backbone = 'resnet': input should be 'dcgan' or 'residual'"),
+        ({"resample": "bicubic"}, "resample = 'bicubic': input should be 'bilinear' or 'haar'"),
+        ({"attention": "maximum"}, "attention = 'maximum': input should be 'max', 'dot' or 'none'"),
+        ({"norm": "Batch"}, "norm = 'Batch': input should be 'batch' or 'none'"),
+        ({"lam": "clmap"}, "lam = 'clmap': input should be 'free', 'clamp' or 'sigmoid'"),
+        ({"width": 0}, "width = 0: input should be greater than 0"),
+        ({"num_classes": -1}, "num_classes = -1: input should be greater than or equal to 0"),
+        ({"z_dim": 4.0}, "z_dim = 4.0: input should be a valid integer"),
+        ({"resolution": 32.0}, "resolution = 32.0: input should be a valid integer"),
+    ],
+)
+def test_arguments_that_are_no_choice_or_of_another_type_are_refused(argument, words):
+    with pytest.raises(UsageError) as refusal:
+        WaveletGenerator(**argument)
+    assert str(refusal.value) == words
+
+
 def test_latents_of_another_size_are_refused():
     with pytest.raises(UsageError, match=r"\[B, 8\]"):
         WaveletGenerator(**SMALL)(latents(2, 9))

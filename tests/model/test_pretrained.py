@@ -110,7 +110,10 @@ def test_classes_are_given_by_number_or_name_and_take_turns(conditional: Wavelet
 
     assert torch.equal(conditional.sample(16, classes=2), network([2]))
     assert torch.equal(conditional.sample(16, classes="a, b"), network([2]))
-    choices: list[Any] = ["dog,cat", ["dog", 0], (1, 0)]
+    numbers: list[Any] = [np.int64(2), torch.tensor(2), np.array([2]), [np.int8(2)]]
+    for number in numbers:
+        assert torch.equal(conditional.sample(16, classes=number), network([2]))
+    choices: list[Any] = ["dog,cat", ["dog", 0], (1, 0), np.array([1, 0]), torch.tensor([1, 0]), iter([1, 0])]
     for choice in choices:
         assert torch.equal(conditional.sample(16, classes=choice), network([1, 0]))
     assert not torch.equal(network([1]), network([0]))
@@ -143,10 +146,21 @@ def test_bad_arguments_of_sample_are_one_line(conditional: WaveletGenerator, arg
     assert "\n" not in str(error.value)
 
 
+def test_autocast_does_not_change_images_and_weights_may_have_16_bits(plain: Path) -> None:
+    generator = WaveletGenerator.from_pretrained(plain)
+    images = generator.sample(2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(generator.sample(2), images)
+    difference = generator.bfloat16().sample(2).int() - images.int()
+    assert 0 < difference.abs().max() <= 16  # gray levels; bfloat16 has 8 significant bits
+
+
 @pytest.mark.parametrize("arguments", [{"count": 1.0}, {"count": "1"}, {"count": 1, "seed": 1.5}])
 def test_counts_and_seeds_are_integers(conditional: WaveletGenerator, arguments: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
         conditional.sample(**arguments)
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+        conditional.sample(1, classes=[1.5])  # type: ignore[list-item]
 
 
 def test_a_generator_without_classes_takes_none(plain: Path) -> None:
@@ -217,10 +231,12 @@ def test_a_copy_keeps_its_arguments(tmp_path: Path) -> None:
 def test_an_architecture_that_could_not_be_loaded_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     changed = WaveletGenerator(z_dim=8, width=4)
     changed.base = WaveletGenerator(z_dim=8, width=6).base
-    width: Any = np.int64(6)  # not JSON: the mixin does not record it
-    for generator in (changed, WaveletGenerator(z_dim=8, width=4).double(), WaveletGenerator(z_dim=8, width=width)):
+    for generator in (changed, WaveletGenerator(z_dim=8, width=4).double()):
         with pytest.raises(UsageError, match="layers or dtypes of this generator are not those that its arguments describe"):
             generator.save_pretrained(tmp_path / "saved")
+    width: Any = np.int64(6)  # not JSON, so config.json could not hold it
+    with pytest.raises(UsageError, match="width"):
+        WaveletGenerator(z_dim=8, width=width)
     with pytest.raises(UsageError, match="resample"):
         WaveletGenerator(z_dim=8, width=4, resample="haar").save_pretrained(tmp_path / "saved")
     broken = WaveletGenerator(z_dim=8, width=4)

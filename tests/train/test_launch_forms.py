@@ -127,7 +127,17 @@ def test_tasks_of_srun_that_set_the_variables_of_torch_train_together(tmp_path, 
 def test_a_launch_of_one_process_trains_alone_beside_a_profile_that_it_does_not_read(tmp_path, config):
     outcome = start([ACCELERATE, "launch", "--cpu", *WAVEGAN], config, tmp_path, MULTI_CPU)
     assert outcome.returncode == 0, outcome.stderr
-    assert json.loads((tmp_path / "run" / "environment.json").read_text())["world_size"] == 1
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["world_size"] == 1
+    assert environment["kernels"].split(": ")[0] in ("C++", "reference")
+
+
+def test_a_run_without_kernels_warns_and_records_why(tmp_path, config):
+    outcome = start([*PYTHON, *WAVEGAN], config, tmp_path, WAVEGAN_KERNELS="reference")
+    assert outcome.returncode == 0, outcome.stderr
+    assert outcome.stderr.count("the wavelet transform runs in plain PyTorch, which is slower: WAVEGAN_KERNELS=reference") == 1
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["kernels"] == "reference: WAVEGAN_KERNELS=reference"
 
 
 @pytest.mark.slow

@@ -59,7 +59,7 @@ def test_without_a_compiler_the_reference_runs_and_the_choice_says_why(tmp_path:
 def test_a_cxx_that_is_empty_or_no_command_does_not_end_the_process(tmp_path: Path, compiler: str) -> None:
     process = run_python(tmp_path, CXX='g++ "')
     assert process.stdout.startswith('reference: CXX=g++ " is not a command (No closing quotation); correct it')
-    process = run_python(tmp_path, CXX="", PATH=f"{Path(compiler).parent}:{os.environ['PATH']}")
+    process = run_python(tmp_path, CXX=" ", PATH=f"{Path(compiler).parent}:{os.environ['PATH']}")
     assert process.stdout.startswith("C++: compiled"), process.stderr
 
 
@@ -93,6 +93,14 @@ def test_a_library_that_does_not_load_is_named(tmp_path: Path, compiler: str) ->
     path.write_bytes(b"not a library")
     process = run_python(tmp_path, CXX=compiler)
     assert process.stdout.startswith(f"reference: {path} does not load")
+
+
+def test_a_library_in_a_cache_that_is_not_writable_is_used(tmp_path: Path, compiler: str) -> None:
+    run_python(tmp_path, CXX=compiler)
+    lock = next((tmp_path / "wavegan" / "kernels").glob("*.lock"))
+    lock.unlink()
+    lock.mkdir()  # root may write everywhere, but cannot open a folder as a file
+    assert run_python(tmp_path, CXX="no-such-compiler").stdout.startswith("C++: compiled")
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc/self").exists(), reason="needs a folder that is not writable")

@@ -71,6 +71,14 @@ def test_without_triton_the_reference_runs_and_the_choice_says_why() -> None:
     assert process.stdout.startswith("reference Triton cannot be imported"), process.stderr
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine on which Triton cannot run a kernel")
+def test_where_triton_cannot_run_the_reference_does_and_the_choice_says_why() -> None:
+    code = "from wavegan_dist.wavelet import choose; print(*choose('cuda'))"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(WAVEGAN_KERNELS=""))
+    assert process.stdout.startswith("reference Triton cannot run a kernel ("), process.stderr
+    assert process.stdout.count("\n") == 1
+
+
 def test_machine_code_meets_every_requirement_of_the_gate() -> None:
     """Every kernel and dtype on sm_80, sm_90 and gfx942: access widths, bytes moved, spills, registers, shared memory."""
     code = (

@@ -208,7 +208,8 @@ SUBMIT_EVALUATE = Command(
             "--snapshots",
             required=True,
             metavar="all|new|LIST",
-            help="new: snapshots without a result; LIST: names, such as kimg-000100,kimg-000200; those whose job is in the queue are left out",
+            help="new: snapshots without a result; LIST: names, such as kimg-000100,kimg-000200; snapshots whose job is in the "
+            "queue are left out",
         ),
         *RESOURCES,
         DRY_RUN,

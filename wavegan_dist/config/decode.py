@@ -54,6 +54,18 @@ def _count(node: yaml.Node, counts: dict[yaml.Node, float]) -> float:
         return 1
     if node not in counts:
         counts[node] = float("inf")
+        if isinstance(node, yaml.MappingNode):
+            _refuse_duplicates(node)
         parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
         counts[node] = 1 + sum(_count(part, counts) for part in parts)
     return counts[node]
+
+
+def _refuse_duplicates(node: yaml.MappingNode) -> None:
+    """Raise ValueError if a mapping has a key twice, of which PyYAML would drop the first value."""
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            if key.value in seen:
+                raise ValueError(f"line {key.start_mark.line + 1} has the key '{key.value}' again; keep one of them")
+            seen.add(key.value)

@@ -113,6 +113,8 @@ class FileKind:
                 choices = [choice.strip("'") for choice in re.split(", | or ", detail["ctx"]["expected"])]
                 value = detail["input"]
                 return f"{key} = {shown(value)} is not one of {', '.join(choices)}{nearest(str(value), choices)}", False
+            case "model_type" | "model_attributes_type" if detail["input"] is None:
+                return f"{key} is empty; remove this line, or set keys below it", False
             case "model_type" | "model_attributes_type":
                 return f"{key} = {shown(detail['input'])} is not a mapping of settings", False
             case "value_error":

@@ -57,7 +57,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         raise UsageError(f"override '{cut(override)}': the value is not valid YAML") from error
     *sections, last = key.split(".")
     for section in sections:
-        tree = tree.setdefault(section, {})
+        if tree.get(section) is None:  # also a section without settings in the file
+            tree[section] = {}
+        tree = tree[section]
         if not isinstance(tree, dict):
             hint = nearest(key, keys_of(Experiment))
             raise UsageError(f"override '{cut(override)}': '{section}' is a value, not a section{hint}")

@@ -20,9 +20,9 @@ def deepest_level(resolution: int) -> int:
 
 
 class ModelConfig(Section):
-    """Architecture of the generators and discriminators. The constructors have parameters of the same names.
+    """Architecture of the generators and discriminators. The parameters of their constructors have the same names.
 
-    Exception: the constructors take `band_std`, the standard deviations, in place of `band_scale`.
+    Exception: `WaveletDiscriminator` takes `band_std`, the standard deviations, in place of `band_scale`.
     """
 
     backbone: Literal["dcgan", "residual"] = Field(

@@ -1,10 +1,11 @@
 """What all groups of settings share."""
 
 import math
-from typing import Annotated, Any
+from collections.abc import Iterator
+from typing import Annotated, Any, get_args
 
 from annotated_types import Gt, Le
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 # Largest sizes of a model and a batch: far beyond any that fits a memory, and small enough that no byte count overflows int64.
 LARGEST_WIDTH, LARGEST_COUNT = 2**16, 2**20
@@ -13,15 +14,34 @@ LARGEST_WIDTH, LARGEST_COUNT = 2**16, 2**20
 Kimg = Annotated[float, Gt(1e-9), Le(1e15)]
 Count = Annotated[int, Gt(0), Le(LARGEST_COUNT)]
 
-# Marks a setting that may change when a run is resumed: the setting affects neither the model nor its training images.
-# (train.accumulation is marked although it changes batch statistics, which are those of a micro-batch.)
+# Marks a setting that may change when a run is resumed: the model, the order of images and the random draws stay as they are.
+# (But train.accumulation changes batch statistics, which are those of a micro-batch, and a rollback draws other latents.)
 MAY_CHANGE: dict[str, Any] = {"may_change_on_resume": True}
 
 
 class Section(BaseModel):
-    """A group of settings. Unknown keys and infinite numbers are errors."""
+    """A group of settings. Unknown keys, infinite numbers, empty texts, and true or false in place of a number are errors."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_empty_text_and_bool_for_number(cls, value: object, info: ValidationInfo) -> object:
+        if value == "":
+            raise ValueError("the text is empty; leave the key out for its default")
+        types = set(_types(cls.model_fields[str(info.field_name)].annotation))
+        if isinstance(value, bool) and bool not in types and types & {int, float}:
+            raise ValueError(f"{str(value).lower()} is not a number")
+        return value
+
+
+def _types(annotation: Any) -> Iterator[Any]:
+    """Yield the types of the annotation of a field, and of the elements of lists in it: int and None for `list[int] | None`."""
+    if arguments := get_args(annotation):
+        for argument in arguments:
+            yield from _types(argument)
+    else:
+        yield annotation
 
 
 def positive(value: Any) -> float:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from wavegan_dist.config import RESOLUTIONS, FileKind
+from wavegan_dist.config.explain import shown
 from wavegan_dist.data.formats import TARS
 from wavegan_dist.data.order import Order, RowIndices
 from wavegan_dist.data.remote import is_remote
@@ -27,6 +28,7 @@ from wavegan_dist.redact import holds_password
 
 INDEX_FILE = "index.json"
 MEMBERS_FILE = "members.npy"
+LONGEST_PATH, LONGEST_PART = 1024, 255  # bytes of the name of a shard, as in S3, and of its parts between slashes
 INDEX = FileKind(
     "index of shards",
     "write the dataset again with `wavegan shards write`, or index its tars with `wavegan shards index`",
@@ -105,8 +107,8 @@ class Index(IndexModel):
             parts = file.split("/")
             if not {"", ".", ".."}.isdisjoint(parts):
                 raise ValueError(f"shards: '{file}' is not the plain name of a file")
-            if "\0" in file or not _is_encodable(file):
-                raise ValueError(f"shards: {file!r} cannot be the name of a file")
+            if "\0" in file or not _is_encodable(file) or _is_too_long(file):
+                raise ValueError(f"shards: {shown(file)} cannot be the name of a file")
             if len(parts) > 1 and self.source is None:
                 raise ValueError(f"shards: '{file}' is not the plain name of a file beside index.json")
         return self
@@ -252,6 +254,11 @@ def _is_encodable(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _is_too_long(name: str) -> bool:
+    """Return whether a path has more than LONGEST_PATH bytes, or a part of it more than file systems allow."""
+    return len(os.fsencode(name)) > LONGEST_PATH or any(len(os.fsencode(part)) > LONGEST_PART for part in name.split("/"))
 
 
 def _advice(error: OSError, folder: Path) -> str:

@@ -11,8 +11,8 @@ from typing_extensions import override
 class MaxAttention(nn.Module):
     """Computes `h(x) + expand(H*W * softmax(maximum(f(x), g(x))))` (patent CN 111275640 B); the cost is linear in H*W.
 
-    The input x and the output are [B, C, H, W]. The softmax runs over the H*W positions of each channel. The factor H*W gives
-    the attention map the mean 1 at every resolution. All four layers are 1x1 convolutions: f and g from C to max(C/8, 4)
+    The input x and the output are [B, C, H, W]. The softmax runs over the H*W positions of each channel. With the factor H*W,
+    the mean over the positions is 1 at every resolution. All four layers are 1x1 convolutions: f and g from C to max(C/8, 4)
     channels, h from C to C, and `expand` from the channels of f and g back to C.
 
     Args:
@@ -59,7 +59,7 @@ class DotAttention(nn.Module):
     def forward(self, x_bchw: Tensor) -> Tensor:
         query, key, value = (net(x_bchw).flatten(2).transpose(1, 2) for net in (self.f, self.g, self.h))
         attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # [B, HW, C/2]; SAGAN does not scale
-        attended = attended.transpose(1, 2).reshape(x_bchw.shape[0], -1, *x_bchw.shape[-2:])
+        attended = attended.transpose(1, 2).unflatten(2, x_bchw.shape[-2:])
         out: Tensor = x_bchw + self.gamma.to(x_bchw.dtype) * self.out(attended)
         return out
 

@@ -1,5 +1,6 @@
 """The wavelet discriminator: three networks on an image, its low Haar band and its high bands."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,7 +11,14 @@ from typing_extensions import override
 from wavegan_dist.errors import UsageError
 from wavegan_dist.model.backbones.dcgan import DCGANDiscriminator
 from wavegan_dist.model.backbones.residual import ResidualDiscriminator
-from wavegan_dist.model.shapes import IMAGE_CHANNELS, band_sizes, check_labels, check_levels, check_resolution
+from wavegan_dist.model.shapes import (
+    IMAGE_CHANNELS,
+    band_sizes,
+    check_arguments,
+    check_labels,
+    check_levels,
+    check_resolution,
+)
 from wavegan_dist.wavelet import wavedec
 
 Inputs = dict[str, list[Tensor]]  # network -> its inputs: one tensor for `image` and `low`, one tensor per level for `high`
@@ -43,8 +51,9 @@ class WaveletDiscriminator(nn.Module):
         logit_gain: factor of the logits of `dcgan` networks; unused in `residual` networks.
 
     Raises:
-        UsageError: `resolution` is not supported, there are too many levels for it, `networks` is empty or has an unknown name,
-            or `band_std` lacks a level or a band.
+        UsageError: an argument is of the wrong type or not one of its choices, `resolution` is not supported, there are too
+            many levels for it, `networks` is empty or has an unknown name, or `band_std` lacks a level or a band, or has one
+            that is not above 0.
     """
 
     def __init__(
@@ -61,6 +70,8 @@ class WaveletDiscriminator(nn.Module):
         logit_gain: float = 1.0,
     ) -> None:
         super().__init__()
+        check_arguments(resolution=resolution, width=width, num_classes=num_classes, backbone=backbone)
+        check_arguments(resample=resample, spectral_norm=spectral_norm, logit_gain=logit_gain)
         check_resolution(resolution)
         check_levels(levels, resolution)
         if not networks or set(networks) - set(NETWORKS):
@@ -118,7 +129,7 @@ class WaveletDiscriminator(nn.Module):
         highs = highs[::-1]  # the finest level first
         if scaled and self.scales_bands:
             low = low / self.get_buffer("low_std")
-            highs = [high / self.get_buffer(_high_std(level)) for level, high in enumerate(highs, start=1)]
+            highs = [high / self.get_buffer(_high_std(level)).to(high.dtype) for level, high in enumerate(highs, start=1)]
         return inputs | ({} if self.low is None else {"low": [low]}) | ({} if self.high is None else {"high": highs})
 
     def logits(self, inputs: Mapping[str, Sequence[Tensor]], labels: Tensor | None = None) -> dict[str, Tensor]:
@@ -143,7 +154,7 @@ class WaveletDiscriminator(nn.Module):
         """Register buffers: `low_std`, a scalar for the low band of the last level, and [9, 1, 1] for each level's high bands.
 
         Raises:
-            UsageError: `band_std` lacks a level or a band.
+            UsageError: `band_std` lacks a level or a band, or has one that is not finite and above 0.
         """
         if len(band_std) < self.levels:
             raise UsageError(
@@ -152,6 +163,11 @@ class WaveletDiscriminator(nn.Module):
         for level, std in enumerate(band_std[: self.levels], start=1):
             if missing := set(BANDS) - set(std):
                 raise UsageError(f"band_std lacks {', '.join(sorted(missing))}; write the shards again to measure it")
+            if empty := [band for band in BANDS if not 0 < std[band] < math.inf]:
+                raise UsageError(
+                    f"band {empty[0]} of level {level} has the standard deviation {std[empty[0]]} in the data, by which it "
+                    "cannot be divided; set model.band_scale=none"
+                )
             high = torch.tensor([std[band] for band in BANDS[1:]]).repeat_interleave(IMAGE_CHANNELS)
             self.register_buffer(_high_std(level), high[:, None, None])
         self.register_buffer("low_std", torch.tensor(band_std[self.levels - 1]["low"]))

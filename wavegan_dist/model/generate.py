@@ -91,7 +91,7 @@ def generated_images(
     chunk: int = CHUNK,
     latents: LatentSource | None = None,
 ) -> Iterator[Tensor]:
-    """Generate images by number in batches, without gradients and without TF32. Each batch is computed when it is requested.
+    """Generate images by number in batches, without gradients, TF32 and autocast. Each batch is computed when it is requested.
 
     Args:
         generator: module from latents float32 [B, z_dim], and classes int64 [B] if there are `labels`, to images float
@@ -121,7 +121,7 @@ def generated_images(
         start = first - first % chunk if exact else first
         size = chunk if exact else last - first
         chunks = (range(position, position + size) for position in range(start, last, size))
-        with torch.no_grad(), full_float32():
+        with torch.no_grad(), full_float32(), torch.autocast(torch.device(device).type, enabled=False):
             parts = [_forward(generator, latents(part), None if labels is None else labels(part), device) for part in chunks]
             images = torch.cat(parts)[first - start : last - start]
         if not images.isfinite().all():

@@ -11,7 +11,14 @@ from wavegan_dist.errors import UsageError
 from wavegan_dist.model.backbones.dcgan import DCGANGenerator
 from wavegan_dist.model.backbones.residual import ResidualGenerator
 from wavegan_dist.model.pretrained import PretrainedGenerator
-from wavegan_dist.model.shapes import IMAGE_CHANNELS, band_sizes, check_labels, check_levels, check_resolution
+from wavegan_dist.model.shapes import (
+    IMAGE_CHANNELS,
+    band_sizes,
+    check_arguments,
+    check_labels,
+    check_levels,
+    check_resolution,
+)
 from wavegan_dist.wavelet import fuse, waverec
 
 SIGMOID_LOGIT_INIT = -4.0  # sigmoid(-4) = 0.018: a sigmoid cannot output the patent's initial value of exactly 0
@@ -58,8 +65,9 @@ class WaveletGenerator(PretrainedGenerator):
         base_only: ablation without `low`, `high` and lam: `image = base(z)`.
 
     Raises:
-        UsageError: `z_low` is outside 1..z_dim-1, `resolution` is not supported, or there are too many levels for it; or
-            `backbone` is `residual`, `attention` is not `none`, and `base` has no feature map of a size in `attention_at`.
+        UsageError: an argument is of the wrong type or not one of its choices, `z_low` is outside 1..z_dim-1, `resolution` is
+            not supported, or there are too many levels for it; or `backbone` is `residual`, `attention` is not `none`, and
+            `base` has no feature map of a size in `attention_at`.
     """
 
     def __init__(
@@ -79,6 +87,8 @@ class WaveletGenerator(PretrainedGenerator):
         base_only: bool = False,
     ) -> None:
         super().__init__()
+        check_arguments(resolution=resolution, z_dim=z_dim, z_low=z_low, width=width, num_classes=num_classes)
+        check_arguments(backbone=backbone, resample=resample, attention=attention, norm=norm, lam=lam, base_only=base_only)
         check_resolution(resolution)
         check_levels(levels, resolution)
         k = z_dim // 2 if z_low is None else z_low

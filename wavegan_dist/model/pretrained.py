@@ -24,6 +24,7 @@ from wavegan_dist.model.generate import (
     chunk_size,
     generated_images,
     labels_by_number,
+    latents_of_images,
     uses_exact_mode,
 )
 from wavegan_dist.model.training_info import META, WEIGHTS, TrainingInfo, read_training_info
@@ -62,9 +63,9 @@ class PretrainedGenerator(
         Args:
             count: number of images.
             seed: seed of the latents and classes, at least 0.
-            classes: class of the images by number or name, or several, as a sequence or in a comma-separated string, that the
-                images take turns in. None: classes are drawn with the frequencies of the training data, or all equally likely
-                if `training_info` is None.
+            classes: class of the images by number or name, or several, as a sequence, an array or a comma-separated string,
+                that the images take turns in. None: classes are drawn with the frequencies of the training data, or all equally
+                likely if `training_info` is None.
             exact: run the network on a fixed number of latents at a time, so that image i is the same bit for bit with any
                 `count`. False: on GPUs, a pixel may differ by 1 of 255 gray levels; CPUs run as with True.
 
@@ -74,21 +75,31 @@ class PretrainedGenerator(
         Raises:
             UsageError: `count` is less than 1, `seed` is not in 0..2**64-1, `classes` is empty, there is no such class, or
                 the generator has no classes.
-            TypeError: `count` or `seed` is not an integer.
+            TypeError: `count`, `seed` or a class is of another type.
             WaveganError: an image is not finite.
         """
         count, seed = index(count), index(seed)
         if count < 1 or not 0 <= seed < 2**64:
             raise UsageError(f"count = {count}, seed = {seed}: count must be at least 1, seed from 0 to 2**64 - 1")
         labels = self._labels(seed, classes)
-        device = next(self.parameters()).device
+        weight, latents = next(self.parameters()), latents_of_images(seed, self.z_dim)
+        device = weight.device
         exact, chunk = uses_exact_mode(device, exact), chunk_size(self.resolution)
         size = chunk if exact else batch_that_fills_a_gpu(self.resolution, self.width)
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
             batches = generated_images(
-                self, range(count), seed, size, self.z_dim, device, exact=exact, labels=labels, chunk=chunk
+                self,
+                range(count),
+                seed,
+                size,
+                self.z_dim,
+                device,
+                exact=exact,
+                labels=labels,
+                chunk=chunk,
+                latents=lambda numbers: latents(numbers).to(weight.dtype),
             )
             return torch.cat(list(batches))
         finally:
@@ -102,10 +113,10 @@ class PretrainedGenerator(
             return None
         known = self.training_info.classes if self.training_info else None
         classes = known or Classes([1] * self.num_classes, [])
-        several = [] if chosen is None else [chosen] if isinstance(chosen, int | str) else chosen
+        several = [] if chosen is None else _listed(chosen)
         if chosen is not None and not several:
             raise UsageError("classes is empty; give at least one class, or None to draw classes")
-        return labels_by_number(classes, seed, [label for one in several for label in classes.parse(str(one))])
+        return labels_by_number(classes, seed, [label for one in several for label in classes.parse(one)])
 
     @override
     @classmethod
@@ -288,3 +299,13 @@ class PretrainedGenerator(
                     delete_patterns=list(hub.FILES),
                 )
         return str(commit)
+
+
+def _listed(chosen: ClassChoice) -> list[str]:
+    """Return the classes as texts, one for a single number or text; raises TypeError for other types."""
+    if isinstance(chosen, str):
+        return [chosen]
+    try:
+        return [str(index(chosen))]  # type: ignore[arg-type]
+    except TypeError:
+        return [one if isinstance(one, str) else str(index(one)) for one in chosen]  # type: ignore[union-attr]

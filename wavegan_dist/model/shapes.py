@@ -1,12 +1,31 @@
-"""Image and feature-map sizes that the generators and the discriminators share."""
+"""Image and feature-map sizes that the generators and the discriminators share, and checks of arguments."""
+
+from typing import Annotated, Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from wavegan_dist.config import RESOLUTIONS, deepest_level
+from wavegan_dist.config import RESOLUTIONS, ModelConfig, deepest_level
 from wavegan_dist.errors import UsageError
 
 IMAGE_CHANNELS = 3  # RGB
+
+
+def check_arguments(**arguments: Any) -> None:
+    """Check that each argument is valid as the setting `model.NAME` of its name, without conversion, by itself.
+
+    Raises:
+        UsageError: an argument is not valid.
+    """
+    for name, value in arguments.items():
+        field = ModelConfig.model_fields[name]
+        annotation: Any = Annotated[field.annotation, name, *field.metadata]
+        try:
+            TypeAdapter(annotation).validate_python(value, strict=True)
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"]
+            raise UsageError(f"{name} = {value!r}: {reason[0].lower()}{reason[1:]}") from error
 
 
 def check_resolution(resolution: int) -> None:

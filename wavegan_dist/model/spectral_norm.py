@@ -1,5 +1,6 @@
 """Spectral normalization whose power iteration always runs in float32."""
 
+from contextlib import nullcontext
 from typing import TypeVar
 
 import torch
@@ -16,7 +17,8 @@ class Float32SpectralNorm(_SpectralNorm):
 
     @override
     def forward(self, weight: Tensor) -> Tensor:
-        with torch.autocast(weight.device.type, enabled=False):
+        device = weight.device.type
+        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
             return super().forward(weight)
 
 

@@ -26,6 +26,7 @@ from wavegan_dist.data import (
     warn_of_unused_classes,
 )
 from wavegan_dist.errors import UsageError, WaveganError
+from wavegan_dist.log import log
 from wavegan_dist.processes import on_all_ranks, on_main, report_lost_ranks, together
 from wavegan_dist.provenance import provenance
 from wavegan_dist.run_folder import RunFolder, images_of
@@ -75,7 +76,7 @@ def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_trac
             resumption = on_main(accelerator, lambda: choose_checkpoint(folder, experiment, index.digest, resume), choose)
             checkpoint = resumption.checkpoint
             on_main(accelerator, lambda: check_tracking(folder, experiment), "reading tracking.json")
-            on_all_ranks(accelerator, lambda: choose_kernels(accelerator.device.type), "compiling the kernels")
+            on_all_ranks(accelerator, lambda: load_kernels(accelerator.device.type), "compiling the kernels")
             trainer = Trainer(experiment, index, accelerator)
             if checkpoint is not None:
                 on_all_ranks(accelerator, lambda: load_checkpoint(checkpoint, trainer), f"reading {checkpoint}")
@@ -294,10 +295,22 @@ def load_classes(experiment: Experiment, index: TrainingData) -> Classes | None:
     return classes_for_training(index, num_classes) if num_classes else None
 
 
-def describe_environment(accelerator: Accelerator, index: TrainingData, classes: Classes | None) -> dict[str, Any]:
-    """Return the content of environment.json, JSON values: versions, commit, command, world size, device, host, data, classes.
+def load_kernels(device: str) -> None:
+    """Load the kernels of the wavelet transform, which may compile them; log a warning if there are none for the device type.
 
-    The key "sets" is there only for a mixture of datasets, "classes" only if `classes` is not None.
+    Raises:
+        UsageError: WAVEGAN_KERNELS has an unknown value.
+    """
+    name, reason = choose_kernels(device)
+    if name == "reference":
+        log.warning("the wavelet transform runs in plain PyTorch, which is slower: %s", reason)
+
+
+def describe_environment(accelerator: Accelerator, index: TrainingData, classes: Classes | None) -> dict[str, Any]:
+    """Return the content of environment.json, JSON values.
+
+    These are versions, commit, command, world size, device, host, kernels of the wavelet transform, data and classes. The key
+    "sets" is there only for a mixture of datasets, "classes" only if `classes` is not None.
     """
     device = torch.cuda.get_device_name() if accelerator.device.type == "cuda" else accelerator.device.type
     return {
@@ -305,6 +318,7 @@ def describe_environment(accelerator: Accelerator, index: TrainingData, classes:
         "world_size": accelerator.num_processes,
         "device": device,
         "host": platform.node(),
+        "kernels": ": ".join(choose_kernels(accelerator.device.type)),
         "index_digest": index.digest,
         **({"sets": index.describe()} if isinstance(index, Mixture) else {}),
         **({} if classes is None else {"classes": classes._asdict()}),

@@ -4,7 +4,6 @@ import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Literal
 
 import torch
@@ -70,7 +69,7 @@ def choose(device: str) -> tuple[KernelName, str]:
 
 
 def kernel_for(x: Tensor) -> Kernel:
-    """Return the implementation for the tensor's device and dtype; in `torch.func` and `torch.export`, the reference.
+    """Return the implementation for the tensor's device and dtype; in eager `torch.func` and `torch.export`, the reference.
 
     The first call for a device type calls `choose`, which may compile kernels and raise UsageError. The reference is returned
     for a dtype that the kernels do not support.
@@ -123,9 +122,15 @@ def _load_cpu() -> tuple[KernelName, str]:
 
 def _load_triton() -> tuple[KernelName, str]:
     try:
+        from triton import __version__ as version
+
         from wavegan_dist.wavelet import triton
     except ImportError as error:
         raise WaveganError(f"Triton cannot be imported ({error}); pip install triton") from error
+    try:
+        triton.dwt(torch.zeros(1, 1, 2, 2, device="cuda"))
+    except Exception as error:  # Triton raises RuntimeError without a C compiler, CalledProcessError if it fails, ...
+        raise WaveganError(f"Triton cannot run a kernel ({' '.join(str(error).split())})") from error
     dwt, idwt, fuse = triton.dwt, triton.idwt, triton.fuse
     LOADED["Triton"] = Kernel("Triton", triton.DTYPES, dwt, idwt, fuse, *level_by_level(dwt, idwt))
-    return "Triton", f"version {metadata.version('triton')}"
+    return "Triton", f"version {version}"

@@ -17,7 +17,7 @@ def memory_format_of(x_bchw: Tensor) -> torch.memory_format:
 def register_fakes(namespace: str, result_format: Callable[[Tensor], torch.memory_format]) -> None:
     """Register fake implementations of the operators of a library, with the same argument checks as the real ones.
 
-    Call it once for a library, after its operators are defined.
+    Call it after the library's operators are defined.
 
     Args:
         namespace: name of the library, which has the operators `dwt`, `idwt`, `fuse` and `fuse_backward`.

@@ -1,8 +1,9 @@
 """The transform's public functions. Each dispatches to the implementation for the device and dtype of its first argument.
 
-All functions are differentiable to any order, in eager mode and under `torch.compile(fullgraph=True)`. Inside `torch.func`
-transforms and in `torch.export.export(strict=False)` they run the reference, which consists of PyTorch's own operators; with
-compiled kernels, `torch.autograd.forward_ad` raises NotImplementedError.
+All functions are differentiable to any order, in eager mode and in functions that `torch.compile(fullgraph=True)` compiles
+together with the differentiation. Inside `torch.func` transforms and in `torch.export.export(strict=False)` they run the
+reference, which consists of PyTorch's own operators. With compiled kernels, `torch.autograd.forward_ad` raises
+NotImplementedError, and `torch.compile` cannot trace `torch.func` transforms of these functions.
 
 Nothing is cast, not even under autocast: tensors of different dtypes are an error. The compiled kernels return contiguous
 results; on CPUs they are channels last if the first argument is. The memory format of the reference's results is that of

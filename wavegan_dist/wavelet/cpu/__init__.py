@@ -12,7 +12,7 @@ from wavegan_dist.wavelet.fakes import memory_format_of, register_fakes
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
 
-@functools.cache  # PyTorch registers an operator once per process, even if a second library file defines it
+@functools.cache
 def load() -> str:
     """Load the operators into this process, compiling them first (about 20 s) if the cache does not have them.
 

@@ -52,10 +52,13 @@ def build(retry: bool = False) -> Path:
         The path of the library.
 
     Raises:
-        WaveganError: there is no compiler, there is no home folder for a cache, the cache is not writable, or compilation
-            fails. If it fails, the compiler's output is next to the library, in a file that ends in .log.
+        WaveganError: there is no home folder for a cache; or the cache does not have the library, and there is no compiler,
+            the cache is not writable, or compilation fails. If it fails, the compiler's output is next to the library, in a
+            file that ends in .log.
     """
     path = library()
+    if path.exists():  # without the lock, because the cache may be read-only
+        return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path.with_suffix(".lock")):
@@ -71,7 +74,7 @@ def _compile(path: Path, retry: bool) -> None:
     if error_log.exists() and not retry:
         raise WaveganError(f"the CPU kernels did not compile before: see {error_log}, then run `wavegan doctor --build`")
     try:
-        compiler = shlex.split(os.environ.get("CXX") or "c++")
+        compiler = shlex.split(os.environ.get("CXX", "")) or ["c++"]
     except ValueError as error:
         raise WaveganError(f"CXX={os.environ['CXX']} is not a command ({error}); correct it") from error
     if shutil.which(compiler[0]) is None:
