@@ -27,7 +27,7 @@ def files_in_zip(path: Path) -> dict[str, zipfile.ZipInfo]:
     archive = open_zip(path)
     for entry in archive.infolist():
         regular = S_IFMT(entry.external_attr >> 16) in (0, S_IFREG)
-        if not entry.is_dir():
+        if not entry.filename.endswith("/"):  # not is_dir(), which raises IndexError for an empty name
             refuse_unsafe(f"{entry.filename} in {path}", entry.filename, regular=regular)
             if entry.filename in entries:
                 raise WaveganError(f"{path} holds {entry.filename} twice; write the zip again")

@@ -57,6 +57,7 @@ class DotAttention(nn.Module):
 
     @override
     def forward(self, x_bchw: Tensor) -> Tensor:
+        # [B, HW, C]: with four dimensions, PyTorch would choose fused kernels, whose backward on GPUs adds in arbitrary order.
         query, key, value = (net(x_bchw).flatten(2).transpose(1, 2) for net in (self.f, self.g, self.h))
         attended = F.scaled_dot_product_attention(query, key, value, scale=1.0)  # [B, HW, C/2]; SAGAN does not scale
         attended = attended.transpose(1, 2).unflatten(2, x_bchw.shape[-2:])
