@@ -41,7 +41,8 @@ class Slurm(Target):
             "exit.json": b'{"state": "failed", "nimg": 2000, "reason": "", "time": 1.5e9}',
             "snapshots/kimg-000001/snapshot.json": b"{}", "snapshots/kimg-000002/snapshot.json": b"{}",
         }  # fmt: skip
-        return [{**outputs, "step": step} for step in (b"allocation", b"queue", b"submission")]
+        allocation = {**outputs, "squeue": b"1-12:00:00\n", "step": b"allocation"}
+        return [allocation, *({**outputs, "step": step} for step in (b"queue", b"submission"))]
 
     @override
     def mutated(self, files: Files, rng: Random) -> Files:
