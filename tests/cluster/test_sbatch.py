@@ -21,8 +21,8 @@ def submitted(output: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def trained(house, typed):
-    """The runs of the documented sbatch commands: two processes on one node, and one process on each of two nodes."""
+def trained(house, demo, typed):
+    """The runs of the documented sbatch commands with the demo's shards: two processes on one node, one on each of two."""
     jobs = {house / "runs" / "photos64": submitted(typed(ALONE)), house / "runs" / "wide": submitted(typed(WIDE))}
     until("end of both", lambda: all(map(ended, jobs.values())), 400)
     for job in jobs.values():
