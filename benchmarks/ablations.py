@@ -111,7 +111,8 @@ class Ablations:
 
     def __init__(self, path: Path, gpu: bool = False) -> None:
         self._processes: set[subprocess.Popen[str]] = set()  # the commands that run
-        self.study, self.gpu = STUDY.validate(Study, STUDY.read(path), str(path)), gpu
+        self.path, self.gpu = path, gpu
+        self.study = STUDY.validate(Study, STUDY.read(path), str(path))
         self.name = f"{path.stem}-gpu" if gpu else path.stem
         self.results = ROOT / "benchmarks" / "ablations" / self.name
         self.runs_folder = ROOT / "runs" / "ablations" / self.name
@@ -225,11 +226,14 @@ class Ablations:
 
     def table(self, runs: Sequence[Run]) -> str:
         """Return the results of `runs` so far as Markdown: mean and standard deviation over the seeds of each row."""
-        costs, results = self.costs(), [self.result(run) for run in runs]
+        costs, results = self.costs(), [result for result in map(self.result, runs) if result is not None]
+        rows = {name: of_row for name in self.study.rows if (of_row := [r for r in results if r["row"] == name])}
+        only = [] if len(rows) == len(self.study.rows) else ["--rows", *rows]
+        command = ["python", "benchmarks/ablations.py", str(self.path), *["--gpu"] * self.gpu, *only]
         lines = [
             f"# {self.name}",
             "",
-            f"`python benchmarks/ablations.py {' '.join(map(shlex.quote, sys.argv[1:]))}`; each row trains for as many "
+            f"`{shlex.join(command)}`; each row trains for as many "
             "images as the first, or for as long as another row where its name says so. Mean ± standard deviation over the "
             "seeds. Diversity: of the last samples, divided by that of real images. D losses: means over the last third.",
             "",
@@ -238,9 +242,7 @@ class Ablations:
             + " | diversity | D losses |",
             "|---" * (6 + len(self.study.shown)) + "|",
         ]
-        for name in self.study.rows:
-            if of_row := [result for result in results if result is not None and result["row"] == name]:
-                lines.append(self._line(name, of_row, costs))
+        lines += [self._line(name, of_row, costs) for name, of_row in rows.items()]
         return "\n".join(lines) + "\n"
 
     def _line(self, name: str, results: list[dict[str, Any]], costs: dict[str, float]) -> str:

@@ -22,6 +22,7 @@ from urllib.request import urlopen
 from bench_common import argument_parser, write_result
 
 from wavegan_dist.data.embedded import PHOTOGRAPHS
+from wavegan_dist.provenance import provenance
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ("accelerate", "make", "mlflow", "pip", "python", "source", "wavegan")
@@ -143,7 +144,7 @@ def main() -> None:
             rows.append({"step": step, "seconds": seconds, "cpu_seconds": cpu})
             print(f"| `{step.splitlines()[0]}` | {seconds:.0f} | {cpu:.0f} |", flush=True)
     print("| all | {:.0f} | {:.0f} |".format(*(sum(row[key] for row in rows) for key in ("seconds", "cpu_seconds"))))
-    write_result("first_hour", {"rows": rows, "cores": os.cpu_count(), "load": os.getloadavg()})
+    write_result("first_hour", {"rows": rows, "cores": os.cpu_count(), "load": os.getloadavg(), **provenance()})
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ from typing import Any
 
 from bench_common import argument_parser, write_result, write_smooth_noise
 
+from wavegan_dist.provenance import provenance
+
 ROOT = Path(__file__).parents[1]
 SNAPSHOT = "runs/first/snapshots/kimg-000000"
 CONFIG = """
@@ -242,7 +244,7 @@ def main() -> None:
             folder = Path(scratch) / str(number)
             rows += measure(python, wheel, options.require, [name for name in options.extras.split(",") if name], folder)
             shutil.rmtree(folder)
-    write_result("packages", {"rows": rows})
+    write_result("packages", {"rows": rows, **provenance()})
 
 
 if __name__ == "__main__":

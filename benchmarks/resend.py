@@ -1,4 +1,4 @@
-"""What lost answers cost: sends a run's values to an MLflow server, every second batch twice, as after a lost answer.
+"""What lost answers cost: sends a run's values to an MLflow server, a random half of the batches twice, as after a lost answer.
 
     python benchmarks/resend.py [--values 200000] [--names 40]
 
@@ -44,7 +44,7 @@ def make_spool(run: RunFolder, uri: str, values: int, names: int) -> Spool:
 
 
 def send(spool: Spool, server: MlflowServer) -> list[dict[str, float]]:
-    """Send the spool, every second batch twice; return a row for each batch."""
+    """Send the spool, a random half of the batches twice; return a row for each batch."""
     mlflow_run, draws, rows = MlflowRun(spool.folder), random.Random(0), []
     mlflow_run.set_timeout(32 * REQUEST_TIMEOUT)
     own = psutil.Process()

@@ -23,7 +23,7 @@ from wavegan_dist.plan.step_time import step_time
 TINY_BATCH = 2  # images; such a step consists almost only of operator launches
 MATRIX_SIDE = 1024
 COPY_BYTES = 2**26
-EVALUATION_SPEED = 64.3  # images/s of `wavegan evaluate`, one process: benchmarks/README.md
+EVALUATION_SPEED = 99.6  # images/s of `wavegan evaluate`, one process: benchmarks/README.md
 
 
 def rates(measured: dict[str, Any], experiment: Experiment) -> Hardware:

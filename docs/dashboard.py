@@ -18,7 +18,7 @@ from mlflow_server import MlflowServer
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser import start_browser
+from tests.browser import CHROMIUM, NO_CHROMIUM, start_browser
 from wavegan_dist.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +35,8 @@ PAUSE = 3000  # milliseconds in which pictures and curves are drawn; MLflow's pa
 
 def main() -> None:
     """Train, evaluate and take the screenshots."""
+    if CHROMIUM is None:
+        sys.exit(NO_CHROMIUM)
     if not INDEX.exists():
         wavegan("shards", "write", "embedded", INDEX.parent, "--size", 32)
     FOLDER.mkdir(parents=True, exist_ok=True)

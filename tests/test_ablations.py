@@ -66,7 +66,11 @@ def test_every_row_has_a_result_for_each_seed_and_a_second_call_trains_only_what
     change(study, seeds=2)
     assert run(study, monkeypatch) == 0
     assert "1/2  full, seed 1" in capsys.readouterr().out
-    rows = [line.split(" | ") for line in (results / "table.md").read_text().splitlines() if line.startswith("| ")][1:]
+    table = (results / "table.md").read_text()
+    assert table.splitlines()[2].startswith(f"`python benchmarks/ablations.py {study}`; each row")  # without --jobs
+    one_row = [run for run in ablations.Ablations(study).runs() if run.row != "full"]
+    assert f"{study} --rows 'image only, equal time'`; each row" in ablations.Ablations(study).table(one_row)
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| ")][1:]
     assert [row[:4] for row in rows] == [["| full", "2", "2.00", "0.064"], ["| image only, equal time", "2", "1.00", "0.128"]]
     assert all("±" in row[4] for row in rows)
     change(study, rows={"full": {"seeds": 3}, "image only, equal time": {"time_of": "full", "settings": IMAGE_ONLY}})

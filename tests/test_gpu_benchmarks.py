@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from gpu import quality, step
+from gpu import common, quality, step
 from gpu.common import Helper, Section
 
 from tests.helpers import ROOT, environment
@@ -74,6 +74,24 @@ def test_a_section_prints_a_table_and_writes_its_result(runs, section):
     assert result["packages"]["torch"] == torch.__version__.partition("+")[0]
     assert result["rows"]
     assert all(row.keys() >= FIELDS[section] for row in result["rows"])
+
+
+def test_a_result_of_a_copy_has_the_packed_commit_and_a_plus_if_the_code_has_changed_since(tmp_path, monkeypatch):
+    monkeypatch.setattr(common, "ROOT", tmp_path)
+    monkeypatch.setattr(common, "PACKED", tmp_path / "build")
+    monkeypatch.setattr(common, "git_commit", lambda: "unknown")
+    assert common._commit() == "unknown"
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "COMMIT").write_text("0123abc\n")
+    code = tmp_path / "code.py"
+    code.write_text("first")
+    sums = subprocess.run(["sha256sum", "code.py"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    (tmp_path / "build" / "SHA256SUMS").write_text(sums)
+    assert common._commit() == "0123abc"
+    code.write_text("second")
+    assert common._commit() == "0123abc+"
+    code.unlink()
+    assert common._commit() == "0123abc+"
 
 
 def test_the_results_say_what_the_sections_found(runs):

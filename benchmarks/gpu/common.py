@@ -18,7 +18,7 @@ from bench_common import argument_parser, write_smooth_noise
 
 from wavegan_dist.data import write_shards
 from wavegan_dist.errors import UsageError
-from wavegan_dist.files import atomic_file
+from wavegan_dist.files import atomic_file, sha256
 from wavegan_dist.provenance import git_commit, provenance
 
 ROOT = Path(__file__).parents[2]
@@ -204,6 +204,14 @@ def _driver() -> str | None:
 
 
 def _commit() -> str:
-    """Return the commit of the checkout, or the one that pack.sh recorded if this is a copy without `.git`."""
+    """Return the commit of the checkout. In a copy without `.git`: the one that pack.sh recorded, and "+" if files differ."""
     commit, recorded = git_commit(), PACKED / "COMMIT"
-    return recorded.read_text().strip() if commit == "unknown" and recorded.exists() else commit
+    if commit != "unknown" or not recorded.exists():
+        return commit
+    packed = recorded.read_text().strip()
+    return packed if packed.endswith("+") or _is_as_packed() else f"{packed}+"
+
+
+def _is_as_packed() -> bool:
+    sums = [line.split("  ", 1) for line in (PACKED / "SHA256SUMS").read_text().splitlines()]
+    return all((ROOT / path).is_file() and sha256(ROOT / path) == digest for digest, path in sums)

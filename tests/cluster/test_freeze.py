@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import ROOT, environment
-from wavegan_dist.cluster.freeze import freeze_code
+from wavegan_dist import config
+from wavegan_dist.cluster.freeze import config_file, freeze_code, freeze_config
+from wavegan_dist.errors import UsageError
 from wavegan_dist.provenance import git_commit
 
 
@@ -39,6 +41,21 @@ def test_equal_code_is_copied_once(tmp_path):
     first = freeze_code(tmp_path)
     assert freeze_code(tmp_path) == first
     assert list((tmp_path / "code").iterdir()) == [first]
+
+
+def test_a_later_edit_of_the_deepspeed_file_does_not_reach_the_job(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings, folder = tmp_path / "mine.json", tmp_path / "run" / "cluster"
+    settings.write_text('{"wall_clock_breakdown": true}')
+    experiment = config.load(ROOT / "configs" / "demo.yaml", ["train.strategy=zero2", "train.deepspeed=mine.json"])
+    path = freeze_config(experiment, folder)
+    assert path == config_file(experiment, folder)
+    settings.unlink()
+    (copy,) = folder.glob("deepspeed-*.json")
+    assert copy.read_text() == '{"wall_clock_breakdown": true}'
+    assert path.read_text() == experiment.to_yaml().replace("mine.json", str(copy))
+    with pytest.raises(UsageError, match=r"cannot read the DeepSpeed config mine\.json: No such file"):
+        freeze_config(experiment, folder)
 
 
 def test_a_dry_run_needs_neither_the_checkout_nor_slurm(frozen, tmp_path):

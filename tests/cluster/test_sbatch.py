@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -10,6 +11,7 @@ import pytest
 
 from tests.cluster.helpers import LOCAL, documented, ended, first_match, slurm, states, until, without
 from tests.helpers import ROOT
+from wavegan_dist.cluster.profile import load_profile
 
 ALONE, WIDE, ARRAY = documented("Without submitit")
 
@@ -19,8 +21,8 @@ def submitted(output: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def trained(house, typed):
-    """The runs of the documented sbatch commands: two processes on one node, and one process on each of two nodes."""
+def trained(house, demo, typed):
+    """The runs of the documented sbatch commands with the demo's shards: two processes on one node, one on each of two."""
     jobs = {house / "runs" / "photos64": submitted(typed(ALONE)), house / "runs" / "wide": submitted(typed(WIDE))}
     until("end of both", lambda: all(map(ended, jobs.values())), 400)
     for job in jobs.values():
@@ -47,6 +49,38 @@ def test_the_documented_commands_for_a_large_cluster_are_ones(trained, typed):
         new = " --run-dir runs/new" if "submit train" in command else ""  # runs/photos64 holds a run of another batch size
         output = typed(f"{command.removesuffix(' --dry-run')}{new} --dry-run")
         assert output.startswith("#!/bin/bash")
+
+
+@pytest.mark.parametrize("name", ["train", "train-nodes"])
+def test_a_script_requests_what_its_profile_starts(name):
+    text = (ROOT / "slurm" / f"{name}.sbatch").read_text()
+    requested = dict(re.findall(r"(?m)^#SBATCH --([a-z-]+)(?:=(\S+))?$", text))
+    profile = load_profile(first_match(r"PROFILE:-(\w+)", text))
+    assert requested["gpus-per-node"] == str(profile.gpus_per_node) == str(profile.processes)
+    assert requested["cpus-per-task"] == str(profile.cpus_per_task)
+    assert requested["ntasks-per-node"] == "1"
+    assert requested["signal"] == f"B:USR2@{profile.warn_seconds}"
+    assert ("exclusive" in requested) == profile.exclusive
+    assert {"requeue", "open-mode"} <= requested.keys()
+
+
+@pytest.mark.parametrize(
+    ("run", "task", "message"),
+    [
+        ("runs/misspelled", "0", "runs/misspelled/snapshots does not exist; set RUN to the run folder"),
+        ("runs/x", None, "SLURM_ARRAY_TASK_ID: submit with --array=0-9"),
+        (None, "0", "RUN: set RUN to the run folder"),
+    ],
+)
+def test_an_evaluation_without_a_run_or_an_array_fails(tmp_path, run, task, message):
+    (tmp_path / "runs" / "x" / "snapshots").mkdir(parents=True)
+    variables = {"PATH": os.environ["PATH"], "RUN": run, "SLURM_ARRAY_TASK_ID": task}
+    outcome = subprocess.run(
+        ["bash", ROOT / "slurm" / "evaluate.sbatch"], cwd=tmp_path, capture_output=True, text=True,
+        env={name: value for name, value in variables.items() if value},
+    )  # fmt: skip
+    assert outcome.returncode != 0
+    assert message in outcome.stderr
 
 
 def test_the_scripts_pass_shellcheck():

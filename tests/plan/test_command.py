@@ -17,8 +17,11 @@ def test_a_table_of_every_strategy_and_its_json(wavegan, config):
     rows = [line.split()[:3] for line in outcome.stdout.splitlines() if line.split()[1] in ("ddp", "zero1", "zero2", "zero3")]
     assert [row[0] for row in rows] == [number for number in ("8", "16", "32") for _ in range(4)]
     assert [row[2] for row in rows[::4]] == ["8", "4", "2"]
-    assert "given, not measured" in outcome.stdout
-    outcome = wavegan(*command, "train.batch_size=64", "--json")
+    assert "predicted, not measured" in outcome.stdout
+    assert outcome.stderr == ""
+    outcome = wavegan(*command, "train.batch_size=64", "train.compile=graphs", "--json")
+    (warning,) = outcome.stderr.splitlines()
+    assert "prediction is that of eager steps, without train.compile = graphs" in warning
     assert [row["gpus"] for row in json.loads(outcome.stdout)["rows"]] == [int(row[0]) for row in rows]
 
 

@@ -19,7 +19,9 @@ def test_a_config_builds_and_one_node_of_eight_h100s_holds_it(path: Path, hardwa
         assert prediction.images_per_second > 0
 
 
-@pytest.mark.parametrize(("full", "part"), [("cifar10", "cifar10_image_only"), ("photos64", "photos64_image_only")])
+@pytest.mark.parametrize(
+    ("full", "part"), [("cifar10", "cifar10_image_only"), ("photos64", "photos64_image_only"), ("demo", "base_only")]
+)
 def test_an_image_only_counterpart_differs_in_nothing_else(full: str, part: str) -> None:
     one, other = (config.load(CONFIGS[0].with_name(f"{name}.yaml")) for name in (full, part))
     assert config.differences(one, other) == [

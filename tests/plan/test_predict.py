@@ -81,7 +81,7 @@ def test_zero_shards_moments_then_gradients_then_weights(experiment):
 
 
 def test_more_gpus_are_faster_and_less_efficient_where_arithmetic_is_the_bound(experiment, rates):
-    slow = Hardware.model_validate(rates | {"matmul_fraction": 1e-4, "memory_fraction": 1e-3})
+    slow = Hardware.model_validate(rates | {"matmul_fraction": 1e-4, "memory_fraction": 1e-3, "operator_us": 1})
     rows = [row for row in predict(experiment, slow, GPUS) if row.strategy == "ddp"]
     speeds = [row.images_per_second for row in rows]
     assert speeds == sorted(speeds)

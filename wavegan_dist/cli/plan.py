@@ -4,6 +4,9 @@ import argparse
 
 from wavegan_dist.cli.arguments import EXPERIMENT, JSON
 from wavegan_dist.cli.command import Command, argument
+from wavegan_dist.log import log
+
+COMPILED = "the prediction is that of eager steps, without train.compile = %s; compiled ones are faster, see docs/gpu.md"
 
 
 def parse_gpus(text: str) -> list[int]:
@@ -33,6 +36,8 @@ def run(options: argparse.Namespace) -> None:
 
     hardware = plan.load_hardware(options.hardware)
     predictions = plan.predict(experiment, hardware, options.gpus)
+    if experiment.train.compile != "off":
+        log.warning(COMPILED, experiment.train.compile)
     print(plan.plan_json(predictions, hardware) if options.json else plan.format_plan(predictions, hardware))
 
 
@@ -41,7 +46,7 @@ PLAN = Command(
     help="predict speed, memory and cost on a given number of GPUs",
     description="Predict images/s, efficiency, memory and cost of each strategy from the operators of the model and a file of\n"
     "device rates. No GPU is needed. docs/scaling.md has the equations and the measured error.",
-    example="wavegan plan --config configs/photos64.yaml --gpus 8..256 --hardware h100.yaml",
+    example="wavegan plan --config configs/photos64.yaml --gpus 8..256 --hardware h200.yaml",
     arguments=(
         *EXPERIMENT,
         argument(

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from wavegan_dist.config import Experiment
+from wavegan_dist.errors import UsageError
 from wavegan_dist.files import atomic_dir, atomic_file
 from wavegan_dist.provenance import COMMIT_FILE, PACKAGE_DIR, git_commit
 
@@ -42,15 +43,32 @@ def code_dir(folder: Path, digest: str) -> Path:
 def freeze_config(experiment: Experiment, folder: Path) -> Path:
     """Write the experiment, with all defaults filled in, to `config_file(experiment, folder)` and return that path.
 
+    The file `train.deepspeed` is copied to `folder`, and the written experiment names the copy.
+
     Raises:
-        OSError: the file cannot be written.
+        UsageError: the file `train.deepspeed` cannot be read.
+        OSError: a file cannot be written.
     """
-    path = config_file(experiment, folder)
+    frozen, path = experiment, config_file(experiment, folder)
+    if experiment.train.deepspeed is not None:
+        copy = _copy_settings(experiment.train.deepspeed, folder)
+        frozen = experiment.model_copy(update={"train": experiment.train.model_copy(update={"deepspeed": copy})})
     with atomic_file(path) as file:
-        file.write(experiment.to_yaml())
+        file.write(frozen.to_yaml())
     return path
 
 
+def _copy_settings(path: Path, folder: Path) -> Path:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read the DeepSpeed config {path}: {error.strerror}") from error
+    copy = folder / f"deepspeed-{hashlib.sha256(content).hexdigest()[:16]}.json"
+    with atomic_file(copy, "wb") as file:
+        file.write(content)
+    return copy
+
+
 def config_file(experiment: Experiment, folder: Path) -> Path:
-    """Return the path of a frozen experiment in `folder`; the file's name has a hash of the experiment. Writes no file."""
+    """Return the path of a frozen experiment in `folder`; the file's name has a hash of `experiment`. Writes no file."""
     return folder / f"experiment-{hashlib.sha256(experiment.to_yaml().encode()).hexdigest()[:16]}.yaml"

@@ -17,6 +17,7 @@ from wavegan_dist.log import log
 NO_ANSWER = re.compile("Unable to contact slurm controller|Socket timed out|Zero Bytes were transmitted")
 PATIENCE_SECONDS = 300.0  # how long the end of a job waits for slurmctld
 RETRY_SECONDS = 5.0
+NO_LIMIT = "365-0"  # the time of a job that Slurm reports as UNLIMITED
 # Variables of a launcher or of an outer job, which a new job must not inherit. SLURM_CONF stays: it names the cluster.
 INHERITED_PREFIXES = (
     *("RANK", "WORLD_SIZE", "LOCAL_", "GROUP_", "ROLE_", "MASTER_", "TORCHELASTIC_", "ACCELERATE_", "FORK_LAUNCHED"),
@@ -87,8 +88,11 @@ class Allocation:
 
     @property
     def port(self) -> int:
-        """TCP port of the rendezvous on the job's first node: 20000 + job id % 20000, so jobs seldom collide."""
-        return 20000 + int(self.job_id) % 20000
+        """TCP port of the rendezvous on the job's first node: 20000 + job id % 12000, so jobs seldom collide.
+
+        Linux gives the ports from 32768 on to outgoing connections.
+        """
+        return 20000 + int(self.job_id) % 12000
 
 
 def own_job_id() -> str:
@@ -115,6 +119,19 @@ def is_running(job_id: str) -> bool:
         OSError: squeue is missing.
     """
     return _run_patiently("squeue", "--noheader", "--jobs", job_id, "--format", "%T").strip() == "RUNNING"
+
+
+def time_limit(job_id: str) -> str:
+    """Return the time limit of a running job as `cluster.profile.minutes` reads it. A job without a limit has `NO_LIMIT`.
+
+    Waits up to PATIENCE_SECONDS for slurmctld.
+
+    Raises:
+        WaveganError: squeue fails, as for a job that Slurm no longer knows.
+        OSError: squeue is missing.
+    """
+    limit = _run_patiently("squeue", "--noheader", "--jobs", job_id, "--format", "%l").strip()
+    return NO_LIMIT if limit == "UNLIMITED" else limit
 
 
 def active_jobs(name: str | None = None, states: str | None = None) -> set[str]:

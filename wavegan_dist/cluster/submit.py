@@ -28,7 +28,7 @@ def submit_training(experiment: Experiment, job: TrainJob) -> str:
 
     Raises:
         UsageError: a training job of the run is in the queue, Slurm or submitit is missing, Slurm refuses the job, or the
-            errors of `save_password`.
+            errors of `freeze_config` and `save_password`.
         WaveganError: sbatch or squeue cannot be run, or tracking.json is damaged.
         OSError: the run folder cannot be written.
     """

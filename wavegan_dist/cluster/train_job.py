@@ -4,6 +4,7 @@ Without submitit, in an sbatch script: `python -m wavegan_dist.cluster.train_job
 """
 
 import argparse
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from wavegan_dist.cluster.command import train_command
 from wavegan_dist.cluster.evaluation_queue import EvaluationQueue
 from wavegan_dist.cluster.job import TrainJob
 from wavegan_dist.cluster.job_step import JobStep
-from wavegan_dist.cluster.profile import load_profile
+from wavegan_dist.cluster.profile import Profile, load_profile
 from wavegan_dist.cluster.run_exit import CrashLog, checkpointed_nimg, exit_after
 from wavegan_dist.cluster.slurm import Allocation
 from wavegan_dist.errors import WaveganError
@@ -84,6 +85,22 @@ def _requeue(allocation: Allocation, message: str) -> NoReturn:
     sys.exit(0)
 
 
+def script_profile(name: str) -> Profile:
+    """Return a profile with the nodes, CPU cores and time limit of this process's job: an sbatch script requests these itself.
+
+    Args:
+        name: as `load_profile` takes it.
+
+    Raises:
+        UsageError: the errors of `load_profile`.
+        WaveganError: this process is not in a Slurm job, or scontrol or squeue fails.
+        OSError: scontrol or squeue is missing.
+    """
+    allocation = Allocation.from_environment()
+    cores, limit = os.environ.get("SLURM_CPUS_PER_TASK"), slurm.time_limit(allocation.job_id)
+    return load_profile(name, nodes=len(allocation.hosts), cpus_per_task=cores, time=limit)
+
+
 def main() -> None:
     """Run the job of an sbatch script, as the module's docstring shows. Exits with 1 or 2 after an error, 0 after a requeue."""
     parser = argparse.ArgumentParser(allow_abbrev=False)
@@ -93,7 +110,7 @@ def main() -> None:
     options = parser.parse_args()
     configure()
     try:
-        profile = load_profile(options.profile, nodes=len(Allocation.from_environment().hosts))
+        profile = script_profile(options.profile)
         run_dir = options.run_dir.absolute()
         supervise(TrainJob(run_dir=run_dir, profile=profile, arguments=[*options.arguments, "--run-dir", str(run_dir)]))
     except WaveganError as error:

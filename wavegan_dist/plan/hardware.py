@@ -12,7 +12,7 @@ from wavegan_dist.launcher_files import find_launcher_file
 Rate = Annotated[float, Field(ge=1e-6, le=1e9)]
 Amount = Annotated[float, Field(ge=0, le=1e9)]
 
-HARDWARE_FILE = FileKind("hardware file", "docs/scaling.md describes the keys, launchers/hardware/h100.yaml is an example")
+HARDWARE_FILE = FileKind("hardware file", "docs/scaling.md describes the keys, launchers/hardware/h200.yaml is an example")
 
 
 class Link(Section):

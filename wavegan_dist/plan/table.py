@@ -45,7 +45,8 @@ def _format_row(row: Prediction) -> str:
 def _notes(rows: Sequence[Prediction], hardware: Hardware) -> list[str]:
     notes = [
         f"predicted, not measured, from the rates of {hardware.name}: {hardware.source}",
-        "weak, strong: speed of a GPU relative to one that trains alone on the local batch, or on the global batch",
+        "weak, strong: weak- and strong-scaling efficiency, the speed of a GPU relative to one that trains alone on the "
+        "local batch, or on the global batch",
         f"shards: {RECOMMENDED_SHARDS} or more are best; workers: loader processes; ckpt: time spent waiting for checkpoints; "
         "eval: GPU hours of evaluation jobs relative to training",
     ]

@@ -223,7 +223,7 @@ class Trainer:
         except torch._dynamo.exc.TorchDynamoException as error:
             cause = getattr(error, "inner_exception", error)
             reason = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
-            raise WaveganError(f"train.compile = {mode} failed: {reason}; mend this or set train.compile=off") from error
+            raise WaveganError(f"train.compile = {mode} failed: {reason}; fix this or set train.compile=off") from error
         self._compiled.add(variant)
 
     def _prepare_real(self, images_uint8: Tensor, flips: Tensor) -> Tensor:

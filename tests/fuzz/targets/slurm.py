@@ -17,6 +17,7 @@ from wavegan_dist.cluster.job import EvaluateJob
 from wavegan_dist.cluster.profile import Profile
 from wavegan_dist.cluster.slurm import Allocation
 from wavegan_dist.cluster.snapshot_watcher import run_over
+from wavegan_dist.cluster.train_job import script_profile
 
 COMMANDS = ("squeue", "scontrol", "sbatch")
 VARIABLES = {"SLURM_JOB_ID": "12", "SLURM_JOB_NODELIST": "n[1-2]", "SLURM_GPUS_ON_NODE": "4"}
@@ -40,7 +41,8 @@ class Slurm(Target):
             "exit.json": b'{"state": "failed", "nimg": 2000, "reason": "", "time": 1.5e9}',
             "snapshots/kimg-000001/snapshot.json": b"{}", "snapshots/kimg-000002/snapshot.json": b"{}",
         }  # fmt: skip
-        return [{**outputs, "step": step} for step in (b"allocation", b"queue", b"submission")]
+        allocation = {**outputs, "squeue": b"1-12:00:00\n", "step": b"allocation"}
+        return [allocation, *({**outputs, "step": step} for step in (b"queue", b"submission"))]
 
     @override
     def mutated(self, files: Files, rng: Random) -> Files:
@@ -66,8 +68,9 @@ class Slurm(Target):
     def _allocation(self, job: EvaluateJob) -> None:
         allocation = Allocation.from_environment()
         allocation.check(job.profile)
-        assert 20000 <= allocation.port < 40000
+        assert 20000 <= allocation.port < 32000
         slurm.is_running(allocation.job_id)
+        script_profile("gpu8")
 
     def _queue(self, job: EvaluateJob) -> None:
         submit_pending(job)
