@@ -44,8 +44,8 @@ def read(key: CacheKey) -> dict[str, Tensor] | None:
         key: JSON values by name. The digest of the evaluation code and the version of PyTorch are added to every key.
     """
     try:
-        content = _path(key).read_bytes()
-        digest, body = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+        with _path(key).open("rb") as file:
+            digest, body = file.read(DIGEST_BYTES), file.read()
         return load(body) if hashlib.sha256(body).digest() == digest else None
     except (OSError, SafetensorError, WaveganError):
         return None
@@ -64,7 +64,8 @@ def write(key: CacheKey, tensors: dict[str, Tensor]) -> None:
         # A job on another node may have the same process id and be writing the same entry.
         file_of_node = path.with_name(f"{path.name}.{platform.node()}")
         with atomic_file(file_of_node, "wb") as file:
-            file.write(hashlib.sha256(body).digest() + body)
+            file.write(hashlib.sha256(body).digest())
+            file.write(body)
         file_of_node.replace(path)
     except OSError as error:
         log.warning("statistics of real images are not cached: %s", describe(error))

@@ -50,7 +50,9 @@ class FeatureRows:
         Raises:
             ValueError: no rows were added.
         """
-        return torch.cat(self.batches)
+        if len(self.batches) != 1:
+            self.batches = [torch.cat(self.batches)]  # so that the rows are in memory once
+        return self.batches[0]
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return {"rows": `rows()`}."""
