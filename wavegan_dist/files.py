@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ _FILE_NAME = re.compile(
     re.IGNORECASE,
 )
 NO_HOME = "/nonexistent"  # Debian's home of users that have none
+FSYNC_THREADS = 16  # most of a file's fsync is waiting for the disk, which flushes several files at once
 SAFETENSORS_DTYPES = {"torch.float32": "F32", "torch.int64": "I64"}
 
 
@@ -114,8 +116,14 @@ def replace_dir(temporary: Path, path: Path, *, overwrite: bool = True) -> None:
         path: the new name.
         overwrite: replace an existing folder; False: raise OSError if the existing folder is not empty.
     """
-    for entry in (temporary, *temporary.rglob("*")):
-        fsync(entry)
+    folders, files = [temporary], list[Path]()
+    for entry in temporary.rglob("*"):
+        (folders if entry.is_dir() else files).append(entry)
+    with ThreadPoolExecutor(FSYNC_THREADS) as pool:
+        for _ in pool.map(fsync, files):  # raises the error of a file
+            pass
+    for folder in folders:
+        fsync(folder)
     replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
     if overwrite and path.is_dir():  # a file stays, and the next line raises NotADirectoryError
         path.rename(replaced)
