@@ -179,6 +179,7 @@ def test_tensors_written_one_by_one_in_any_order_are_a_safetensors_file(tmp_path
         "weight": torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last),
         "count": torch.tensor(7),
         "lam": torch.tensor(0.25),
+        "mean": torch.randn(3, dtype=torch.float64),
         "part": torch.arange(12.0)[::3],
         "none": torch.zeros(0, 3),
     }

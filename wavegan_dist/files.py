@@ -26,7 +26,7 @@ _FILE_NAME = re.compile(
 )
 NO_HOME = "/nonexistent"  # Debian's home of users that have none
 FSYNC_THREADS = 16  # most of a file's fsync is waiting for the disk, which flushes several files at once
-SAFETENSORS_DTYPES = {"torch.float32": "F32", "torch.int64": "I64"}
+SAFETENSORS_DTYPES = {"torch.float32": "F32", "torch.float64": "F64", "torch.int64": "I64"}
 
 
 @contextmanager
@@ -195,7 +195,7 @@ def save_tensors(layout: "Mapping[str, Tensor]", values: "Iterable[tuple[str, Te
         path: the file, which is not written atomically; its folder must exist.
 
     Raises:
-        KeyError: a dtype other than float32 and int64, or a name that is not in `layout`.
+        KeyError: a dtype other than float32, float64 and int64, or a name that is not in `layout`.
         OSError: the file cannot be written.
     """
     import torch
@@ -213,7 +213,7 @@ def save_tensors(layout: "Mapping[str, Tensor]", values: "Iterable[tuple[str, Te
         file.truncate(8 + len(encoded) + end)
         for name, value in values:
             file.seek(8 + len(encoded) + begins[name])
-            file.write(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            file.write(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
 
 
 def parse_json(content: str | bytes) -> Any:
