@@ -1,5 +1,6 @@
 """Files that are complete or absent, locks, counted randomness, pictures."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from wavegan_dist import counted
+from wavegan_dist import counted, files
 from wavegan_dist.cluster.evaluation_queue import EvaluationQueue, submit_evaluations
 from wavegan_dist.cluster.job import EvaluateJob
 from wavegan_dist.cluster.profile import Profile
@@ -57,6 +58,32 @@ def test_a_file_is_not_replaced_by_a_folder(tmp_path: Path) -> None:
         (folder / "new").touch()
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
     assert path.read_text() == "old"
+
+
+def test_files_of_a_folder_are_on_the_disk_before_its_folders_and_before_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "fsync", synced.append)
+    with atomic_dir(tmp_path / "out") as folder:
+        (folder / "sub").mkdir()
+        written = [folder / name for name in ("a", "b", "sub/c")]
+        for path in written:
+            path.touch()
+    assert set(synced[:3]) == set(written)
+    assert synced[3:] == [folder, folder / "sub", tmp_path]
+
+
+def test_a_file_that_cannot_be_synced_leaves_the_old_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with atomic_dir(tmp_path / "out") as folder:
+        (folder / "old").touch()
+    monkeypatch.setattr(files, "fsync", full)
+    with pytest.raises(OSError, match="No space left"), atomic_dir(tmp_path / "out") as folder:
+        (folder / "new").touch()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["old"]
 
 
 def test_a_folder_with_files_is_not_overwritten_unless_that_is_wanted(tmp_path: Path) -> None:
@@ -152,6 +179,7 @@ def test_tensors_written_one_by_one_in_any_order_are_a_safetensors_file(tmp_path
         "weight": torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last),
         "count": torch.tensor(7),
         "lam": torch.tensor(0.25),
+        "mean": torch.randn(3, dtype=torch.float64),
         "part": torch.arange(12.0)[::3],
         "none": torch.zeros(0, 3),
     }

@@ -4,6 +4,7 @@ Imports neither torch nor torch-fidelity, so that jobs and commands which only r
 """
 
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any, Self
 
@@ -186,9 +187,29 @@ class EvaluationResult(BaseModel):
         The conditions are fields of the protocol by name. They contain `code_digest`, which shows whether the code that matters
         has changed, and not the commit; a result without `code_digest` is comparable only with results of the same commit.
         """
+        return {**self._shared_conditions(), **self.protocol.metrics.get(metric, {})}
+
+    def _shared_conditions(self) -> dict[str, Any]:
         shared = self.protocol.model_dump(exclude=SUBJECT | {"metrics", "git_commit"})
-        shared["code_digest"] = self.protocol.code_digest or f"unknown, commit {self.protocol.git_commit}"
-        return {**shared, **self.protocol.metrics.get(metric, {})}
+        return {**shared, "code_digest": self.protocol.code_digest or f"unknown, commit {self.protocol.git_commit}"}
+
+    def can_complete(self, other: Self) -> bool:
+        """Return whether `other` is of the same snapshot under the same conditions, apart from those of single metrics."""
+        same_weights = self.protocol.snapshot_sha256 == other.protocol.snapshot_sha256
+        return same_weights and self._shared_conditions() == other._shared_conditions()
+
+    def completed_by(self, earlier: Self) -> Self:
+        """Return this result with the metrics of `earlier` that it lacks; `earlier.can_complete(self)` must be true."""
+        metrics = {**earlier.protocol.metrics, **self.protocol.metrics}
+        return self.model_copy(
+            update={
+                **_completed_values(self, earlier),
+                "floors": {**_without(earlier.floors, self.metrics), **self.floors},
+                "tables": {**earlier.tables, **self.tables},
+                "protocol": self.protocol.model_copy(update={"metrics": metrics}),
+                "classes": _completed_classes(self.classes, earlier.classes),
+            }
+        )
 
     def table(self) -> str:
         """Format the result, which must have a metric, as lines of text; no trailing newline.
@@ -218,6 +239,35 @@ class EvaluationResult(BaseModel):
         if self.floors:
             return f"floor: the same metric between two disjoint sets of {count} real images; x floor: value / floor"
         return f"no floors: they take {2 * count} real images, more than the data set holds; lower --count"
+
+
+def _without(values: dict[str, Any], names: Container[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
+
+
+def _completed_values(
+    result: EvaluationResult | ClassResult, earlier: EvaluationResult | ClassResult
+) -> dict[str, dict[str, Any]]:
+    """Return the fields `metrics` and `intervals` of `result` with those of the metrics of `earlier` that it lacks."""
+    return {
+        "metrics": {**earlier.metrics, **result.metrics},
+        "intervals": {**_without(earlier.intervals, result.metrics), **result.intervals},
+    }
+
+
+def _completed_classes(results: list[ClassResult], earlier: list[ClassResult]) -> list[ClassResult]:
+    """Return the results of all classes, by ascending label; a metric is left out only if neither result has a value of it."""
+    completed = {result.label: result for result in (*earlier, *results)}
+    before = {result.label: result for result in earlier}
+    for result in results:
+        if (other := before.get(result.label)) is not None:
+            values = _completed_values(result, other)
+            reasons = {**other.left_out, **result.left_out}
+            left_out = {
+                metric: why for metric, why in reasons.items() if values["metrics"].keys().isdisjoint(VALUES.get(metric, ()))
+            }
+            completed[result.label] = result.model_copy(update={**values, "left_out": left_out})
+    return [completed[label] for label in sorted(completed)]
 
 
 def _class_lines(classes: list[ClassResult]) -> list[str]:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -24,7 +25,8 @@ _FILE_NAME = re.compile(
     re.IGNORECASE,
 )
 NO_HOME = "/nonexistent"  # Debian's home of users that have none
-SAFETENSORS_DTYPES = {"torch.float32": "F32", "torch.int64": "I64"}
+FSYNC_THREADS = 16  # most of a file's fsync is waiting for the disk, which flushes several files at once
+SAFETENSORS_DTYPES = {"torch.float32": "F32", "torch.float64": "F64", "torch.int64": "I64"}
 
 
 @contextmanager
@@ -114,8 +116,14 @@ def replace_dir(temporary: Path, path: Path, *, overwrite: bool = True) -> None:
         path: the new name.
         overwrite: replace an existing folder; False: raise OSError if the existing folder is not empty.
     """
-    for entry in (temporary, *temporary.rglob("*")):
-        fsync(entry)
+    folders, files = [temporary], list[Path]()
+    for entry in temporary.rglob("*"):
+        (folders if entry.is_dir() else files).append(entry)
+    with ThreadPoolExecutor(FSYNC_THREADS) as pool:
+        for _ in pool.map(fsync, files):  # raises the error of a file
+            pass
+    for folder in folders:
+        fsync(folder)
     replaced = path.with_name(f".{path.name}.{os.getpid()}.old")
     if overwrite and path.is_dir():  # a file stays, and the next line raises NotADirectoryError
         path.rename(replaced)
@@ -187,7 +195,7 @@ def save_tensors(layout: "Mapping[str, Tensor]", values: "Iterable[tuple[str, Te
         path: the file, which is not written atomically; its folder must exist.
 
     Raises:
-        KeyError: a dtype other than float32 and int64, or a name that is not in `layout`.
+        KeyError: a dtype other than float32, float64 and int64, or a name that is not in `layout`.
         OSError: the file cannot be written.
     """
     import torch
@@ -205,7 +213,7 @@ def save_tensors(layout: "Mapping[str, Tensor]", values: "Iterable[tuple[str, Te
         file.truncate(8 + len(encoded) + end)
         for name, value in values:
             file.seek(8 + len(encoded) + begins[name])
-            file.write(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            file.write(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
 
 def parse_json(content: str | bytes) -> Any:

@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from tests.browser import needs_chromium, picture_widths
+from tests.compare.helpers import evaluation, write_run
 from tests.helpers import Command, refused
 from wavegan_dist.compare import compare
 from wavegan_dist.compare.columns import find_columns, mean_and_std, protocol_differences
@@ -90,6 +91,16 @@ def test_the_page_holds_mean_deviation_and_floor_of_every_metric(runs: dict[str,
         assert row in text
     assert "model.base_only" in text
     assert "model.width" not in text
+
+
+def test_a_value_names_its_kimg_and_runs_where_they_are_not_those_of_the_heading(tmp_path: Path) -> None:
+    old, new = evaluation(1000), evaluation(2000)
+    del new["metrics"]["spectrum_db"]
+    runs = [write_run(tmp_path / name, results, {}) for name, results in (("a", {"1": old, "2": new}), ("b", {"2": new}))]
+    text = compare([str(run) for run in runs], tmp_path / "out").read_text()
+    assert "<th>a (2 runs), 2 kimg</th>" in text
+    assert "<td>fwd</td><td>0.5005 ± 0 (5 x floor)</td>" in text
+    assert "<td>spectrum_db</td><td>1.5 (3 x floor), at 1 kimg, 1 of 2 runs</td>" in text
 
 
 def test_the_page_has_a_table_of_classes_for_each_metric_that_was_measured_per_class(

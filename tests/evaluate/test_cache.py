@@ -1,5 +1,6 @@
 import json
 import multiprocessing
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +84,11 @@ def test_keys_may_hold_what_json_can() -> None:
     key = json.loads(json.dumps({"range": [0, 1], "nested": {"a": None}}))
     cache.write(key, {"x": torch.tensor(np.pi)})
     assert cache.read(key) is not None
+
+
+def test_an_entry_is_written_without_a_copy_of_its_tensors() -> None:
+    rows = torch.zeros(10**6)
+    tracemalloc.start()
+    cache.write({"a": 1}, {"rows": rows})
+    assert tracemalloc.get_traced_memory()[1] < rows.nbytes / 2
+    tracemalloc.stop()

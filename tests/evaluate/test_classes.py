@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate import PartialState
 from PIL import Image
 from torch import Tensor, nn
 
@@ -17,9 +18,14 @@ from wavegan_dist.config import Experiment
 from wavegan_dist.data import Index, images_at, write_shards
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.evaluate import evaluate
+from wavegan_dist.evaluate.accumulate import compute_statistics
 from wavegan_dist.evaluate.evaluate import evaluate_snapshot
+from wavegan_dist.evaluate.feature import Feature
+from wavegan_dist.evaluate.per_class import class_metrics
 from wavegan_dist.evaluate.real_images import draw_subsets
 from wavegan_dist.evaluate.spectrum import SpectrumError
+from wavegan_dist.evaluate.statistics import FeatureRows, Moments
+from wavegan_dist.evaluate.wavelet_distance import WaveletDistance
 from wavegan_dist.model.build import build_generator
 from wavegan_dist.model.snapshot import Snapshot, labels_of_images, load_snapshot, save_snapshot, snapshot_images
 from wavegan_dist.sample import sample
@@ -192,6 +198,44 @@ def test_metrics_of_each_class_are_those_of_its_images_alone(conditional: Snapsh
     assert bee.metrics == pytest.approx(metric.compare(*sets).metrics, rel=1e-9)
     table = result.table()
     assert "left out: fwd (fewer than 193 images) of " in table
+
+
+def test_features_of_classes_are_those_of_all_images_which_are_computed_once() -> None:
+    images, labels = torch.arange(100, dtype=torch.uint8).view(100, 1, 1, 1), torch.arange(100) % 3
+    batches = []
+
+    def tiles(batch: Tensor) -> Tensor:
+        """Two rows of one number for each image."""
+        batches.append(len(batch))
+        return torch.stack([batch.flatten(), -batch.flatten().double()], dim=1).flatten().unsqueeze(1)
+
+    features = [
+        Feature(f"{kind.__name__} {label}", tiles, {}, kind, label=label)
+        for kind in (FeatureRows, Moments)
+        for label in (None, 0, 2, 5)
+    ]
+    result = compute_statistics(
+        lambda numbers: iter(images[numbers.start : numbers.stop].split(64)), 100, features, PartialState(cpu=True), "", labels
+    )
+    assert batches == [64, 36]
+    for label, chosen in ((None, images), (0, images[labels == 0]), (2, images[labels == 2])):
+        wanted = tiles(chosen)
+        assert torch.equal(result[f"FeatureRows {label}"].rows(), wanted)
+        moments = result[f"Moments {label}"]
+        assert moments.count == len(wanted)
+        torch.testing.assert_close(moments.covariance(), wanted.var(dim=0)[None])
+    assert result["Moments 5"].count == 0
+
+
+def test_classes_with_too_few_images_do_not_count_in_the_memory_of_all_classes() -> None:
+    classes, metrics = Classes([1] * 1000, []), {"fwd": WaveletDistance(32)}
+    labels = torch.tensor([0, 7]).repeat(200)
+    measured = [one.label for one in class_metrics(metrics, classes, labels, labels, 50) if one.metrics]
+    assert measured == [0, 7]
+    labels = torch.arange(1000).repeat(200)
+    assert class_metrics(metrics, classes, labels, labels, 50)[0].left_out == {
+        "fwd": "statistics of all classes would take 4.4 GiB"
+    }
 
 
 @pytest.mark.usefixtures("_conditional_snapshots")

@@ -128,6 +128,11 @@ def test_an_evaluation_job_gets_the_metric_arguments_of_its_submission(given: li
     assert metric_arguments(forwarded) == metric_arguments(submitted)
 
 
+@pytest.mark.parametrize("command", ["evaluate --snapshot x --data y", "submit evaluate --run x --snapshots all --profile p"])
+def test_blanks_between_metrics_do_not_count(command: str) -> None:
+    assert parse([*command.split(), "--metrics", " swd, glcm"]).metrics == "swd,glcm"
+
+
 def read_strictly(path: Path) -> dict[str, dict[str, object]]:
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")

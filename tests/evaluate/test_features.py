@@ -1,8 +1,11 @@
 import sys
+import tracemalloc
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from accelerate import PartialState
@@ -242,3 +245,19 @@ def test_kid_s_interval_holds_the_number_and_narrows_with_more_images(photos: Te
         assert low < outcome.metrics[metric.name] < high
         widths.append(high - low)
     assert widths[1] < 0.7 * widths[0]
+
+
+@pytest.mark.parametrize(("images", "count"), [(2, 1), (10, 5), (11, 5), (1000, 1), (1000, 300), (30_001, 70)])
+@pytest.mark.parametrize("seed", [0, 5])
+def test_subsets_are_drawn_among_all_images_without_listing_them(images: int, count: int, seed: int) -> None:
+    """The floor's subset is drawn from the rows that the first subset lacks, as if they were an array."""
+    first, others = draw_subsets(cast("Index", SimpleNamespace(count=images)), count, seed)
+    rest = np.setdiff1d(np.arange(images), first)
+    assert np.array_equal(others, np.sort(rng_at(seed, "real/floor", 0).choice(rest, count, replace=False)))
+
+
+def test_a_subset_of_many_images_takes_memory_for_its_own_size() -> None:
+    tracemalloc.start()
+    draw_subsets(cast("Index", SimpleNamespace(count=10**7)), 1000, 0)
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+    tracemalloc.stop()

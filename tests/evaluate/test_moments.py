@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from wavegan_dist.evaluate.frechet import gaussian_frechet_distance
-from wavegan_dist.evaluate.statistics import Moments
+from wavegan_dist.evaluate.statistics import FeatureRows, Moments
 
 
 def rows(count: int, dims: int, seed: int) -> Tensor:
@@ -98,3 +98,13 @@ def test_the_frechet_distance_is_the_same_if_pytorchs_library_does_not_converge(
     for name in ("eigh", "svdvals"):
         monkeypatch.setattr(torch.linalg, name, fail)
         assert gaussian_frechet_distance(*gaussians).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_rows_are_in_memory_once() -> None:
+    statistics = FeatureRows(torch.zeros(2, 3), torch.ones(1, 3))
+    rows = statistics.rows()
+    assert rows.tolist() == [[0.0] * 3, [0.0] * 3, [1.0] * 3]
+    assert statistics.rows() is rows
+    assert [id(batch) for batch in statistics.batches] == [id(rows)]
+    statistics.update(torch.full((1, 3), 2.0))
+    assert statistics.rows()[:, 0].tolist() == [0.0, 0.0, 1.0, 2.0]

@@ -8,9 +8,12 @@ import pytest
 
 import wavegan_dist
 from wavegan_dist.errors import WaveganError
+from wavegan_dist.evaluate import publish
 from wavegan_dist.evaluate.code_digest import SOURCES, code_digest, digest_of
 from wavegan_dist.evaluate.metric import MetricResult
+from wavegan_dist.evaluate.publish import write_result
 from wavegan_dist.evaluation_result import ClassResult, EvaluationProtocol, EvaluationResult
+from wavegan_dist.run_folder import RunFolder
 
 PACKAGE = Path(wavegan_dist.__file__).parent
 
@@ -157,3 +160,75 @@ def test_the_table_shows_how_many_times_its_floor_a_value_is(result: EvaluationR
         ["spectrum_db_signed", "-0.3", "0.1", "3"],
         ["prc", "1", "0", "-"],
     ]
+
+
+SPECTRUM = {"frequency": [0.1, 0.5], "real_db": [0.0, -1.0], "generated_db": [0.0, -2.0]}
+
+
+def of_protocol(result: EvaluationResult, **changes: Any) -> EvaluationResult:
+    return result.model_copy(update={"protocol": result.protocol.model_copy(update=changes)})
+
+
+def test_further_metrics_of_a_snapshot_are_added_to_its_result(result: EvaluationResult, tmp_path: Path) -> None:
+    path, classes = tmp_path / "kimg-000002.500.json", {"images_real": 60, "images_generated": 70, "intervals": {}}
+    of_class = ClassResult(label=1, name="cat", metrics={"swd": 1.0}, left_out={"fwd": "few", "glcm": "few"}, **classes)
+    other = ClassResult(label=0, name="dog", metrics={"swd": 3.0}, left_out={}, **classes)
+    first = result.model_copy(update={"tables": {"spectrum": SPECTRUM}, "classes": [other, of_class]})
+    write_result(first, path)
+    second = of_protocol(result, snapshot="/runs/x", git_commit="def", metrics={"fid": {"a": 1}, "kid": {}}).model_copy(
+        update={
+            "metrics": {"fid": 9.0, "kid": 0.4},
+            "floors": {"fid": 1.0},
+            "intervals": {},
+            "classes": [of_class.model_copy(update={"metrics": {"fwd": 2.0}, "left_out": {"swd": "few"}})],
+        }
+    )
+    write_result(second, path)
+    both = EvaluationResult.read(path)
+    assert both.metrics == {"fwd": 0.1, "kid": 0.4, "fid": 9.0}
+    assert both.floors == {"fwd": 0.05, "fid": 1.0}
+    assert both.intervals == {}  # that of kid belonged to the earlier value
+    assert both.tables == {"spectrum": SPECTRUM}
+    assert path.with_suffix(".png").is_file()
+    assert both.protocol == second.protocol.model_copy(
+        update={"metrics": {"fwd": {"basis": "haar"}, "fid": {"a": 1}, "kid": {}}}
+    )
+    cat = of_class.model_copy(update={"metrics": {"swd": 1.0, "fwd": 2.0}, "left_out": {"glcm": "few"}})
+    assert both.classes == [other, cat]
+
+
+@pytest.mark.parametrize("change", [{"snapshot_sha256": "3" * 64}, {"images_real": 20}, {"code_digest": "3" * 64}])
+def test_a_result_of_another_snapshot_or_protocol_is_replaced_with_its_plot_and_a_warning(
+    result: EvaluationResult, tmp_path: Path, caplog: pytest.LogCaptureFixture, change: dict[str, Any]
+) -> None:
+    path = tmp_path / "kimg-000002.500.json"
+    write_result(result.model_copy(update={"tables": {"spectrum": SPECTRUM}}), path)
+    second = of_protocol(result, **change).model_copy(update={"metrics": {"kid": 0.4}, "floors": {}})
+    write_result(second, path)
+    assert EvaluationResult.read(path) == second
+    assert not path.with_suffix(".png").exists()
+    assert "its values fwd are gone" in caplog.text
+    caplog.clear()
+    write_result(of_protocol(result, seed=1), path)
+    assert not caplog.text  # no value disappears
+
+
+def test_a_plot_is_logged_only_with_the_result_that_it_belongs_to(
+    result: EvaluationResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged: list[dict[Path, str]] = []
+    monkeypatch.setattr(publish, "log_evaluation", lambda *_, images, **__: logged.append(images))
+    run, name = RunFolder(tmp_path), "kimg-000002.500"
+    plot = run.evaluation(name).with_suffix(".png")
+    for measured in (result.model_copy(update={"tables": {"spectrum": SPECTRUM}}), result):
+        write_result(measured, run.evaluation(name))
+        publish.publish_result(measured, run, name, run.evaluation(name))
+    assert plot.is_file()
+    assert logged == [{plot: "spectrum"}, {}]
+
+
+def test_plots_of_results_of_different_names_are_different_files(result: EvaluationResult, tmp_path: Path) -> None:
+    measured = result.model_copy(update={"tables": {"spectrum": SPECTRUM}})
+    for name in ("pc.064", "pc.128", "pc.json"):
+        write_result(measured, tmp_path / name)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"pc.064.png", "pc.128.png", "pc.png"}

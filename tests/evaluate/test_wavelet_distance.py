@@ -6,8 +6,10 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 
 from tests.evaluate.degradations import blurred, noisy
-from tests.evaluate.helpers import compare
+from tests.evaluate.helpers import compare, statistics_of
 from wavegan_dist.errors import UsageError
+from wavegan_dist.evaluate import wavelet_distance
+from wavegan_dist.evaluate.frechet import gaussian_frechet_distance
 from wavegan_dist.evaluate.metric import MetricResult
 from wavegan_dist.evaluate.wavelet_distance import PACKETS, WaveletDistance, packet_level, packet_names
 
@@ -94,3 +96,29 @@ def test_level_leaves_packets_of_eight_pixels() -> None:
     for size in (8, 24, 48, 100):
         with pytest.raises(UsageError, match=f"images of {size} px"):
             packet_level(size)
+
+
+def test_distances_are_computed_in_threads_of_one_core_with_the_same_bits(
+    photos: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With several cores, LAPACK is slower on matrices of this size, and rounds otherwise."""
+    metric, threads = WaveletDistance(32), torch.get_num_threads()
+    real, generated = (statistics_of(metric, part) for part in photos.split(300))
+    seen = []
+
+    def watched(*gaussians: Tensor) -> Tensor:
+        seen.append(torch.get_num_threads())
+        return gaussian_frechet_distance(*gaussians)
+
+    monkeypatch.setattr(wavelet_distance, "gaussian_frechet_distance", watched)
+    try:
+        torch.set_num_threads(1)
+        all_at_once = gaussian_frechet_distance(real.mean, real.covariance(), generated.mean, generated.covariance())
+        for cores in (1, 3):
+            torch.set_num_threads(cores)
+            table = metric.compare(real, generated).tables["fwd_packets"]
+            assert list(table.values()) == all_at_once.tolist()
+            assert torch.get_num_threads() == cores
+    finally:
+        torch.set_num_threads(threads)
+    assert set(seen) == {1}

@@ -20,6 +20,13 @@ def with_train(experiment: Experiment, **changes: object) -> Experiment:
     return parse({**tree, "train": {**tree["train"], **changes}}, "tests")
 
 
+def evaluated_images(experiment: Experiment, hardware: Hardware) -> float:
+    """The images that evaluations process on one device, from their share of its time."""
+    (row,) = predict(experiment, hardware, [1])
+    seconds = row.evaluation_share * experiment.train.total_kimg * 1000 / row.images_per_second
+    return seconds * hardware.evaluate_images_per_s
+
+
 def test_ddp_state_is_the_bytes_of_the_real_modules_and_their_optimizer(experiment):
     generator, discriminator = build_generator(experiment), build_discriminator(experiment, [])
     ema = Ema(generator, 1e3, 0).module
@@ -65,8 +72,8 @@ def test_every_ema_takes_memory_and_evaluations(experiment, rates):
     several = parse({**experiment.model_dump(), "ema": {"half_life_kimg": [10, 100, 500]}}, "tests")
     one, three = (device_state(StepCounter(each).sizes, "ddp", 8).ema for each in (experiment, several))
     assert three == 3 * one
-    shares = [predict(each, Hardware.model_validate(rates), [1])[0].evaluation_share for each in (experiment, several)]
-    assert shares[1] == pytest.approx(3 * shares[0], rel=0.05)
+    images = [evaluated_images(each, Hardware.model_validate(rates)) for each in (experiment, several)]
+    assert images[1] - 10_000 == pytest.approx(3 * (images[0] - 10_000))
 
 
 def test_zero_shards_moments_then_gradients_then_weights(experiment):
@@ -135,10 +142,15 @@ def test_a_loader_that_cannot_keep_up_limits_the_speed(experiment, hardware):
     assert row.workers_per_gpu == starved.cores_per_gpu
 
 
-def test_checkpoint_and_evaluation_shares_follow_their_intervals_and_cost_follows_time(experiment, hardware):
+def test_real_images_are_evaluated_once_and_generated_ones_at_each_snapshot(experiment, hardware):
+    run = {"total_kimg": 100.0}
+    assert evaluated_images(with_train(experiment, **run, snapshot_kimg=1), hardware) == pytest.approx(100 * 5000 + 10_000)
+    assert evaluated_images(with_train(experiment, **run, snapshot_kimg=64), hardware) == pytest.approx(2 * 5000 + 10_000)
+
+
+def test_the_share_of_checkpoints_follows_their_interval_and_cost_follows_time(experiment, hardware):
     frequent, rare = (predict(with_train(experiment, checkpoint_kimg=n, snapshot_kimg=n), hardware, [8])[0] for n in (1, 10))
     assert frequent.checkpoint_share > rare.checkpoint_share > 0
-    assert frequent.evaluation_share == pytest.approx(10 * rare.evaluation_share)
     assert rare.cost_per_million_images == pytest.approx(8 * hardware.cost_per_gpu_hour / 3600 * 1e6 / rare.images_per_second)
 
 

@@ -9,9 +9,15 @@ from wavegan_dist.log import printable
 
 DEFAULT_CLASS_IMAGES = 50
 
+
+def _without_blanks(text: str) -> str:
+    return "".join(text.split())
+
+
 METRIC_ARGUMENTS = (
     argument(
         "--metrics",
+        type=_without_blanks,
         metavar="LIST",
         help="comma-separated metrics (default: all except fid; those that need more than --count images are left out)",
     ),

@@ -40,15 +40,14 @@ class Column:
         """Return the metric of a run over training: kimg to value, in ascending order; empty if the run has no value."""
         return {result.kimg: result.metrics[self.metric] for result in self.results(run)}
 
-    def final(self, group: RunGroup) -> list[float]:
-        """Return the newest value of each run of a group, in the order of the runs; runs without a value are left out."""
-        return [list(curve.values())[-1] for curve in map(self.curve, group.runs) if curve]
+    def newest(self, group: RunGroup) -> list[EvaluationResult]:
+        """Return the newest result of each run of a group, in the order of the runs; runs without a result are left out."""
+        return [results[-1] for results in map(self.results, group.runs) if results]
 
     def of_classes(self, group: RunGroup) -> dict[str, list[float]]:
         """Return the metric of each class: class name to a value for each run whose newest result has the class."""
-        newest = [results[-1] for results in map(self.results, group.runs) if results]
         values: dict[str, list[float]] = {}
-        for one in (one for result in newest for one in result.classes if self.metric in one.metrics):
+        for one in (one for result in self.newest(group) for one in result.classes if self.metric in one.metrics):
             values.setdefault(one.name, []).append(one.metrics[self.metric])
         return values
 

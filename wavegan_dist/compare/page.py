@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wavegan_dist.compare.columns import Column, mean_and_std, protocol_differences
 from wavegan_dist.compare.groups import RunGroup, differing_settings
-from wavegan_dist.evaluation_result import CLASS_COLUMNS
+from wavegan_dist.evaluation_result import CLASS_COLUMNS, EvaluationResult
 from wavegan_dist.html_page import document, figure, picture, table
 
 
@@ -35,14 +35,16 @@ def _results(groups: Sequence[RunGroup], columns: Sequence[Column]) -> str:
     """Return HTML: a row per metric, with mean and standard deviation over the runs of each configuration, then the floor."""
     if not columns:
         return "<p>None of these runs has been evaluated: run <code>wavegan evaluate</code>.</p>"
-    head = ["metric", *(f"{group.label}, {_evaluated_kimg(group)}" for group in groups), "floor"]
+    evaluated = [_kimg([run.evaluations[-1] for run in group.runs if run.evaluations]) for group in groups]
+    head = ["metric", *(f"{group.label}, {kimg}" for group, kimg in zip(groups, evaluated, strict=True)), "floor"]
     rows = []
     for column in columns:
         floor = column.floor(groups)
-        cells = [_cell(column.final(group), floor) for group in groups]
+        cells = [_result_cell(column, group, kimg, floor) for group, kimg in zip(groups, evaluated, strict=True)]
         rows.append([column.label, *cells, "-" if floor is None else f"{floor:.4g}"])
     note = (
-        "<p>Newest evaluation of each run; &plusmn; is the standard deviation over runs. Floor: the same metric between two "
+        "<p>The newest value of each run, measured at the kimg of the heading unless the cell names others; &plusmn; is the "
+        "standard deviation over runs. Floor: the same metric between two "
         "disjoint sets of as many real images, which is what a perfect generator would get; x floor: value / floor.</p>"
     )
     return table(head, rows) + note + _commits(groups)
@@ -58,11 +60,23 @@ def _commits(groups: Sequence[RunGroup]) -> str:
     return f"<p>Evaluated at commit {'; '.join(notes)}.</p>"
 
 
-def _evaluated_kimg(group: RunGroup) -> str:
-    newest = [run.evaluations[-1].kimg for run in group.runs if run.evaluations]
-    if not newest:
+def _kimg(results: Sequence[EvaluationResult]) -> str:
+    """Return the kimg of results, for example "16 kimg" or "8 to 16 kimg"; "not evaluated" if there are none."""
+    if not results:
         return "not evaluated"
-    return f"{min(newest):g} kimg" if min(newest) == max(newest) else f"{min(newest):g} to {max(newest):g} kimg"
+    first, last = min(result.kimg for result in results), max(result.kimg for result in results)
+    return f"{first:g} kimg" if first == last else f"{first:g} to {last:g} kimg"
+
+
+def _result_cell(column: Column, group: RunGroup, evaluated: str, floor: float | None) -> str:
+    """Return the newest values of a group, and where they differ from the heading: their kimg (`evaluated`), number of runs."""
+    newest = column.newest(group)
+    parts = [_cell([result.metrics[column.metric] for result in newest], floor)]
+    if newest and (kimg := _kimg(newest)) != evaluated:
+        parts.append(f"at {kimg}")
+    if 0 < len(newest) < len(group.runs):
+        parts.append(f"{len(newest)} of {len(group.runs)} runs")
+    return ", ".join(parts)
 
 
 def _cell(values: Sequence[float], floor: float | None = None) -> str:

@@ -84,22 +84,30 @@ def _segment_statistics(
     classes: Tensor | None,
 ) -> dict[str, Statistics]:
     statistics, first = _empty(features), numbers.start
+    by_function: dict[Callable[[Tensor], Tensor], list[Feature[Any]]] = {}
+    for feature in features:
+        by_function.setdefault(feature.extract, []).append(feature)
     for batch in source(numbers):
         for images in batch.split(batch_size(batch.shape[-1])):
             labels = None if classes is None else classes[first : first + len(images)]
-            for feature in features:
-                _update(statistics[feature.name], feature, images.to(device), labels)
+            images_on_device = images.to(device)
+            for extract, same in by_function.items():
+                values = extract(images_on_device)
+                for feature in same:
+                    _update(statistics[feature.name], feature.label, values, labels)
             first += len(images)
     return statistics
 
 
-def _update(statistics: Statistics, feature: Feature[Any], images: Tensor, labels: Tensor | None) -> None:
-    """Add the features of `images` to `statistics`; if the feature has a `label`, only those of the images with this label."""
-    if feature.label is not None:
+def _update(statistics: Statistics, label: int | None, features: Tensor, labels: Tensor | None) -> None:
+    """Add the features of a batch to `statistics`; if `label` is a class, only those of the images whose `labels` equal it."""
+    if label is not None:
         assert labels is not None
-        images = images[(labels == feature.label).to(images.device)]
-    if len(images):
-        statistics.update(feature.extract(images))
+        entries = (labels == label).repeat_interleave(features.shape[statistics.image_axis] // len(labels))
+        if not entries.any():
+            return
+        features = features.index_select(statistics.image_axis, entries.nonzero().flatten().to(features.device))
+    statistics.update(features)
 
 
 def _empty(features: Sequence[Feature[Any]]) -> dict[str, Statistics]:

@@ -8,18 +8,19 @@ the folder. Each entry carries its own sha256; a damaged entry is computed again
 
 import hashlib
 import json
+import os
 import platform
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from wavegan_dist.errors import WaveganError, describe
 from wavegan_dist.evaluate.code_digest import code_digest
-from wavegan_dist.files import atomic_file, user_cache
+from wavegan_dist.files import atomic_file, save_tensors, sha256, user_cache
 from wavegan_dist.log import log
 
 DIGEST_BYTES = 32
@@ -44,8 +45,11 @@ def read(key: CacheKey) -> dict[str, Tensor] | None:
         key: JSON values by name. The digest of the evaluation code and the version of PyTorch are added to every key.
     """
     try:
-        content = _path(key).read_bytes()
-        digest, body = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+        with _path(key).open("rb") as file:
+            end = file.seek(-DIGEST_BYTES, os.SEEK_END)
+            digest = file.read()
+            file.seek(0)
+            body = file.read(end)
         return load(body) if hashlib.sha256(body).digest() == digest else None
     except (OSError, SafetensorError, WaveganError):
         return None
@@ -56,15 +60,16 @@ def write(key: CacheKey, tensors: dict[str, Tensor]) -> None:
 
     Args:
         key: JSON values by name, as for `read`.
-        tensors: the content by name, on any device.
+        tensors: the content by name, float32, float64 or int64, on any device.
     """
-    body = save({name: tensor.contiguous() for name, tensor in tensors.items()})
     try:
         path = _path(key)
         # A job on another node may have the same process id and be writing the same entry.
         file_of_node = path.with_name(f"{path.name}.{platform.node()}")
         with atomic_file(file_of_node, "wb") as file:
-            file.write(hashlib.sha256(body).digest() + body)
+            save_tensors(tensors, tensors.items(), Path(file.name))  # without a copy, which may take gigabytes
+            file.seek(0, os.SEEK_END)
+            file.write(bytes.fromhex(sha256(Path(file.name))))
         file_of_node.replace(path)
     except OSError as error:
         log.warning("statistics of real images are not cached: %s", describe(error))

@@ -109,8 +109,8 @@ def class_metrics(
 
     Returns:
         One `ClassMetrics` for each class, by ascending label, with copies of those metrics that are in CLASS_METRICS. A metric
-        is left out of a class that has too few images in a set, and of all classes if its statistics of all classes together
-        would take more than MAX_STATISTICS_BYTES.
+        is left out of a class that has too few images in a set, and of all classes if its statistics of those that have enough
+        would together take more than MAX_STATISTICS_BYTES.
 
     Raises:
         UsageError: none of the metrics is in CLASS_METRICS.
@@ -120,22 +120,37 @@ def class_metrics(
         raise UsageError(
             f"--per-class needs one of {', '.join(CLASS_METRICS)} among --metrics; other metrics need too many images"
         )
-    counts = [torch.bincount(labels[labels >= 0], minlength=len(classes.counts)).tolist() for labels in (real, generated)]
-    return [
-        _of_class(chosen, label, classes, (counts[0][label], counts[1][label]), minimum) for label in range(len(classes.counts))
-    ]
+    of_sets = [torch.bincount(labels[labels >= 0], minlength=len(classes.counts)).tolist() for labels in (real, generated)]
+    counts = list(zip(*of_sets, strict=True))
+    needed = {name: max(minimum, metric.minimum) for name, metric in chosen.items()}
+    sizes = {
+        name: _statistics_bytes(metric) * sum(min(of_class) >= needed[name] for of_class in counts)
+        for name, metric in chosen.items()
+    }
+    return [_of_class(chosen, label, classes, of_class, needed, sizes) for label, of_class in enumerate(counts)]
 
 
 def _of_class(
-    metrics: Mapping[str, Metric[Any]], label: int, classes: Classes, counts: tuple[int, int], minimum: int
+    metrics: Mapping[str, Metric[Any]],
+    label: int,
+    classes: Classes,
+    counts: tuple[int, int],
+    needed: Mapping[str, int],
+    sizes: Mapping[str, int],
 ) -> ClassMetrics:
+    """Select the metrics of a class with `counts` images in each set.
+
+    Args:
+        metrics, label, classes, counts: the metrics, and the class.
+        needed: fewest images, by name of the metric.
+        sizes: bytes of the statistics of all classes that have enough images, by name of the metric.
+    """
     measured, left_out = [], {}
     for name, metric in metrics.items():
-        needed, size = max(minimum, metric.minimum), _statistics_bytes(metric) * len(classes.counts)
-        if min(counts) < needed:
-            left_out[name] = f"fewer than {needed} images"
-        elif size > MAX_STATISTICS_BYTES:
-            left_out[name] = f"statistics of all classes would take {size / 2**30:.1f} GiB"
+        if min(counts) < needed[name]:
+            left_out[name] = f"fewer than {needed[name]} images"
+        elif sizes[name] > MAX_STATISTICS_BYTES:
+            left_out[name] = f"statistics of all classes would take {sizes[name] / 2**30:.1f} GiB"
         else:
             measured.append(_restricted(metric, label))
     return ClassMetrics(label, classes.name(label), *counts, measured, left_out)

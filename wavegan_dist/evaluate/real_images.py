@@ -45,8 +45,8 @@ def draw_subsets(index: Index, count: int, seed: int) -> list[RowIndices]:
     first = np.sort(rng_at(seed, "real", 0).choice(index.count, count, replace=False))
     if 2 * count > index.count:
         return [first]
-    others = np.setdiff1d(np.arange(index.count), first, assume_unique=True)
-    return [first, np.sort(rng_at(seed, "real/floor", 0).choice(others, count, replace=False))]
+    others = np.sort(rng_at(seed, "real/floor", 0).choice(index.count - count, count, replace=False))  # numbers without `first`
+    return [first, others + np.searchsorted(first - np.arange(count), others, side="right")]
 
 
 def real_labels(index: Index, rows: RowIndices) -> Tensor:

@@ -7,7 +7,13 @@ from torch import Tensor
 
 
 class Statistics(Protocol):
-    """Statistics of a growing set of images."""
+    """Statistics of a growing set of images.
+
+    Attributes:
+        image_axis: the axis of the features whose entries are images, or the tiles of the first image, then of the next.
+    """
+
+    image_axis: int
 
     def update(self, features: Tensor) -> None:
         """Add the features of a batch of at least one image, on any device; their shape depends on the class."""
@@ -33,6 +39,8 @@ class FeatureRows:
         batches: features of the first images, CPU tensors [B, ...]; none for statistics of no images.
     """
 
+    image_axis = 0
+
     def __init__(self, *batches: Tensor) -> None:
         self.batches = list(batches)
 
@@ -50,7 +58,9 @@ class FeatureRows:
         Raises:
             ValueError: no rows were added.
         """
-        return torch.cat(self.batches)
+        if len(self.batches) != 1:
+            self.batches = [torch.cat(self.batches)]  # so that the rows are in memory once
+        return self.batches[0]
 
     def to_tensors(self) -> dict[str, Tensor]:
         """Return {"rows": `rows()`}."""
@@ -68,6 +78,8 @@ class Moments:
     Batches are merged by the pairwise update of Chan, Golub and LeVeque ("Updating formulae and a pairwise algorithm
     for computing sample variances", 1979). Another split into batches changes the result by rounding only.
     """
+
+    image_axis = -2
 
     def __init__(self) -> None:
         self.count = 0

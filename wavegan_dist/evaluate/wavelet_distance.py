@@ -16,6 +16,7 @@ Like every Fréchet distance, both have a positive bias that is about proportion
 --floors` prints the bias.
 """
 
+from functools import partial
 from importlib.metadata import version
 from itertools import product
 from typing import Any
@@ -29,11 +30,13 @@ from wavegan_dist.evaluate.frechet import gaussian_frechet_distance
 from wavegan_dist.evaluate.metric import MetricResult
 from wavegan_dist.evaluate.require import require
 from wavegan_dist.evaluate.statistics import Moments
+from wavegan_dist.processes import single_core_threads
 from wavegan_dist.wavelet import dwt
 
 CHANNELS = 3
 PACKET_SIDE = 8
-PART = 64  # packets whose distances are computed at once
+PART = 8  # packets whose distances one thread computes at once
+MAX_THREADS = 8
 TILE = 256  # side of the largest image that is not cut into tiles
 BANDS = {"a": "LL", "h": "LH", "v": "HL", "d": "HH"}  # PyWavelets' letters, in its natural order
 
@@ -148,23 +151,29 @@ class WaveletDistance:
         Raises:
             WaveganError: a value is not finite.
         """
-        low, *high = distances = [distance for part in self._parts() for distance in _distances(real, generated, part)]
+        low, *high = distances = _distances(real, generated)
         parts = {"": sum(distances) / len(distances), "_low": low, "_high": sum(high) / len(high)}
         return MetricResult(
             metrics={f"{self.name}{part}": value for part, value in parts.items()},
             tables={f"{self.name}_packets": dict(zip(packet_names(self.level), distances, strict=True))},
         )
 
-    def _parts(self) -> list[slice]:
-        """Split the packets into parts: the covariances of all packets at once, and their roots, would take gigabytes."""
-        return [slice(first, first + PART) for first in range(0, 4**self.level, PART)]
-
     def _coefficients(self, images: Tensor) -> Tensor:
         """Compute packet coefficients: uint8 [B, 3, S, S] -> float64 [packets, B * tiles of an image, variables]."""
         return self.packets(tiles(images, self.side).double() / 255, self.level).flatten(2).transpose(0, 1)
 
 
-def _distances(real: Moments, generated: Moments, part: slice) -> list[float]:
+def _distances(real: Moments, generated: Moments) -> list[float]:
+    """Compute the distance of each packet, in parts: the covariances of all packets, and their roots, would take gigabytes.
+
+    Several threads on one core each are faster than LAPACK on several cores, because the matrices are small.
+    """
+    parts = [slice(first, first + PART) for first in range(0, len(real.mean), PART)]
+    with single_core_threads(min(torch.get_num_threads(), MAX_THREADS)) as pool:
+        return [distance for of_part in pool.map(partial(_distances_of_part, real, generated), parts) for distance in of_part]
+
+
+def _distances_of_part(real: Moments, generated: Moments, part: slice) -> list[float]:
     covariances = real.covariance(part), generated.covariance(part)
     distances: list[float] = gaussian_frechet_distance(
         real.mean[part], covariances[0], generated.mean[part], covariances[1]

@@ -19,8 +19,9 @@ from wavegan_dist.plan.strategy import FLOAT, STRATEGIES, checkpoint_bytes, devi
 # Recommended number of shards. Each stream shuffles one window of shards at a time (data/order.py); fewer shards shuffle images
 # less well.
 RECOMMENDED_SHARDS = STREAMS * WINDOW
-# Images that one `wavegan evaluate` with default options processes: 5,000 generated, and 10,000 real for the metrics' floors.
-IMAGES_PER_EVALUATION = 15_000
+# Images that `wavegan evaluate` with default options processes: for each snapshot 5,000 generated ones; for the first also the
+# real ones, in two sets for the floors, whose statistics are then in the cache.
+GENERATED_IMAGES, REAL_IMAGES = 5_000, 10_000
 
 
 @dataclass(frozen=True)
@@ -142,12 +143,18 @@ def _predict_one(
         workers_per_gpu=math.ceil(speed / devices / images_per_core),
         fed=unbounded_speed <= loader_speed,
         checkpoint_share=_checkpoint_share(checkpoint_bytes(counter.sizes), hardware, checkpoint_interval),
-        evaluation_share=len(experiment.ema.half_lives_kimg)
-        * IMAGES_PER_EVALUATION
+        evaluation_share=_evaluated_images(experiment)
         / hardware.evaluate_images_per_s
-        / (devices * train.snapshot_kimg * 1000 / speed),
+        / (devices * train.total_kimg * 1000 / speed),
         cost_per_million_images=devices * hardware.cost_per_gpu_hour / 3600 * 1e6 / speed,
     )
+
+
+def _evaluated_images(experiment: Experiment) -> int:
+    """Return how many images the evaluations of all snapshots of a run process."""
+    train = experiment.train
+    snapshots = len(experiment.ema.half_lives_kimg) * math.ceil(train.total_kimg / train.snapshot_kimg)
+    return snapshots * GENERATED_IMAGES + REAL_IMAGES
 
 
 def _single_device_speed(counter: StepCounter, hardware: Hardware, batch: int, train: TrainConfig) -> float:

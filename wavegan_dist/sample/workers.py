@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 
 from wavegan_dist.devices import full_float32
 from wavegan_dist.evaluate.progress import image_progress_bar
-from wavegan_dist.processes import cores
+from wavegan_dist.processes import cores, single_core_threads
 from wavegan_dist.sample.images import Images
 
 Result = TypeVar("Result")
@@ -66,14 +65,10 @@ def worker_threads() -> Iterator[Workers]:
 
     Each thread computes with one core. While the block runs, the whole process computes in `full_float32`.
     """
-    threads, before = min(cores(), MAX_THREADS), torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, initializer=partial(torch.set_num_threads, 1))
-    try:
-        with full_float32():  # process-wide; a thread that enters and leaves this context again restores the same state
-            yield Workers(pool, threads)
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)
+    threads = min(cores(), MAX_THREADS)
+    # full_float32 is process-wide; a thread that enters and leaves this context again restores the same state
+    with single_core_threads(threads) as pool, full_float32():
+        yield Workers(pool, threads)
 
 
 def _whole_batches(images: Images, batches: Iterable[range], work: Work[Result]) -> Iterator[tuple[int, Callable[[], Result]]]:
