@@ -122,7 +122,8 @@ def house(tmp_path_factory: pytest.TempPathFactory, cluster: SimpleNamespace) ->
         (folder / "slurm" / script.name).write_text(text.replace(":-gpu1}", ":-two}"))
     profiles = Path(shutil.copytree(ROOT / "launchers" / "slurm", folder / "launchers" / "slurm"))
     (profiles / "gpu1.yaml").write_text((profiles / "local1.yaml").read_text())
-    (profiles / "two.yaml").write_text((profiles / "local1.yaml").read_text() + "processes_per_node: 2\n")
+    two = (profiles / "local1.yaml").read_text().replace("cpus_per_task: 1", "cpus_per_task: 64")  # a script's number counts
+    (profiles / "two.yaml").write_text(two + "processes_per_node: 2\n")
     (profiles / "gpu8.yaml").write_text((profiles / "local.yaml").read_text())
     settings = yaml.safe_load((ROOT / "configs" / "demo.yaml").read_text())
     settings["train"] |= {"total_kimg": 0.32, "snapshot_kimg": 0.32, "checkpoint_kimg": 0.32, "report_kimg": 0.128}
