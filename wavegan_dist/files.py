@@ -213,7 +213,7 @@ def save_tensors(layout: "Mapping[str, Tensor]", values: "Iterable[tuple[str, Te
         file.truncate(8 + len(encoded) + end)
         for name, value in values:
             file.seek(8 + len(encoded) + begins[name])
-            file.write(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+            file.write(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
 
 def parse_json(content: str | bytes) -> Any:
