@@ -1,19 +1,22 @@
 """The command line as a person uses it: exit codes, one-line errors, nothing half-written."""
 
+import argparse
 import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.evaluate.helpers import make_snapshot
 from tests.helpers import Command, environment, refused
+from wavegan_dist import cli
 
 
 def test_help_is_instant_and_shows_every_command() -> None:
@@ -218,3 +221,32 @@ def test_doctor_says_which_kernel_is_in_use_and_why(wavegan: Command) -> None:
     assert found["versions"]["torch"] == version("torch")
     lines = wavegan("doctor").stdout.splitlines()
     assert f"wavelet on cpu   {found['kernels']['cpu']['kernel']}: {found['kernels']['cpu']['why']}" in lines
+
+
+def _fail(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    "exhaust",
+    [
+        lambda: torch.empty(2**60, dtype=torch.uint8),
+        lambda: bytearray(2**60),
+        lambda: _fail(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")),
+    ],
+)
+def test_exhausted_memory_is_one_line_that_says_what_helps(
+    exhaust: Callable[[], object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "parse", lambda _: argparse.Namespace(run=lambda _: exhaust(), log_level="info"))
+    assert cli.main([]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("wavegan: out of memory; train with a smaller train.batch_size")
+    assert "--exact" in line
+
+
+def test_another_runtime_error_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = lambda _: _fail(RuntimeError("a mistake"))  # noqa: E731
+    monkeypatch.setattr(cli, "parse", lambda _: argparse.Namespace(run=run, log_level="info"))
+    with pytest.raises(RuntimeError, match="a mistake"):
+        cli.main([])

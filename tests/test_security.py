@@ -28,7 +28,7 @@ BOUNDS = {
     "characters of a YAML file": LARGEST_TEXT,
     "values in a YAML file": LARGEST_TREE,
     "classes of a model": LARGEST_COUNT,
-    "characters of the name": LONGEST_NAME,
+    "bytes of the name under which a run": LONGEST_NAME,
     "explained mistakes": REASONS_SHOWN,
 }
 

@@ -13,7 +13,6 @@ body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 1300p
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
-tr.floor td { color: #777; font-style: italic; }
 .wide { overflow-x: auto; }
 .samples { display: flex; flex-wrap: wrap; gap: 1rem; }
 .samples img { image-rendering: pixelated; width: 400px; }

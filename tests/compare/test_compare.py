@@ -24,6 +24,7 @@ from wavegan_dist.compare import compare
 from wavegan_dist.compare.columns import find_columns, mean_and_std, protocol_differences
 from wavegan_dist.compare.groups import differing_settings, group_runs
 from wavegan_dist.compare.heat_map import frequency_map
+from wavegan_dist.compare.mlflow_runs import _folder_name
 from wavegan_dist.compare.runs import LoadedRun, read_run
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.evaluate.evaluate import evaluate_snapshot
@@ -263,6 +264,15 @@ def test_a_store_that_does_not_answer_is_one_line(
     refused(outcome, reason, exit_code=exit_code)
     assert "pa55" not in outcome.stderr
     assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("a" * 300, "a" * 200), ("\u00e9" * 150, "\u00e9" * 100), ("\u4e2d" * 90, "\u4e2d" * 66), ("../x", ".._x"), ("..", "id")],
+)
+def test_the_name_of_a_run_in_mlflow_becomes_a_folder_that_a_file_system_takes(name: str, folder: str, tmp_path: Path) -> None:
+    assert _folder_name("id", name) == folder
+    (tmp_path / folder).mkdir()
 
 
 @pytest.mark.parametrize("name", ["page.html", "runs.csv"])

@@ -1,6 +1,7 @@
 """The page of `wavegan explain`: parsed, and opened in a browser."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from wavegan_dist.data import Index
 from wavegan_dist.errors import UsageError
 from wavegan_dist.explain import explain
 from wavegan_dist.explain.measure import measure
+from wavegan_dist.explain.page import page
 from wavegan_dist.files import sha256
 from wavegan_dist.model.snapshot import load_snapshot
 from wavegan_dist.sample import sample
@@ -59,6 +61,18 @@ def test_the_images_of_the_page_are_those_of_wavegan_sample(pages: dict[str, Pat
         for number, pixels in enumerate(shown.values()):
             with Image.open(tmp_path / name / f"{number:06d}.png") as picture:
                 np.testing.assert_array_equal(pixels, np.asarray(picture), err_msg=name)
+
+
+def test_real_images_of_another_data_set_are_named(
+    page_of_run: Path, run: Path, index: Index, tmp_path: Path, few_images: None
+) -> None:
+    sentence = "is not the one that the run was trained on"
+    assert sentence not in Page(page_of_run).text
+    snapshot = load_snapshot(run / "snapshots" / "kimg-000000.320")
+    assert not measure(snapshot, 2, 0, [], None).of_other_data
+    other = measure(replace(snapshot, index_digest="0" * 64), 2, 0, [], index)
+    (tmp_path / "page.html").write_text(page(other))
+    assert sentence in Page(tmp_path / "page.html").text
 
 
 def test_the_page_states_the_numbers(page_of_run: Path, run: Path, index: Index) -> None:

@@ -20,7 +20,7 @@ from tests.export.models import MODELS
 from tests.helpers import Command, refused
 from wavegan_dist import __version__, counted
 from wavegan_dist.errors import UsageError, WaveganError
-from wavegan_dist.export.export import TOLERANCE, export
+from wavegan_dist.export.export import TOLERANCE, check_batches, export
 from wavegan_dist.export.formats import METADATA, OPSET, Run, find_formats, load_pt2
 from wavegan_dist.export.program import generator_inputs
 from wavegan_dist.model.snapshot import Snapshot
@@ -192,3 +192,7 @@ def test_a_generator_above_the_limit_of_onnx_is_refused(
     with pytest.raises(UsageError, match=r"at most 2 GB.*--format pt2"):
         export(snapshots["residual-base"], tmp_path, find_formats("onnx"))
     assert not list(tmp_path.iterdir())
+
+
+def test_the_check_of_large_images_takes_small_batches() -> None:
+    assert [check_batches(resolution) for resolution in (32, 256, 512, 1024)] == [(1, 32), (1, 32), (1, 8), (1, 2)]

@@ -99,7 +99,7 @@ def test_a_command_with_other_settings_does_not_take_over(
     assert contents(tmp_path / ".out.partial" / "images") == before
 
 
-def test_another_snapshot_or_class_or_mode_does_not_take_over(
+def test_another_snapshot_or_class_or_mode_or_version_does_not_take_over(
     loaded: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop_midway(loaded, tmp_path / "out")
@@ -110,6 +110,10 @@ def test_another_snapshot_or_class_or_mode_does_not_take_over(
         sample(conditional(loaded), 100, 0, tmp_path / "out", classes=CLASSES.names[0])
     monkeypatch.setattr("wavegan_dist.sample.write.uses_exact_mode", lambda *_: False)
     with pytest.raises(UsageError, match="exact True, not False;"):
+        sample(loaded, 100, 0, tmp_path / "out")
+    monkeypatch.setattr("wavegan_dist.sample.write.uses_exact_mode", lambda *_: True)
+    monkeypatch.setattr("wavegan_dist.sample.write.__version__", "99.0")
+    with pytest.raises(UsageError, match=r"wavegan_dist \d.*, not 99\.0;"):
         sample(loaded, 100, 0, tmp_path / "out")
 
 

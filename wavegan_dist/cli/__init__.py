@@ -30,6 +30,11 @@ from wavegan_dist.redact import redacted
 DESCRIPTION = (
     "Train GANs of three generators and three discriminators, joined by a wavelet transform, for images with fine detail."
 )
+OUT_OF_MEMORY_ADVICE = (
+    "train with a smaller train.batch_size or a larger train.accumulation; on a GPU, sample and evaluate with --exact, which "
+    "generates fewer images at a time; or lower --count"
+)
+LONGEST_REASON = 200  # characters of PyTorch's message, which goes on about its allocator
 COMMANDS: tuple[Command, ...] = (
     train.TRAIN,
     sample.SAMPLE,
@@ -60,8 +65,9 @@ GROUPS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command, then leave the process group (torch.distributed) if the command joined one.
 
-    A WaveganError, an OSError or Ctrl-C is printed to stderr as one line; any other error is raised. If the reader of stdout
-    closes the pipe, as in `wavegan ... | head`, nothing is printed, and the exit code is 0. `--help` raises SystemExit.
+    A WaveganError, an OSError, a lack of memory or Ctrl-C is printed to stderr as one line; any other error is raised. If the
+    reader of stdout closes the pipe, as in `wavegan ... | head`, nothing is printed, and the exit code is 0. `--help` raises
+    SystemExit.
 
     Args:
         arguments: the words after `wavegan`; None: those of this process.
@@ -113,9 +119,19 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _report(str(error), error.exit_code)
     except OSError as error:
         return _report(describe(error), 1)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return _report(f"out of memory; {OUT_OF_MEMORY_ADVICE} ({str(error)[:LONGEST_REASON]})", 1)
     except KeyboardInterrupt:
         return _report("interrupted", EXIT_INTERRUPTED)
     return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether the memory was exhausted: that of Python, or of PyTorch on a GPU or on the CPU."""
+    of_gpu = type(error).__name__ == "OutOfMemoryError"  # torch.OutOfMemoryError, without importing torch
+    return isinstance(error, MemoryError) or of_gpu or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def _stdout_is_broken() -> bool:

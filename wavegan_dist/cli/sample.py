@@ -66,7 +66,7 @@ files. A command that is interrupted while it writes a folder continues when it 
             type=float,
             default=1.0,
             metavar="PSI",
-            help="multiply the latents by PSI, from 0 to 1: less variety (default: 1)",
+            help="multiply the latents by PSI, above 0 and at most 1: less variety (default: 1)",
         ),
         argument(
             "--out",

@@ -15,7 +15,7 @@ from wavegan_dist.files import ensure_home
 from wavegan_dist.redact import redacted
 from wavegan_dist.run_folder import RunFolder, ema_of
 
-LONGEST_NAME = 100  # characters of the name of a folder
+LONGEST_NAME = 200  # bytes of the name of a folder; most file systems allow 255
 
 
 def fetch(run_id: str, scratch: Path) -> Path:
@@ -98,7 +98,7 @@ def _translated_errors(run_id: str, uri: str) -> Iterator[None]:
 
 def _folder_name(run_id: str, run_name: str | None) -> str:
     """Return a name for the folder of a run, whose name in MLflow anybody may choose: it must not lead to another folder."""
-    name = re.sub(r"[/\0]", "_", run_name or "")[:LONGEST_NAME]
+    name = re.sub(r"[/\0]", "_", run_name or "").encode(errors="replace")[:LONGEST_NAME].decode(errors="ignore")
     return run_id if name in ("", ".", "..") else name
 
 

@@ -1,9 +1,10 @@
 """A cache of statistics and floors of real images: $XDG_CACHE_HOME/wavegan/evaluate, else ~/.cache/wavegan/evaluate.
 
-An entry is named by the sha256 of its key. The key holds everything that the content depends on: the digest of the data set,
-the subset, the feature, the extractor and the hash of its weights, the version of PyTorch and the digest of the source code.
-Entries are therefore never stale. Entries appear under their names only when they are complete, so that several jobs may share
-the folder. Each entry carries its own sha256; a damaged entry is computed again. The folder may be deleted at any time.
+An entry is named by the sha256 of its key. The key holds what the content depends on: the digest of the data set, the subset,
+the feature, the extractor and the hash of its weights, the version of PyTorch and the digest of the source code. It lacks the
+versions of the image decoders, and the processor, which may change pixels or rounding a little. Entries appear under their
+names only when they are complete, so that several jobs may share the folder. Each entry carries its own sha256; a damaged entry
+is computed again. The folder may be deleted at any time.
 """
 
 import hashlib

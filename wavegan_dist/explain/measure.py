@@ -49,6 +49,7 @@ class Explanation:
         shown: the parts of the images that the page shows: images 0, 1, ..., `count` - 1.
         labels: the classes of these images, int64 [count]; None for a model without classes.
         real: at most as many real images, to show; None without training data.
+        of_other_data: whether the real images are of another data set than the one that the run was trained on.
         statistics_images: number of generated images, shown or not, over which energies and spectra are means.
         energies: mean squares of the bands, by column of the table (`energy_columns`).
         spectra: power spectra in dB, by part (`spectra.spectra`).
@@ -63,6 +64,7 @@ class Explanation:
     shown: Parts
     labels: Tensor | None
     real: RealImages | None
+    of_other_data: bool
     statistics_images: int
     energies: dict[str, Energies]
     spectra: dict[str, Tensor]
@@ -100,6 +102,7 @@ def measure(snapshot: Snapshot, count: int, seed: int, classes: Sequence[int], i
         shown=shown,
         labels=labels,
         real=shown_real,
+        of_other_data=index is not None and index.digest != snapshot.index_digest,
         statistics_images=statistics,
         energies=energy_columns(parts, model.levels, all_real),
         spectra=spectra(parts, all_real),

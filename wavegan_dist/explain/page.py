@@ -59,7 +59,12 @@ def _snapshot(explanation: Explanation) -> str:
     else:
         rows.append(("lam", f"{explanation.shown.lam:.6g}"))
         formula = FORMULA
-    return f'<div class="facts">{table(("setting", "value"), rows)}</div>{paragraph(formula)}'
+    warning = (
+        "The data set of the real images is not the one that the run was trained on, or only a part of it: energies, spectra "
+        "and scores of real images may differ from those in training."
+    )
+    note = paragraph(warning) if explanation.of_other_data else ""
+    return f'<div class="facts">{table(("setting", "value"), rows)}</div>{paragraph(formula)}{note}'
 
 
 def _parts(explanation: Explanation) -> str:
@@ -111,7 +116,7 @@ def _swaps(explanation: Explanation) -> str:
     of_class = "" if explanation.labels is None else f" All images are of the class of {_image_name(explanation, 0)}."
     note = paragraph(
         "Along a row, z_l is fixed and z_h varies; along a column, z_h is fixed and z_l varies. The base network gets both. "
-        f"The latents are those of the first images above, whose own combinations are on the diagonal.{of_class}"
+        f"The latents are those of images 0 to {len(images) - 1}, whose own combinations are on the diagonal.{of_class}"
     )
     head = ["band", *(f"{part}: {what}" for part in swaps.changes for what in ("z_h varied", "z_l varied", "both"))]
     rows = [
@@ -148,7 +153,7 @@ def _scores(explanation: Explanation) -> str:
         "relativistic": "Only differences between the logits of real and generated images have a meaning.",
     }[objective]
     note = paragraph(
-        f"{explanation.scores_source} Logits of the discriminators image, low and high for the images above, before they are "
+        f"{explanation.scores_source} Logits of the discriminators {', '.join(names)} for the images above, before they are "
         f"rounded to pixels and without augmentation. {meaning}"
     )
     return f'{note}<div class="numbers">{table(head, [*rows, means])}</div>{_real_scores(explanation, names)}'

@@ -14,12 +14,13 @@ from wavegan_dist.export.program import generator_inputs, trace
 from wavegan_dist.files import atomic_file
 from wavegan_dist.images import to_uint8
 from wavegan_dist.log import log
+from wavegan_dist.model.generate import chunk_size
 from wavegan_dist.model.generator import WaveletGenerator
 from wavegan_dist.model.snapshot import Snapshot
 
 TOLERANCE = 1e-4  # largest difference of a pixel in [-1, 1]
 PIXEL_TOLERANCE = 1  # of a pixel in 0..255: a value next to x.5 may be rounded either way
-CHECK_STREAM, CHECK_BATCHES = "latent/export", (1, 32)  # stream of the 33 latents of the check, and their batch sizes
+CHECK_STREAM, CHECK_BATCH = "latent/export", 32  # stream of the latents of the check, and its largest batch
 
 
 def export(snapshot: Snapshot, out: Path, formats: Sequence[Format]) -> list[Path]:
@@ -43,6 +44,7 @@ def export(snapshot: Snapshot, out: Path, formats: Sequence[Format]) -> list[Pat
     """
     paths = [out / format.file for format in formats]
     generator, traced = snapshot.generator, cache(partial(trace, snapshot.generator))
+    latents = sum(check_batches(generator.resolution))
     with ExitStack() as files:
         for format, path in zip(formats, paths, strict=True):
             file = files.enter_context(atomic_file(path, "wb"))
@@ -51,7 +53,7 @@ def export(snapshot: Snapshot, out: Path, formats: Sequence[Format]) -> list[Pat
             difference = largest_difference(generator, format.load(content), pixels=format.pixels)
             _check(path, difference, PIXEL_TOLERANCE if format.pixels else TOLERANCE)
             file.write(content)
-            figures = f"{len(content) / 1e6:.1f} MB; pixels of {sum(CHECK_BATCHES)} latents differ from PyTorch's by at most"
+            figures = f"{len(content) / 1e6:.1f} MB; pixels of {latents} latents differ from PyTorch's by at most"
             log.info("%s: %s %.2g%s", path, figures, difference, " of 255" if format.pixels else "")
     return paths
 
@@ -73,9 +75,16 @@ def metadata_of(snapshot: Snapshot) -> dict[str, str]:
     }
 
 
+def check_batches(resolution: int) -> tuple[int, int]:
+    """Return the batch sizes of the check: 1 and 32; to save memory, instead of 32 it is 8 at 512 px and 2 at 1024 px."""
+    return 1, min(CHECK_BATCH, 2 * chunk_size(resolution))
+
+
 @torch.no_grad()
 def largest_difference(generator: WaveletGenerator, run: Run, *, pixels: bool) -> float:
-    """Return the largest difference between the images of `generator` and those of `run`, over the pixels of 33 images.
+    """Return the largest difference of a pixel between the images of `generator` and those of `run`.
+
+    Compares the batches that `check_batches` returns.
 
     NaN if an image of `run` has NaN.
 
@@ -87,14 +96,14 @@ def largest_difference(generator: WaveletGenerator, run: Run, *, pixels: bool) -
     Raises:
         WaveganError: an image of `generator` is not finite.
     """
-    differences = []
-    for z in counted.normal(0, CHECK_STREAM, range(sum(CHECK_BATCHES)), generator.z_dim).split(CHECK_BATCHES):
+    differences, batches = [], check_batches(generator.resolution)
+    for z in counted.normal(0, CHECK_STREAM, range(sum(batches)), generator.z_dim).split(batches):
         inputs = generator_inputs(generator, z)
         images = generator(*inputs)
         if not images.isfinite().all():
             raise WaveganError("the generator's images are not finite: the weights are unusable; take another snapshot")
         expected = to_uint8(images) if pixels else images
-        differences.append((run(*inputs).double() - expected.double()).abs().max())
+        differences.append((run(*inputs).float() - expected).abs().max())
     return torch.stack(differences).max().item()
 
 

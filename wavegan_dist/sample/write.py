@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from wavegan_dist import __version__
 from wavegan_dist.files import errors_naming, replace_dir, sweep
 from wavegan_dist.model.generate import LatentSource, latents_of_images, uses_exact_mode
 from wavegan_dist.model.snapshot import Snapshot, labels_of_images
@@ -41,8 +42,8 @@ def sample(
     """Write images of a snapshot as a grid, a folder of PNG files, WebDataset shards or a walk.
 
     A folder appears only when it is complete. Until then, `.OUT.partial` beside `out` holds its images. After an interruption,
-    the same call continues from these images, and the result has the same bytes. A grid or a walk is held in memory as a
-    whole. Shows a progress bar if stderr is a terminal.
+    the same call with the same versions of this package and PyTorch continues from these images, and the result has the same
+    bytes. A grid or a walk is held in memory as a whole. Shows a progress bar if stderr is a terminal.
 
     Args:
         snapshot: the snapshot; its generator is moved to `device` and stays there.
@@ -107,7 +108,7 @@ def _write_resumable(
         write: writes the images that a folder lacks.
         workers, images: arguments of `write`.
         out: the folder, which does not exist or is empty.
-        options: what the images depend on besides the snapshot's weights, the device and exact mode, as JSON values.
+        options: what the images depend on besides the snapshot's weights, the device, exact mode and versions, as JSON values.
 
     Raises:
         UsageError: another process writes to `out`, or the work folder holds images of other options.
@@ -115,7 +116,8 @@ def _write_resumable(
         Exception: any other error that `write` raises.
     """
     weights, device = images.snapshot.weights_sha256[:16], images.device.type
-    settings = {"snapshot": weights, **options, "exact": images.exact, "device": device}
+    versions = {"wavegan_dist": __version__, "torch": str(torch.__version__)}
+    settings = {"snapshot": weights, **options, "exact": images.exact, "device": device, **versions}
     with work_folder(out, "sample", settings, "images/**/[!.]*.*") as work, errors_naming(out, work):
         folder = work / "images"
         folder.mkdir(exist_ok=True)
