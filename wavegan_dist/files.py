@@ -253,8 +253,8 @@ _lock_descriptors: set[int] = set()  # file descriptors of the locks that this p
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold an exclusive lock on the file `path` while the block runs. Creates the file if it does not exist, and leaves it.
+def locked(path: Path, *, wait: bool = True, create: bool = True) -> Iterator[bool]:
+    """Hold an exclusive lock on the file `path` while the block runs, and leave the file.
 
     Yields whether the lock is held: on a file system without locks, the block runs unprotected.
 
@@ -265,9 +265,10 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
         path: the lock file; its folder must exist.
         wait: wait until the lock is free; False: raise BlockingIOError if it is not. A thread that waits for a lock that it
             holds itself waits forever.
+        create: create the file if it does not exist; False: raise FileNotFoundError.
     """
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o666)
         _lock_descriptors.add(descriptor)
         try:
             held = _flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

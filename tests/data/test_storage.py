@@ -19,7 +19,7 @@ import pytest
 
 from tests.data.servers import without_package
 from wavegan_dist.data import Index, remote
-from wavegan_dist.data.storage import Storage, locate
+from wavegan_dist.data.storage import Storage, _remove_stale, locate
 from wavegan_dist.errors import UsageError, WaveganError
 
 SIZE = 3_000_000  # bytes of each file; more than two blocks of a download
@@ -447,6 +447,12 @@ def test_without_locks_downloads_at_once_do_not_disturb_each_other(server: str, 
     with ThreadPoolExecutor(9) as pool:
         assert all(pool.map(fetch, range(9)))
     assert sorted(name[17:] for name in cached(tmp_path)) == sorted(FILES)[:3]
+
+
+def test_an_unfinished_download_that_another_process_ends_meanwhile_does_not_come_back(tmp_path: Path) -> None:
+    part = tmp_path / ".0123456789abcdef-shard-0.tar.part"
+    _remove_stale(part)
+    assert not part.exists()
 
 
 @pytest.mark.usefixtures("_no_locks")

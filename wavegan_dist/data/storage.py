@@ -289,7 +289,7 @@ def _is_complete(path: Path, size: int | None) -> bool:
 
 def _remove_stale(part: Path) -> None:
     """Delete an unfinished download unless a process holds its lock; without locks, if its last write was long ago."""
-    with suppress(BlockingIOError, FileNotFoundError), locked(part, wait=False) as exclusive:
+    with suppress(BlockingIOError, FileNotFoundError), locked(part, wait=False, create=False) as exclusive:
         if exclusive or abs(time.time() - part.stat().st_mtime) >= UNFINISHED:
             part.unlink()
 
