@@ -11,11 +11,11 @@ import pytest
 from tests.helpers import ROOT, environment
 
 
-@pytest.mark.slow  # 3 minutes
+@pytest.mark.slow  # 4 minutes
 @pytest.mark.skipif(os.getuid() != 0, reason="mounts a small disk, which needs root")
 def test_faults_at_random_change_nothing(tmp_path: Path) -> None:
     out = tmp_path / "soak.json"
-    command = "benchmarks/soak.py --steps 150 --minutes 1.5 --every 1,2 --stopped 2 --out"
+    command = "benchmarks/soak.py --steps 150 --minutes 3 --every 1,2 --stopped 2 --out"
     outcome = subprocess.run(
         [sys.executable, *command.split(), out],
         cwd=ROOT,
@@ -26,6 +26,6 @@ def test_faults_at_random_change_nothing(tmp_path: Path) -> None:
     )
     assert outcome.returncode == 0, outcome.stdout + outcome.stderr
     result = json.loads(out.read_text())
-    assert any(row["count"] for row in result["faults"])
+    assert sum(row["count"] for row in result["faults"]) >= 2
     assert result["runs"]
     assert all(run["values"] > 300 for run in result["runs"])

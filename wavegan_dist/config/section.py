@@ -28,7 +28,7 @@ class Section(BaseModel):
     @classmethod
     def _refuse_empty_text_and_bool_for_number(cls, value: object, info: ValidationInfo) -> object:
         if value == "":
-            raise ValueError("the text is empty; leave the key out for its default")
+            raise ValueError("the text is empty; give one, or leave the key out if it has a default")
         types = set(_types(cls.model_fields[str(info.field_name)].annotation))
         if isinstance(value, bool) and bool not in types and types & {int, float}:
             raise ValueError(f"{str(value).lower()} is not a number")

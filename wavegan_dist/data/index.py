@@ -258,7 +258,8 @@ def _is_encodable(name: str) -> bool:
 
 def _is_too_long(name: str) -> bool:
     """Return whether a path has more than LONGEST_PATH bytes, or a part of it more than file systems allow."""
-    return len(os.fsencode(name)) > LONGEST_PATH or any(len(os.fsencode(part)) > LONGEST_PART for part in name.split("/"))
+    encoded = os.fsencode(name)
+    return len(encoded) > LONGEST_PATH or max(map(len, encoded.split(b"/"))) > LONGEST_PART
 
 
 def _advice(error: OSError, folder: Path) -> str:
