@@ -88,7 +88,8 @@ def image_metrics(
         `NAME/TERM`, such as `std_low/base`: the standard deviations that `band_stds` returns, of each term of the output
         (`base`, `branches` = waverec of the low and high generators, `fused`; with `model.base_only`, `base` alone), because
         the fused image can lose detail that each of its terms has.
-        `watch/diversity`: diversity of the generated images divided by that of the real ones; only if B > 1.
+        `watch/diversity`: diversity of the generated images divided by that of the real ones; only if B > 1 and the real ones
+        differ.
     """
     base, low, highs = generator.components(z, labels)
     terms = {"base": base}
@@ -97,9 +98,8 @@ def image_metrics(
     metrics: dict[str, float] = {}
     for term, image in terms.items():
         metrics |= {f"{name}/{term}": std for name, std in band_stds(image, levels).items()}
-    if len(coarse_real) > 1:
-        images = list(terms.values())[-1]
-        metrics["watch/diversity"] = diversity(coarse(images)) / diversity(coarse_real)
+    if len(coarse_real) > 1 and (real := diversity(coarse_real)):
+        metrics["watch/diversity"] = diversity(coarse(list(terms.values())[-1])) / real
     return metrics
 
 
