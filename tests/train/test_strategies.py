@@ -179,6 +179,7 @@ def test_a_launcher_that_brings_its_own_deepspeed_is_refused(tmp_path, config):
         ('{"zero_optimization": {"stage": 3}}', "is for stage 3 but train.strategy = zero2"),
         ('{"train_batch_size": 8}', "'train_batch_size' must not be set in this file; remove it and set train.batch_size"),
         ('{"bf16": {"enabled": true}}', "set train.precision"),
+        ('{"bfloat16": {"enabled": true}}', "set train.precision"),
         ('{"gradient_clipping": 1.0}', "set optim.clip_norm"),
         ("[]", "is not a DeepSpeed config: its content is not a mapping"),
         ("{", "is not valid JSON"),

@@ -23,6 +23,7 @@ EXPERIMENT_KEYS = {
     "scheduler": "optim.*",
     "fp16": "train.precision",
     "bf16": "train.precision",
+    "bfloat16": "train.precision",
     "torch_autocast": "train.precision",
     "amp": "train.precision",
     "data_types": "train.precision",
