@@ -50,8 +50,9 @@ class Signals:
     def __enter__(self) -> Self:
         reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
-        self._previous_handlers = {number: signal.signal(number, _do_nothing) for number in STOP_SIGNALS}
+        # First, so that no signal is lost once the handlers do nothing.
         self._previous_wakeup_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._previous_handlers = {number: signal.signal(number, _do_nothing) for number in STOP_SIGNALS}
         threading.Thread(target=self._watch, args=(reader,), daemon=True, name="signals").start()
         return self
 
