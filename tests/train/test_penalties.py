@@ -15,6 +15,7 @@ from torch import Tensor
 from tests.helpers import environment, points, run_ranks
 from tests.train.tiny import make_trainer, random_batches
 from tests.train.trained import SCRIPT, distance, tensors
+from wavegan_dist import counted
 from wavegan_dist.config import parse
 from wavegan_dist.train.metric_accumulator import MetricAccumulator
 from wavegan_dist.train.penalty_schedule import PenaltySchedule
@@ -124,6 +125,9 @@ def test_noise_is_counted_and_does_not_depend_on_the_number_of_processes():
         assert other is not None
         assert not torch.isclose(alone, other).any(dim=(1, 2, 3)).all()
     assert alone.std().item() == pytest.approx(1, abs=0.1)
+    for image, position in zip(alone, range(64, 72), strict=True):
+        seed = int(counted.rng_at(0, "penalty", position).integers(2**63))
+        assert torch.equal(image, torch.randn(image.shape, generator=torch.Generator().manual_seed(seed)))
 
 
 def test_a_penalty_counts_with_its_last_value_until_the_next_one_also_after_a_resume():

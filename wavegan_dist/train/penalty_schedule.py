@@ -69,7 +69,7 @@ class PenaltySchedule:
         noise = torch.empty_like(like, memory_format=torch.contiguous_format)
         stream = f"penalty/{rollbacks}" if rollbacks else "penalty"
         first = nimg + self.accelerator.process_index * len(like)
-        for image, position in zip(noise, range(first, first + len(like)), strict=True):
-            seed = int(counted.rng_at(self.seed, stream, position).integers(2**63))
+        for image, rng in zip(noise, counted.rngs(self.seed, stream, range(first, first + len(like))), strict=True):
+            seed = int(rng.integers(2**63))
             torch.randn(image.shape, generator=self._generator.manual_seed(seed), out=image)
         return noise.to(memory_format=torch.channels_last)
