@@ -161,10 +161,20 @@ def on_all_ranks(group: Group, work: Callable[[], Result], doing: str | None = N
 
 
 def file_group() -> dist.ProcessGroup | None:
-    """Return a new process group of gloo whose collectives wait for FILE_TIMEOUT; None without a process group. Collective."""
+    """Return a new process group of gloo whose collectives wait for FILE_TIMEOUT; None without a process group. Collective.
+
+    Raises:
+        WaveganError: the group did not form: the processes cannot connect to each other, or one of them has ended.
+    """
     if not dist.is_initialized():
         return None
-    group = dist.new_group(backend="gloo")
+    try:
+        group = dist.new_group(backend="gloo")
+    except RuntimeError as error:
+        raise WaveganError(
+            f"the processes cannot connect to each other to write checkpoints ({_shortened(error)}); see whether one of them has "
+            "ended, and which network interface GLOO_SOCKET_IFNAME names"
+        ) from error
     assert isinstance(group, dist.ProcessGroup)
     group._get_backend(torch.device("cpu"))._set_default_timeout(FILE_TIMEOUT)  # forming the group takes seconds
     return group
@@ -234,7 +244,8 @@ def gather_to_main(group: Group, item: Result) -> Sequence[Result]:
 def report_lost_ranks(group: Group) -> Iterator[None]:
     """In a group of several processes, replace an error of torch.distributed in the block by a WaveganError of one line.
 
-    The message says that another process has ended or stopped answering, which is why a collective fails.
+    The message says that another process has ended or stopped answering, which is why a collective fails in most cases, and
+    ends with the reason that torch.distributed gives.
     """
     try:
         yield
@@ -243,7 +254,13 @@ def report_lost_ranks(group: Group) -> Iterator[None]:
         if group.num_processes == 1 or not is_collective:
             raise
         message = "another process of this run has ended or stopped answering; see its own error for the reason"
-        raise WaveganError(message) from error
+        raise WaveganError(f"{message} ({_shortened(error)})") from error
+
+
+def _shortened(error: BaseException) -> str:
+    """Return the first and the last line of an error's message: NCCL gives its reason in the last."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return "; ".join(dict.fromkeys((lines[0], lines[-1])))
 
 
 def cores() -> int:

@@ -3,10 +3,13 @@
 import errno
 import os
 import resource
+import signal
 import sys
 from typing import NoReturn
 
+from wavegan_dist import config
 from wavegan_dist.cli import main
+from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.train import checkpoint
 
 LARGEST_FILE = 2**14  # bytes; the config of a run is smaller, a snapshot and a rank's part of a checkpoint are larger
@@ -36,6 +39,20 @@ def no_compiler(words: list[str]) -> None:
     os.environ |= {"CXX": "false", "XDG_CACHE_HOME": f"{words[words.index('--run-dir') + 1]}.cache"}
 
 
+def killed(_words: list[str]) -> None:
+    """Let the rank be killed while it reads its settings."""
+    config.load = lambda *_arguments: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment, return-value]
+
+
+def no_exit(_words: list[str]) -> None:
+    """Let the rank not write how the run ended."""
+
+    def write_exit(folder: RunFolder, *_arguments: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder.exit))
+
+    RunFolder.write_exit = write_exit  # type: ignore[method-assign]
+
+
 def full_disk(_words: list[str]) -> None:
     """Let the rank not write files of more than `LARGEST_FILE` bytes."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
@@ -47,6 +64,8 @@ FAULTS = {
     "checkpoint": unreadable_checkpoint,
     "kernels": no_compiler,
     "disk": full_disk,
+    "killed": killed,
+    "exit": no_exit,
 }
 fault, rank, *arguments = sys.argv[1:]
 if os.environ["RANK"] == rank:

@@ -141,8 +141,8 @@ def test_a_rank_that_dies_ends_the_others_in_seconds_with_one_line(tmp_path, con
         _, errors = first.communicate(timeout=60)
         assert time.monotonic() - died < 15
     assert first.returncode == 1
-    assert errors.splitlines()[-1] == (
-        "wavegan: another process of this run has ended or stopped answering; see its own error for the reason"
+    assert errors.splitlines()[-1].startswith(
+        "wavegan: another process of this run has ended or stopped answering; see its own error for the reason ("
     )
     assert "Traceback" not in errors
 

@@ -20,7 +20,7 @@ from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.files import user_cache
 from wavegan_dist.launcher import requested_world_size, trains_on_cpu
 from wavegan_dist.log import copied_to
-from wavegan_dist.processes import join, on_all_ranks, on_main
+from wavegan_dist.processes import join, on_all_ranks, on_main, report_lost_ranks
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.train.zero_settings import check_strategy
 
@@ -80,10 +80,12 @@ def read_together(read: Callable[[], Settings]) -> Settings:
     Raises:
         UsageError: on all ranks, if `read` raises a UsageError on any rank, or the number of processes is not the requested
             one.
-        WaveganError: on all ranks, if `read` fails otherwise on any rank, or the other processes did not join.
+        WaveganError: on all ranks, if `read` fails otherwise on any rank, or the other processes did not join or ended.
     """
     refuse_launcher_strategy()
-    return on_all_ranks(join(COLLECTIVE_TIMEOUT), read, "reading the settings")
+    group = join(COLLECTIVE_TIMEOUT)
+    with report_lost_ranks(group):
+        return on_all_ranks(group, read, "reading the settings")
 
 
 def check_compile(train: TrainConfig, device: torch.device) -> None:
