@@ -211,6 +211,9 @@ class RunFolder:
                 self._write_holder(lock)
                 for name in ("checkpoints", "snapshots", "samples", "diagnostics"):
                     sweep(self.path / name)
+                for path in (self.config, self.environment, self.metrics, self.exit):  # others may write beside them
+                    for left in self.path.glob(f".{path.name}.*.tmp"):
+                        left.unlink(missing_ok=True)
                 yield
             finally:
                 if not self.config.exists():

@@ -115,9 +115,15 @@ def test_incomplete_files_of_a_killed_writer_are_deleted(run, wavegan, config):
     left = run / "checkpoints" / ".kimg-000000.480.tmp"
     left.mkdir()
     (left / "shard-00001-model-00001-of-00001.safetensors").write_bytes(b"half")
+    files = [run / f".{name}.1234.tmp" for name in ("config.yaml", "environment.json", "metrics.jsonl", "exit.json")]
+    of_another = run / ".best.json.1234.tmp"  # an evaluation may be writing it
+    for file in (*files, of_another):
+        file.write_text("half")
     outcome = wavegan("train", "--config", config, "--run-dir", run)
     assert outcome.returncode == 0, outcome.stderr
     assert not left.exists()
+    assert not any(file.exists() for file in files)
+    assert of_another.exists()
 
 
 def test_no_pickle_is_loaded_from_a_run_folder(run, wavegan, config, tmp_path):
