@@ -9,6 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from wavegan_dist.model import Ema, WaveletGenerator
+from wavegan_dist.model.ema import TensorLists
 from wavegan_dist.train.shares import own_share
 
 
@@ -74,16 +75,16 @@ class ReplicatedEma(EmaState):
     Args:
         ema: the EMA, whose module this object updates and samples from.
         name: the prefix of the EMA's tensors in a checkpoint.
-        module: the generator being trained.
+        module: the generator being trained, which from now on keeps its tensors.
     """
 
     def __init__(self, ema: Ema[WaveletGenerator], name: str, module: WaveletGenerator) -> None:
         super().__init__(ema, name)
-        self.ema, self.module = ema, module
+        self.ema, self._values = ema, TensorLists.of(module)
 
     @override
     def update(self, nimg: int, batch_size: int) -> None:
-        self.ema.update(self.module, nimg, batch_size)
+        self.ema.update(self._values, nimg, batch_size)
 
     @override
     @contextmanager
