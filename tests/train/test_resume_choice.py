@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import Command
+from tests.helpers import Command, refused
 from wavegan_dist.run_folder import RunFolder, images_of
 
 
@@ -55,6 +55,27 @@ def test_a_run_that_begins_at_a_checkpoint_of_another_goes_on_from_its_own(
     assert f"{other.checkpoint(288)} continues a start from {run.checkpoint(160)}" in outcome.stderr
     assert "resuming at kimg 0.288" in outcome.stderr
     assert names(other)[-1] == "kimg-000000.320"
+
+
+def test_a_run_whose_own_checkpoints_are_all_damaged_does_not_begin_at_that_of_another_again(
+    run: RunFolder, wavegan: Command, config: Path, tmp_path: Path
+) -> None:
+    other = RunFolder(tmp_path / "other")
+    command = (
+        "train",
+        "--config",
+        config,
+        "--run-dir",
+        other.path,
+        "--resume",
+        run.checkpoint(160),
+        "train.checkpoint_kimg=0.096",
+    )
+    assert wavegan(*command).returncode == 0
+    for checkpoint, file in zip(other.checkpoints(), ("manifest.json", "state.json", "state.json"), strict=True):
+        (checkpoint / file).write_text("")
+    refused(wavegan(*command), f"no checkpoint of {other.path} since {run.checkpoint(160)} is intact", exit_code=1)
+    assert len(other.checkpoints()) == 3
 
 
 def test_damaged_checkpoints_do_not_take_the_place_of_new_ones(run: RunFolder, wavegan: Command, config: Path) -> None:

@@ -53,7 +53,10 @@ def choose_checkpoint(folder: RunFolder, experiment: Experiment, index_digest: s
             origin = _state(path).get(ORIGIN)
     else:
         origin = str(Path(resume).resolve())
-        path = _newest_since(folder, origin) or _requested(Path(resume))
+        if (path := newest_intact(folder, origin)) is not None:
+            log.info("%s continues a start from %s; to begin there again, delete the checkpoints of this run", path, origin)
+        else:
+            path = _requested(Path(resume))
     if path is not None and (digest := _state(path)["index_digest"]) != index_digest:
         now = ", ".join(one.index for one in experiment.data.sets)
         raise UsageError(
@@ -72,23 +75,26 @@ def _state(path: Path) -> dict[str, str]:
         raise WaveganError(f"{path / STATE} is damaged; give an older checkpoint with --resume PATH") from error
 
 
-def _newest_since(folder: RunFolder, origin: str) -> Path | None:
-    """Return the newest intact checkpoint of the run that descends from the checkpoint `origin`; None if there is none."""
-    for path in reversed(folder.checkpoints()):
-        if find_damage(path) is None and _state(path).get(ORIGIN) == origin:
-            log.info("%s continues a start from %s; to begin there again, delete the checkpoints of this run", path, origin)
-            return path
-    return None
+def _descends(path: Path, origin: str) -> bool:
+    """Return whether a checkpoint descends from the checkpoint `origin`, or may do so because its state.json is damaged."""
+    try:
+        return _state(path).get(ORIGIN) == origin
+    except WaveganError:
+        return True
 
 
-def newest_intact(folder: RunFolder) -> Path | None:
+def newest_intact(folder: RunFolder, origin: str | None = None) -> Path | None:
     """Return the newest intact checkpoint of a run, or None if it has no checkpoints; logs a warning for each damaged one.
+
+    Args:
+        folder: the run folder, which need not exist.
+        origin: consider only the checkpoints that descend from this path of a checkpoint; None: all.
 
     Raises:
         WaveganError: all checkpoints are damaged.
     """
     damaged: list[tuple[Path, str]] = []
-    for path in reversed(folder.checkpoints()):
+    for path in [path for path in reversed(folder.checkpoints()) if origin is None or _descends(path, origin)]:
         if (damage := find_damage(path)) is None:
             for damaged_path, reason in damaged:
                 log.warning("%s is damaged (%s); resuming from %s instead", damaged_path, reason, path.name)
@@ -97,8 +103,8 @@ def newest_intact(folder: RunFolder) -> Path | None:
     if damaged:
         newest, reason = damaged[0]
         raise WaveganError(
-            f"no checkpoint of {folder.path} is intact, the newest because of {newest.name}/{reason}; "
-            "start in another --run-dir"
+            f"no checkpoint of {folder.path} {f'since {origin} ' if origin else ''}is intact, the newest because of "
+            f"{newest.name}/{reason}; start in another --run-dir"
         )
     return None
 
