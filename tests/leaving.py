@@ -1,7 +1,8 @@
-"""One of two processes of a command that fails while a collective is under way: `leaving.py answered|unanswered`.
+"""One of two processes of a command that fails while a collective is under way: `leaving.py answered|unanswered|saving`.
 
-Rank 1 answers that collective half a second later, or never. Rank 0 holds the interpreter lock while the interpreter shuts
-down, so that a thread which needs the lock then is always too late.
+Rank 1 answers that collective half a second later, or never; with `saving`, a thread of rank 0 waits for it, as that of a
+checkpoint does. Rank 0 holds the interpreter lock while the interpreter shuts down, so that a thread which needs the lock then
+is always too late.
 """
 
 # ruff: noqa: E402
@@ -12,6 +13,7 @@ import ctypes
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 atexit.register(ctypes.PyDLL(None).usleep, 900_000)  # registered first, called last
 
@@ -29,11 +31,15 @@ def work(options: argparse.Namespace) -> None:
     if rank == 1:
         time.sleep(0.5 if options.answered else 600)
     pending = dist.all_reduce(torch.zeros(1), async_op=True)
+    if options.saving:
+        ThreadPoolExecutor(1).submit(pending.wait)
     if rank == 1:
         pending.wait()
         os._exit(0)
     raise WaveganError("broken")
 
 
-cli.parse = lambda arguments: argparse.Namespace(run=work, log_level="info", answered=arguments == ["answered"])
+cli.parse = lambda arguments: argparse.Namespace(
+    run=work, log_level="info", answered=arguments == ["answered"], saving=arguments == ["saving"]
+)
 sys.exit(cli.main(sys.argv[1:]))

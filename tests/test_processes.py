@@ -13,7 +13,7 @@ from wavegan_dist.errors import WaveganError
 from wavegan_dist.processes import file_group, report_lost_ranks
 
 
-@pytest.mark.parametrize("peer", ["answered", "unanswered"])
+@pytest.mark.parametrize("peer", ["answered", "unanswered", "saving"])
 def test_a_command_that_fails_with_a_collective_under_way_says_why_and_ends(peer: str) -> None:
     with start_ranks(2, Path(__file__).with_name("leaving.py"), peer) as (first, second):
         errors = first.communicate(timeout=120)[1]

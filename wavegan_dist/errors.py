@@ -18,6 +18,12 @@ class UsageError(WaveganError, ValueError):
     exit_code = 2
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether the memory was exhausted: that of Python, or of PyTorch on a GPU or on the CPU."""
+    of_gpu = type(error).__name__ == "OutOfMemoryError"  # torch.OutOfMemoryError, without importing torch
+    return isinstance(error, MemoryError) or of_gpu or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
 def describe(error: OSError) -> str:
     """Return "FILE: REASON" for an OSError, or "REASON" if it names no file, on one line; REASON is in lower case.
 

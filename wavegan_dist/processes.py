@@ -61,7 +61,7 @@ def join(timeout: timedelta = JOIN_TIMEOUT, requested: tuple[int, str] | None = 
     return group
 
 
-def leave() -> None:
+def leave() -> bool:
     """Destroy the process group, if there is one. Call this last in every process that called `join`, even after an error.
 
     A gloo thread may release the tensors of a collective after the collective has returned. Releasing them needs the
@@ -69,16 +69,22 @@ def leave() -> None:
     Destroying the group ends these threads. Reference cycles of a trainer's modules keep the group alive, so garbage is
     collected first. A collective that a stopped peer never completes cannot be cancelled: `leave` then returns after
     LEAVE_TIMEOUT (10 seconds) and the group is not destroyed.
+
+    Returns:
+        Whether there is no group any more. If not, end the process by `os._exit`: a thread that waits in the collective, as
+        that of a checkpoint, would keep the interpreter from shutting down until the collective times out.
     """
 
     def end() -> None:
         gc.collect()
         dist.destroy_process_group()
 
-    if dist.is_initialized():
-        leaving = threading.Thread(target=end, daemon=True)
-        leaving.start()
-        leaving.join(LEAVE_TIMEOUT)
+    if not dist.is_initialized():
+        return True
+    leaving = threading.Thread(target=end, daemon=True)
+    leaving.start()
+    leaving.join(LEAVE_TIMEOUT)
+    return not leaving.is_alive()
 
 
 def check_world_size(world_size: int, requested: int, source: str) -> None:
@@ -172,8 +178,8 @@ def file_group() -> dist.ProcessGroup | None:
         group = dist.new_group(backend="gloo")
     except RuntimeError as error:
         raise WaveganError(
-            f"the processes cannot connect to each other to write checkpoints ({_shortened(error)}); see whether one of them has "
-            "ended, and which network interface GLOO_SOCKET_IFNAME names"
+            f"the processes cannot connect to each other to write checkpoints ({_shortened(error)}); see whether one of them "
+            "has ended, and which network interface GLOO_SOCKET_IFNAME names"
         ) from error
     assert isinstance(group, dist.ProcessGroup)
     group._get_backend(torch.device("cpu"))._set_default_timeout(FILE_TIMEOUT)  # forming the group takes seconds

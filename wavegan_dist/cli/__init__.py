@@ -4,8 +4,10 @@ import argparse
 import os
 import select
 import sys
+import traceback
 from collections.abc import Sequence
 from io import TextIOWrapper
+from typing import NoReturn
 
 from wavegan_dist import log
 from wavegan_dist.cli import (
@@ -24,7 +26,7 @@ from wavegan_dist.cli import (
     watch,
 )
 from wavegan_dist.cli.command import Command, make_parser
-from wavegan_dist.errors import EXIT_INTERRUPTED, WaveganError, describe
+from wavegan_dist.errors import EXIT_INTERRUPTED, WaveganError, describe, is_out_of_memory
 from wavegan_dist.redact import redacted
 
 DESCRIPTION = (
@@ -63,7 +65,7 @@ GROUPS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command, then leave the process group (torch.distributed) if the command joined one.
+    """Run one command, then leave the process group (torch.distributed) if the command joined one; if it cannot, exit at once.
 
     A WaveganError, an OSError, a lack of memory or Ctrl-C is printed to stderr as one line; any other error is raised. If the
     reader of stdout closes the pipe, as in `wavegan ... | head`, nothing is printed, and the exit code is 0. `--help` raises
@@ -77,11 +79,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         130 (Ctrl-C).
     """
     _open_standard_streams()
+    code = 1  # of an error that is raised
     try:
-        return _run(arguments)
+        code = _run(arguments)
     finally:
-        if processes := sys.modules.get("wavegan_dist.processes"):  # imported by all commands that join a process group
-            processes.leave()
+        processes = sys.modules.get("wavegan_dist.processes")  # imported by all commands that join a process group
+        if processes and not processes.leave():
+            _exit_at_once(code)
+    return code
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -120,7 +125,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except OSError as error:
         return _report(describe(error), 1)
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         return _report(f"out of memory; {OUT_OF_MEMORY_ADVICE} ({str(error)[:LONGEST_REASON]})", 1)
     except KeyboardInterrupt:
@@ -128,10 +133,13 @@ def _run(arguments: Sequence[str] | None) -> int:
     return 0
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    """Return whether the memory was exhausted: that of Python, or of PyTorch on a GPU or on the CPU."""
-    of_gpu = type(error).__name__ == "OutOfMemoryError"  # torch.OutOfMemoryError, without importing torch
-    return isinstance(error, MemoryError) or of_gpu or "DefaultCPUAllocator: can't allocate memory" in str(error)
+def _exit_at_once(code: int) -> NoReturn:
+    """End the process without waiting for its threads, after the traceback of the error that is being raised, if one is."""
+    if sys.exc_info()[0]:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _stdout_is_broken() -> bool:
