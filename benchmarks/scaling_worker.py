@@ -209,9 +209,9 @@ def wait_for_request(folder: Path, name: str, number: int) -> dict[str, Any]:
 
 def write_answer(options: argparse.Namespace, worker: Worker, number: str, answer: dict[str, Any]) -> None:
     """Write the answer to a request, with this process's peak memory so far."""
-    rank = worker.trainer.accelerator.process_index
-    with atomic_file(options.folder / f"{options.name}-{number}.{rank}.json") as file:
-        json.dump({**answer, "peak_bytes": peak_memory()}, file)
+    accelerator = worker.trainer.accelerator
+    with atomic_file(options.folder / f"{options.name}-{number}.{accelerator.process_index}.json") as file:
+        json.dump({**answer, "peak_bytes": peak_memory(accelerator.device)}, file)
 
 
 def parse_arguments() -> argparse.Namespace:

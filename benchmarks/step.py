@@ -179,9 +179,10 @@ def measure_size(options: argparse.Namespace, size: int) -> dict[str, float]:
     """Return seconds of a step, this process's peak memory above that before the model was built, and the plan's estimate."""
     overrides = [f"model.resolution={size}", f"model.width={options.width}", f"train.batch_size={options.batch}"]
     experiment = config.load(options.config, overrides)
-    before = peak_memory()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    before = peak_memory(device)
     seconds = measure({"full": experiment}, options.steps)["full"]
-    peak = peak_memory() - before
+    peak = peak_memory(device) - before
     return {
         "size": size,
         "seconds_per_step": seconds,

@@ -29,7 +29,9 @@ def main() -> None:
     section.write(encoding=index.encoding, size=index.size, images=index.count, batch=batch_size, cores=os.cpu_count())
     print(f"{index.encoding} {index.size} px, batches of {batch_size}, {os.cpu_count()} cores")
     for workers in WORKERS[: 2 if section.tiny else None]:
-        loader = training_batches(index, batch_size=batch_size, seed=0, start_nimg=0, rank=0, world_size=1, workers=workers)
+        loader = training_batches(
+            index, batch_size=batch_size, seed=0, start_nimg=0, rank=0, world_size=1, workers=workers, pinned=not section.tiny
+        )
         with closing(loader):
             _images_per_second(loader, WARM_UP_SECONDS * scale)
             row = section.add(workers=workers, images_per_second=_images_per_second(loader, SECONDS * scale))

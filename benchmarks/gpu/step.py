@@ -177,7 +177,8 @@ def measure(section: Section, step: Callable[[], object], first: float, experime
     seconds = seconds_per_step(section, step, period)
     return {
         "batch": batch_size, "images_per_second": batch_size / seconds, "seconds_per_step": seconds,
-        "first_step_seconds": first, "peak_gib": peak_memory() / 2**30, **profiled(section, step, seconds, period),
+        "first_step_seconds": first, "peak_gib": peak_memory(section.device) / 2**30,
+        **profiled(section, step, seconds, period),
     }  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def train(section: Section, experiment: Experiment, length: Callable[[], float])
     accelerator = launch.init_accelerator(experiment.train)
     trainer = Trainer(experiment, index, accelerator)
     error_log = DataErrorLog(accelerator, section.out / "data_errors.jsonl", index, 0.0)
-    timer = ThroughputTimer(0)
+    timer = ThroughputTimer(0, accelerator.device)
     with closing(local_batches(trainer, index, error_log)) as batches:
         timed_batches = timer.time_batches(batches)
         for _ in range(WARM_UP_STEPS):

@@ -45,13 +45,14 @@ def training_batches(
     labels: bool = False,
     max_bad_fraction: float = 0.0,
     on_errors: ErrorCallback | None = None,
+    pinned: bool = False,
 ) -> Generator[ImageBatch, None, None]:
     """Stream this rank's training batches without end, on the CPU: images uint8 [batch_size, 3, size, size], channels-last.
 
     Batch number n of rank r holds images r * batch_size to (r + 1) * batch_size - 1 of the global batch
     `index.order(seed).batch(start_nimg + n * B, B)` with B = world_size * batch_size, whatever the number of workers. Training
-    therefore resumes at any image, and each image of an epoch is seen once, even if the number of ranks changes. If a GPU is
-    present, batches are in pinned memory. Not collective: the ranks do not communicate.
+    therefore resumes at any image, and each image of an epoch is seen once, even if the number of ranks changes. The ranks
+    do not communicate.
 
     The memory of a batch may be overwritten when the next batch is requested: clone a batch to keep it.
 
@@ -69,6 +70,7 @@ def training_batches(
         max_bad_fraction: largest fraction of the images of each dataset that may be in missing shards.
         on_errors: called in this process, before a batch is yielded, with the errors of this batch, if there are any; its
             unreadable images are replaced by others of the batch. None raises the error instead.
+        pinned: copy batches to pinned memory, so that the copy to a GPU is asynchronous. Needs a GPU.
 
     Raises:
         UsageError: at once, if too many shards are missing, or a remote dataset has no cache.
@@ -89,7 +91,7 @@ def training_batches(
     # DataLoader requests a worker's next batch while the current batch is in use, so one extra buffer is needed.
     buffers = shared_buffers(workers * PREFETCH + 1, batch_size, index.size)
     decoded = _iterate(_DecodedBatches(batch_rows, Reader(index), buffers), workers)
-    return _batches(decoded, buffers, labels, on_errors, prefetcher)
+    return _batches(decoded, buffers, labels, on_errors, prefetcher, _pinned if pinned else _identity)
 
 
 def real_images(index: Index, count: int, seed: int, batch_size: int) -> Iterator[Tensor]:
@@ -224,16 +226,17 @@ def _batches(
     labels: bool,
     on_errors: ErrorCallback | None,
     prefetcher: Prefetcher | None,
+    copy: Callable[[Tensor], Tensor],
 ) -> Generator[ImageBatch, None, None]:
-    """Yield the decoded batches, after the errors of each have been handled."""
+    """Yield the decoded batches, after the errors of each have been handled; `copy` is called on their tensors."""
     with closing(prefetcher) if prefetcher else nullcontext():
         for slot, errors in decoded:
             batch_bhwc = buffers.images[slot]
             _handle(errors, len(batch_bhwc), on_errors)
             if prefetcher:
                 prefetcher.advance()
-            images = _pinned(batch_bhwc).permute(0, 3, 1, 2)
-            yield ImageBatch(images, _pinned(buffers.labels[slot]) if labels else None)
+            images = copy(batch_bhwc).permute(0, 3, 1, 2)
+            yield ImageBatch(images, copy(buffers.labels[slot]) if labels else None)
 
 
 def _decode(parts: Iterator[RowIndices], index: Index) -> Iterator[Tensor]:
@@ -246,12 +249,7 @@ def _decode(parts: Iterator[RowIndices], index: Index) -> Iterator[Tensor]:
 
 
 def _pinned(batch: Tensor) -> Tensor:
-    """Copy to pinned memory, so that the copy to the GPU is asynchronous; without a GPU, return the tensor itself.
-
-    NumPy copies with one thread. PyTorch would use a thread on every core, and wait for those on which a worker is decoding.
-    """
-    if not torch.cuda.is_available():
-        return batch
+    """Copy to pinned memory by NumPy, with one thread: PyTorch would wait for those cores on which a worker is decoding."""
     pinned = torch.empty_like(batch, pin_memory=True)
     np.copyto(pinned.numpy(), batch.numpy())
     return pinned

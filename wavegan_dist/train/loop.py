@@ -149,7 +149,7 @@ def train_to_end(run: TrainingRun) -> None:
     max_bad_fraction = trainer.experiment.data.max_bad_fraction
     error_log = DataErrorLog(trainer.accelerator, run.folder.data_errors, run.index, max_bad_fraction)
     error_log.recheck(lambda rows: unreadable_rows(run.index, rows))
-    timer = ThroughputTimer(trainer.nimg)
+    timer = ThroughputTimer(trainer.nimg, trainer.accelerator.device)
     with closing(local_batches(trainer, run.index, error_log)) as batches:
         timed_batches = timer.time_batches(batches)
         while trainer.nimg < images_of(settings.total_kimg):
@@ -212,8 +212,8 @@ def local_batches(trainer: Trainer, index: TrainingData, error_log: DataErrorLog
     """Return this rank's batches of real images, with labels if the model has classes, from image `trainer.nimg` on.
 
     An endless generator that starts `data.workers` processes; close it to stop them. A batch has images uint8 [b, 3, R, R] on
-    the CPU and labels int64 [b] or None, where b is `train.batch_size` divided by the number of ranks. The errors of unreadable
-    images go to `error_log.record`. See `training_batches`.
+    the CPU, in pinned memory if training runs on a GPU, and labels int64 [b] or None, where b is `train.batch_size` divided by
+    the number of ranks. The errors of unreadable images go to `error_log.record`. See `training_batches`.
     """
     accelerator, settings = trainer.accelerator, trainer.experiment
     return training_batches(
@@ -227,6 +227,7 @@ def local_batches(trainer: Trainer, index: TrainingData, error_log: DataErrorLog
         labels=settings.model.num_classes > 0,
         max_bad_fraction=settings.data.max_bad_fraction,
         on_errors=error_log.record,
+        pinned=accelerator.device.type == "cuda",
     )
 
 

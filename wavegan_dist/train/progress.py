@@ -24,9 +24,11 @@ class ThroughputTimer:
 
     Args:
         nimg: image number at which the first interval begins.
+        device: the device of the training, for `memory/gib`.
     """
 
-    def __init__(self, nimg: int) -> None:
+    def __init__(self, nimg: int, device: torch.device) -> None:
+        self.device = device
         self._restart(nimg)
 
     def _restart(self, nimg: int) -> None:
@@ -57,16 +59,16 @@ class ThroughputTimer:
             "speed/seconds_per_kimg": 1000 * seconds / images,
             "speed/images_per_second": images / seconds,
             "speed/data_wait_percent": 100 * self.waited / seconds,
-            "memory/gib": peak_memory() / 2**30,
+            "memory/gib": peak_memory(self.device) / 2**30,
         }
         self._restart(nimg)
         return metrics
 
 
-def peak_memory() -> int:
-    """Return this process's peak memory in bytes: allocated memory of the current CUDA GPU if there is one, else resident."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+def peak_memory(device: torch.device) -> int:
+    """Return this process's peak memory in bytes: allocated memory of `device` if it is a CUDA GPU, else resident memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
