@@ -83,7 +83,7 @@ class PhaseStats:
 
 
 def diagnose(trainer: Trainer, folder: Path, keys: Callable[[int], list[str]]) -> NonFiniteError:
-    """Write `folder`/report.json about a non-finite step and return the error to raise: a collective call.
+    """Write `folder`/report.json about a non-finite step and return the error, without advice, to raise: a collective call.
 
     Repeats the first phase of the step that was not finite on some rank. If the report cannot be written, a warning is logged.
 
@@ -110,9 +110,7 @@ def diagnose(trainer: Trainer, folder: Path, keys: Callable[[int], list[str]]) -
     losses = ", ".join(f"{name} {value:.4g}" for name, value in ranks[culprit.rank]["losses"].items())
     return NonFiniteError(
         f"not finite at image {result.first_nimg} in the {result.engine.phase.name.upper()} phase: {culprit.network}, "
-        f"{culprit.what} on rank {culprit.rank} (losses there: {losses}); the optimizer did not step, see {folder}; resume "
-        "with train.on_nonfinite=rollback, or with --resume CHECKPOINT, another --run-dir and a lower learning rate or "
-        "optim.clip_norm"
+        f"{culprit.what} on rank {culprit.rank} (losses there: {losses}); the optimizer did not step, see {folder}"
     )
 
 

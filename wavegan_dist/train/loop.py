@@ -88,6 +88,7 @@ def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_trac
                 train_with_rollbacks(TrainingRun(trainer, index, folder, step_sync, writer))
             with together(accelerator, "ending the run"):  # rank 0 deletes old checkpoints and delivers the rest to MLflow
                 pass
+GENTLER = "another --run-dir and a lower learning rate or optim.clip_norm"  # against values that are not finite
 
 
 WRITTEN = ("report", "snapshot", "checkpoint")  # settings: train.report_kimg and so on
@@ -189,20 +190,21 @@ def roll_back(run: TrainingRun, error: NonFiniteError) -> None:
     """Load the newest intact checkpoint of the run, after which training continues with different latents: a collective call.
 
     Raises:
-        NonFiniteError: `error`, if the experiment does not allow (another) rollback or there is no checkpoint.
-        WaveganError: no checkpoint is intact or it cannot be read, or the last save failed for another reason than an OSError.
-        OSError: the last save or metrics.jsonl could not be written, and `train.on_disk_error` is `stop`.
+        NonFiniteError: `error` with advice, if the experiment does not allow (another) rollback or there is no checkpoint.
+        WaveganError: no checkpoint is intact or it cannot be read, the last save failed for another reason than an OSError, or
+            the run folder cannot be written and `train.on_disk_error` is `stop`.
     """
     trainer = run.trainer
     settings = trainer.experiment.train
     rollbacks = trainer.rollbacks + 1
     if settings.on_nonfinite == "stop" or rollbacks > settings.max_rollbacks:
         run.writer.settle_checkpoint()
-        raise error
+        setting = "on_nonfinite=rollback" if settings.on_nonfinite == "stop" else f"max_rollbacks={rollbacks} or more"
+        raise NonFiniteError(f"{error}; resume with train.{setting}, or with --resume CHECKPOINT, {GENTLER}") from error
     run.writer.wait_for_checkpoint()
     checkpoint = on_main(trainer.accelerator, lambda: newest_intact(run.folder), "choosing the checkpoint to roll back to")
     if checkpoint is None:
-        raise error
+        raise NonFiniteError(f"{error}; there is no checkpoint yet to roll back to; start again with {GENTLER}") from error
     on_all_ranks(trainer.accelerator, lambda: load_checkpoint(checkpoint, trainer), f"reading {checkpoint}")
     trainer.rollbacks = rollbacks
     run.writer.rolled_back(error)
