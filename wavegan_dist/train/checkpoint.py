@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from typing_extensions import override
 
 from wavegan_dist.config import Experiment
-from wavegan_dist.errors import WaveganError
+from wavegan_dist.errors import WaveganError, is_out_of_memory
 from wavegan_dist.files import parse_json, replace_dir, sha256
 from wavegan_dist.processes import file_group
 
@@ -109,7 +109,7 @@ class Checkpointer:
         try:
             saving.result()
         except CheckpointException as error:
-            reason = next(iter(error.failures.values()))[0]
+            reason = _cause(error)
             shutil.rmtree(temporary_folder(self._path), ignore_errors=True)  # frees a full disk for exit.json
             if isinstance(reason, OSError):
                 raise OSError(reason.errno, reason.strerror, str(self._path)) from error
@@ -206,20 +206,24 @@ def load_checkpoint(path: Path, trainer: "Trainer") -> None:
     The number of ranks and `train.strategy` may differ from those of the save. Does not compare hashes (see `find_damage`).
 
     Raises:
-        WaveganError: the checkpoint is of another model, or cannot be read. The trainer may then be partly restored.
-        KeyError: state.json lacks a field, which `find_damage` does not notice.
+        WaveganError: the checkpoint is of another model, cannot be read, or its state.json lacks a field, which `find_damage`
+            does not notice. The trainer may then be partly restored.
+        RuntimeError, MemoryError: the memory is exhausted.
     """
     try:
         for part in _parts(trainer):
-            part.load(lambda tensors: load(tensors, storage_reader=_Reader(path), no_dist=True))
+            part.load(lambda tensors: load(tensors, storage_reader=reader, no_dist=True))
         _restore(trainer, read_state(path))
     except _LOAD_ERRORS as error:
         raise WaveganError(
             f"cannot resume from {path}: {_reason(error)}; give with --resume PATH an older checkpoint, of a run with the same "
+        reader = _Reader(path)
             "settings of model and ema"
         ) from error
 
 
+        if is_out_of_memory(cause := _cause(error)):
+            raise cause from None
 def _restore(trainer: "Trainer", state: dict[str, Any]) -> None:
     trainer.nimg, trainer.rollbacks = int(state["nimg"]), int(state["rollbacks"])
     if _measures_the_same(state["config"], trainer.experiment):
@@ -255,11 +259,14 @@ def load_module(path: Path, name: str, module: nn.Module) -> None:
     except _LOAD_ERRORS as error:
         raise WaveganError(f"cannot read the {name} of {path}: {_reason(error)}") from error
 
+        RuntimeError, MemoryError: the memory is exhausted.
 
 def checkpoint_tensors(trainer: "Trainer") -> Iterator[tuple[str, Tensor]]:
     """Yield (name in the checkpoint, full tensor on the device) of each tensor that this rank writes, one at a time.
 
     A collective call: every rank must exhaust the iterator. See `Engine.checkpoint_tensors`.
+        if is_out_of_memory(cause := _cause(error)):
+            raise cause from None
     """
     for part in _parts(trainer):
         yield from part.checkpoint_tensors()
@@ -272,3 +279,8 @@ def _reason(error: BaseException) -> str:
 
 def _parts(trainer: "Trainer") -> "list[Engine | EmaState]":
     return [*trainer.engines, *trainer.emas]
+def _cause(error: BaseException) -> BaseException:
+    """Return the first error that torch.distributed.checkpoint has put into a CheckpointException; any other error itself."""
+    return next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
+
+
