@@ -230,8 +230,9 @@ def _restore(trainer: "Trainer", state: dict[str, Any]) -> None:
         trainer.metrics.restore(state["sums"])
     if "augment" in state:
         trainer.augmentation.restore(state["augment"])
-    for engine in trainer.engines:
-        engine.loss_scale.restore(state["loss_scales"][engine.name])
+    if state["config"]["train"]["precision"] == trainer.experiment.train.precision:  # else the scale is not of this precision
+        for engine in trainer.engines:
+            engine.loss_scale.restore(state["loss_scales"][engine.name])
 
 
 def _measures_the_same(saved: dict[str, Any], experiment: Experiment) -> bool:
