@@ -63,10 +63,15 @@ class Checkpointer:
         self._saving: Future[Metadata] | None = None
         self._path = Path()  # of the last save
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, completed: Callable[[], None] = lambda: None) -> None:
         """Begin to write the folder `path`, which appears under that name when it is complete: a collective call.
 
         Waits for the save before this one. Call this between two steps, after at least one; training may go on at once.
+
+        Args:
+            path: the folder.
+            completed: called on rank 0 when the folder is complete, before the save ends, in the thread of the save. An error
+                of it counts as one of the save.
 
         Raises:
             OSError, WaveganError: the save before this one failed (see `wait`); this one has not begun.
@@ -82,7 +87,7 @@ class Checkpointer:
             "loss_scales": {engine.name: engine.loss_scale.state() for engine in self.trainer.engines},
         }
         self._copy_to_cpu()
-        storage, self._path = _Storage(path, state), path
+        storage, self._path = _Storage(path, state, completed), path
         self._saving = self._thread.submit(save, self._cpu_tensors, storage_writer=storage, process_group=self._group)
 
     @property
@@ -133,8 +138,8 @@ class Checkpointer:
 class _Storage(HuggingFaceStorageWriter):
     """Writes to a temporary folder; when all ranks are done, the coordinator adds state and manifest and renames the folder."""
 
-    def __init__(self, path: Path, state: dict[str, Any]) -> None:
-        self.final, self.temporary, self.state = path, temporary_folder(path), state
+    def __init__(self, path: Path, state: dict[str, Any], completed: Callable[[], None]) -> None:
+        self.final, self.temporary, self.state, self.completed = path, temporary_folder(path), state, completed
         super().__init__(str(self.temporary), save_distributed=True)
 
     @override
@@ -150,6 +155,7 @@ class _Storage(HuggingFaceStorageWriter):
         manifest = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files}
         (self.temporary / MANIFEST).write_text(json.dumps(manifest, indent=2))
         replace_dir(self.temporary, self.final)
+        self.completed()
 
 
 class _Reader(HuggingFaceStorageReader):
@@ -211,19 +217,19 @@ def load_checkpoint(path: Path, trainer: "Trainer") -> None:
         RuntimeError, MemoryError: the memory is exhausted.
     """
     try:
+        reader = _Reader(path)
         for part in _parts(trainer):
             part.load(lambda tensors: load(tensors, storage_reader=reader, no_dist=True))
         _restore(trainer, read_state(path))
     except _LOAD_ERRORS as error:
+        if is_out_of_memory(cause := _cause(error)):
+            raise cause from None
         raise WaveganError(
             f"cannot resume from {path}: {_reason(error)}; give with --resume PATH an older checkpoint, of a run with the same "
-        reader = _Reader(path)
             "settings of model and ema"
         ) from error
 
 
-        if is_out_of_memory(cause := _cause(error)):
-            raise cause from None
 def _restore(trainer: "Trainer", state: dict[str, Any]) -> None:
     trainer.nimg, trainer.rollbacks = int(state["nimg"]), int(state["rollbacks"])
     if _measures_the_same(state["config"], trainer.experiment):
@@ -253,24 +259,29 @@ def load_module(path: Path, name: str, module: nn.Module) -> None:
 
     Raises:
         WaveganError: the checkpoint is of another model, or cannot be read.
+        RuntimeError, MemoryError: the memory is exhausted.
     """
     tensors = {f"{name}.{key}": value.detach() for key, value in module.state_dict().items()}
     try:
         load(tensors, storage_reader=_Reader(path), no_dist=True)
     except _LOAD_ERRORS as error:
+        if is_out_of_memory(cause := _cause(error)):
+            raise cause from None
         raise WaveganError(f"cannot read the {name} of {path}: {_reason(error)}") from error
 
-        RuntimeError, MemoryError: the memory is exhausted.
 
 def checkpoint_tensors(trainer: "Trainer") -> Iterator[tuple[str, Tensor]]:
     """Yield (name in the checkpoint, full tensor on the device) of each tensor that this rank writes, one at a time.
 
     A collective call: every rank must exhaust the iterator. See `Engine.checkpoint_tensors`.
-        if is_out_of_memory(cause := _cause(error)):
-            raise cause from None
     """
     for part in _parts(trainer):
         yield from part.checkpoint_tensors()
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return the first error that torch.distributed.checkpoint has put into a CheckpointException; any other error itself."""
+    return next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
 
 
 def _reason(error: BaseException) -> str:
@@ -280,8 +291,3 @@ def _reason(error: BaseException) -> str:
 
 def _parts(trainer: "Trainer") -> "list[Engine | EmaState]":
     return [*trainer.engines, *trainer.emas]
-def _cause(error: BaseException) -> BaseException:
-    """Return the first error that torch.distributed.checkpoint has put into a CheckpointException; any other error itself."""
-    return next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
-
-

@@ -27,7 +27,7 @@ from wavegan_dist.data import (
 )
 from wavegan_dist.errors import UsageError, WaveganError
 from wavegan_dist.log import log
-from wavegan_dist.processes import on_all_ranks, on_main, report_lost_ranks, together
+from wavegan_dist.processes import on_all_ranks, on_main, report_lost_ranks
 from wavegan_dist.provenance import provenance
 from wavegan_dist.run_folder import RunFolder, images_of
 from wavegan_dist.tracking import check_tracking, open_tracker
@@ -62,8 +62,8 @@ def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_trac
         InterruptedRunError: a signal ended the run; the run has saved a checkpoint, unless the save failed and
             `train.on_disk_error` is `continue`, of which a warning is logged.
         NonFiniteError: a loss or a gradient is not finite, and the run may not or cannot roll back.
-        WaveganError: too many images cannot be read, a checkpoint is damaged, or another process died.
-        OSError: the run folder cannot be written, and `train.on_disk_error` is `stop`.
+        WaveganError: too many images cannot be read, a checkpoint is damaged, the run folder cannot be written and
+            `train.on_disk_error` is `stop`, or another process died.
     """
     accelerator = launch.init_accelerator(experiment.train)
     with report_lost_ranks(accelerator):
@@ -86,11 +86,9 @@ def train(experiment: Experiment, run_dir: Path, resume: str = "auto", make_trac
             with Signals() as signals, RunWriter(folder, trainer, checkpointer, environment, make_tracker) as writer:
                 step_sync = StepSync(trainer, checkpointer, signals)
                 train_with_rollbacks(TrainingRun(trainer, index, folder, step_sync, writer))
-            with together(accelerator, "ending the run"):  # rank 0 deletes old checkpoints and delivers the rest to MLflow
-                pass
+
+
 GENTLER = "another --run-dir and a lower learning rate or optim.clip_norm"  # against values that are not finite
-
-
 WRITTEN = ("report", "snapshot", "checkpoint")  # settings: train.report_kimg and so on
 
 
@@ -116,8 +114,8 @@ def train_with_rollbacks(run: TrainingRun) -> None:
         NonFiniteError: a loss or a gradient of a step was not finite, and the run may not or cannot roll back.
         InterruptedRunError: a rank received a stop signal. The checkpoint of the last step is on disk, unless the save failed
             and `train.on_disk_error` is `continue`.
-        WaveganError: more images than `data.max_bad_fraction` cannot be read, or a checkpoint could not be written or read.
-        OSError: the run folder cannot be written, and `train.on_disk_error` is `stop`.
+        WaveganError: more images than `data.max_bad_fraction` cannot be read, a checkpoint could not be written or read, or the
+            run folder cannot be written and `train.on_disk_error` is `stop`.
     """
     trainer = run.trainer
     is_over = trainer.nimg >= images_of(trainer.experiment.train.total_kimg)  # already: the run has been made shorter
@@ -142,8 +140,8 @@ def train_to_end(run: TrainingRun) -> None:
         NonFiniteError: a loss or a gradient of a step was not finite.
         InterruptedRunError: a rank received a stop signal. The checkpoint of the last step is on disk, unless the save failed
             and `train.on_disk_error` is `continue`.
-        WaveganError: more images than `data.max_bad_fraction` cannot be read, or a checkpoint could not be written.
-        OSError: the run folder cannot be written, and `train.on_disk_error` is `stop`.
+        WaveganError: more images than `data.max_bad_fraction` cannot be read, a checkpoint could not be written, or the run
+            folder cannot be written and `train.on_disk_error` is `stop`.
     """
     trainer, writer = run.trainer, run.writer
     settings = trainer.experiment.train

@@ -4,7 +4,7 @@ import math
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeAlias
@@ -43,7 +43,11 @@ class RunWriter:
 
     A context manager: entering it prepares the run folder (`RunFolder.begin`) and starts tracking, leaving it writes exit.json
     and ends the MLflow run. Only rank 0 writes, except that every rank writes its part of a checkpoint. Where a file of the run
-    folder cannot be written, the methods raise OSError, or log a warning if `train.on_disk_error` is `continue`.
+    folder cannot be written, the methods raise WaveganError on all ranks, or log a warning if `train.on_disk_error` is
+    `continue`.
+
+    Leaving is a collective call after success or InterruptedRunError, which all ranks have: the other ranks wait for rank 0, as
+    a launcher ends all ranks once one has ended. After another error, which one rank may have alone, none waits.
 
     Args:
         folder: the run folder; rank 0 holds its lock.
@@ -98,15 +102,20 @@ class RunWriter:
         log.info("%s: %s at kimg %s", self.folder.path, "resuming" if self.trainer.nimg else "starting", self._kimg)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.is_main:
-            self.progress_bar.close()
+        ends_together = error is None or isinstance(error, InterruptedRunError)
+        with self._together("ending the run") if ends_together else nullcontext():
+            if self.is_main:
+                self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        self.progress_bar.close()
+        try:
             self._write_exit(error)
+        finally:
             self.tracker.close(_mlflow_status(error))
 
     def _write_exit(self, error: BaseException | None) -> None:
-        """Write how this start of the run ended, and delete the checkpoints that are no longer needed."""
         with self._handling_disk_errors("exit.json", stop=error is None):  # a raised error would hide `error`
-            self.folder.prune(self.settings.keep_checkpoints, self.settings.keep_checkpoint_kimg)
             state = "finished" if error is None else "interrupted" if isinstance(error, InterruptedRunError) else "failed"
             reason = describe(error) if isinstance(error, OSError) else str(error or "")
             self.folder.write_exit(state, self.trainer.nimg, reason)
@@ -201,17 +210,17 @@ class RunWriter:
             self.tracker.log_image(self.folder.samples(nimg), "samples", nimg)
 
     def checkpoint(self) -> None:
-        """Wait for the last checkpoint, delete those no longer needed, and begin to save a new one: a collective call.
+        """Wait for the last checkpoint, and begin to save a new one: a collective call.
 
-        Returns while the new checkpoint is being written. An error of that save is raised, or logged, by the next call of
-        `checkpoint`, `wait_for_checkpoint` or `interrupted`.
+        Returns while the new checkpoint is being written, after which those no longer needed are deleted. An error of that save
+        is raised, or logged, by the next call of `checkpoint`, `wait_for_checkpoint` or `interrupted`.
         """
         self.wait_for_checkpoint()
-        with self._together("deleting old checkpoints"):
-            if self.is_main:
-                self.folder.prune(self.settings.keep_checkpoints, self.settings.keep_checkpoint_kimg)
         with self._handling_disk_errors("a checkpoint"):
-            self.checkpointer.save(self.folder.checkpoint(self.trainer.nimg))
+            self.checkpointer.save(self.folder.checkpoint(self.trainer.nimg), self._prune)
+
+    def _prune(self) -> None:
+        self.folder.prune(self.settings.keep_checkpoints, self.settings.keep_checkpoint_kimg)
 
     def wait_for_checkpoint(self) -> None:
         """Wait until the last checkpoint is on disk: a collective call.
@@ -240,8 +249,8 @@ class RunWriter:
         Call this after `checkpoint`, in the same step: the message says whether the state at `trainer.nimg` is saved.
 
         Raises:
-            OSError: the checkpoint could not be written, and `train.on_disk_error` is `stop`.
-            WaveganError: the save failed for another reason.
+            WaveganError: the checkpoint could not be written, and `train.on_disk_error` is `stop`, or the save failed for
+                another reason than an OSError.
         """
         self.wait_for_checkpoint()
         saved = "saved" if self.folder.checkpoint(self.trainer.nimg).is_dir() else "could not be saved"
@@ -250,16 +259,22 @@ class RunWriter:
         )
 
     def rolled_back(self, error: NonFiniteError) -> None:
-        """Delete the metrics after the image that the trainer has rolled back to because of `error`, and log a warning.
+        """Make the run folder that of a run that has come as far as the trainer, and log a warning: a collective call.
 
-        Call this on all ranks after `load_checkpoint`; only rank 0 does something.
+        Call this after `load_checkpoint`, because of `error`. Checkpoints and metrics after the image of the trainer are those
+        that `RunFolder.set_aside` and `RunFolder.forget_after` mean.
+
+        Raises:
+            WaveganError: a checkpoint cannot be renamed, or metrics.jsonl not be written and `train.on_disk_error` is `stop`.
         """
-        if self.is_main:
-            with self._handling_disk_errors("metrics"):
-                self.folder.forget_after(self.trainer.nimg)
-            self.last_report = self.folder.last_metrics()
-            count = f"{self.trainer.rollbacks} of at most {self.settings.max_rollbacks}"
-            log.warning("%s; rolled back to kimg %s (%s), continuing with other latents", error, self._kimg, count)
+        with self._together("rolling back"):
+            if self.is_main:
+                self.folder.set_aside(self.trainer.nimg)
+                with self._handling_disk_errors("metrics"):
+                    self.folder.forget_after(self.trainer.nimg)
+                    self.last_report = self.folder.last_metrics()
+                count = f"{self.trainer.rollbacks} of at most {self.settings.max_rollbacks}"
+                log.warning("%s; rolled back to kimg %s (%s), continuing with other latents", error, self._kimg, count)
 
     @property
     def _kimg(self) -> str:
