@@ -19,7 +19,10 @@ for snapshot in "$first" "$last"; do
         --snapshot "$snapshot" --data data/demo/index.json --count 2000
 done
 "$bin/wavegan" compare runs/demo --out runs/demo/comparison
-store=$("$bin/python" -c 'import json; print(json.load(open("runs/demo/tracking.json"))["uri"])')
+# tracking.json is the one file of a run that may hold a password.
+store=$("$bin/python" -c 'import json
+from wavegan_dist.redact import redacted
+print(redacted(json.load(open("runs/demo/tracking.json"))["uri"]))')
 cat <<END
 
   samples     runs/demo/samples/$(basename "$last").png

@@ -112,7 +112,9 @@ class TrainConfig(Section):
         3, description="the run stops instead of rolling back more often than this", json_schema_extra=MAY_CHANGE
     )
     on_disk_error: Literal["stop", "continue"] = Field(
-        "stop", description="what to do if the run folder cannot be written", json_schema_extra=MAY_CHANGE
+        "stop",
+        description="what to do if the run folder cannot be written after the start of the run",
+        json_schema_extra=MAY_CHANGE,
     )
 
     @field_validator("deepspeed")

@@ -27,8 +27,9 @@ def check_memory(experiment: Experiment) -> None:
     generated images. A run needs more, for libraries, workspaces of convolutions and fragmentation, so a run that would
     fit never raises the error.
 
-    Every process of a launch calls the function before it joins the process group, because `requested_world_size` reads the
-    launcher's environment. Not a collective call. Takes seconds if the run is not far below the memory.
+    A process without WORLD_SIZE > 1 in its environment must call the function before it joins the process group, because
+    `requested_world_size` reads what the launcher set, which joining overwrites. Not a collective call. Takes seconds if the
+    run is not far below the memory.
 
     Raises:
         UsageError: the device has too little memory, or the environment does not describe a process of a launch.
