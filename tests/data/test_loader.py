@@ -249,3 +249,18 @@ def test_flip_mirrors_exactly_the_images_asked_for() -> None:
     assert torch.equal(flipped[0, :, :, 0], images[0, :, :, 3])
     assert torch.equal(flipped[1], images[1])
     assert torch.equal(flip(flipped, torch.tensor([True, False])), images)
+
+
+def test_batches_are_pinned_only_for_a_run_on_a_gpu(numbered: Index, numbers: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    copies: list[Tensor] = []
+
+    def copy(batch: Tensor) -> Tensor:
+        copies.append(batch)
+        return batch
+
+    monkeypatch.setattr("wavegan_dist.data.loader._pinned", copy)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    on_cpu = first(4, batches(numbered), numbers)
+    assert not copies
+    assert first(4, batches(numbered, pinned=True), numbers) == on_cpu
+    assert len(copies) == 1

@@ -41,7 +41,7 @@ def no_compiler(words: list[str]) -> None:
 
 def killed(_words: list[str]) -> None:
     """Let the rank be killed while it reads its settings."""
-    config.load = lambda *_arguments: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment, return-value]
+    config.load = lambda *_arguments: os.kill(os.getpid(), signal.SIGKILL)
 
 
 def no_exit(_words: list[str]) -> None:
@@ -50,7 +50,7 @@ def no_exit(_words: list[str]) -> None:
     def write_exit(folder: RunFolder, *_arguments: object) -> NoReturn:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder.exit))
 
-    RunFolder.write_exit = write_exit  # type: ignore[method-assign]
+    RunFolder.write_exit = write_exit  # type: ignore[assignment]
 
 
 def full_disk(_words: list[str]) -> None:

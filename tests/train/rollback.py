@@ -37,5 +37,5 @@ def forget_after_start(folder: RunFolder, nimg: int) -> None:
 if fault == "damaged":
     module.newest_intact = newest_intact
 else:
-    RunFolder.forget_after = forget_after_start  # type: ignore[method-assign]
+    RunFolder.forget_after = forget_after_start  # type: ignore[assignment]
 runpy.run_path(str(Path(__file__).with_name("poisoned.py")), run_name="__main__")

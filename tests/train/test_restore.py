@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -40,10 +41,10 @@ def test_the_headers_of_a_checkpoint_are_read_once_for_all_of_its_parts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved(tmp_path / "one")
-    read, calls = HuggingFaceStorageReader.read_metadata, list[object]()
-    monkeypatch.setattr(HuggingFaceStorageReader, "read_metadata", lambda reader: calls.append(reader) or read(reader))
+    read = Mock(side_effect=HuggingFaceStorageReader(str(tmp_path / "one")).read_metadata)
+    monkeypatch.setattr(HuggingFaceStorageReader, "read_metadata", read)
     load_checkpoint(tmp_path / "one", make_trainer({}, {}))
-    assert len(calls) == 1
+    read.assert_called_once()
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError()])
