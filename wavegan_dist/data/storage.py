@@ -29,6 +29,7 @@ from wavegan_dist.files import locked
 
 LARGEST_READ = 2**28  # bytes of index.json, of which 100,000 shards take 20 MB
 GRACE = 30.0  # seconds for which the file of a returned path is not deleted, so that the caller can open it
+NAME_BYTES = 192  # of a file's name that are part of its name in the cache: `.part` files have up to 56 more, of 255 at most
 UNFINISHED = 3600.0  # seconds without a write after which a `.part` file is removed if the file system has no locks
 
 _CACHED = "[0-9a-f]" * 16 + "-*"  # pattern of the names of cached files; no other file in the folder is touched
@@ -55,7 +56,7 @@ def locate(location: str | Path, cache: Path | None = None, cache_bytes: int = 0
     if base.endswith(".json") and not base.startswith("pipe:"):
         base, _, name = base.rpartition("/") if "/" in base else (".", "", base)
     if not remote.is_remote(base):
-        base = str(Path(base).absolute())
+        base = str(Path(base or "/").absolute())
     return Storage(base, cache, cache_bytes), name
 
 
@@ -165,7 +166,7 @@ class Storage:
         cache = self.check_cache()
         if (size or 0) > self.cache_bytes:
             raise UsageError(f"{file} of {size:,} bytes exceeds the cache limit, {self.cache_bytes:,} bytes; raise the limit")
-        path = cache / f"{sha256[:16]}-{PurePosixPath(file).name}"
+        path = cache / f"{sha256[:16]}-{os.fsdecode(os.fsencode(PurePosixPath(file).name)[-NAME_BYTES:])}"
         try:
             if not _is_complete(path, size):
                 self._fetch(file, size, sha256, path)
