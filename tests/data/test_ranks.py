@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from wavegan_dist.data import DataError, DataErrorLog, ImageBatch, Index, training_batches
+from wavegan_dist.data import DataError, DataErrorLog, ImageBatch, Index, loader, training_batches
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.processes import join
 
@@ -85,3 +85,17 @@ def test_what_ends_a_run_because_no_rank_can_read_an_image_is_listed(numbered: I
     listed = [json.loads(line) for line in (tmp_path / "data_errors.jsonl").read_text().splitlines()]
     assert len({error["row"] for error in listed if error["row"] is not None}) == 2 * RANKS
     assert len([error for error in listed if error["row"] is None]) == 8
+
+
+@pytest.mark.parametrize(("on_this_node", "share"), [("2", 1 / 2), (None, 1 / RANKS)])
+def test_the_ranks_of_a_node_share_its_cache(
+    numbered: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_this_node: str | None, share: float
+) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if on_this_node:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", on_this_node)
+    shares: list[float] = []
+    monkeypatch.setattr(loader, "Prefetcher", lambda *_, share, **settings: shares.append(share))
+    remote = Index.load(f"pipe:cat '{numbered.folder}'/{{file}}", tmp_path / "cache", 2**20)
+    training_batches(remote, batch_size=1, seed=0, start_nimg=0, rank=0, world_size=RANKS, workers=0)
+    assert shares == [share]

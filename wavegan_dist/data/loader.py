@@ -1,6 +1,7 @@
 """Streams of uint8 batches: endless for training, over a fixed set of images for evaluation."""
 
 import itertools
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -84,8 +85,9 @@ def training_batches(
     prefetcher = None
     if any(one.storage.is_remote for one in index.sets):
         ahead = index.count // (batch_size * world_size) + 1
+        share_of_cache = 1 / int(os.environ.get("LOCAL_WORLD_SIZE", world_size))  # each node has a cache
         prefetcher = Prefetcher(
-            index, batch_rows.__getitem__, decoded=workers * PREFETCH + 1, ahead=ahead, share=1 / world_size
+            index, batch_rows.__getitem__, decoded=workers * PREFETCH + 1, ahead=ahead, share=share_of_cache
         )
     # DataLoader requests a worker's next batch while the current batch is in use, so one extra buffer is needed.
     buffers = shared_buffers(workers * PREFETCH + 1, batch_size, index.size)
@@ -118,8 +120,18 @@ def images_at(index: Index, rows: RowIndices, batch_size: int) -> Iterator[Tenso
     Yields batches as `real_images` does, and raises the same errors, except for the number of images.
     """
     check_present(index, 0.0)
-    parts = (rows[first : first + batch_size] for first in range(0, len(rows), batch_size))
-    return _decode(parts, index)
+    return read_images(index, rows, batch_size)
+
+
+def read_images(index: Index, rows: RowIndices, batch_size: int) -> Iterator[Tensor]:
+    """Read images as `images_at` does, without listing the folder of the dataset: for a few images after `check_present`."""
+    reader = Reader(index)
+    for first in range(0, len(rows), batch_size):
+        part = rows[first : first + batch_size]
+        batch_bhwc = torch.empty(len(part), index.size, index.size, 3, dtype=torch.uint8)
+        _, errors = decode_batch(reader, part, batch_bhwc)
+        _handle(errors, len(part), None)
+        yield batch_bhwc.permute(0, 3, 1, 2)
 
 
 def epoch_keys(
@@ -250,15 +262,6 @@ def _batches(
                 prefetcher.advance()
             images = _pinned(batch_bhwc).permute(0, 3, 1, 2)
             yield ImageBatch(images, _pinned(buffers.labels[slot]) if labels else None)
-
-
-def _decode(parts: Iterator[RowIndices], index: Index) -> Iterator[Tensor]:
-    reader = Reader(index)
-    for rows in parts:
-        batch_bhwc = torch.empty(len(rows), index.size, index.size, 3, dtype=torch.uint8)
-        _, errors = decode_batch(reader, rows, batch_bhwc)
-        _handle(errors, len(rows), None)
-        yield batch_bhwc.permute(0, 3, 1, 2)
 
 
 def _pinned(batch: Tensor) -> Tensor:
