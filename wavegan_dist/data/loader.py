@@ -124,7 +124,11 @@ def images_at(index: Index, rows: RowIndices, batch_size: int) -> Iterator[Tenso
 
 
 def read_images(index: Index, rows: RowIndices, batch_size: int) -> Iterator[Tensor]:
-    """Read images as `images_at` does, without listing the folder of the dataset: for a few images after `check_present`."""
+    """Read images as `images_at` does, but without listing the folder of the dataset.
+
+    For many calls with few images each: call `check_present` once before them. Yields batches as `real_images` does, and raises
+    its errors while iterating only.
+    """
     reader = Reader(index)
     for first in range(0, len(rows), batch_size):
         part = rows[first : first + batch_size]
