@@ -3,7 +3,9 @@
 import io
 import json
 import shutil
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -80,8 +82,14 @@ def test_sync_goes_on_with_the_other_spools_after_one_that_it_cannot_deliver(run
 
 def test_an_evaluation_does_not_wait_for_a_process_that_creates_the_run(run, stored, caplog):
     run.tracking_lock.parent.mkdir(exist_ok=True)
+    settings: dict[str, Any] = {"spool": "kimg-000001", "files": {}, "images": {}}
+    logging = threading.Thread(target=log_evaluation, args=(run.path, {"eval/fwd": 0.5}, 1), kwargs=settings)
     with locked(run.tracking_lock):
-        log_evaluation(run.path, {"eval/fwd": 0.5}, 1, spool="kimg-000001", files={}, images={})
+        logging.start()
+        logging.join(30)
+        waits = logging.is_alive()
+    logging.join()
+    assert not waits
     assert "another process is creating the run in MLflow" in caplog.text
     assert sync(run.path) == {"metrics": 1}
     with locked(run.tracking_lock):  # the run exists
