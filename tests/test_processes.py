@@ -1,4 +1,4 @@
-"""Process groups: leaving one while a collective is unfinished or a peer does not answer, and what errors say."""
+"""Process groups: gathering, leaving while a collective is unfinished or a peer does not answer, and what errors say."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 import torch.distributed as dist
 
-from tests.helpers import start_ranks
+from tests.helpers import run_ranks, start_ranks
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.processes import file_group, report_lost_ranks
 
@@ -34,3 +34,7 @@ def test_a_group_for_files_that_does_not_form_names_the_setting_of_gloo(monkeypa
     monkeypatch.setattr(dist, "new_group", Mock(side_effect=RuntimeError("Gloo connectFullMesh failed with timed out")))
     with pytest.raises(WaveganError, match=r"\(Gloo connectFullMesh failed with timed out\).* GLOO_SOCKET_IFNAME"):
         file_group()
+
+
+def test_the_main_process_receives_one_item_at_a_time() -> None:
+    run_ranks(4, Path(__file__).with_name("gathering.py"))

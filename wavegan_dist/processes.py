@@ -233,17 +233,20 @@ def _reported(doing: str | None) -> Iterator[None]:
         done.set()
 
 
-def gather_to_main(group: Group, item: Result) -> Sequence[Result]:
-    """Gather one picklable item of every rank. Collective.
+def gather_to_main(group: Group, item: Result) -> Iterator[Result]:
+    """Send one picklable item of every rank to rank 0. Collective: every rank exhausts the iterator.
 
-    Returns:
-        On rank 0, the items in the order of the ranks; on other ranks, an empty sequence.
+    Yields:
+        On rank 0, the items in the order of the ranks, each received when it is requested; on other ranks, nothing.
     """
-    if group.num_processes == 1:
-        return [item]
-    items: list[Result] | None = [item] * group.num_processes if group.is_main_process else None
-    dist.gather_object(item, items)
-    return items or []
+    if not group.is_main_process:
+        dist.send_object_list([item], dst=0)
+        return
+    yield item
+    for rank in range(1, group.num_processes):
+        received: list[Result | None] = [None]
+        dist.recv_object_list(received, src=rank)
+        yield received[0]  # type: ignore[misc]
 
 
 @contextmanager

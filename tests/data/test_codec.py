@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.data.odd_pictures import UPRIGHT, chunk, save
-from wavegan_dist.data.codec import ENCODINGS, DecodeError, decode, decode_into, encode, to_rgb
+from wavegan_dist.data.codec import ENCODINGS, DecodeError, decode, decode_into, encode, read_picture, to_rgb
 
 Pixels = NDArray[np.uint8]
 SIZE = 32
@@ -278,3 +278,24 @@ def test_pixels_without_a_fixed_range_are_refused(mode: str) -> None:
 def test_a_second_conversion_changes_nothing() -> None:
     once = to_rgb(Image.open(BytesIO(save(Image.fromarray(photograph()), "WEBP", lossless=True, exif=turned(6)))))
     assert np.array_equal(np.asarray(to_rgb(once)), np.asarray(once))
+
+
+def gray_tiff(values: NDArray[np.integer[Any]], bits: int, photometric: int) -> bytes:
+    """A little-endian TIFF of gray values of so many bits; `photometric` 0: white is the value 0."""
+    pairs = values.reshape(-1, 2).astype(np.uint32)
+    packed = pairs[:, 0] << 12 | pairs[:, 1]
+    twelve = np.stack([packed >> 16, packed >> 8, packed], axis=1).astype(np.uint8)
+    pixels = {8: values.astype(np.uint8), 12: twelve, 16: values.astype("<u2")}[bits].tobytes()
+    height, width = values.shape
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: height, 279: len(pixels)}
+    entries = b"".join(struct.pack("<HHII", tag, 4 if tag in (273, 279) else 3, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize(("bits", "photometric"), [(8, 0), (8, 1), (12, 1), (16, 0), (16, 1)])
+def test_a_gray_tiff_keeps_its_brightness(bits: int, photometric: int) -> None:
+    gray = np.arange(256).reshape(16, 16)
+    values = gray << (bits - 8) | np.random.default_rng(0).integers(0, 2 ** (bits - 8), gray.shape)
+    stored = values if photometric else 2**bits - 1 - values
+    pixels = np.asarray(read_picture(gray_tiff(stored, bits, photometric)))
+    np.testing.assert_array_equal(pixels, np.repeat(gray[..., None], 3, axis=2))

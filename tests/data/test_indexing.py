@@ -15,6 +15,8 @@ from PIL import Image
 import wavegan_dist.data.indexing
 from wavegan_dist.cli import main
 from wavegan_dist.data import Index, index_shards, real_images, verify_shards, write_shards
+from wavegan_dist.data.index import new_index
+from wavegan_dist.data.left_out import HIDDEN, left_out_by_reason
 from wavegan_dist.data.picture import BadPictureError
 from wavegan_dist.errors import UsageError, WaveganError
 
@@ -192,3 +194,19 @@ def test_an_index_that_is_killed_in_the_end_leaves_none_beside_the_members_of_an
     index_shards(foreign, classes="3,1")
     assert states[-2:] == [(["members.npy"], "members.npy"), (["members.npy"], "index.json")]
     assert verify_shards(foreign) == []
+
+
+def test_what_killed_commands_have_left_is_removed_and_the_folder_of_a_running_one_stays(foreign: Path) -> None:
+    left = foreign / ".index.0.tmp"
+    left.mkdir()
+    for name in ("lock", "members.npy"):
+        (left / name).write_bytes(b"left")
+    with new_index(foreign) as running:
+        index_shards(foreign)
+        assert not left.exists()
+        assert running.exists()
+        for name in ("members.npy", "index.json"):
+            (foreign / name).rename(running / name)
+    assert index_shards(foreign) == Index.load(foreign)
+    assert not list(foreign.glob(".*"))
+    assert not any(reason["reason"] == HIDDEN for reason in left_out_by_reason(foreign))

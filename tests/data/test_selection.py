@@ -203,3 +203,13 @@ def test_the_command_line_chooses_and_info_says_so(
     classes = json.loads((tmp_path / "run" / "environment.json").read_text())["classes"]
     assert classes == {"counts": [7, 7], "names": ["dog", "bee"]}
     refused(wavegan("shards", "index", tars, "--classes", "cow"), "there is no class 'cow'")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_class_that_cannot_exist_is_refused_before_the_tars_are_read(
+    tars: Path, names: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    monkeypatch.setattr("wavegan_dist.data.indexing.scan_tar", lambda tar: pytest.fail(f"{tar.name} was read"))
+    message = r"there is no class 'cow'; the classes are 0 to 4 \(ant" if named else "--classes 1,cow: the names .* are unknown"
+    with pytest.raises(UsageError, match=message):
+        index_shards(tars, classes="1,cow", class_names=names if named else None)

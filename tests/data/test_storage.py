@@ -99,6 +99,7 @@ def cached(cache: Path) -> list[str]:
         (Path("/data/set"), "/data/set", "index.json"),
         ("set", "HERE/set", "index.json"),
         ("index.json", "HERE", "index.json"),
+        ("/index.json", "/", "index.json"),
         ("http://host/a/index.json", "http://host/a", "index.json"),
         ("s3://bucket/a", "s3://bucket/a", "index.json"),
         ("pipe:curl -s http://host/{file}", "pipe:curl -s http://host/{file}", "index.json"),
@@ -447,6 +448,14 @@ def test_without_locks_downloads_at_once_do_not_disturb_each_other(server: str, 
     with ThreadPoolExecutor(9) as pool:
         assert all(pool.map(fetch, range(9)))
     assert sorted(name[17:] for name in cached(tmp_path)) == sorted(FILES)[:3]
+
+
+@pytest.mark.usefixtures("_no_locks")
+def test_a_name_as_long_as_file_systems_allow_is_kept(tmp_path: Path) -> None:
+    for name in ("é" * 125 + "0.tar", "é" * 125 + "1.tar"):
+        path = Storage("pipe:printf '%s' {file}", tmp_path, ROOM).local(name, 255, hashlib.sha256(name.encode()).hexdigest())
+        assert path.read_bytes() == name.encode()
+    assert len(cached(tmp_path)) == 2
 
 
 def test_an_unfinished_download_that_another_process_ends_meanwhile_does_not_come_back(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tests.helpers import Command, refused
 from wavegan_dist.data import Index, index_shards, info, info_table, save_sheet, verify_shards
 from wavegan_dist.data.index import save_members
 from wavegan_dist.data.tars import read_at, write_tar
-from wavegan_dist.errors import UsageError
+from wavegan_dist.errors import UsageError, WaveganError
 
 
 def test_whole_shards_have_no_problems(numbered: Index) -> None:
@@ -201,3 +201,14 @@ def test_an_index_with_hidden_images_of_an_older_version_stays_valid(
     assert verify_shards(tars) == []
     assert index_shards(tars).count == 2
     assert verify_shards(tars) == []
+
+
+def test_a_broken_image_of_a_sheet_is_named_by_its_shard_and_place(numbered: Index, tmp_path: Path) -> None:
+    offset, size, _ = numbered.members[1].tolist()
+    with (numbered.folder / numbered.shards[0].file).open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes(size))
+    remote = Index.load(f"pipe:cat '{numbered.folder}'/{{file}}", tmp_path / "cache", 2**20)
+    with pytest.raises(WaveganError, match=rf"the image at byte {offset:,} of .*shard-000000\.tar cannot be decoded") as caught:
+        save_sheet(remote, tmp_path / "sheet.png")
+    assert "\n" not in str(caught.value)

@@ -70,7 +70,7 @@ def test_the_real_side_is_read_once_and_the_result_is_the_same(
     def unread(*_: object) -> Iterator[Tensor]:
         raise AssertionError("the real images were read again")
 
-    monkeypatch.setattr("wavegan_dist.evaluate.real_images.images_at", unread)
+    monkeypatch.setattr("wavegan_dist.evaluate.real_images.read_images", unread)
     assert evaluate_snapshot(snapshot, data, ("fwd", "spectrum"), count=250) == first
     with pytest.raises(AssertionError):
         evaluate_snapshot(snapshot, data, ("fwd",), count=251)

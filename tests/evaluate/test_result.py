@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -234,3 +235,11 @@ def test_plots_of_results_of_different_names_are_different_files(result: Evaluat
     for name in ("pc.064", "pc.128", "pc.json"):
         write_result(measured, tmp_path / name)
     assert {path.name for path in tmp_path.glob("*.png")} == {"pc.064.png", "pc.128.png", "pc.png"}
+
+
+@pytest.mark.parametrize(
+    "values", [{"metrics": {"a": math.nan}}, {"intervals": {"a": (0.0, math.inf)}}, {"tables": {"a": [math.nan]}}], ids=str
+)
+def test_a_number_that_is_not_finite_is_one_line_wherever_it_is(values: dict[str, Any]) -> None:
+    with pytest.raises(WaveganError, match=r"^a is not a finite number for these images; raise --count"):
+        MetricResult(**{"metrics": {"a": 1.0}, **values})

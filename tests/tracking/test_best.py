@@ -106,3 +106,10 @@ def test_a_damaged_result_of_another_snapshot_is_a_warning(run, caplog):
     update_best(run, evaluated(run, "kimg-000002", {"fwd": 0.3}))
     assert "kimg-000001.json is damaged" in caplog.text
     assert best_metric(run) is None
+
+
+def test_a_result_that_was_replaced_under_other_conditions_meanwhile_chooses_nothing(run):
+    result = evaluated(run, "kimg-000001", {"fwd": 0.5})
+    evaluated(run, "kimg-000001", {"fwd": 0.4}, images=50)
+    tag_best(run, result, "fwd")
+    assert not run.best.exists()

@@ -8,7 +8,7 @@ from wavegan_dist.data.indexing import index_remote_shards, index_shards
 from wavegan_dist.data.keys import batch_keys
 from wavegan_dist.data.labels import classes_for_training, count_classes, warn_of_unused_classes
 from wavegan_dist.data.left_out import left_out_by_reason, summary
-from wavegan_dist.data.loader import epoch_keys, images_at, real_images, training_batches
+from wavegan_dist.data.loader import epoch_keys, images_at, read_images, real_images, training_batches
 from wavegan_dist.data.mixture import SHOWN, Mixture, TrainingData, load_training_data
 from wavegan_dist.data.read import check_present
 from wavegan_dist.data.remote import is_remote
@@ -37,6 +37,7 @@ __all__ = [
     "is_remote",
     "left_out_by_reason",
     "load_training_data",
+    "read_images",
     "real_images",
     "save_sheet",
     "summary",

@@ -33,7 +33,8 @@ ENCODINGS: dict[str, dict[str, Any]] = {
 }
 
 _FORMATS = ("PNG", "JPEG", "WEBP")
-_NEW_SUBFILE_TYPE = 254  # TIFF tag; bit 0: a reduced version of another image of the file
+# TIFF tags. Bit 0 of the first: a reduced version of another image of the file. The last is 0 if white is the value 0.
+_NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE, _PHOTOMETRIC = 254, 258, 262
 
 # imagecodecs warns of every interlaced PNG that it decodes. Without a handler, Python prints warnings to stderr itself.
 logging.getLogger("imagecodecs").addHandler(logging.NullHandler())
@@ -118,7 +119,8 @@ def read_picture(content: bytes) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Convert an image of any mode to a new 8-bit RGB image. Decodes the pixels of `image` if that has not been done.
 
-    The EXIF orientation is applied, transparent pixels are composited onto white, and 16-bit values keep their upper 8 bits.
+    The EXIF orientation is applied, transparent pixels are composited onto white, and values of 12 or 16 bits keep their upper
+    8 bits.
 
     Raises:
         ValueError: the pixel values have no fixed range (32-bit integers, floats).
@@ -130,13 +132,23 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") and not has_16_bits:
         raise ValueError(f"pixels of mode {image.mode} have no fixed range; convert them to 8 or 16 bits")
     if has_16_bits:
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = Image.fromarray(_upper_8_bits(image))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = _upright(image.convert("RGB"), orientation)
     image.info.clear()  # otherwise a second call would apply the orientation again
     return image
+
+
+def _upper_8_bits(image: Image.Image) -> NDArray[np.uint8]:
+    """Return the upper 8 bits of each value of a gray image, uint8 [H, W]. Pillow neither scales nor inverts a TIFF's."""
+    values, bits = np.asarray(image), 16
+    if isinstance(image, TiffImageFile):
+        bits = image.tag_v2[_BITS_PER_SAMPLE][0]
+        if image.tag_v2.get(_PHOTOMETRIC, 0) == 0:
+            values = 2**bits - 1 - values
+    return (values >> (bits - 8)).astype(np.uint8)
 
 
 # The transposition that shows an image upright, by EXIF orientation.

@@ -1,7 +1,7 @@
 """Errors of shards and images that cannot be read, and the log of a run that lists each of these shards and images once."""
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,10 @@ class DataError:
 class DataErrorLog:
     """Lists and counts the shards and images that any rank of a run could not read, each one once.
 
-    Each rank passes `record` to `training_batches` as `on_errors`; all ranks together call `sync` whenever the run reports its
-    metrics. An image that fails again in a later epoch is neither listed nor counted again. The lines of an existing file
-    count, too: a resumed run continues its log; `recheck` takes out those that have been repaired.
+    Each rank passes `record` to `training_batches` as `on_errors`, and iterates in the context `listed`; all ranks together
+    call `sync` whenever the run reports its metrics. An image that fails again in a later epoch is neither listed nor counted
+    again. The lines of an existing file count, too: a resumed run continues its log; `recheck` takes out those that have been
+    repaired.
 
     Args:
         group: the process group.
@@ -62,6 +63,20 @@ class DataErrorLog:
     def record(self, errors: Sequence[DataError]) -> None:
         """Store errors of this rank until the next `sync`. Not collective."""
         self._pending += errors
+
+    @contextmanager
+    def listed(self) -> Iterator[None]:
+        """Context in which `record` is called: if a WaveganError ends it, rank 0 appends its own new errors to the file first.
+
+        Not collective. If no image of a global batch can be read, which ends all ranks, each rank has recorded all its images.
+        """
+        try:
+            yield
+        except WaveganError:
+            if self.group.is_main_process and self._pending:
+                with suppress(OSError):  # of two errors, the first is raised
+                    append_json_lines(self.path, map(asdict, self._add(self._pending)))
+            raise
 
     def recheck(self, unreadable: Callable[[Sequence[int]], list[int]]) -> None:
         """If more images are listed than `max_bad_fraction` allows, uncount those that can be read by now. Collective.

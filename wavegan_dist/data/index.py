@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +24,7 @@ from wavegan_dist.data.remote import is_remote
 from wavegan_dist.data.shards import IndexModel, Shard, Shards
 from wavegan_dist.data.storage import Storage, locate
 from wavegan_dist.errors import UsageError
-from wavegan_dist.files import atomic_file, fsync, parse_json, sha256
+from wavegan_dist.files import atomic_file, fsync, locked, parse_json, sha256
 from wavegan_dist.redact import holds_password
 
 INDEX_FILE = "index.json"
@@ -35,6 +36,7 @@ INDEX = FileKind(
     parse_json,
     always_advise=True,
 )
+_TEMPORARY, _LOCK = ".index.*.tmp", "lock"  # the folders of `new_index`, and the file in them that it locks
 _MEMBERS_ADVICE = "copy it again, or create it again with `wavegan shards index`"
 
 Members = NDArray[np.int64]  # [images, 3]; columns: offset of the encoded image in its shard, size in bytes, label or -1
@@ -281,13 +283,24 @@ def new_index(folder: Path) -> Iterator[Path]:
         OSError: a file or folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".index.", suffix=".tmp", dir=folder) as temporary:
+    prefix, suffix = _TEMPORARY.split("*")
+    with TemporaryDirectory(prefix=prefix, suffix=suffix, dir=folder) as temporary, locked(Path(temporary, _LOCK)):
         yield Path(temporary)
         (folder / INDEX_FILE).unlink(missing_ok=True)
         for name in (MEMBERS_FILE, INDEX_FILE):
             fsync(folder)  # a power cut must not change the order
             Path(temporary, name).replace(folder / name)
         fsync(folder)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete the temporary folders of `new_index` in `folder` whose processes were killed. What cannot be deleted stays."""
+    for temporary in folder.glob(_TEMPORARY):
+        with suppress(OSError):
+            with locked(temporary / _LOCK, wait=False, create=False) as exclusive:
+                pass  # NFS keeps a deleted file until it is closed
+            if exclusive:
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 def save_members(parts: Iterable[Members], folder: Path) -> str:

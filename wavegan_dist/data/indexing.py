@@ -16,7 +16,7 @@ from wavegan_dist import __version__
 from wavegan_dist.data.bands import BandSums, band_std, no_sums
 from wavegan_dist.data.folders import COMPRESSED, reason_without_picture, tars_in
 from wavegan_dist.data.formats import TARS
-from wavegan_dist.data.index import Index, Members, Selection, new_index, save_members
+from wavegan_dist.data.index import Index, Members, Selection, new_index, remove_unfinished, save_members
 from wavegan_dist.data.left_out import NOT_CHOSEN, LeftOut, save_left_out
 from wavegan_dist.data.patterns import expand
 from wavegan_dist.data.scan import Scan, Tar, advice, scan_tar
@@ -74,6 +74,7 @@ def index_shards(
             wavelet bands, cannot be decoded (the message names the tar or the image); or a worker process died.
         OSError: a tar cannot be read, or the index cannot be written.
     """
+    remove_unfinished(folder)
     left_out: list[LeftOut] = []
     names = [path.name for path in _tars(folder, left_out)]
     return _write_index(Storage(str(folder)), names, _Choice(classes, class_names, keys), folder, None, left_out, workers)
@@ -111,6 +112,7 @@ def index_remote_shards(
     if tars := sorted(out.glob(TARS)):
         raise UsageError(f"--out: {out} holds tars, such as {tars[0].name}; choose another folder for the index")
     source, names = expand(pattern)
+    remove_unfinished(out)
     with work_folder(out, "shards index", {"tars": pattern}, "*.npz") as work:
         return _write_index(Storage(source), names, _Choice(classes, class_names, keys), out, work, [], workers)
 

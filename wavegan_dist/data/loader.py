@@ -1,6 +1,7 @@
 """Streams of uint8 batches: endless for training, over a fixed set of images for evaluation."""
 
 import itertools
+import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -69,14 +70,15 @@ def training_batches(
             unreadable one comes with its own label. False: `ImageBatch.labels` is None.
         max_bad_fraction: largest fraction of the images of each dataset that may be in missing shards.
         on_errors: called in this process, before a batch is yielded, with the errors of this batch, if there are any; its
-            unreadable images are replaced by others of the batch. None raises the error instead.
+            unreadable images are replaced by others of the batch. If none of them can be read, the images are those of the
+            next rank's batch, and so on. None raises the error instead.
         pinned: copy batches to pinned memory, so that the copy to a GPU is asynchronous. Needs a GPU.
 
     Raises:
         UsageError: at once, if too many shards are missing, or a remote dataset has no cache.
         OSError: at once, if the folder of a dataset cannot be listed.
-        WaveganError: while iterating, if an image cannot be read and `on_errors` is None, if no image of a batch can be read,
-            or if members.npy cannot be read (see `Index.members`).
+        WaveganError: while iterating, if an image cannot be read and `on_errors` is None, if no image of a global batch can be
+            read, or if members.npy cannot be read (see `Index.members`).
         RuntimeError: while iterating, if a worker process has died.
     """
     check_present(index, max_bad_fraction)
@@ -85,13 +87,15 @@ def training_batches(
     prefetcher = None
     if any(one.storage.is_remote for one in index.sets):
         ahead = index.count // (batch_size * world_size) + 1
+        share_of_cache = 1 / int(os.environ.get("LOCAL_WORLD_SIZE", world_size))  # each node has a cache
         prefetcher = Prefetcher(
-            index, batch_rows.__getitem__, decoded=workers * PREFETCH + 1, ahead=ahead, share=1 / world_size
+            index, batch_rows.__getitem__, decoded=workers * PREFETCH + 1, ahead=ahead, share=share_of_cache
         )
     # DataLoader requests a worker's next batch while the current batch is in use, so one extra buffer is needed.
     buffers = shared_buffers(workers * PREFETCH + 1, batch_size, index.size)
     decoded = _iterate(_DecodedBatches(batch_rows, Reader(index), buffers), workers)
-    return _batches(decoded, buffers, labels, on_errors, prefetcher, _pinned if pinned else _identity)
+    copy = _pinned if pinned else _identity
+    return _batches(decoded, buffers, batch_size * world_size, labels, on_errors, prefetcher, copy)
 
 
 def real_images(index: Index, count: int, seed: int, batch_size: int) -> Iterator[Tensor]:
@@ -119,8 +123,22 @@ def images_at(index: Index, rows: RowIndices, batch_size: int) -> Iterator[Tenso
     Yields batches as `real_images` does, and raises the same errors, except for the number of images.
     """
     check_present(index, 0.0)
-    parts = (rows[first : first + batch_size] for first in range(0, len(rows), batch_size))
-    return _decode(parts, index)
+    return read_images(index, rows, batch_size)
+
+
+def read_images(index: Index, rows: RowIndices, batch_size: int) -> Iterator[Tensor]:
+    """Read images as `images_at` does, but without listing the folder of the dataset.
+
+    For many calls with few images each: call `check_present` once before them. Yields batches as `real_images` does, and raises
+    its errors while iterating only.
+    """
+    reader = Reader(index)
+    for first in range(0, len(rows), batch_size):
+        part = rows[first : first + batch_size]
+        batch_bhwc = torch.empty(len(part), index.size, index.size, 3, dtype=torch.uint8)
+        _, errors = decode_batch(reader, part, batch_bhwc)
+        _handle(errors, len(part), None)
+        yield batch_bhwc.permute(0, 3, 1, 2)
 
 
 def epoch_keys(
@@ -182,12 +200,21 @@ class _BatchRows(Dataset[RowIndices]):
         self.order = self.index.order(self.seed)
 
     def __getitem__(self, number: int) -> RowIndices:
-        return self.order.batch(self.first + number * self.global_batch, self.global_batch)[self.share]
+        return next(self.shares(number))
+
+    def shares(self, number: int) -> Iterator[RowIndices]:
+        """Yield the shares of all ranks in global batch `number`, this rank's first, then those of the ranks after it."""
+        rows, local = self.order.batch(self.first + number * self.global_batch, self.global_batch), self.share
+        for begin in range(local.start, local.start + self.global_batch, local.stop - local.start):
+            yield rows[begin % self.global_batch :][: local.stop - local.start]
 
 
 @dataclass
 class _DecodedBatches(Dataset[tuple[int, list[DataError]]]):
-    """Dataset whose item n decodes batch n into a shared buffer, with labels: the item is (number of the buffer, errors)."""
+    """Dataset whose item n decodes batch n into a shared buffer, with labels: the item is (number of the buffer, errors).
+
+    If no image of this rank's share can be read, the batch is the share of the next rank of which an image can be read.
+    """
 
     batch_rows: _BatchRows
     reader: Reader
@@ -195,7 +222,12 @@ class _DecodedBatches(Dataset[tuple[int, list[DataError]]]):
 
     def __getitem__(self, number: int) -> tuple[int, list[DataError]]:
         slot = number % len(self.buffers.images)
-        rows, errors = decode_batch(self.reader, self.batch_rows[number], self.buffers.images[slot])
+        errors: list[DataError] = []
+        for share in self.batch_rows.shares(number):
+            rows, of_share = decode_batch(self.reader, share, self.buffers.images[slot])
+            errors += of_share
+            if _images(of_share) < len(share):
+                break
         self.buffers.labels[slot] = torch.from_numpy(self.reader.index.entries(rows)[:, 2])
         return slot, errors
 
@@ -223,6 +255,7 @@ def _iterate(dataset: Dataset[Item], workers: int) -> Iterator[Item]:
 def _batches(
     decoded: Iterator[tuple[int, list[DataError]]],
     buffers: Buffers,
+    global_batch: int,
     labels: bool,
     on_errors: ErrorCallback | None,
     prefetcher: Prefetcher | None,
@@ -232,20 +265,11 @@ def _batches(
     with closing(prefetcher) if prefetcher else nullcontext():
         for slot, errors in decoded:
             batch_bhwc = buffers.images[slot]
-            _handle(errors, len(batch_bhwc), on_errors)
+            _handle(errors, global_batch, on_errors)
             if prefetcher:
                 prefetcher.advance()
             images = copy(batch_bhwc).permute(0, 3, 1, 2)
             yield ImageBatch(images, copy(buffers.labels[slot]) if labels else None)
-
-
-def _decode(parts: Iterator[RowIndices], index: Index) -> Iterator[Tensor]:
-    reader = Reader(index)
-    for rows in parts:
-        batch_bhwc = torch.empty(len(rows), index.size, index.size, 3, dtype=torch.uint8)
-        _, errors = decode_batch(reader, rows, batch_bhwc)
-        _handle(errors, len(rows), None)
-        yield batch_bhwc.permute(0, 3, 1, 2)
 
 
 def _pinned(batch: Tensor) -> Tensor:
@@ -255,19 +279,23 @@ def _pinned(batch: Tensor) -> Tensor:
     return pinned
 
 
-def _handle(errors: list[DataError], batch_size: int, on_errors: ErrorCallback | None) -> None:
+def _handle(errors: list[DataError], tried: int, on_errors: ErrorCallback | None) -> None:
     """Pass the errors of a batch, if there are any, to `on_errors`.
 
     Raises:
-        WaveganError: there are errors, and either `on_errors` is None, or none of the `batch_size` images can be read.
+        WaveganError: there are errors, and either `on_errors` is None, or none of the `tried` images can be read.
     """
     if not errors:
         return
     if on_errors is None:
         raise WaveganError(f"{cause(errors[-1], errors)}; find all damage with `wavegan shards verify`")
     on_errors(errors)
-    if sum(error.row is not None for error in errors) == batch_size:
+    if _images(errors) == tried:
         raise WaveganError(f"no image of a batch can be read, first {errors[0]}; find all damage with `wavegan shards verify`")
+
+
+def _images(errors: list[DataError]) -> int:
+    return sum(error.row is not None for error in errors)
 
 
 def _all_keys(index: Index) -> list[str]:

@@ -20,9 +20,10 @@ BLOCK_BYTES = 1 << 20
 # Bytes of a request to an object store. Each open file keeps the last response in memory; the default of s3fs is 50 MiB.
 REQUEST_BYTES = 8 << 20
 
-# Not retried: these errors would occur again, and so would HTTP status 4xx, with the exceptions below.
+# Not retried: these errors would occur again, and so would HTTP status 501 and 4xx, with the exceptions below.
 _PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError, ImportError, ValueError)
 _TRANSIENT_STATUS = (408, 425, 429)  # Request Timeout, Too Early, Too Many Requests
+_NOT_IMPLEMENTED = 501  # of a method
 _ADVICE = "check the address and its read permissions"
 
 Result = TypeVar("Result")
@@ -86,7 +87,16 @@ def version(url: str) -> str:
     Raises:
         WaveganError: the store does not answer, or does not support such a request.
     """
-    return "" if url.startswith("pipe:") else _retried(url, lambda connection: _open(url, connection, "HEAD").version)
+    return "" if url.startswith("pipe:") else _retried(url, lambda connection: _version(url, connection))
+
+
+def _version(url: str, connection: ExitStack) -> str:
+    try:
+        return _open(url, connection, "HEAD").version
+    except TransferError as failure:
+        if failure.transient:
+            raise
+        return _open(url, connection).version  # some servers answer no HEAD; the content is not read
 
 
 def _retried(url: str, attempt: Callable[[ExitStack], Result]) -> Result:
@@ -151,7 +161,7 @@ def _transfer_errors() -> Iterator[None]:
     except TransferError:
         raise
     except HTTPError as error:
-        transient = error.code >= 500 or error.code in _TRANSIENT_STATUS
+        transient = (error.code >= 500 and error.code != _NOT_IMPLEMENTED) or error.code in _TRANSIENT_STATUS
         raise TransferError(f"HTTP {error.code} {error.reason}", transient) from error
     except Exception as error:  # every fsspec file system has its own exceptions
         message = " ".join(f"{type(error).__name__}: {error}".split())

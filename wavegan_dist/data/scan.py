@@ -120,7 +120,7 @@ def scan_tar(tar: Tar) -> Scan:
 def _version(tar: Tar) -> str:
     try:
         return tar.storage.version(tar.file)
-    except WaveganError:  # some servers answer no HEAD: the tar is read again
+    except WaveganError:  # the tar is read again, which raises the error if it is still there
         return ""
 
 

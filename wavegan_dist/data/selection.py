@@ -102,11 +102,16 @@ def expected_classes(text: str, names: Sequence[str]) -> list[int]:
     """Read a list of classes as `parse_classes` does before the labels are known: every possible label is taken for a class.
 
     Returns:
-        Each label once, in the order of the list; an empty list if a part is neither a possible label nor one of `names`.
+        Each label once, in the order of the list.
+
+    Raises:
+        UsageError: a part is neither a possible label nor one of `names`.
     """
     with suppress(UsageError):
         return list(dict.fromkeys(Classes(range(LARGEST_COUNT), names).parse(text)))
-    return []
+    if not names:
+        raise UsageError(f"--classes {text}: the names of the classes are unknown; give numbers, or names with --class-names")
+    return Classes(range(len(names)), names).parse(text)  # raises an error that tells the names
 
 
 def choose_by_class(members: Members, chosen: Sequence[int]) -> Members:

@@ -2,9 +2,10 @@
 
 The cache needs no server and holds only complete, verified files. A download is written to a `.part` file under a lock, so one
 process downloads while the others wait, and is renamed once its size and hash are correct and its content is on the disk. A
-killed process leaves a `.part` file without a lock, which the next process takes over or removes. On a file system without
-locks, each process downloads to a file of its own, and a `.part` file is removed when nothing was written to it for an hour. To
-free space, the least recently requested files are deleted, even while they are being read: on POSIX, an open file stays
+killed process leaves a `.part` file without a lock, which the next process of this user takes over or removes. On a file system
+without locks, each process downloads to a file of its own, and a `.part` file is removed when nothing was written to it for an
+hour. A process that may not lock the `.part` file of another user downloads to a file of its own, too. To free space, the least
+recently requested files that this user may delete are deleted, even while they are being read: on POSIX, an open file stays
 readable, and occupies space, until it is closed.
 """
 
@@ -13,8 +14,8 @@ import hashlib
 import os
 import shlex
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, BinaryIO, TypeVar
@@ -28,6 +29,7 @@ from wavegan_dist.files import locked
 
 LARGEST_READ = 2**28  # bytes of index.json, of which 100,000 shards take 20 MB
 GRACE = 30.0  # seconds for which the file of a returned path is not deleted, so that the caller can open it
+NAME_BYTES = 192  # of a file's name that are part of its name in the cache: `.part` files have up to 56 more, of 255 at most
 UNFINISHED = 3600.0  # seconds without a write after which a `.part` file is removed if the file system has no locks
 
 _CACHED = "[0-9a-f]" * 16 + "-*"  # pattern of the names of cached files; no other file in the folder is touched
@@ -54,7 +56,7 @@ def locate(location: str | Path, cache: Path | None = None, cache_bytes: int = 0
     if base.endswith(".json") and not base.startswith("pipe:"):
         base, _, name = base.rpartition("/") if "/" in base else (".", "", base)
     if not remote.is_remote(base):
-        base = str(Path(base).absolute())
+        base = str(Path(base or "/").absolute())
     return Storage(base, cache, cache_bytes), name
 
 
@@ -164,7 +166,7 @@ class Storage:
         cache = self.check_cache()
         if (size or 0) > self.cache_bytes:
             raise UsageError(f"{file} of {size:,} bytes exceeds the cache limit, {self.cache_bytes:,} bytes; raise the limit")
-        path = cache / f"{sha256[:16]}-{PurePosixPath(file).name}"
+        path = cache / f"{sha256[:16]}-{os.fsdecode(os.fsencode(PurePosixPath(file).name)[-NAME_BYTES:])}"
         try:
             if not _is_complete(path, size):
                 self._fetch(file, size, sha256, path)
@@ -185,20 +187,18 @@ class Storage:
 
     def _fetch(self, file: str, size: int | None, sha256: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        with locked(part) as exclusive:
-            if not exclusive:  # the file system has no locks, and other processes may download the file, too
-                part.unlink(missing_ok=True)
-                part = path.with_name(f".{path.name}.{uuid4().hex}.part")
+        with _unfinished(path) as part:
             if _is_complete(path, size):  # another process has downloaded the file while this one waited for the lock
                 part.unlink(missing_ok=True)
                 return
             try:
                 self._download(file, size, sha256, part)
-            except BaseException:
+                part.rename(path)
+            except BaseException as error:
                 part.unlink(missing_ok=True)
-                raise
-            part.rename(path)
+                # Another user may have downloaded the file meanwhile, and in a sticky folder it cannot be replaced.
+                if not (isinstance(error, PermissionError) and _is_complete(path, size)):
+                    raise
 
     def _download(self, file: str, size: int | None, sha256: str, part: Path) -> None:
         with part.open("wb") as out:
@@ -221,8 +221,9 @@ class Storage:
         excess = sum(status.st_size for status in [*parts, *(status for _, status in complete)]) - self.cache_bytes
         for path, status in sorted(complete, key=lambda entry: entry[1].st_mtime_ns):
             if excess > 0 and abs(time.time() - status.st_mtime) >= GRACE:  # far below 0: the clock was set back since then
-                path.unlink(missing_ok=True)
-                excess -= status.st_size
+                with suppress(PermissionError):  # another user's file in a sticky folder
+                    path.unlink(missing_ok=True)
+                    excess -= status.st_size
 
 
 def _joined(answer: Answer, name: str) -> bytes:
@@ -287,9 +288,31 @@ def _is_complete(path: Path, size: int | None) -> bool:
     return status is not None and size in (None, status.st_size)  # the repair of a file system may cut a file short
 
 
+@contextmanager
+def _unfinished(path: Path) -> Iterator[Path]:
+    """Yield the locked `.part` file into which to download `path`, for which other processes wait.
+
+    If the file system has no locks, or the file is another user's, who may be using it, yield a file of this process alone.
+    """
+    part, shared = path.with_name(f".{path.name}.part"), False
+    with ExitStack() as locks:
+        with suppress(PermissionError):
+            shared = locks.enter_context(locked(part))
+            if not shared:
+                part.unlink(missing_ok=True)
+        if not shared:
+            part = part.with_name(f"{part.stem}.{uuid4().hex}.part")
+            locks.enter_context(locked(part))  # so that other processes do not take it for an unfinished one
+        yield part
+
+
 def _remove_stale(part: Path) -> None:
-    """Delete an unfinished download unless a process holds its lock; without locks, if its last write was long ago."""
-    with suppress(BlockingIOError, FileNotFoundError), locked(part, wait=False, create=False) as exclusive:
+    """Delete an unfinished download unless a process holds its lock; without locks, if its last write was long ago.
+
+    A file of another user, which this one may not lock or delete, stays.
+    """
+    other = (BlockingIOError, FileNotFoundError, PermissionError)
+    with suppress(*other), locked(part, wait=False, create=False) as exclusive:
         if exclusive or abs(time.time() - part.stat().st_mtime) >= UNFINISHED:
             part.unlink()
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from wavegan_dist.classes import Classes
-from wavegan_dist.data.codec import decode
+from wavegan_dist.data.codec import DecodeError, decode
 from wavegan_dist.data.folders import is_hidden
 from wavegan_dist.data.formats import TARS
 from wavegan_dist.data.forward_file import ForwardFile
@@ -147,17 +147,22 @@ def _first_images(index: Index, count: int) -> Tensor:
     images: list[Tensor] = []
     for shard in index.shards:
         if rows := index.members[len(images) : min(len(images) + shard.images, count)].tolist():
-            images += index.storage.stream(shard.file, partial(_decode_members, rows, index.size))
+            decode_rows = partial(_decode_members, index.storage.url(shard.file), rows, index.size)
+            images += index.storage.stream(shard.file, decode_rows)
         if len(images) == count:
             break
     return torch.stack(images)
 
 
-def _decode_members(rows: list[list[int]], size: int, answer: Answer) -> list[Tensor]:
+def _decode_members(tar: str, rows: list[list[int]], size: int, answer: Answer) -> list[Tensor]:
     file, images = ForwardFile(answer.blocks), []
     for offset, length, _ in rows:
         file.seek(offset)
-        images.append(torch.from_numpy(decode(file.read(length), size)).permute(2, 0, 1))
+        try:
+            images.append(torch.from_numpy(decode(file.read(length), size)).permute(2, 0, 1))
+        except DecodeError as error:
+            advice = "find all damage with `wavegan shards verify`"
+            raise WaveganError(f"the image at byte {offset:,} of {tar} {error.reason}; {advice}") from error
     return images
 
 

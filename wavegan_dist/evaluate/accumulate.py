@@ -2,9 +2,9 @@
 
 A set of images is cut into at most 64 segments of consecutive images, each processed in batches of 64. Rank r of n processes
 takes the segments r, r + n, ..., and rank 0 merges the segments in order. Every feature is therefore computed from the same
-batch and every sum is taken in the same order, whatever the number of processes. Above 256 px, features are computed from
-smaller parts of a batch, which have as many pixels as 64 images of 256 px. The generator has batches of its own:
-`model.generate`.
+batch and every sum over images is taken in the same order, whatever the number of processes. On GPUs, the power spectrum adds
+the pixels of an image in an arbitrary order. Above 256 px, features are computed from smaller parts of a batch, which have as
+many pixels as 64 images of 256 px. The generator has batches of its own: `model.generate`.
 """
 
 import functools

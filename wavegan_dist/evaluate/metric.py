@@ -27,7 +27,7 @@ class MetricResult:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, content in {**self.tables, **self.intervals, **self.metrics}.items():
+        for name, content in (*self.tables.items(), *self.intervals.items(), *self.metrics.items()):
             try:
                 json.dumps(content, allow_nan=False)
             except ValueError as error:

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from wavegan_dist.config import DataConfig
 from wavegan_dist.counted import rng_at
-from wavegan_dist.data import Index, images_at
+from wavegan_dist.data import Index, check_present, read_images
 from wavegan_dist.data.order import RowIndices
 from wavegan_dist.evaluate import cache
 from wavegan_dist.evaluate.accumulate import BATCH, compute_statistics
 from wavegan_dist.evaluate.feature import Feature
 from wavegan_dist.evaluate.metric import Metric
-from wavegan_dist.processes import Group, on_main
+from wavegan_dist.processes import Group, on_all_ranks, on_main
 
 
 def load_real_images(location: str | Path, data: DataConfig, cache_folder: Path | None = None) -> Index:
@@ -139,6 +139,7 @@ def _subset_statistics(
     cached = on_main(group, lambda: set(statistics), "reading the cache")
     missing = [feature for feature in features if feature.name not in cached]
     if missing:
+        on_all_ranks(group, lambda: check_present(index, 0.0), "listing the shards")
         source = functools.partial(_images, index, rows)
         classes = real_labels(index, rows)
         computed = compute_statistics(source, len(rows), missing, group, "real images", classes)
@@ -150,4 +151,4 @@ def _subset_statistics(
 
 
 def _images(index: Index, rows: RowIndices, numbers: range) -> Iterator[Tensor]:
-    return images_at(index, rows[numbers.start : numbers.stop], BATCH)
+    return read_images(index, rows[numbers.start : numbers.stop], BATCH)

@@ -45,7 +45,8 @@ def tag_best(run: RunFolder, result: EvaluationResult, metric: str) -> None:
     so that its table of runs can sort by the value. Of equally good snapshots the oldest is chosen. If the metric has no
     optimum or `result` does not have it, nothing is chosen and a warning is logged. If MLflow does not accept the value now, a
     warning is logged, and the value stays in the run folder for `wavegan track sync`. If the run is not tracked, only best.json
-    is written. Waits while another process runs this function for the same run.
+    is written. Waits while another process runs this function for the same run. Does nothing if no file has a result to compare
+    any longer.
 
     Args:
         run: the run.
@@ -71,6 +72,8 @@ def tag_best(run: RunFolder, result: EvaluationResult, metric: str) -> None:
             for name, other in results.items()
             if metric in other.metrics and other.conditions(metric) == conditions
         }
+        if not values:  # an evaluation of this snapshot under other conditions has replaced the result meanwhile
+            return
         snapshot = min(values, key=lambda name: (abs(values[name] - best_value), name))
         best = {"snapshot": snapshot, "metric": metric, "value": values[snapshot]}
         with atomic_file(run.best) as out:

@@ -58,10 +58,18 @@ def dataset_input(folder: RunFolder) -> Any | None:
         return None
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    names = [Path(indexes[0].removesuffix("/index.json")).name] if len(indexes) == 1 else config.set_names(indexes)
+    names = [_dataset_name(indexes[0])] if len(indexes) == 1 else config.set_names(indexes)
     source = json.dumps({"uri": indexes[0] if len(indexes) == 1 else indexes})
     dataset = Dataset(name=" + ".join(names)[:500], digest=str(digest)[:DIGEST_LENGTH], source_type="local", source=source)
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+
+
+def _dataset_name(index: str) -> str:
+    """Return the name of the folder of a dataset that is not mixed with others."""
+    if "://" in index or index.startswith("pipe:"):
+        return config.set_names([index])[0]
+    path = Path(index).absolute()
+    return (path.parent if path.suffix == ".json" else path).name
 
 
 def _description(environment: dict[str, Any], folder: RunFolder) -> str:

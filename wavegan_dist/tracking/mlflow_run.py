@@ -171,20 +171,28 @@ class MlflowRun:
         self.client.set_tag(self.run_id, "mlflow.loggedImages", "True")
 
     def _find_or_create(self) -> str:
-        with locked(self.folder.tracking_lock):  # another sender may create the run at the same time
-            info = self._info()
-            if info.run_id is None:
-                if self.client and info.uri != self.uri:
-                    raise MlflowUnavailableError(f"the run is tracked in {redacted(info.uri)} since its last start")
-                experiment = self._experiment_id(info)
-                tags = {"wavegan.key": info.key, **run_tags(self.folder)}
-                runs = self.client.search_runs([experiment], f"tags.`wavegan.key` = '{info.key}'")
-                run = runs[0] if runs else self.client.create_run(experiment, info.started, tags, info.name)
-                if dataset := dataset_input(self.folder):
-                    self.client.log_inputs(run.info.run_id, datasets=[dataset])
-                info.run_id = run.info.run_id
-                info.save(self.folder)
-            return info.run_id
+        if run_id := self._info().run_id:
+            return run_id
+        try:
+            with locked(self.folder.tracking_lock, wait=False):
+                return self._info().run_id or self._create()
+        except BlockingIOError as error:  # for minutes if MLflow does not answer
+            raise MlflowUnavailableError("another process is creating the run in MLflow") from error
+
+    def _create(self) -> str:
+        """Find the run by its key or create it, and write its id to tracking.json. For the holder of `tracking_lock` only."""
+        info = self._info()
+        if self.client and info.uri != self.uri:
+            raise MlflowUnavailableError(f"the run is tracked in {redacted(info.uri)} since its last start")
+        experiment = self._experiment_id(info)
+        tags = {"wavegan.key": info.key, **run_tags(self.folder)}
+        runs = self.client.search_runs([experiment], f"tags.`wavegan.key` = '{info.key}'")
+        run = runs[0] if runs else self.client.create_run(experiment, info.started, tags, info.name)
+        if dataset := dataset_input(self.folder):
+            self.client.log_inputs(run.info.run_id, datasets=[dataset])
+        info.run_id = str(run.info.run_id)
+        info.save(self.folder)
+        return info.run_id
 
     def _experiment_id(self, info: TrackingInfo) -> str:
         experiment = self.client.get_experiment_by_name(info.experiment)

@@ -17,6 +17,10 @@ MAX_DOUBLINGS = 5  # of the delay and of the timeout
 MAX_ATTEMPTS = 5  # to upload a file that fails although MLflow answers other requests
 
 
+class UploadFailedError(MlflowUnavailableError):
+    """MLflow failed to store a file and answers other requests; after MAX_ATTEMPTS of them, the file is skipped."""
+
+
 class Sender:
     """Delivers one spool.
 
@@ -33,9 +37,10 @@ class Sender:
         """Send all undelivered events that the spool contains now and record each delivery.
 
         Events that MLflow rejects count as delivered, with a warning. So does a file that has failed MAX_ATTEMPTS times in a
-        row, over several calls, although MLflow works otherwise.
+        row, over several calls, although MLflow worked otherwise.
 
         Raises:
+            UploadFailedError: a file could not be sent although MLflow works otherwise; the next attempt may skip it.
             MlflowUnavailableError: an event could not be sent; the events before it are recorded as delivered.
             OSError: the spool cannot be read, or a delivery cannot be recorded.
         """
@@ -48,6 +53,14 @@ class Sender:
                 rejected += 1
             self.spool.set_delivered(offset, rejected)
             self.attempts = 0
+
+    def deliver_or_skip(self) -> None:
+        """Call `deliver`, and repeat it with pauses until each file is sent or skipped. Raises its other errors."""
+        while True:
+            try:
+                return self.deliver()
+            except UploadFailedError:
+                time.sleep(retry_delay(self.attempts))
 
     def follow(self, closing: threading.Event) -> None:
         """Deliver present and future events; return when `closing` is set and none is left.
@@ -80,15 +93,18 @@ class Sender:
                 closing.wait(retry_delay(failures))
 
     def _skip_or_raise(self, events: list[Event], error: MlflowUnavailableError) -> None:
-        """Warn that the event is skipped if it is a file that failed `MAX_ATTEMPTS` times while MLflow works otherwise.
+        """Warn that the event is skipped if it is a file that failed `MAX_ATTEMPTS` times while MLflow worked otherwise.
 
         Raises:
-            MlflowUnavailableError: in every other case; `error`, or that of `MlflowRun.check`.
+            UploadFailedError: it is a file that failed fewer times.
+            MlflowUnavailableError: it is no file, or MLflow does not work; `error`, or that of `MlflowRun.check`.
         """
-        self.attempts += 1
-        if self.attempts < MAX_ATTEMPTS or events[0]["kind"] not in ("file", "picture"):
+        if events[0]["kind"] not in ("file", "picture"):
             raise error
-        self.mlflow_run.check()
+        self.mlflow_run.check()  # failures of an outage do not count
+        self.attempts += 1
+        if self.attempts < MAX_ATTEMPTS:
+            raise UploadFailedError(str(error)) from error
         log.warning("MLflow failed %d times to store %s: %s", MAX_ATTEMPTS, events[0], error)
 
 

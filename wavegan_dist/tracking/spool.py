@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ class Spool:
         with self.path.open("rb") as file:
             os.fsync(file.fileno())  # before sending: after a power cut, MLflow must not have events that the spool lacks
             file.seek(offset)
-            yield from (line for line in file if line.endswith(b"\n"))
+            yield from takewhile(lambda line: line.endswith(b"\n"), file)  # the rest of a line may be written meanwhile
 
 
 def metrics_event(values: Mapping[str, float], nimg: int) -> Event:

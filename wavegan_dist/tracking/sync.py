@@ -1,7 +1,7 @@
 """Delivery without a sidecar: by `wavegan track sync`, and at the end of an evaluation."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,6 +21,9 @@ SYNC_TIMEOUT, LOG_TIMEOUT = 60, 5  # seconds for a request
 def sync(run_dir: Path) -> Counter[str]:
     """Deliver the undelivered events of all spools in a run folder, in the order of the names of the spools.
 
+    If a spool cannot be delivered, the others are delivered before its error is raised. A file that fails MAX_ATTEMPTS times
+    although MLflow works otherwise is skipped.
+
     Returns:
         The number of delivered events of each kind; events that MLflow rejected, with a warning, are included.
 
@@ -38,8 +41,14 @@ def sync(run_dir: Path) -> Counter[str]:
         raise UsageError(f"{folder.path} holds no tracked run; give a run folder such as runs/demo")
     check_usable(info.uri)
     counts: Counter[str] = Counter()
+    errors: list[WaveganError] = []
     for path in folder.spools():
-        counts += _deliver(Spool(path), info, SYNC_TIMEOUT)
+        try:
+            counts += _deliver(Spool(path), info, SYNC_TIMEOUT, Sender.deliver_or_skip)
+        except WaveganError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
     return counts
 
 
@@ -99,18 +108,18 @@ def _log(run_dir: Path, name: str, events: Sequence[Event]) -> None:
         spool.open()
         for event in events:
             spool.append(event)
-        _deliver(spool, info, LOG_TIMEOUT)
+        _deliver(spool, info, LOG_TIMEOUT, Sender.deliver)
     except (OSError, WaveganError) as error:
         log.warning("%s", error)
 
 
-def _deliver(spool: Spool, info: TrackingInfo, timeout: int) -> Counter[str]:
+def _deliver(spool: Spool, info: TrackingInfo, timeout: int, deliver: Callable[[Sender], None]) -> Counter[str]:
     counts = spool.count_undelivered()
     if not counts:
         return counts
     try:
         with spool.lock(wait=False):
-            Sender(spool, timeout).deliver()
+            deliver(Sender(spool, timeout))
     except BlockingIOError as error:
         raise WaveganError(f"{spool.path} is being delivered by its run, which is still training; nothing to do") from error
     except MlflowUnavailableError as error:

@@ -122,6 +122,12 @@ class MlflowTracker(Tracker):
         if self.sidecar is not None:
             with suppress(subprocess.TimeoutExpired):
                 self.sidecar.communicate(f"{seconds}\n", timeout=seconds + 1)
+        try:
+            self._warn_of_missing()
+        except OSError as error:
+            log.warning("cannot find out what was sent to %s: %s: %s", self.uri, self.spool.path, error.strerror)
+
+    def _warn_of_missing(self) -> None:
         if missing := self.spool.count_undelivered():
             message = "%s could not be sent to %s; `%s` sends them; %s has the reason"
             log.warning(message, format_counts(missing), self.uri, self._sync_command, self._log_file)

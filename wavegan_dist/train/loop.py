@@ -149,7 +149,7 @@ def train_to_end(run: TrainingRun) -> None:
     error_log = DataErrorLog(trainer.accelerator, run.folder.data_errors, run.index, max_bad_fraction)
     error_log.recheck(lambda rows: unreadable_rows(run.index, rows))
     timer = ThroughputTimer(trainer.nimg, trainer.accelerator.device)
-    with closing(local_batches(trainer, run.index, error_log)) as batches:
+    with closing(local_batches(trainer, run.index, error_log)) as batches, error_log.listed():
         timed_batches = timer.time_batches(batches)
         while trainer.nimg < images_of(settings.total_kimg):
             nimg_before = trainer.nimg
