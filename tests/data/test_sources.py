@@ -16,6 +16,7 @@ import webdataset
 from PIL import Image
 
 from wavegan_dist.data import Index, real_images, write_shards
+from wavegan_dist.data.tars import write_tar
 from wavegan_dist.errors import UsageError, WaveganError
 
 
@@ -104,6 +105,20 @@ def test_a_decompression_bomb_is_refused_and_named(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(64 * 64 / times))
     with pytest.raises(WaveganError, match=r"bomb\.png cannot be read as an image \(Image size \(4096 pixels\) exceeds limit"):
         written(tmp_path, lambda path: path.write_bytes(png(side=64)), "bomb.png")
+
+
+@pytest.mark.parametrize("source", ["pictures", "in.zip", "tars"])
+def test_a_picture_of_too_many_bytes_is_refused_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "big.png").write_bytes(png())
+    zipped(tmp_path / "in.zip", {"big.png": "red"})
+    (tmp_path / "tars").mkdir()
+    write_tar(tmp_path / "tars" / "0.tar", [("big.png", png())])
+    monkeypatch.setattr("wavegan_dist.data.sources.MAX_FILE_BYTES", len(png()) - 1)
+    with pytest.raises(WaveganError, match=rf"big\.png.* cannot be read as an image \({len(png())} bytes.*\)"):
+        write_shards(tmp_path / source, tmp_path / "set", 32, progress=False)
+    monkeypatch.setattr("wavegan_dist.data.sources.MAX_FILE_BYTES", len(png()))
+    assert write_shards(tmp_path / source, tmp_path / "set", 32, progress=False).count == 1
 
 
 def test_a_folder_leaves_hidden_files_out(tmp_path: Path) -> None:
