@@ -132,7 +132,9 @@ def test_images_that_cannot_be_trained_on_are_named(
 def test_an_image_of_too_many_bytes_is_refused_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = one_tar(tmp_path / "set", {"big.png": image(0)})
     monkeypatch.setattr("wavegan_dist.data.scan.MAX_IMAGE_BYTES", len(image(0)) - 1)
-    with pytest.raises(BadPictureError, match=rf"big\.png in .*000\.tar .*{len(image(0))} bytes are more than {len(image(0)) - 1}"):
+    with pytest.raises(
+        BadPictureError, match=rf"big\.png in .*000\.tar .*{len(image(0))} bytes are more than {len(image(0)) - 1}"
+    ):
         index_shards(folder)
     monkeypatch.setattr("wavegan_dist.data.scan.MAX_IMAGE_BYTES", len(image(0)))
     assert index_shards(folder).count == 1
