@@ -4,9 +4,12 @@ import errno
 import os
 import resource
 import sys
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from wavegan_dist.cli import main
+from wavegan_dist.data import error_log
+from wavegan_dist.data.storage import Storage
 from wavegan_dist.train import checkpoint
 
 LARGEST_FILE = 2**14  # bytes; the config of a run is smaller, a snapshot and a rank's part of a checkpoint are larger
@@ -41,12 +44,48 @@ def full_disk(_words: list[str]) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
 
 
+def unreadable_shard(_words: list[str]) -> None:
+    """Let the rank's disk fail while it reads the first shard."""
+    open_file = Storage.open
+
+    def fail(self: Storage, file: str, *arguments: Any) -> Any:
+        if file == "shard-000000.tar":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), file)
+        return open_file(self, file, *arguments)
+
+    Storage.open = fail  # type: ignore[method-assign]
+
+
+def unwritable_errors(words: list[str]) -> None:
+    """Let the rank find an image that it cannot read, and in place of data_errors.jsonl a folder."""
+    unreadable_shard(words)
+    append = error_log.append_json_lines  # type: ignore[attr-defined]  # which it imports
+
+    def into_a_folder(path: Path, *arguments: Any) -> None:
+        path.mkdir()
+        append(path, *arguments)
+
+    error_log.append_json_lines = into_a_folder  # type: ignore[attr-defined]
+
+
+def unreadable_errors(_words: list[str]) -> None:
+    """Let the rank's disk fail while it reads data_errors.jsonl."""
+
+    def read(path: Path) -> NoReturn:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    error_log.read_json_lines = read  # type: ignore[attr-defined]
+
+
 FAULTS = {
     "config": no_config,
     "index": no_index,
     "checkpoint": unreadable_checkpoint,
     "kernels": no_compiler,
     "disk": full_disk,
+    "shard": unreadable_shard,
+    "list": unwritable_errors,
+    "listed": unreadable_errors,
 }
 fault, rank, *arguments = sys.argv[1:]
 if os.environ["RANK"] == rank:
