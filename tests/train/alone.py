@@ -45,11 +45,12 @@ def full_disk(_words: list[str]) -> None:
 
 
 def unreadable_shard(_words: list[str]) -> None:
-    """Let the rank's disk fail while it reads the first shard."""
-    open_file = Storage.open
+    """Let the rank's disk fail in the shard that it opens first."""
+    open_file, failing = Storage.open, list[str]()
 
     def fail(self: Storage, file: str, *arguments: Any) -> Any:
-        if file == "shard-000000.tar":
+        failing[:] = failing or [file]
+        if file in failing:
             raise OSError(errno.EIO, os.strerror(errno.EIO), file)
         return open_file(self, file, *arguments)
 
