@@ -67,13 +67,14 @@ def check_faults(run: Path) -> None:
     """Assert that there are no locks, that an open file stays when it is deleted, and that the clock went back in training."""
     times = [datetime.fromisoformat(line[:19].decode()) for line in (run / "log.txt").read_bytes().splitlines()]
     assert sum(later < earlier - timedelta(hours=12) for earlier, later in pairwise(times)) == 2, times
-    path = run / "open"
-    with path.open("w") as file:
+    with (run / "open").open("w") as file:
+        Path(file.name).unlink()
+        assert (run / f".nfs{os.fstat(file.fileno()).st_ino:016x}").exists()
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:
-            path.unlink()
-        assert list(run.glob(".nfs*")), "flock or unlink has succeeded"
+            return
+        raise AssertionError("flock has succeeded")
 
 
 if __name__ == "__main__":
