@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.evaluate.helpers import make_snapshot
 from tests.helpers import Command, environment, refused
 from wavegan_dist import cli
+from wavegan_dist.data import Index
+from wavegan_dist.data.read import Reader
 
 
 def test_help_is_instant_and_shows_every_command() -> None:
@@ -127,6 +130,18 @@ def test_write_refuses_what_it_cannot_use_and_leaves_nothing(wavegan: Command, t
     refused(wavegan("shards", "write", tmp_path / "bad", out, "--size", 48), "48", "power of two")
     refused(wavegan("shards", "write", tmp_path / "bad", out, "--size", 32), "photo.png", exit_code=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad", "empty"]
+
+
+@pytest.mark.parametrize(("encoding", "head"), [("jpg", b"\xff\xd8\xff"), ("webp", b"RIFF")])
+def test_write_encodes_images_as_asked(wavegan: Command, shards: Path, tmp_path: Path, encoding: str, head: bytes) -> None:
+    write = ("shards", "write", shards, tmp_path / "set", "--size", 32, "--encoding")
+    refused(wavegan(*write, "gif"), "invalid choice: 'gif'")
+    outcome = wavegan(*write, encoding)
+    assert outcome.returncode == 0, outcome.stderr
+    index = Index.load(tmp_path / "set")
+    reader = Reader(index)
+    assert index.encoding == encoding
+    assert all(reader.read(location).startswith(head) for location in reader.locations(np.arange(index.count)))
 
 
 @pytest.fixture

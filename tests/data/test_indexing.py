@@ -131,6 +131,17 @@ def test_images_that_cannot_be_trained_on_are_named(
     assert [path.name for path in folder.iterdir()] == ["000.tar"]
 
 
+def test_an_image_of_too_many_bytes_is_refused_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = one_tar(tmp_path / "set", {"big.png": image(0)})
+    monkeypatch.setattr("wavegan_dist.data.scan.MAX_IMAGE_BYTES", len(image(0)) - 1)
+    with pytest.raises(
+        BadPictureError, match=rf"big\.png in .*000\.tar .*{len(image(0))} bytes are more than {len(image(0)) - 1}"
+    ):
+        index_shards(folder)
+    monkeypatch.setattr("wavegan_dist.data.scan.MAX_IMAGE_BYTES", len(image(0)))
+    assert index_shards(folder).count == 1
+
+
 def test_shards_of_different_sizes_are_named(foreign: Path) -> None:
     one_tar(foreign, {"a.png": image(0, size=(64, 64))})
     with pytest.raises(UsageError, match=r"images are 64 px in 000\.tar but 32 px in train-000\.tar"):

@@ -222,6 +222,18 @@ def test_write_and_training_give_the_pixels_that_the_file_declares(tmp_path: Pat
         assert np.abs(written[number].astype(int) - wanted).max() <= 1, case  # Pillow rounds when it composites
 
 
+@pytest.mark.parametrize("kind", ["zTXt", "iTXt"])
+def test_a_compressed_text_is_not_read_beyond_the_limit(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    head = b"\0\0" if kind == "zTXt" else b"\0\1\0\0\0"
+    text = b" " * 1000 + xmp(6)
+    content, stored = png(
+        8, 2, transparent=False, before=chunk(kind.encode(), b"XML:com.adobe.xmp" + head + zlib.compress(text))
+    )
+    for largest, orientation in ((len(text), 6), (1000, 1)):
+        monkeypatch.setattr("wavegan_dist.data.metadata._MAX_TEXT", largest)
+        assert np.array_equal(decode(content, SIZE), UPRIGHT[orientation](stored))
+
+
 @pytest.mark.parametrize("color", [0, 2, 3])
 def test_damaged_transparency_is_an_error_in_both(tmp_path: Path, wavegan: Command, color: int) -> None:
     content, _ = png(8, color, transparent=True)

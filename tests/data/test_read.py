@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wavegan_dist.data import Index, read
-from wavegan_dist.data.read import Reader
+from wavegan_dist.data.read import Reader, UnreadableError
 
 
 def test_shards_that_the_cache_has_deleted_are_closed_unless_they_are_being_read(
@@ -39,3 +39,16 @@ def test_shards_that_the_cache_has_deleted_are_closed_unless_they_are_being_read
     assert reader.read(locations[5]) == local[5]
     assert open_and_deleted() == 2  # the two that were read just now
     assert [reader.read(location) for location in locations] == local
+
+
+@pytest.mark.parametrize("wrong", [{"offset": -1}, {"size": 0}, {"size": 1001}], ids=str)
+def test_an_impossible_place_of_an_image_is_an_error_that_names_it(
+    numbered: Index, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, int]
+) -> None:
+    monkeypatch.setattr(read, "MAX_IMAGE_BYTES", 1000)
+    reader = Reader(numbered)
+    (location,) = reader.locations(np.array([5]))
+    assert len(reader.read(location)) == location.size <= 1000
+    with pytest.raises(UnreadableError, match=r"is -?[\d,]+ bytes at byte -?[\d,]+, which is impossible") as caught:
+        reader.read(location._replace(**wrong))
+    assert [error.row for error in caught.value.errors] == [5]

@@ -4,6 +4,7 @@ import io
 import stat
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -16,6 +17,8 @@ import webdataset
 from PIL import Image
 
 from wavegan_dist.data import Index, real_images, write_shards
+from wavegan_dist.data.sources import list_pictures
+from wavegan_dist.data.tars import write_tar
 from wavegan_dist.errors import UsageError, WaveganError
 
 
@@ -106,6 +109,20 @@ def test_a_decompression_bomb_is_refused_and_named(tmp_path: Path, monkeypatch: 
         written(tmp_path, lambda path: path.write_bytes(png(side=64)), "bomb.png")
 
 
+@pytest.mark.parametrize("source", ["pictures", "in.zip", "tars"])
+def test_a_picture_of_too_many_bytes_is_refused_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "big.png").write_bytes(png())
+    zipped(tmp_path / "in.zip", {"big.png": "red"})
+    (tmp_path / "tars").mkdir()
+    write_tar(tmp_path / "tars" / "0.tar", [("big.png", png())])
+    monkeypatch.setattr("wavegan_dist.data.sources.MAX_FILE_BYTES", len(png()) - 1)
+    with pytest.raises(WaveganError, match=rf"big\.png.* cannot be read as an image \({len(png())} bytes.*\)"):
+        write_shards(tmp_path / source, tmp_path / "set", 32, progress=False)
+    monkeypatch.setattr("wavegan_dist.data.sources.MAX_FILE_BYTES", len(png()))
+    assert write_shards(tmp_path / source, tmp_path / "set", 32, progress=False).count == 1
+
+
 def test_a_folder_leaves_hidden_files_out(tmp_path: Path) -> None:
     for name in ("a.png", "deeper/b.png", ".hidden.png", ".cache/c.png"):
         (tmp_path / "in" / name).parent.mkdir(exist_ok=True, parents=True)
@@ -160,6 +177,19 @@ def test_a_damaged_picture_in_a_zip_is_named(tmp_path: Path) -> None:
     path.write_bytes(content.replace(png("blue")[40:50], b"0123456789", 1))
     with pytest.raises(WaveganError, match=r"[ab]\.png in .*in\.zip cannot be read as an image \(Bad CRC-32"):
         write_shards(path, tmp_path / "set", 32, progress=False)
+
+
+def test_a_file_of_a_zip_is_not_decompressed_beyond_the_size_in_the_directory(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "in.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", png() + bytes(2**25))
+    content = (tmp_path / "in.zip").read_bytes()
+    (tmp_path / "in.zip").write_bytes(content.replace(struct.pack("<I", len(png()) + 2**25), struct.pack("<I", len(png()))))
+    (picture,) = list_pictures(str(tmp_path / "in.zip"), 32, cut_patches=False, labels=False).pictures
+    tracemalloc.start()
+    with pytest.raises(zipfile.BadZipFile, match="Bad CRC-32"):
+        picture.load()
+    assert tracemalloc.get_traced_memory()[1] < 2**23
+    tracemalloc.stop()
 
 
 def test_tars_of_mixed_sizes_are_made_one_size_with_their_labels(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.helpers import ROOT, Command, environment, refused
 from wavegan_dist.cli import parse
-from wavegan_dist.cli.evaluate import metric_arguments
+from wavegan_dist.cli.evaluate import METRIC_ARGUMENTS, metric_arguments
 from wavegan_dist.errors import UsageError
 from wavegan_dist.evaluate import publish
 
@@ -120,12 +120,19 @@ def test_sample_shows_its_progress_on_a_terminal(snapshot: Path, tmp_path: Path)
     assert "img" in text
 
 
-@pytest.mark.parametrize("given", [[], ["--exact"], ["--exact", "--metrics", "fwd,kid", "--count", "9", "--seed", "1"]])
+EVERY_OPTION = ["--metrics=fwd,kid", "--count=9", "--seed=1", "--extractor=dinov2", "--per-class=7", "--exact"]
+EVERY_OPTION += ["--inception-weights=a b.pt", "--dinov2-weights=c.pth"]
+
+
+@pytest.mark.parametrize("given", [[], ["--exact"], EVERY_OPTION])
 def test_an_evaluation_job_gets_the_metric_arguments_of_its_submission(given: list[str]) -> None:
+    names = [argument.names[0] for argument in METRIC_ARGUMENTS]
+    assert sorted(option.partition("=")[0] for option in EVERY_OPTION) == sorted(names)
     submitted = parse(["submit", "evaluate", "--run", "x", "--snapshots", "all", "--profile", "p", *given])
     forwarded = parse(["evaluate", "--snapshot", "x", "--data", "y", *metric_arguments(submitted)])
-    assert ("--exact" in given) == forwarded.exact == submitted.exact
-    assert metric_arguments(forwarded) == metric_arguments(submitted)
+    for name in names:
+        option = name[2:].replace("-", "_")
+        assert getattr(forwarded, option) == getattr(submitted, option), name
 
 
 @pytest.mark.parametrize("command", ["evaluate --snapshot x --data y", "submit evaluate --run x --snapshots all --profile p"])

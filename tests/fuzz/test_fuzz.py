@@ -1,5 +1,6 @@
 """A few hundred inputs of each target, and all inputs that have found a fault; `make fuzz` tries more."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -23,6 +24,22 @@ def fuzz(target: str, *arguments: object) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_no_input_is_a_fault(target: str) -> None:
     fuzz(target, "--inputs", INPUTS[target])
+
+
+def test_the_harness_finds_each_kind_of_fault() -> None:
+    command, env = ("-m", "tests.fuzz.canary"), environment(PYTHONPATH=":".join(sys.path))
+    outcome = ForkedProgram(command, env, Path(__file__).parents[2]).finish(timeout=120)
+    assert outcome.returncode == 0, outcome.stderr[-3000:]
+    assert json.loads(outcome.stdout) == {
+        "spin": "OverdueError in harness.py, stop",
+        "wait": "OverdueError in harness.py, stop",
+        "allocate": "memory",
+        "crash": "KeyError in canary.py, crash",
+        "print_traceback": "traceback on stderr",
+        "talk": "message of WaveganError",
+        "refuse": True,
+        "accept": False,
+    }
 
 
 def test_every_stored_input_belongs_to_a_target() -> None:

@@ -1,13 +1,16 @@
 """The life of a run in one process: `python life.py FOLDER [START_METHOD]`, with the folder's name repeated in all paths.
 
 Writes shards, trains with tracking, resumes, evaluates, samples, and makes a page. Prints the exit code of each command, and
-the sha256 of the last snapshot's weights.
+the sha256 of the last snapshot's weights. With CLOCK_JUMP_1 in the environment, checks that the faults of shim.c have happened.
 """
 
+import fcntl
 import json
 import multiprocessing
 import os
 import sys
+from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +37,7 @@ def live(folder: Path) -> None:
     write_pictures(pictures, name)
     config = folder / f"{name}.yaml"
     model = {"width": 4, "z_dim": 8, "num_classes": 3}
-    train = {"batch_size": 32, "total_kimg": 0.064, "snapshot_kimg": 0.064, "checkpoint_kimg": 0.032, "keep_checkpoints": 1}
+    train = {"batch_size": 32, "total_kimg": 0.064, "snapshot_kimg": 0.032, "checkpoint_kimg": 0.032, "keep_checkpoints": 1}
     data = {"index": str(shards / "index.json"), "workers": 1}
     config.write_text(json.dumps({"data": data, "model": model, "train": train}, ensure_ascii=False), "utf-8")
     snapshot = run / "snapshots" / "kimg-000000.128"
@@ -55,7 +58,23 @@ def live(folder: Path) -> None:
         print(code, *command[:2], flush=True)
         if code:
             sys.exit(code)
+    if "CLOCK_JUMP_1" in os.environ:
+        check_faults(run)
     print(sha256(snapshot / "model.safetensors"))
+
+
+def check_faults(run: Path) -> None:
+    """Assert that there are no locks, that an open file stays when it is deleted, and that the clock went back in training."""
+    times = [datetime.fromisoformat(line[:19].decode()) for line in (run / "log.txt").read_bytes().splitlines()]
+    assert sum(later < earlier - timedelta(hours=12) for earlier, later in pairwise(times)) == 2, times
+    with (run / "open").open("w") as file:
+        Path(file.name).unlink()
+        assert (run / f".nfs{os.fstat(file.fileno()).st_ino:016x}").exists()
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            return
+        raise AssertionError("flock has succeeded")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 // A library to preload: a file system without flock, whose deleted files stay under another name while they are open, as on
-// NFS; and a clock that jumps back by a day, twice, a few seconds after the start.
+// NFS; and a clock that jumps back by a day as soon as the file CLOCK_JUMP_1 exists, and again with CLOCK_JUMP_2 (environment).
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -48,17 +48,18 @@ static int unlink_as_nfs(int folder, const char *name, int flags) {
 int unlink(const char *name) { return unlink_as_nfs(AT_FDCWD, name, 0); }
 int unlinkat(int folder, const char *name, int flags) { return unlink_as_nfs(folder, name, flags); }
 
+static int exists(const char *variable) {
+  const char *name = getenv(variable);
+  int before = errno, found = name && access(name, F_OK) == 0;
+  errno = before;
+  return found;
+}
+
 int clock_gettime(clockid_t clock, struct timespec *now) {
   static int (*real)(clockid_t, struct timespec *);
-  static time_t started;
   if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
   int result = real(clock, now);
-  if (result == 0 && clock == CLOCK_REALTIME) {
-    struct timespec running;
-    real(CLOCK_MONOTONIC, &running);
-    if (!started) started = running.tv_sec;
-    now->tv_sec -= 86400 * ((running.tv_sec - started >= 7) + (running.tv_sec - started >= 9));
-  }
+  if (result == 0 && clock == CLOCK_REALTIME) now->tv_sec -= 86400 * (exists("CLOCK_JUMP_1") + exists("CLOCK_JUMP_2"));
   return result;
 }
 

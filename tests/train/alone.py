@@ -5,10 +5,13 @@ import os
 import resource
 import signal
 import sys
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from wavegan_dist import config
 from wavegan_dist.cli import main
+from wavegan_dist.data import error_log
+from wavegan_dist.data.storage import Storage
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.train import checkpoint
 
@@ -58,6 +61,40 @@ def full_disk(_words: list[str]) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
 
 
+def unreadable_shard(_words: list[str]) -> None:
+    """Let the rank's disk fail in the shard that it opens first."""
+    open_file, failing = Storage.open, list[str]()
+
+    def fail(self: Storage, file: str, *arguments: Any) -> Any:
+        failing[:] = failing or [file]
+        if file in failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), file)
+        return open_file(self, file, *arguments)
+
+    Storage.open = fail  # type: ignore[method-assign]
+
+
+def unwritable_errors(words: list[str]) -> None:
+    """Let the rank find an image that it cannot read, and in place of data_errors.jsonl a folder."""
+    unreadable_shard(words)
+    append = error_log.append_json_lines  # type: ignore[attr-defined]  # which it imports
+
+    def into_a_folder(path: Path, *arguments: Any) -> None:
+        path.mkdir()
+        append(path, *arguments)
+
+    error_log.append_json_lines = into_a_folder  # type: ignore[attr-defined]
+
+
+def unreadable_errors(_words: list[str]) -> None:
+    """Let the rank's disk fail while it reads data_errors.jsonl."""
+
+    def read(path: Path) -> NoReturn:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    error_log.read_json_lines = read  # type: ignore[attr-defined]
+
+
 FAULTS = {
     "config": no_config,
     "index": no_index,
@@ -66,6 +103,9 @@ FAULTS = {
     "disk": full_disk,
     "killed": killed,
     "exit": no_exit,
+    "shard": unreadable_shard,
+    "list": unwritable_errors,
+    "listed": unreadable_errors,
 }
 fault, rank, *arguments = sys.argv[1:]
 if os.environ["RANK"] == rank:

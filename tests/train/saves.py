@@ -1,7 +1,7 @@
 """Saves many checkpoints, each as soon as the one before has begun: `saves.py OUT FOLDER COUNT`.
 
-After each call, the ranks use their process group at once, while the save runs in the background. Writes to OUT.RANK the
-resident memory in bytes after each save.
+After each call, the ranks use their process group at once, while the save runs in the background. Writes to OUT.RANK the names
+of the tensors that the rank lists for a save ("listed"), and the resident memory in bytes after each save ("memory").
 """
 
 import json
@@ -17,7 +17,7 @@ from tests.train.tiny import make_trainer, random_batches
 from wavegan_dist.config import TrainConfig
 from wavegan_dist.processes import leave
 from wavegan_dist.train import launch
-from wavegan_dist.train.checkpoint import Checkpointer
+from wavegan_dist.train.checkpoint import Checkpointer, checkpoint_tensors
 
 
 def main(out: str, folder: Path, count: int) -> None:
@@ -36,7 +36,8 @@ def main(out: str, folder: Path, count: int) -> None:
             shutil.rmtree(folder / str(number - 1))
         memory.append(process.memory_info().rss)
     checkpointer.wait()
-    Path(f"{out}.{rank}").write_text(json.dumps(memory))
+    listed = [name for name, _ in checkpoint_tensors(trainer)]
+    Path(f"{out}.{rank}").write_text(json.dumps({"listed": listed, "memory": memory}))
 
 
 if __name__ == "__main__":

@@ -214,6 +214,44 @@ def test_a_full_disk_keeps_the_old_checkpoint_and_stops_or_continues_as_set(smal
     assert "resuming at kimg 0." in outcome.stderr
 
 
+def make_read_only(run: Path) -> None:
+    """Let nothing be written below a run folder any more, except to files that are open: mount the folder over itself."""
+    read_only = run.with_name("read-only")
+    read_only.mkdir()
+    for words in (("--bind", run, read_only), ("-o", "remount,bind,ro", read_only), ("--bind", read_only, run)):
+        subprocess.run(["mount", *words], check=True)
+
+
+@pytest.mark.parametrize("policy", ["stop", "continue"])
+def test_a_run_folder_that_becomes_read_only_stops_or_continues_as_set(small_disk, config, wavegan, policy):
+    run = small_disk / "run"
+    settings = (*LONG[:2], "train.report_kimg=0.032", f"train.on_disk_error={policy}")
+    with running(sys.executable, *train(run, config, *settings)) as process:
+        wait_for_points(run, 6)
+        make_read_only(run)
+        warned = ""
+        if policy == "continue":
+            for line in process.stderr:
+                warned += line
+                if "cannot write metrics" in warned and "cannot write a checkpoint" in warned:
+                    break
+            os.kill(process.pid, signal.SIGTERM)
+        _, errors = process.communicate(timeout=100)
+    errors = warned + errors
+    last = errors.splitlines()[-1]
+    if policy == "stop":
+        assert (process.returncode, "read-only file system" in last) == (1, True), errors
+        assert last.startswith(f"wavegan: {run}/")
+    else:
+        assert (process.returncode, "SIGTERM: could not be saved at kimg" in last) == (75, True), errors
+    assert "Traceback" not in errors
+    subprocess.run(["umount", run], check=True)
+    nimg = json.loads((RunFolder(run).checkpoints()[-1] / "state.json").read_text())["nimg"]
+    outcome = wavegan("train", "--config", config, "--run-dir", run, f"train.total_kimg={nimg / 1000 + 0.064}")
+    assert outcome.returncode == 0, outcome.stderr
+    assert f"resuming at kimg {nimg / 1000:g}" in outcome.stderr
+
+
 def test_a_full_disk_names_the_checkpoint_that_failed(small_disk, config, wavegan):
     run = small_disk / "run"
     settings = ("train.report_kimg=100", "train.snapshot_kimg=100", "model.width=16")  # a checkpoint does not fit

@@ -1,5 +1,6 @@
 """A rank that fails alone, or whose disk is slow: the other ranks end with it in seconds, or wait for it."""
 
+import json
 import subprocess
 import time
 from pathlib import Path
@@ -35,11 +36,15 @@ def two_ranks(*command: object, timeout: float = 60) -> list[subprocess.Complete
         ("checkpoint", 1, 1, "Input/output error"),
         ("disk", 1, 1, "file too large"),
         ("disk", 0, 1, "file too large"),
+        ("list", 0, 1, "data_errors.jsonl: is a directory"),
+        ("listed", 1, 1, "data_errors.jsonl: input/output error"),
     ],
 )
 def test_a_rank_that_fails_alone_ends_all_ranks_in_seconds_with_one_line(tmp_path, run, config, fault, rank, exit_code, words):
     folder = run if fault == "checkpoint" else tmp_path / "run"
-    settings = ("train.total_kimg=1", "train.checkpoint_kimg=0.032", "train.report_kimg=1")
+    settings = ("train.total_kimg=1", "train.checkpoint_kimg=0.032", "train.report_kimg=1", "data.max_bad_fraction=1")
+    if fault == "list":  # it cannot be written, which ends the run in any case
+        settings += ("train.on_disk_error=continue",)
     train = ("train", "--config", config, "--run-dir", folder, *settings, "--log-level", "error")
     began = time.monotonic()
     outcomes = two_ranks(HERE / "alone.py", fault, rank, *train)
@@ -50,6 +55,19 @@ def test_a_rank_that_fails_alone_ends_all_ranks_in_seconds_with_one_line(tmp_pat
         assert f"rank {rank}: " in outcomes[1 - rank].stderr
     if fault == "disk":
         assert words in RunFolder(folder).read_exit().reason
+
+
+def test_a_shard_that_one_rank_cannot_read_counts_on_all_ranks_until_it_is_repaired(tmp_path, config, index):
+    run = RunFolder(tmp_path / "run")
+    train = ("train", "--config", config, "--run-dir", run.path, "data.max_bad_fraction=0", "--log-level", "error")
+    first, second = two_ranks(HERE / "alone.py", "shard", 1, *train)
+    listed = [json.loads(line) for line in run.data_errors.read_text().splitlines()]
+    rows = [error["row"] for error in listed if error["row"] is not None]
+    assert len(rows) == len(listed) - 1 == len(set(rows))  # and the shard
+    refused(first, f"wavegan: {len(rows)} of {index.count} images cannot be read", ".tar cannot be read: ", exit_code=1)
+    assert (second.returncode, second.stderr) == (1, first.stderr.replace("wavegan: ", "wavegan: [rank 1] "))
+    for outcome in two_ranks("-m", "wavegan_dist", *train):
+        assert outcome.returncode == 0, outcome.stderr
 
 
 def test_a_rank_on_which_the_kernels_do_not_compile_trains_with_the_reference(tmp_path, config):

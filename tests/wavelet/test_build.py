@@ -1,5 +1,6 @@
 """Compilation on first use: once per machine, by the first process, and never fatal where it is impossible."""
 
+import json
 import os
 import subprocess
 import sys
@@ -73,6 +74,17 @@ def test_a_failing_compiler_is_called_once_and_its_output_is_kept(tmp_path: Path
     retry = run_python(tmp_path, LOGGING + "from wavegan_dist.wavelet import build; build()", CXX="false")
     assert "compiling" in retry.stderr
     assert [path.suffix for path in (tmp_path / "wavegan" / "kernels").iterdir() if path.suffix not in (".log", ".lock")] == []
+
+
+def test_doctor_compiles_what_did_not_compile_before(tmp_path: Path, compiler: str) -> None:
+    doctor = "import sys; from wavegan_dist.cli import main; sys.exit(main(['doctor', '--build', '--json']))"
+    failed = run_python(tmp_path, doctor, CXX="false")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert failed.stderr.splitlines()[-1].startswith("wavegan: the CPU kernels do not compile: see ")
+    assert "did not compile before" in run_python(tmp_path, CXX=compiler).stdout
+    built = run_python(tmp_path, doctor, CXX=compiler)
+    assert json.loads(built.stdout)["kernels"]["cpu"]["kernel"] == "C++"
+    assert run_python(tmp_path, CXX="false").stdout.startswith("C++: compiled")
 
 
 def test_a_compiler_that_does_not_end_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ def runtime(name: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_kernels_have_no_memory_error_and_no_undefined_behavior(tmp_path: Path) -> None:
+def test_the_kernels_have_no_memory_error_and_no_undefined_behavior(tmp_path: Path, compiled: None) -> None:
     cache = environment(XDG_CACHE_HOME=str(tmp_path))
     build = "from wavegan_dist.wavelet.cpu.build import build; build()"
     subprocess.run([sys.executable, "-c", build], env={**cache, "CXX": SANITIZED}, check=True, timeout=600)

@@ -228,8 +228,11 @@ def _read_file(path: Path) -> Image.Image:
 
 
 def _read_zip_member(path: Path, name: str) -> Image.Image:
-    _refuse_large(open_zip(path).getinfo(name).file_size)
-    return read_picture(open_zip(path).read(name))
+    archive = open_zip(path)
+    entry = archive.getinfo(name)
+    _refuse_large(entry.file_size)
+    with archive.open(entry) as file:
+        return read_picture(file.read(entry.file_size))  # without a size, it decompresses more than the zip's directory states
 
 
 def _read_tar_member(path: Path, offset: int, size: int) -> Image.Image:

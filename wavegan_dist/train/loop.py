@@ -146,7 +146,11 @@ def train_to_end(run: TrainingRun) -> None:
     trainer, writer = run.trainer, run.writer
     settings = trainer.experiment.train
     max_bad_fraction = trainer.experiment.data.max_bad_fraction
-    error_log = DataErrorLog(trainer.accelerator, run.folder.data_errors, run.index, max_bad_fraction)
+    error_log = on_all_ranks(
+        trainer.accelerator,
+        lambda: DataErrorLog(trainer.accelerator, run.folder.data_errors, run.index, max_bad_fraction),
+        "reading data_errors.jsonl",
+    )
     error_log.recheck(lambda rows: unreadable_rows(run.index, rows))
     timer = ThroughputTimer(trainer.nimg, trainer.accelerator.device)
     with closing(local_batches(trainer, run.index, error_log)) as batches, error_log.listed():

@@ -57,17 +57,13 @@ STEPS = {  # the answers of each step
 
 
 class Server(ThreadingHTTPServer):
-    """Answers each request with one of the files of an input: NAME.json, and its status in NAME.status.
-
-    At most `left` answers are given, so that no client is kept busy forever by answers that ask for further requests.
-    """
+    """Answers each request with one of the files of an input: NAME.json, and its status in NAME.status."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: Files = {}
-        self.requests = 0
         self.uri = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=partial(self.serve_forever, 0.01), daemon=True).start()
 
@@ -81,7 +77,6 @@ class Handler(BaseHTTPRequestHandler):
     wbufsize = -1  # head and body in one packet: otherwise the client delays its acknowledgment of the head by 40 ms
 
     def _answer(self) -> None:
-        self.server.requests += 1
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         url = urlsplit(self.path)
         name = _name_of(url.path, parse_qs(url.query))
