@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.forked import ForkedProgram
-from tests.helpers import Command, environment
+from tests.helpers import PATIENCE, Command, environment
 from wavegan_dist.data import Index, write_shards
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores SIGINT, and so do its programs
@@ -70,7 +70,7 @@ def wavegan_with() -> Command:
 
     def run(variables: dict[str, str], *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         command = ("-m", "wavegan_dist", *arguments)
-        return ForkedProgram(command, environment(**variables), cwd).finish(timeout=120)
+        return ForkedProgram(command, environment(**variables), cwd).finish(PATIENCE)
 
     return run
 
