@@ -36,8 +36,15 @@ def index(shards) -> Index:
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory) -> str:
-    """URI of an MLflow database that all tests of a session share, because creating its tables takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+    """URI of an MLflow database that all tests of a session share, because creating its tables takes seconds.
+
+    A sidecar that ended before all tables are there would leave a database that MLflow refuses for ever.
+    """
+    from mlflow import MlflowClient  # takes seconds, and most tests do not need it
+
+    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+    MlflowClient(uri).search_experiments()
+    return uri
 
 
 def write_config(folder: Path, shards: Path, tracking: str) -> Path:
