@@ -1,9 +1,9 @@
 """Trains with two processes under random faults for as long as asked, and compares the end with a run without faults.
 
-    python benchmarks/soak.py [--steps 10000] [--minutes 60] [--every 20,60] [--stopped 30] [--seed 0]
+    python benchmarks/soak.py [--steps 10000] [--minutes 60 | --faults N] [--every 20,60] [--stopped 30] [--seed 0]
 
-First trains `--steps` steps without a fault. Then trains the same steps again and again until `--minutes` are over; every 20 to
-60 s one fault is injected, chosen at random without replacement until each has happened:
+First trains `--steps` steps without a fault. Then trains the same steps again and again until `--minutes` are over, or N faults
+have happened; every 20 to 60 s one fault is injected, chosen at random without replacement until each has happened:
 
     worker    SIGKILL to a loader worker          sidecar   SIGKILL to the process that delivers to MLflow
     rank      SIGKILL to a rank                   server    SIGKILL to the MLflow server, which starts again 1 to 10 s later
@@ -255,22 +255,27 @@ class Faults:
 
 
 def soak(
-    run: Run, faults: Faults, every: tuple[float, float], deadline: float, bag: list[str], rows: list[dict[str, Any]]
+    run: Run,
+    faults: Faults,
+    every: tuple[float, float],
+    is_over: Callable[[], bool],
+    bag: list[str],
+    rows: list[dict[str, Any]],
 ) -> None:
-    """Train the run to its end and inject faults until `deadline`; append a row for each to `rows`.
+    """Train the run to its end and inject faults until `is_over`; append a row for each to `rows`.
 
     Args:
         run: the run, not started.
         faults: the faults.
         every: shortest and longest time in seconds between the recovery from one fault and the next.
-        deadline: as of time.monotonic; no fault is injected later.
+        is_over: returns whether no further fault is to be injected.
         bag: the names of the next faults; shuffled and filled again when it is empty.
         rows: one for each fault: its name, `nimg`, whether the run ended, the seconds until the next report.
     """
     run.start()
     run.wait_for_report()
     while not run.until(run.ended, faults.draws.uniform(*every)):
-        if time.monotonic() > deadline:
+        if is_over():
             run.until(run.ended, 3600)
             break
         bag[:] = bag or faults.draws.sample(FAULTS, len(FAULTS))
@@ -352,6 +357,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argument_parser(__doc__)
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--faults", type=int, metavar="N", help="end after N faults, not after --minutes")
     parser.add_argument("--every", default="20,60", metavar="A,B", help="seconds between faults (default: 20,60)")
     parser.add_argument("--stopped", type=float, default=30, metavar="S", help="seconds that a rank is stopped (default: 30)")
     parser.add_argument("--seed", type=int, default=0)
@@ -377,7 +383,7 @@ class Soak:
         self.active: list[Run] = []
 
     def train(self) -> None:
-        """Train without faults, then with them until the time is over.
+        """Train without faults, then with them until the time is over or enough faults have happened.
 
         Raises:
             BrokenRunError: see `soak` and `check`.
@@ -388,11 +394,15 @@ class Soak:
         draws, deadline = random.Random(options.seed), time.monotonic() + 60 * options.minutes
         shortest, longest = map(float, options.every.split(","))
         bag: list[str] = []
-        while time.monotonic() < deadline:
+
+        def is_over() -> bool:
+            return len(self.rows) >= options.faults if options.faults else time.monotonic() > deadline
+
+        while not is_over():
             run = Run(self.disk / f"run-{len(self.runs)}", config)
             self.active.append(run)
             faults = Faults(run, self.folder / "set", self.server, draws, options.stopped)
-            soak(run, faults, (shortest, longest), deadline, bag, self.rows)
+            soak(run, faults, (shortest, longest), is_over, bag, self.rows)
             self.runs.append(check(run, straight, self.server.uri))
             print(f"run {len(self.runs)}: equal, {self.runs[-1]}", flush=True)
             shutil.rmtree(run.folder.path)

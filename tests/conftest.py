@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.forked import ForkedProgram
-from tests.helpers import Command, environment
+from tests.helpers import PATIENCE, Command, environment
 from wavegan_dist.data import Index, write_shards
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores SIGINT, and so do its programs
@@ -36,8 +36,15 @@ def index(shards) -> Index:
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory) -> str:
-    """URI of an MLflow database that all tests of a session share, because creating its tables takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+    """URI of an MLflow database that all tests of a session share, because creating its tables takes seconds.
+
+    A sidecar that ended before all tables are there would leave a database that MLflow refuses for ever.
+    """
+    from mlflow import MlflowClient  # takes seconds, and most tests do not need it
+
+    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+    MlflowClient(uri).search_experiments()
+    return uri
 
 
 def write_config(folder: Path, shards: Path, tracking: str) -> Path:
@@ -70,7 +77,7 @@ def wavegan_with() -> Command:
 
     def run(variables: dict[str, str], *arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         command = ("-m", "wavegan_dist", *arguments)
-        return ForkedProgram(command, environment(**variables), cwd).finish(timeout=120)
+        return ForkedProgram(command, environment(**variables), cwd).finish(PATIENCE)
 
     return run
 

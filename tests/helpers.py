@@ -2,21 +2,27 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tests.forked import ForkedProgram
+from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.tracking import sync
+from wavegan_dist.tracking.spool import Spool
 from wavegan_dist.wavelet.cpu.build import library
 
 ROOT = Path(__file__).parents[1]
 PROFILES = ROOT / "launchers" / "accelerate"
 KERNELS = library().parent  # the user's compiled kernels, found before any test changes XDG_CACHE_HOME
+PATIENCE = 300.0  # seconds for what takes seconds on a machine that is not busy; half the time-out of collectives
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -28,10 +34,15 @@ def environment(**variables: str) -> dict[str, str]:
 
 
 def free_port() -> str:
-    """Return a TCP port of this machine on which no process listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
+    """Return a TCP port of this machine on which no process listens.
+
+    Linux gives the ports from 32768 on to outgoing connections, possibly before a program of the test listens.
+    """
+    while True:
+        port = random.SystemRandom().randrange(20000, 32768)  # tests may seed the other generators
+        with socket.socket() as free, suppress(OSError):
+            free.bind(("", port))
+            return str(port)
 
 
 def fresh_cache(folder: Path) -> str:
@@ -55,6 +66,48 @@ def refused(outcome: subprocess.CompletedProcess[str], *words: str, exit_code: i
 def points(run: Path) -> list[dict[str, Any]]:
     """Return the reports of a training run, in order: the lines of its metrics.jsonl."""
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
+    """Wait until `condition` holds; fail after PATIENCE seconds, or if `process` ends before."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert process is None or process.poll() is None or condition(), process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def wait_for_points(run: Path, count: int, process: subprocess.Popen[str]) -> None:
+    """Wait until a training run has written `count` reports."""
+    metrics = RunFolder(run).metrics
+    wait_for(lambda: metrics.exists() and metrics.read_bytes().count(b"\n") >= count, process)
+
+
+def deliver(run: Path) -> None:
+    """Send to MLflow what the sidecar of a run that has ended did not send in its 30 seconds."""
+    with Spool(RunFolder(run).spool("train")).lock(wait=True):  # the sidecar has ended
+        pass
+    sync(run)
+
+
+@contextmanager
+def running(*command: object, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a command in a new process group, which is killed at the end of the block. The standard streams are pipes."""
+    process = subprocess.Popen(
+        list(map(str, command)),
+        env=environment(**variables),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # also the children of a command that has ended
+        process.communicate()
 
 
 def environments(world_size: int, variables: dict[str, str]) -> list[dict[str, str]]:
@@ -113,7 +166,7 @@ def accelerate_command(*arguments: object) -> list[str]:
 def accelerate_launch(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run `accelerate launch ARGUMENTS` and capture its output."""
     command = accelerate_command(*arguments)
-    return subprocess.run(command, env=environment(**variables), capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=environment(**variables), capture_output=True, text=True, timeout=PATIENCE)
 
 
 def two_processes() -> list[object]:

@@ -2,9 +2,7 @@
 
 import json
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,7 @@ import ablations
 import pytest
 import yaml
 
-from tests.helpers import ROOT, environment
+from tests.helpers import PATIENCE, ROOT, running, wait_for
 from wavegan_dist.errors import UsageError
 
 pytestmark = pytest.mark.slow
@@ -123,13 +121,11 @@ def test_sigterm_ends_the_runs_under_way_which_save_a_checkpoint(study, tmp_path
     change(study, rows={"full": {}}, settings=["train.total_kimg=64", "train.checkpoint_kimg=0.016", "train.report_kimg=0.016"])
     folder = ablations.Ablations(study).runs()[0].folder
     program = f"import sys, ablations, pathlib; ablations.ROOT = pathlib.Path({str(tmp_path)!r}); sys.exit(ablations.main())"
-    variables = environment(PYTHONPATH=f"{ROOT}:{ROOT / 'benchmarks'}")
-    process = subprocess.Popen([sys.executable, "-c", program, str(study)], env=variables)
-    deadline = time.monotonic() + 120
-    while not folder.metrics.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.terminate()
-    assert process.wait(60) == 130
+    with running(sys.executable, "-c", program, study, PYTHONPATH=f"{ROOT}:{ROOT / 'benchmarks'}") as process:
+        wait_for(folder.metrics.exists, process)
+        process.terminate()
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130, errors
     exit = folder.read_exit()
     assert exit is not None
     assert exit.state == "interrupted"

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -22,11 +21,12 @@ from wavegan_dist.data import Index
 from wavegan_dist.data.read import Reader
 
 
-def test_help_is_instant_and_shows_every_command() -> None:
-    help_page = [sys.executable, "-m", "wavegan_dist", "--help"]
-    began = time.perf_counter()
+def test_help_needs_no_large_library_and_shows_every_command() -> None:
+    help_page = [sys.executable, "-X", "importtime", "-m", "wavegan_dist", "--help"]
     outcome = subprocess.run(help_page, capture_output=True, text=True, check=False)
-    assert time.perf_counter() - began < 1
+    imported = {line.rpartition("|")[2].strip() for line in outcome.stderr.splitlines()}
+    assert "argparse" in imported
+    assert not imported & {"torch", "numpy", "mlflow", "PIL"}
     assert outcome.returncode == 0
     for command in ("train", "sample", "evaluate", "compare", "explain", "gallery", "shards", "track"):
         assert command in outcome.stdout
@@ -171,10 +171,12 @@ def test_a_full_disk_is_one_line_and_nothing_is_left(wavegan: Command, config: P
 
 
 def test_output_into_a_closed_pipe_is_no_error(shards: Path) -> None:
-    outcome = subprocess.run(
-        f"{sys.executable} -m wavegan_dist shards info {shards} | true", shell=True, capture_output=True, text=True
-    )
-    assert outcome.stderr == ""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "wavegan_dist", "shards", "info", os.fspath(shards)]
+    outcome = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (outcome.returncode, outcome.stderr) == (0, "")
 
 
 def test_a_broken_pipe_other_than_stdout_is_an_error() -> None:

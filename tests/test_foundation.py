@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from tests.helpers import wait_for
 from wavegan_dist import counted, files
 from wavegan_dist.cluster.evaluation_queue import EvaluationQueue, submit_evaluations
 from wavegan_dist.cluster.job import EvaluateJob
@@ -207,6 +208,12 @@ def holder(path: Path, inside: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
+def is_waited_for(path: Path) -> bool:
+    """Return whether a thread or process waits for the lock of a file."""
+    waiting = (line for line in Path("/proc/locks").read_text().splitlines() if " -> " in line)
+    return any(f":{path.stat().st_ino} " in line for line in waiting)
+
+
 def line_of(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
@@ -290,7 +297,7 @@ def test_a_lock_file_that_is_replaced_while_another_waits_is_locked_again(tmp_pa
     waiting = threading.Thread(target=wait_for_lock)
     with locked(path):
         waiting.start()
-        time.sleep(0.1)  # time to wait on the old file
+        wait_for(lambda: is_waited_for(path))
         path.rename(tmp_path / "old")
         path.touch()
     assert held.wait(30)

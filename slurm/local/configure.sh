@@ -3,6 +3,7 @@
 #
 # cred_expire: a requeued job starts only after its old credential has expired, by default 120 s later.
 # preempt_send_user_signal: a preempted job receives the signal of its --signal option at the start of the grace period.
+# verbose: the log of a node has a line for each signal that has reached a job.
 # config_overrides: nodes may have more cores than this machine.  batch_sched_delay, sched_interval: tests need not wait.
 write_configuration() {
     local host munge
@@ -20,6 +21,7 @@ SlurmctldPidFile=$ROOT/run/slurmctld.pid
 SlurmdPidFile=$ROOT/run/slurmd.%n.pid
 SlurmctldLogFile=$ROOT/log/slurmctld.log
 SlurmdLogFile=$ROOT/log/slurmd.%n.log
+SlurmdDebug=verbose
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SwitchType=switch/none

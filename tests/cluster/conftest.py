@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,12 +32,12 @@ from tests.helpers import ROOT, Command, environment
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[SimpleNamespace]:
-    """Starts a cluster of two nodes with partitions `low` and `high`; the value has the seconds that the start took."""
+    """Starts a cluster of two nodes with partitions `low` and `high`; the value says whether it was up before."""
     if reason := missing():
         without(reason)
-    before, started = traces(), time.monotonic()
+    before = traces()
     was_up = "is up already" in subprocess.run([LOCAL / "up.sh"], check=True, capture_output=True, text=True).stdout
-    yield SimpleNamespace(seconds=time.monotonic() - started, was_up=was_up)
+    yield SimpleNamespace(was_up=was_up)
     if not was_up:
         subprocess.run([LOCAL / "down.sh"], check=True)
         until("removal of everything that the cluster left", lambda: traces() <= before, 10)

@@ -114,7 +114,9 @@ def first_match(pattern: str, text: str) -> str:
 
 
 def log_of(run: Path, job: str) -> str:
-    return (run / "cluster" / "jobs" / f"{job}_0_log.out").read_text()
+    """Returns the log of a job, empty before the job's start."""
+    log = run / "cluster" / "jobs" / f"{job}_0_log.out"
+    return log.read_text() if log.exists() else ""
 
 
 def received() -> int:

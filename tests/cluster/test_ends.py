@@ -1,9 +1,10 @@
 """Jobs that are cancelled or crash."""
 
 import json
+import re
 import subprocess
 import sys
-import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -22,7 +23,8 @@ def cancelled(tmp_path_factory, submit, training, profile, store):
     job = job_of(submit("submit", "train", "--config", training, "--profile", slow, "--run-dir", run, "train.total_kimg=1000"))
     until("setup", began.exists, 60)
     slurm("scancel", "--batch", "--signal=USR2", job)
-    time.sleep(2)  # Slurm delivers the signal asynchronously, and an ignored signal leaves no trace
+    usr2, logs = rf"(?i)sent signal 12 to .*StepId={job}\.", list(Path(SLURM_CONF).parent.glob("log/slurmd.*.log"))
+    until("signal", lambda: any(re.search(usr2, log.read_text()) for log in logs), 60)
     proceed.touch()
     until("report", (run / "metrics.jsonl").exists, 120)
     until("run in MLflow", lambda: json.loads((run / "tracking.json").read_text()).get("run_id"), 60)

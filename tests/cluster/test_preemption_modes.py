@@ -1,7 +1,7 @@
-"""A training job under Slurm's other ways to preempt: CANCEL with a grace period, SUSPEND,GANG, CANCEL without one."""
+"""A training job under Slurm's ways to preempt: CANCEL with a grace period, SUSPEND,GANG, CANCEL and REQUEUE without one."""
 
 import json
-import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -65,7 +65,7 @@ def preempted(
     profile: Callable[..., Path],
     suspending: Callable[[], None],
 ) -> SimpleNamespace:
-    """A run whose job was cancelled with a grace period, then suspended, then cancelled without one; and what was seen."""
+    """A run whose job is cancelled with a grace period, suspended, and cancelled without one; its next job is requeued."""
     run, proceed = tmp_path_factory.mktemp("runs") / "preempted", tmp_path_factory.mktemp("files") / "proceed"
     whole = profile("sbatch: {nodelist: node1}", base="local1")
     whole.write_text(whole.read_text().replace("cpus_per_task: 1", "cpus_per_task: 4"))
@@ -97,10 +97,29 @@ def preempted(
     slurm(*WHOLE_NODE, "sleep 1")
     until("end of the job", lambda: states(job)[-1] == "PREEMPTED" and state(job) in ("", "PREEMPTED"), 60)
     seen.states = states(job)
-    again = job_of(submit(*command))
-    slurm("scancel", again)
-    until("end of the new job", lambda: ended(again), 60)
+    until("end of the evaluation", lambda: ended(seen.evaluation["kimg-000000"]), 60)
+    copy = shutil.copytree(run, tmp_path_factory.mktemp("copy") / run.name)
+    seen.over, seen.queue = after_a_preemption(copy, job)
+
+    seen.again = job_of(submit(*command))
+    until("report of the new job", lambda: reports_since(run, seen.again, "resuming at"), 90)
+    slurm("scontrol", "update", "PartitionName=low", "PreemptMode=REQUEUE", "GraceTime=0")
+    slurm(*WHOLE_NODE, "sleep 1")
+    until("second start of the new job", lambda: log_of(run, seen.again).count("resuming at") == 2, 120)
+    slurm("scancel", seen.again)
+    until("end of the new job", lambda: ended(seen.again), 60)
+    seen.states_of_again = states(seen.again)
     return seen
+
+
+def after_a_preemption(run: Path, job: str) -> tuple[bool, QueueStatus]:
+    """Return whether a run counts as over, and the queue of its evaluations if `job` was to evaluate its first snapshot."""
+    (run / "evaluations" / "kimg-000000.json").unlink()
+    (run / "cluster" / "evaluations.json").write_text(json.dumps({"kimg-000000": job}))
+    evaluation = EvaluateJob(run_dir=run, profile=load_profile("local1"), arguments=[])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", SLURM_CONF)
+        return run_over(evaluation), evaluation_queue.submit_pending(evaluation)
 
 
 def reports_since(run: Path, job: str, words: str) -> bool:
@@ -128,14 +147,11 @@ def test_a_snapshot_in_evaluation_is_not_submitted_again_by_the_requeued_job(pre
     assert (preempted.run / "evaluations" / "kimg-000000.json").exists()
 
 
-def test_a_preempted_job_counts_neither_as_finished_nor_as_evaluated(preempted, monkeypatch):
-    monkeypatch.setenv("SLURM_CONF", os.environ.get("SLURM_CONF", SLURM_CONF))
-    run = preempted.run
-    assert json.loads((run / "exit.json").read_text())["state"] != "finished"
-    job = EvaluateJob(run_dir=run, profile=load_profile("local1"), arguments=[])
-    assert not run_over(job)
-    until("accounts", lambda: states(preempted.evaluation["kimg-000000"]) == ["COMPLETED"], 60)
-    (run / "evaluations" / "kimg-000000.json").unlink()
-    (run / "cluster" / "evaluations.json").write_text(json.dumps({"kimg-000000": preempted.job}))
-    expected = QueueStatus(failed={"kimg-000000": f"job {preempted.job} ended without a result"})
-    assert evaluation_queue.submit_pending(job) == expected
+def test_a_preempted_job_counts_neither_as_finished_nor_as_evaluated(preempted):
+    assert not preempted.over
+    assert preempted.queue == QueueStatus(failed={"kimg-000000": f"job {preempted.job} ended without a result"})
+
+
+def test_the_same_submission_resumes_a_preempted_run_and_slurm_requeues_a_job_that_has_no_grace_period(preempted):
+    assert preempted.states_of_again == ["PREEMPTED", "CANCELLED"]
+    assert "requeuing the job" not in log_of(preempted.run, preempted.again)

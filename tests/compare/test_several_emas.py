@@ -2,12 +2,13 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from tests.helpers import Command, points, refused
+from tests.helpers import Command, deliver, points, refused
 from wavegan_dist.cluster import evaluation_queue, slurm
 from wavegan_dist.cluster.job import EvaluateJob
 from wavegan_dist.cluster.profile import Profile
@@ -32,6 +33,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, wavegan: Command, tracked_con
         train = ["train", "--config", tracked_config, "--run-dir", folder / name, length, "ema.rampup=0", f"seed={seed}"]
         outcome = wavegan(*train, *OTHER_FEATURES, "train.total_kimg=0.16")
         assert outcome.returncode == 0, outcome.stderr
+        deliver(folder / name)
     both, single = RunFolder(folder / "both"), RunFolder(folder / "single")
     for run, name in ((both, NAMES[2]), (single, NAMES[2])):
         result = evaluate_snapshot(run.snapshot_named(name), shards / "index.json", ("fwd",), count=200)
@@ -62,8 +64,8 @@ def test_each_average_has_snapshots_of_its_own_that_load_and_sample(
     assert outcome.returncode == 0, outcome.stderr
 
 
-def test_a_snapshot_of_an_older_version_is_of_the_only_average(runs: dict[str, Path]) -> None:
-    path = RunFolder(runs["single"]).snapshots()[-1]
+def test_a_snapshot_of_an_older_version_is_of_the_only_average(runs: dict[str, Path], tmp_path: Path) -> None:
+    path = shutil.copytree(RunFolder(runs["single"]).snapshots()[-1], tmp_path / "snapshot")
     meta = json.loads((path / "snapshot.json").read_text())
     del meta["ema_half_life_kimg"]
     (path / "snapshot.json").write_text(json.dumps(meta))

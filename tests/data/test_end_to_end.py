@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from tests.helpers import Command, environment
+from tests.helpers import PATIENCE, Command, running, wait_for
 from wavegan_dist.data import Index, training_batches, write_shards
 
 Read = Callable[[Tensor], list[int]]
@@ -70,11 +71,10 @@ def test_a_batch_stays_as_it_is_until_the_next_is_asked_for(numbered: Index, num
         assert numbers(batch) == before
 
 
-def training(config: Path, run: Path, *changes: str) -> subprocess.Popen[bytes]:
-    """Start a run with two loader workers in a new process group."""
-    options = ("--config", str(config), "--run-dir", str(run), "data.workers=2", *changes)
-    command = [sys.executable, "-m", "wavegan_dist", "train", *options]
-    return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, start_new_session=True)
+def training(config: Path, run: Path, *changes: str) -> AbstractContextManager[subprocess.Popen[str]]:
+    """Start a run with two loader workers in a new process group, which is killed at the end of the block."""
+    options = ("--config", config, "--run-dir", run, "data.workers=2", *changes)
+    return running(sys.executable, "-m", "wavegan_dist", "train", *options)
 
 
 def group(leader: int) -> set[int]:
@@ -94,26 +94,20 @@ def _group(pid: int) -> int | None:
 
 
 def test_the_workers_of_a_killed_run_end_with_it(config: Path, tmp_path: Path) -> None:
-    run = training(config, tmp_path / "run", "train.total_kimg=1000")
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "run").glob("checkpoints/kimg-*")):
-        assert run.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    workers = group(run.pid) - {run.pid}
-    assert len(workers) >= 2
-    run.kill()
-    run.wait()
-    deadline = time.monotonic() + 3
-    while group(run.pid) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert not group(run.pid)
+    with training(config, tmp_path / "run", "train.total_kimg=1000") as run:
+        wait_for(lambda: list((tmp_path / "run").glob("checkpoints/kimg-*")), run)
+        workers = group(run.pid) - {run.pid}
+        assert len(workers) >= 2
+        run.kill()
+        run.wait()
+        wait_for(lambda: not group(run.pid))
 
 
 def test_a_run_that_ends_leaves_no_process(config: Path, tmp_path: Path) -> None:
-    run = training(config, tmp_path / "run")
-    assert run.wait(60) == 0
-    assert not group(run.pid)
+    with training(config, tmp_path / "run") as run:
+        _, errors = run.communicate(timeout=PATIENCE)
+        assert run.returncode == 0, errors
+        assert not group(run.pid)
 
 
 def test_tars_of_plain_tar_and_webdataset_are_indexed_and_trained_on(

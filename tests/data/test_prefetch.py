@@ -1,8 +1,9 @@
 """Shards of remote datasets are downloaded before training needs them."""
 
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice
+from multiprocessing import get_context
+from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 import psutil
@@ -10,7 +11,9 @@ import pytest
 import torch
 
 from tests.data.servers import WebServer, serve
+from tests.helpers import wait_for
 from wavegan_dist.data import ImageBatch, Index, index_remote_shards, storage, training_batches
+from wavegan_dist.data.prefetch import Prefetcher
 
 TARS = "shard-{000000..000007}.tar"
 
@@ -41,11 +44,18 @@ def cached(folder: Path) -> list[Path]:
     return list((folder / "cache").glob("*.tar"))
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> "Synchronized[int]":
+    """How many shards the process that fetches keeps for later batches when there is no room for another one; 0 before."""
+    number: Synchronized[int] = get_context("fork").Value("i", 0)
+    forget = Prefetcher._forget
+
+    def counting(prefetcher: Prefetcher, taken: int) -> None:
+        forget(prefetcher, taken)
+        number.value = len(prefetcher._last_use)
+
+    monkeypatch.setattr(Prefetcher, "_forget", counting)
+    return number
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -59,21 +69,21 @@ def test_shards_arrive_before_they_are_needed(web: WebServer, tmp_path: Path, wo
     batches.close()
 
 
-def test_no_more_is_fetched_than_the_cache_holds(web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_more_is_fetched_than_the_cache_holds(
+    web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: "Synchronized[int]"
+) -> None:
     monkeypatch.setattr(storage, "GRACE", 0.0)
     batches = stream(remote(web, tmp_path, shards=3))
     next(batches)
-    wait_for(lambda: len(cached(tmp_path)) >= 3)
-    time.sleep(0.3)
+    wait_for(lambda: len(cached(tmp_path)) >= 3 and kept.value == 3)
     assert len(web.requests) <= 4  # the shard of the first image may have made room
     batches.close()
 
 
-def test_ranks_share_the_cache(web: WebServer, tmp_path: Path) -> None:
+def test_ranks_share_the_cache(web: WebServer, tmp_path: Path, kept: "Synchronized[int]") -> None:
     batches = stream(remote(web, tmp_path, shards=4), world_size=2)
     next(batches)
-    wait_for(lambda: len(cached(tmp_path)) >= 2)
-    time.sleep(0.3)
+    wait_for(lambda: len(cached(tmp_path)) >= 2 and kept.value == 2)
     assert len(web.requests) <= 3
     batches.close()
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import webdataset
 from PIL import Image
 
 import wavegan_dist.data.write
-from tests.helpers import Command, environment, refused
+from tests.helpers import PATIENCE, Command, refused, running, wait_for
 from wavegan_dist.data import Index, index_shards, real_images, verify_shards, write_shards
 from wavegan_dist.data.bands import BandStdAccumulator
 from wavegan_dist.data.tars import key_at
@@ -228,10 +228,10 @@ def test_a_picture_changed_in_between_is_read_again(pictures: Path, unfinished: 
     assert resumed.digest == fresh.digest
 
 
-def write_in_a_process(source: Path, out: Path) -> subprocess.Popen[bytes]:
-    settings = ("--size", "64", "--patches", "--workers", "2")
-    command = [sys.executable, "-m", "wavegan_dist", "shards", "write", str(source), str(out), *settings]
-    return subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL)
+def writing(source: Path, out: Path) -> AbstractContextManager[subprocess.Popen[str]]:
+    """Write shards in a new process, which is killed with its workers at the end of the block."""
+    settings = ("--size", 64, "--patches", "--workers", 2)
+    return running(sys.executable, "-m", "wavegan_dist", "shards", "write", source, out, *settings)
 
 
 def long_work(folder: Path) -> Path:
@@ -245,41 +245,38 @@ def long_work(folder: Path) -> Path:
 
 def test_of_two_writes_at_once_the_second_is_refused_and_the_first_ends_well(tmp_path: Path) -> None:
     source, out = long_work(tmp_path / "in"), tmp_path / "set"
-    first = write_in_a_process(source, out)
-    while not (tmp_path / ".set.partial" / "plan.json").exists():
-        assert first.poll() is None
-        time.sleep(0.005)
-    first.send_signal(signal.SIGSTOP)
-    with pytest.raises(
-        UsageError, match=r"another `shards write` is writing to .*/set; wait until it ends or choose another folder"
-    ):
-        write_shards(source, out, 64, patches=True, progress=False)
-    first.send_signal(signal.SIGCONT)
-    assert first.wait() == 0
+    with writing(source, out) as first:
+        wait_for((tmp_path / ".set.partial" / "plan.json").exists, first)
+        first.send_signal(signal.SIGSTOP)
+        with pytest.raises(
+            UsageError, match=r"another `shards write` is writing to .*/set; wait until it ends or choose another folder"
+        ):
+            write_shards(source, out, 64, patches=True, progress=False)
+        first.send_signal(signal.SIGCONT)
+        _, errors = first.communicate(timeout=PATIENCE)
+    assert first.returncode == 0, errors
     assert verify_shards(out) == []
 
 
 def test_a_killed_write_goes_on_and_gives_the_same_bytes(tmp_path: Path) -> None:
     long_work(tmp_path / "in")
     work = tmp_path / ".set.partial"
-    process = write_in_a_process(tmp_path / "in", tmp_path / "set")
-    while len(list(work.glob("*.npz"))) < 3:
-        assert process.poll() is None
-        time.sleep(0.005)
-    workers = psutil.Process(process.pid).children()
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert psutil.wait_procs(workers, timeout=10)[1] == []  # workers exit with their parent
+    with writing(tmp_path / "in", tmp_path / "set") as process:
+        wait_for(lambda: len(list(work.glob("*.npz"))) >= 3, process)
+        workers = psutil.Process(process.pid).children()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert psutil.wait_procs(workers, timeout=PATIENCE)[1] == []  # workers exit with their parent
     assert not (tmp_path / "set").exists()
     done = {path: path.stat().st_mtime_ns for path in work.glob("*.npz")}
     assert 3 <= len(done) < 24
-    process = write_in_a_process(tmp_path / "in", tmp_path / "set")
-    while process.poll() is None:
-        for path in done:
-            with suppress(FileNotFoundError):
-                assert path.stat().st_mtime_ns == done[path], "a finished piece was made again"
-        time.sleep(0.005)
-    assert process.returncode == 0
+    with writing(tmp_path / "in", tmp_path / "set") as process:
+        while process.poll() is None:
+            for path in done:
+                with suppress(FileNotFoundError):
+                    assert path.stat().st_mtime_ns == done[path], "a finished piece was made again"
+            time.sleep(0.005)
+        assert process.returncode == 0, process.communicate()[1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "set"]
     write_shards(tmp_path / "in", tmp_path / "straight", 64, patches=True, progress=False)
     assert content(tmp_path / "straight") == content(tmp_path / "set")

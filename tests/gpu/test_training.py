@@ -69,10 +69,8 @@ def pinned_batches() -> Iterator[ImageBatch]:
 
 
 # Compiling takes a GPU machine 10 to 30 seconds.
-@pytest.mark.parametrize(
-    ("precision", "mode"),
-    [*((precision, "off") for precision in PRECISIONS), pytest.param("bf16", "graphs", marks=needs_gpu)],
-)
+@needs_gpu
+@pytest.mark.parametrize(("precision", "mode"), [*((precision, "off") for precision in PRECISIONS), ("bf16", "graphs")])
 def test_a_step_does_not_wait_for_the_device(precision: str, mode: str) -> None:
     torch._dynamo.reset()
     trainer, batches = device_trainer(precision=precision, compile=mode), pinned_batches()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import environment, refused
+from tests.helpers import refused
 from wavegan_dist import config as configuration
 from wavegan_dist.config import Experiment
 from wavegan_dist.errors import UsageError
@@ -236,4 +236,3 @@ def test_the_environment_s_way_leaves_no_password_in_any_file(tmp_path, config, 
     assert stored(run).status == "FINISHED"
     assert files_with_secret(run, server.folder) == []
     assert (run / "tracking.json").exists()
-    assert "MLFLOW_TRACKING_URI" not in environment()

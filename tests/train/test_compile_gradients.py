@@ -19,18 +19,6 @@ MODEL: dict[str, object] = {"attention": "none", "norm": "none", "spectral_norm"
 LOSS = {"weights": {"low": 0, "high": 0}, "r1": 1, "r2": 0.5}
 
 
-@pytest.fixture(scope="module")
-def trainer() -> Iterator[Trainer]:
-    """Return a trainer whose discriminator phase, with exact penalties, is compiled, and may donate buffers to its backward."""
-    assert functorch_config.donated_buffer
-    torch._dynamo.reset()
-    counters.clear()
-    trainer = make_trainer(MODEL, {}, loss=LOSS)
-    compile_phase(trainer.discriminator.phase, "default")
-    yield trainer
-    torch._dynamo.reset()
-
-
 def values(trainer: Trainer, steps: int) -> list[dict[str, float]]:
     """Train some steps and return the losses, penalties and norms of the gradients of each."""
     source, seen = random_batches(), []
@@ -40,16 +28,33 @@ def values(trainer: Trainer, steps: int) -> list[dict[str, float]]:
     return seen
 
 
-def test_compiled_exact_penalties_have_the_gradients_of_eager_ones(trainer):
-    compiled, eager = values(trainer, 4), values(make_trainer(MODEL, {}, loss=LOSS), 4)
+@pytest.fixture(scope="module")
+def compiled() -> Iterator[tuple[Trainer, list[dict[str, float]]]]:
+    """Return a trainer whose discriminator phase, with exact penalties, is compiled, and the values of its first four steps.
+
+    The phase may donate buffers to its backward.
+    """
+    assert functorch_config.donated_buffer
+    torch._dynamo.reset()
+    counters.clear()
+    trainer = make_trainer(MODEL, {}, loss=LOSS)
+    compile_phase(trainer.discriminator.phase, "default")
+    first = values(trainer, 4)
     assert counters["stats"]["unique_graphs"] == 1
+    yield trainer, first
+    torch._dynamo.reset()
+
+
+def test_compiled_exact_penalties_have_the_gradients_of_eager_ones(compiled):
+    eager = values(make_trainer(MODEL, {}, loss=LOSS), 4)
     assert all(step["penalty/r1_image"] > 0 and step["penalty/r2_image"] > 0 for step in eager)
-    for one, other in zip(compiled, eager, strict=True):
+    for one, other in zip(compiled[1], eager, strict=True):
         assert one == pytest.approx(other, rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("network", ["discriminator.image", "generator.high"])
-def test_a_number_that_is_not_finite_in_a_compiled_phase_is_diagnosed(trainer, network, tmp_path):
+def test_a_number_that_is_not_finite_in_a_compiled_phase_is_diagnosed(compiled, network, tmp_path):
+    trainer, _ = compiled
     trainer.step(random_batches())
     assert trainer.nonfinite.item() == 0
     side, name = network.split(".")

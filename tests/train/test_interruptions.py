@@ -9,45 +9,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-from tests.helpers import accelerate_command, environment, points, refused, run_ranks, start_ranks, two_processes
+from tests.helpers import (
+    PATIENCE,
+    accelerate_command,
+    points,
+    refused,
+    run_ranks,
+    running,
+    start_ranks,
+    two_processes,
+    wait_for_points,
+)
 from wavegan_dist.data import training_batches
 from wavegan_dist.run_folder import RunFolder
 from wavegan_dist.train.checkpoint import find_damage
+from wavegan_dist.train.signals import SAME_SIGNAL_SECONDS
 
 LONG = ("train.total_kimg=1000", "train.snapshot_kimg=1000", "train.checkpoint_kimg=1000", "train.report_kimg=0.032")
-
-
-@contextmanager
-def running(*command: object, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """Start a command in a new process group, which is killed at the end of the block."""
-    process = subprocess.Popen(
-        list(map(str, command)),
-        env=environment(**variables),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-
-
-def wait_for_points(run: Path, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while not (run / "metrics.jsonl").exists() or len((run / "metrics.jsonl").read_text().splitlines()) < count:
-        assert time.monotonic() < deadline, "the run makes no progress"
-        time.sleep(0.02)
 
 
 def train(run: Path, config: Path, *overrides: str) -> list[object]:
@@ -62,9 +46,9 @@ def train(run: Path, config: Path, *overrides: str) -> list[object]:
 def test_a_signal_saves_the_run_and_exits_with_its_own_code(tmp_path, config, number, code):
     run = tmp_path / "run"
     with running(sys.executable, *train(run, config, *LONG, "data.workers=1")) as process:
-        wait_for_points(run, 2)
+        wait_for_points(run, 2, process)
         os.killpg(process.pid, number)  # the loader's worker gets it too, as from a terminal or Slurm
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, errors
     assert re.search(rf"^wavegan: {number.name}: saved at kimg [\d.]+; run the same command again to resume$", errors, re.M)
     assert "Traceback" not in errors
@@ -88,7 +72,7 @@ def test_two_processes_agree_on_a_signal_to_one_and_another_number_resumes(tmp_p
     positions = []
     for processes, stop_at in ((2, 160), (1, 320), (2, 0)):
         code = 75 if stop_at else 0
-        run_ranks(processes, script, *arguments, exit_code=code, timeout=120, SIGNAL_AT=str(stop_at))
+        run_ranks(processes, script, *arguments, exit_code=code, SIGNAL_AT=str(stop_at))
         newest = RunFolder(run).checkpoints()[-1]
         positions.append(json.loads((newest / "state.json").read_text())["nimg"])
     assert positions[0] < positions[1] < positions[2] == 512
@@ -108,38 +92,35 @@ def test_a_second_signal_exits_at_once_and_the_old_checkpoint_stays(tmp_path, co
     stuck = [sys.executable, Path(__file__).parent / "stuck.py", *train(run, config, "train.total_kimg=1")[2:]]
     with running(*stuck) as process:
         assert process.stdout is not None
-        while process.stdout.readline().strip() != "stuck":  # a step that does not end, outside the interpreter
-            pass
-        os.kill(process.pid, signal.SIGTERM)
-        time.sleep(0.5)
-        os.kill(process.pid, signal.SIGTERM)  # counts as the same signal, forwarded by a launcher
-        time.sleep(3)
-        assert process.poll() is None
-        os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(timeout=5) == 128 + signal.SIGTERM
+        assert "stuck\n" in process.stdout, process.communicate()[1]  # a step that does not end, outside the interpreter
+        began = time.monotonic()
+        while process.poll() is None:  # at first, each counts as the same signal, forwarded by a launcher
+            assert time.monotonic() < began + PATIENCE
+            os.kill(process.pid, signal.SIGTERM)
+            time.sleep(0.1)
+        assert time.monotonic() > began + SAME_SIGNAL_SECONDS
+        assert process.returncode == 128 + signal.SIGTERM
     assert tensors(run) == before
 
 
 def test_accelerate_launch_forwards_the_signal_and_the_run_saves_a_checkpoint(tmp_path, config):
     run = tmp_path / "run"
     with running(*accelerate_command(*two_processes(), *train(run, config, *LONG)[2:])) as process:
-        wait_for_points(run, 2)
+        wait_for_points(run, 2, process)
         os.kill(process.pid, signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode != 0
     assert "wavegan: SIGTERM: saved at kimg" in errors
     assert json.loads((run / "exit.json").read_text())["state"] == "interrupted"
     assert len(RunFolder(run).checkpoints()) == 1
 
 
-def test_a_rank_that_dies_ends_the_others_in_seconds_with_one_line(tmp_path, config):
+def test_a_rank_that_dies_ends_the_others_before_a_time_out_with_one_line(tmp_path, config):
     run = tmp_path / "run"
     with start_ranks(2, *train(run, config, *LONG)) as (first, second):
-        wait_for_points(run, 2)
+        wait_for_points(run, 2, first)
         os.kill(second.pid, signal.SIGKILL)
-        died = time.monotonic()
-        _, errors = first.communicate(timeout=60)
-        assert time.monotonic() - died < 15
+        _, errors = first.communicate(timeout=PATIENCE)
     assert first.returncode == 1
     assert errors.splitlines()[-1].startswith(
         "wavegan: another process of this run has ended or stopped answering; see its own error for the reason ("
@@ -150,7 +131,7 @@ def test_a_rank_that_dies_ends_the_others_in_seconds_with_one_line(tmp_path, con
 def test_a_run_folder_in_use_is_refused_until_its_run_ends(tmp_path, config, wavegan):
     run = tmp_path / "run"
     with running(sys.executable, *train(run, config, *LONG)) as process:
-        wait_for_points(run, 1)
+        wait_for_points(run, 1, process)
         refused(wavegan("train", "--config", config, "--run-dir", run, *LONG), "is in use by process", str(process.pid))
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
@@ -180,35 +161,26 @@ def small_disk(tmp_path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", mount_point], check=True)
 
 
-def fill_disk(run: Path) -> None:
-    """Use up all space of the file system that holds a run."""
-    with (run.parent / "ballast").open("wb", buffering=0) as file, suppress(OSError):
-        while file.write(bytes(4096)):
-            pass
+FULL_DISK = Path(__file__).parent / "full_disk.py"
 
 
 @pytest.mark.parametrize("policy", ["stop", "continue"])
 def test_a_full_disk_keeps_the_old_checkpoint_and_stops_or_continues_as_set(small_disk, config, wavegan, policy):
     run = small_disk / "run"
     lengths = ("train.total_kimg=1.6", "train.report_kimg=0.032", "train.snapshot_kimg=100")
-    with running(sys.executable, *train(run, config, *lengths, f"train.on_disk_error={policy}")) as process:
-        wait_for_points(run, 12)
-        fill_disk(run)
-        before = RunFolder(run).checkpoints()[-1]
-        _, errors = process.communicate(timeout=100)
+    ballast, words = small_disk / "ballast", train(run, config, *lengths, f"train.on_disk_error={policy}")[2:]
+    (errors,) = run_ranks(1, FULL_DISK, ballast, *words, exit_code=int(policy == "stop"))
     if policy == "stop":
-        assert process.returncode == 1
         assert f"wavegan: {run}" in errors
         assert "no space left on device" in errors.splitlines()[-1]
         assert "exit.json" not in errors.splitlines()[-1]  # the file that failed first, not the last
     else:
-        assert process.returncode == 0, errors
         assert "cannot write a checkpoint" in errors
         assert "kimg 1.6/1.6" in errors
     assert "Traceback" not in errors
     assert find_damage(RunFolder(run).checkpoints()[-1]) is None
-    assert RunFolder(run).checkpoints()[-1] >= before
-    (small_disk / "ballast").unlink()
+    assert RunFolder(run).checkpoints()[-1] == RunFolder(run).checkpoint(320)
+    ballast.unlink()
     outcome = wavegan("train", "--config", config, "--run-dir", run, *lengths)
     assert outcome.returncode == 0, outcome.stderr
     assert "resuming at kimg 0." in outcome.stderr
@@ -268,20 +240,16 @@ def test_a_full_disk_names_the_checkpoint_that_failed(small_disk, config, wavega
 def test_a_full_disk_names_the_metrics_file(small_disk, config):
     run = small_disk / "run"
     lengths = ("train.total_kimg=100", "train.report_kimg=0.032", "train.snapshot_kimg=100", "train.checkpoint_kimg=100")
-    with running(sys.executable, *train(run, config, *lengths)) as process:
-        wait_for_points(run, 2)
-        fill_disk(run)
-        _, errors = process.communicate(timeout=100)
-    assert process.returncode == 1
+    (errors,) = run_ranks(1, FULL_DISK, small_disk / "ballast", *train(run, config, *lengths)[2:], exit_code=1)
     assert errors.splitlines()[-1].startswith(f"wavegan: {run}/metrics.jsonl: no space left on device")
 
 
 def test_a_run_folder_that_vanishes_ends_the_run_with_one_line(tmp_path, config):
     run = tmp_path / "run"
     with running(sys.executable, *train(run, config, *LONG)) as process:
-        wait_for_points(run, 2)
+        wait_for_points(run, 2, process)
         run.rename(tmp_path / "gone")
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert errors.splitlines()[-1].startswith(f"wavegan: {run}")
     assert "Traceback" not in errors

@@ -2,12 +2,11 @@
 
 import json
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.helpers import environments, refused, run_each
+from tests.helpers import PATIENCE, environments, refused, run_each
 from wavegan_dist.run_folder import RunFolder
 
 HERE = Path(__file__).parent
@@ -22,9 +21,9 @@ def run(tmp_path_factory, wavegan, config) -> Path:
     return folder
 
 
-def two_ranks(*command: object, timeout: float = 60) -> list[subprocess.CompletedProcess[str]]:
-    """Run `python COMMAND` on two ranks."""
-    return run_each([command] * 2, environments(2, {}), timeout)
+def two_ranks(*command: object) -> list[subprocess.CompletedProcess[str]]:
+    """Run `python COMMAND` on two ranks, which must end before a collective times out."""
+    return run_each([command] * 2, environments(2, {}), PATIENCE)
 
 
 @pytest.mark.parametrize(
@@ -40,15 +39,13 @@ def two_ranks(*command: object, timeout: float = 60) -> list[subprocess.Complete
         ("listed", 1, 1, "data_errors.jsonl: input/output error"),
     ],
 )
-def test_a_rank_that_fails_alone_ends_all_ranks_in_seconds_with_one_line(tmp_path, run, config, fault, rank, exit_code, words):
+def test_a_rank_that_fails_alone_ends_all_ranks_with_one_line(tmp_path, run, config, fault, rank, exit_code, words):
     folder = run if fault == "checkpoint" else tmp_path / "run"
     settings = ("train.total_kimg=1", "train.checkpoint_kimg=0.032", "train.report_kimg=1", "data.max_bad_fraction=1")
     if fault == "list":  # it cannot be written, which ends the run in any case
         settings += ("train.on_disk_error=continue",)
     train = ("train", "--config", config, "--run-dir", folder, *settings, "--log-level", "error")
-    began = time.monotonic()
     outcomes = two_ranks(HERE / "alone.py", fault, rank, *train)
-    assert time.monotonic() - began < 30
     for outcome in outcomes:
         refused(outcome, words, exit_code=exit_code)
     if fault != "disk" or rank == 0:  # all ranks know why a checkpoint was not written
@@ -80,7 +77,7 @@ def test_a_rank_on_which_the_kernels_do_not_compile_trains_with_the_reference(tm
 @pytest.mark.slow
 def test_a_disk_that_is_slower_than_a_collective_may_be_is_waited_for(tmp_path, run, config):
     train = ("train", "--config", config, "--run-dir", run, "train.total_kimg=0.192")
-    first, second = two_ranks(HERE / "slow_disk.py", 3, *train, timeout=120)
+    first, second = two_ranks(HERE / "slow_disk.py", 9, *train)
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     for doing in (
         "reading the index",

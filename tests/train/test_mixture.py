@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.helpers import Command, points, refused, run_ranks
+from tests.helpers import Command, deliver, points, refused, run_ranks
 from wavegan_dist import config as configuration
 from wavegan_dist.data import Index, load_training_data, training_batches, write_shards
 from wavegan_dist.run_folder import RunFolder
@@ -72,6 +72,7 @@ def test_mlflow_has_the_counts_and_the_sets(
     settings = (mixture(sets), "train.total_kimg=0.128", "train.snapshot_kimg=9")
     outcome = wavegan("train", "--config", tracked_config, "--run-dir", run, *settings)
     assert outcome.returncode == 0, outcome.stderr
+    deliver(run)
     run_id = json.loads((run / "tracking.json").read_text())["run_id"]
     client = MlflowClient(store)
     history = client.get_metric_history(run_id, "data/images/many")
@@ -109,7 +110,7 @@ def test_two_one_and_two_processes_give_each_set_whole_epochs(tmp_path: Path, co
     for processes, stop_at in ((2, 96), (1, 224), (2, 0)):
         before = recorded(tmp_path)
         code = 75 if stop_at else 0
-        run_ranks(processes, script, *arguments, exit_code=code, timeout=120, SIGNAL_AT=str(stop_at))
+        run_ranks(processes, script, *arguments, exit_code=code, SIGNAL_AT=str(stop_at))
         newest = RunFolder(run).checkpoints()[-1]
         positions.append(json.loads((newest / "state.json").read_text())["nimg"])
         shares.append(len(recorded(tmp_path)) - len(before))
