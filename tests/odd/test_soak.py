@@ -26,7 +26,7 @@ def test_faults_at_random_change_nothing(tmp_path: Path) -> None:
         env=environment(PYTHONPATH=str(ROOT)),
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=1800,
     )
     assert outcome.returncode == 0, f"seed {seed}\n{outcome.stdout}{outcome.stderr}"
     result = json.loads(out.read_text())
