@@ -276,14 +276,12 @@ class RunFolder:
                 "%s: %s renamed to unused-kimg-...; delete them if you do not need them", self.path / "checkpoints", names
             )
 
-    def last_metrics(self) -> dict[str, float]:
-        """Return the last report in metrics.jsonl, `nimg` and metrics by name; empty if there is none.
+    def reports(self) -> list[dict[str, float]]:
+        """Return the reports in metrics.jsonl, oldest first, each as `nimg` and metrics by name; empty if there is no file.
 
         Call this only after `begin`, which removes damaged lines: on a damaged line, this raises ValueError.
         """
-        lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
-        last: dict[str, float] = parse_json(lines[-1]) if lines else {}
-        return last
+        return [parse_json(line) for line in self.metrics.read_text().splitlines()] if self.metrics.exists() else []
 
     def append_metrics(self, metrics: dict[str, float]) -> None:
         """Append one report, metrics by name with `nimg` among them, as a line to metrics.jsonl."""

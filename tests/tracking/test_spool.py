@@ -46,7 +46,7 @@ def test_an_incomplete_line_is_not_read_and_is_truncated_by_the_next_writer(spoo
     assert [event["nimg"] for event in again.events()] == [1, 2]
 
 
-def test_a_full_disk_is_reported_once_and_loses_only_what_did_not_fit(tmp_path, experiment, caplog):
+def test_events_wait_for_room_on_a_full_disk_which_is_reported_once(tmp_path, experiment, caplog):
     """A limit on the file size simulates a full disk: one write is cut short, the next ones fail."""
     tracker = MlflowTracker.open(tmp_path, experiment("http://127.0.0.1:9"))
     tracker.sidecar.kill()
@@ -59,9 +59,10 @@ def test_a_full_disk_is_reported_once_and_loses_only_what_did_not_fit(tmp_path, 
             tracker.log_metrics({"m": 1.0}, nimg)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [event["nimg"] for event in tracker.spool.events() if event["kind"] == "metrics"] == [1, 2]
     tracker.log_metrics({"m": 1.0}, 6)
-    assert [event["nimg"] for event in tracker.spool.events() if event["kind"] == "metrics"] == [1, 2, 6]
-    assert caplog.text.count("training continues, MLflow will miss points") == 1
+    assert [event["nimg"] for event in tracker.spool.events() if event["kind"] == "metrics"] == [1, 2, 3, 4, 5, 6]
+    assert caplog.text.count("training continues, MLflow gets the points when there is room for them") == 1
     assert str(tracker.spool.path) in caplog.text
 
 

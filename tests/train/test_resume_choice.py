@@ -93,7 +93,7 @@ def test_a_checkpoint_of_a_run_with_another_loss_can_be_resumed(
         other = RunFolder(tmp_path / str(number))
         outcome = wavegan(*command, "--run-dir", other.path, setting)
         assert outcome.returncode == 0, outcome.stderr
-        assert ("loss/d_low" in other.last_metrics()) == (setting != "loss.weights.low=0")
+        assert ("loss/d_low" in other.reports()[-1]) == (setting != "loss.weights.low=0")
 
 
 def test_a_run_that_is_over_writes_the_last_snapshot_that_is_missing(run: RunFolder, wavegan: Command, config: Path) -> None:

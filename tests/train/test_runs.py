@@ -101,6 +101,22 @@ def test_a_finished_run_started_again_has_nothing_to_do(run, wavegan, config):
     assert points(run) == before
 
 
+def test_a_start_adds_what_the_spool_lacks_of_earlier_ones(run, wavegan, config, tmp_path):
+    """It may lack something after a full disk, or after a start with `tracking.enabled=false`."""
+    run = shutil.copytree(run, tmp_path / "tiny")
+    (run / "tracking.json").unlink()  # so that it becomes another run in MLflow
+    spool = run / "tracking" / "train.jsonl"
+    before = [json.loads(line) for line in spool.read_text().splitlines()]
+    lost = ("metrics", "picture", "file")
+    spool.write_text("".join(json.dumps(event) + "\n" for event in before if event["kind"] not in lost))
+    outcome = wavegan("train", "--config", config, "--run-dir", run)
+    assert outcome.returncode == 0, outcome.stderr
+    after = [json.loads(line) for line in spool.read_text().splitlines()]
+    for event in before:
+        if event["kind"] in lost:
+            assert [{**again, "time": event["time"]} for again in after].count(event) == 1, event
+
+
 def test_another_config_never_and_a_wrong_checkpoint_are_refused(run, wavegan, config, tmp_path):
     refused(wavegan("train", "--config", config, "--run-dir", run, "model.width=8"), "model.width: 4 -> 8", "--run-dir")
     refused(wavegan("train", "--config", config, "--run-dir", run, "--resume", "never"), "holds a run already")

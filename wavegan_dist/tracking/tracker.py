@@ -6,6 +6,7 @@ Only `MlflowTracker.close` waits for MLflow.
 import signal
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Hashable
 from contextlib import suppress
 from pathlib import Path
@@ -74,7 +75,8 @@ class MlflowTracker(Tracker):
         self.spool = Spool(folder.spool("train"))
         self.spool.open()
         self.logged = {unique_key(event) for event in self.spool.events()} - {None}
-        self.spool_failed = self.sidecar_failed = False
+        self.waiting: deque[Event] = deque()  # events that the disk had no room for
+        self.sidecar_failed = False
         self.sidecar = self._start_sidecar()
 
     @classmethod
@@ -128,6 +130,8 @@ class MlflowTracker(Tracker):
             log.warning("cannot find out what was sent to %s: %s: %s", self.uri, self.spool.path, error.strerror)
 
     def _warn_of_missing(self) -> None:
+        if self.waiting:
+            log.warning("%s: no room for %d entries; the next start of this run adds them", self.spool.path, len(self.waiting))
         if missing := self.spool.count_undelivered():
             message = "%s could not be sent to %s; `%s` sends them; %s has the reason"
             log.warning(message, format_counts(missing), self.uri, self._sync_command, self._log_file)
@@ -153,14 +157,16 @@ class MlflowTracker(Tracker):
         key = unique_key(event)
         if key in self.logged:
             return
+        self.logged |= {key} - {None}
+        self.waiting.append(event)
         try:
-            self.spool.append(event)
+            while self.waiting:
+                self.spool.append(self.waiting[0])
+                self.waiting.popleft()
         except OSError as error:
-            if not self.spool_failed:
-                log.warning("%s: %s; training continues, MLflow will miss points", self.spool.path, error.strerror)
-            self.spool_failed = True
-        else:
-            self.logged |= {key} - {None}
+            if len(self.waiting) == 1:
+                message = "%s: %s; training continues, MLflow gets the points when there is room for them"
+                log.warning(message, self.spool.path, error.strerror)
 
     def _relative(self, path: Path) -> str:
         return str(path.absolute().relative_to(self.folder.path))

@@ -22,7 +22,7 @@ from wavegan_dist.log import log
 from wavegan_dist.model import WaveletGenerator
 from wavegan_dist.model.snapshot import save_snapshot
 from wavegan_dist.processes import together
-from wavegan_dist.run_folder import RunFolder
+from wavegan_dist.run_folder import LABEL, RunFolder, nimg_of
 from wavegan_dist.tracking import Tracker
 from wavegan_dist.train.checkpoint import Checkpointer
 from wavegan_dist.train.collapse import CollapseWarnings, coarse
@@ -94,12 +94,35 @@ class RunWriter:
 
     def _begin(self) -> None:
         self.folder.begin(self.trainer.experiment, self.environment, self.trainer.nimg)
-        self.last_report = self.folder.last_metrics()
+        reports = self.folder.reports()
+        self.last_report = (reports or [{}])[-1]
         self.tracker = self.make_tracker(self.folder.path, self.trainer.experiment)
         self.tracker.log_file(self.folder.config)
         self.tracker.log_file(self.folder.environment)
+        self._track_earlier(reports)
         self.progress_bar = self._make_progress_bar()
         log.info("%s: %s at kimg %s", self.folder.path, "resuming" if self.trainer.nimg else "starting", self._kimg)
+
+    def _track_earlier(self, reports: list[dict[str, float]]) -> None:
+        """Log what earlier starts have written: the tracker adds what it lacks, as after a full disk or without tracking."""
+        for line in reports:
+            self._track_report(line)
+        for nimg in self.folder.sample_grids():
+            if nimg <= self.trainer.nimg:
+                self._track_grid(nimg)
+        for path in self.folder.snapshots():
+            if LABEL.match(path.name) and nimg_of(path) <= self.trainer.nimg:
+                self._track_snapshot(path)
+
+    def _track_report(self, line: dict[str, float]) -> None:
+        metrics = {name: value for name, value in line.items() if name not in ("nimg", "kimg")}
+        self.tracker.log_metrics(metrics, int(line["nimg"]))
+
+    def _track_grid(self, nimg: int) -> None:
+        self.tracker.log_image(self.folder.samples(nimg), "samples", nimg)
+
+    def _track_snapshot(self, path: Path) -> None:
+        self.tracker.log_file(path, f"snapshots/{path.name}")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         ends_together = error is None or isinstance(error, InterruptedRunError)
@@ -143,7 +166,7 @@ class RunWriter:
         self.last_report = line = {"nimg": nimg, "kimg": nimg / 1000, **metrics}
         with self._handling_disk_errors("metrics"):
             self.folder.append_metrics(line)
-        self.tracker.log_metrics(metrics, nimg)
+        self._track_report(line)
         self.progress_bar.update(line["kimg"] - self.progress_bar.n)
         log.info(status_line(line, self.settings.total_kimg))
         for warning in self.collapse_warnings.warnings(line):
@@ -201,13 +224,13 @@ class RunWriter:
         path = self.folder.snapshot(nimg, "" if ema is self.trainer.ema else ema.name)
         with self._handling_disk_errors("a snapshot"):
             save_snapshot(path, ema.layout, weights, self.trainer.experiment, nimg, index_digest, half_life_kimg, self.classes)
-            self.tracker.log_file(path, f"snapshots/{path.name}")
+            self._track_snapshot(path)
 
     def _write_grid(self, images: Tensor) -> None:
         nimg = self.trainer.nimg
         with self._handling_disk_errors("a sample grid"):
             save_grid(to_uint8(images), self.folder.samples(nimg), self.grid_columns)
-            self.tracker.log_image(self.folder.samples(nimg), "samples", nimg)
+            self._track_grid(nimg)
 
     def checkpoint(self) -> None:
         """Wait for the last checkpoint, and begin to save a new one: a collective call.
@@ -272,7 +295,7 @@ class RunWriter:
                 self.folder.set_aside(self.trainer.nimg)
                 with self._handling_disk_errors("metrics"):
                     self.folder.forget_after(self.trainer.nimg)
-                    self.last_report = self.folder.last_metrics()
+                    self.last_report = (self.folder.reports() or [{}])[-1]
                 count = f"{self.trainer.rollbacks} of at most {self.settings.max_rollbacks}"
                 log.warning("%s; rolled back to kimg %s (%s), continuing with other latents", error, self._kimg, count)
 

@@ -103,7 +103,7 @@ class Runs(Target):
         CrashLog(run.cluster, "12").add(RunExit("died", 700, "", 0.0))
         submitted_jobs(run.path)
         run.forget_after(1000)
-        run.last_metrics()
+        run.reports()
         TrackingInfo.load(run)
 
     def _spool(self, run: RunFolder) -> None:
