@@ -396,7 +396,7 @@ class Soak:
         bag: list[str] = []
 
         def is_over() -> bool:
-            return len(self.rows) >= options.faults if options.faults else time.monotonic() > deadline
+            return bool(len(self.rows) >= options.faults if options.faults else time.monotonic() > deadline)
 
         while not is_over():
             run = Run(self.disk / f"run-{len(self.runs)}", config)
@@ -445,6 +445,8 @@ def main() -> int:
             print(problem, file=sys.stderr)
         finally:
             all_runs.stop()
+        if problem not in ("", "interrupted"):
+            print("kept in", shutil.copytree(name, options.out.with_suffix(".kept"), dirs_exist_ok=True), file=sys.stderr)
     table = all_runs.summary()
     print(" | ".join(table[0]))
     for row in table:

@@ -71,7 +71,7 @@ def unreadable_shard(_words: list[str]) -> None:
             raise OSError(errno.EIO, os.strerror(errno.EIO), file)
         return open_file(self, file, *arguments)
 
-    Storage.open = fail  # type: ignore[method-assign]
+    Storage.open = fail  # type: ignore[assignment]
 
 
 def unwritable_errors(words: list[str]) -> None:
@@ -83,7 +83,7 @@ def unwritable_errors(words: list[str]) -> None:
         path.mkdir()
         append(path, *arguments)
 
-    error_log.append_json_lines = into_a_folder  # type: ignore[attr-defined]
+    error_log.append_json_lines = into_a_folder  # type: ignore[assignment, attr-defined]
 
 
 def unreadable_errors(_words: list[str]) -> None:

@@ -199,7 +199,7 @@ def test_a_run_folder_that_becomes_read_only_stops_or_continues_as_set(small_dis
     run = small_disk / "run"
     settings = (*LONG[:2], "train.report_kimg=0.032", f"train.on_disk_error={policy}")
     with running(sys.executable, *train(run, config, *settings)) as process:
-        wait_for_points(run, 6)
+        wait_for_points(run, 6, process)
         make_read_only(run)
         warned = ""
         if policy == "continue":

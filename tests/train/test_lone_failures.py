@@ -41,9 +41,9 @@ def two_ranks(*command: object) -> list[subprocess.CompletedProcess[str]]:
 )
 def test_a_rank_that_fails_alone_ends_all_ranks_with_one_line(tmp_path, run, config, fault, rank, exit_code, words):
     folder = run if fault == "checkpoint" else tmp_path / "run"
-    settings = ("train.total_kimg=1", "train.checkpoint_kimg=0.032", "train.report_kimg=1", "data.max_bad_fraction=1")
+    settings = ["train.total_kimg=1", "train.checkpoint_kimg=0.032", "train.report_kimg=1", "data.max_bad_fraction=1"]
     if fault == "list":  # it cannot be written, which ends the run in any case
-        settings += ("train.on_disk_error=continue",)
+        settings.append("train.on_disk_error=continue")
     train = ("train", "--config", config, "--run-dir", folder, *settings, "--log-level", "error")
     outcomes = two_ranks(HERE / "alone.py", fault, rank, *train)
     for outcome in outcomes:
