@@ -1,13 +1,14 @@
 """Where a run is tracked: stores that can never work are refused at the start, and a run stays in the store it is in."""
 
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from tests.helpers import refused
+from tests.helpers import refused, running, wait_for
 from wavegan_dist import config as configuration
 from wavegan_dist.errors import WaveganError
 from wavegan_dist.run_folder import RunFolder
@@ -49,6 +50,25 @@ def test_a_store_that_can_never_work_is_refused_at_the_start_at_both_entrances(t
     refused(wavegan_with({}, *command, f"tracking.uri='{uri}'"), reason)
     refused(wavegan_with({"MLFLOW_TRACKING_URI": uri}, *command), reason)
     assert not run.exists()
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_while_it_creates_the_tables_leaves_no_database_without_tables(tmp_path, experiment):
+    """MLflow refuses a database that has some of its tables, for ever."""
+    run, database = RunFolder(tmp_path / "runs" / "run"), tmp_path / "runs" / "mlflow.db"
+    run.path.mkdir(parents=True)
+    TrackingInfo.create(run, experiment(f"sqlite:///{database}")).save(run)
+    spool = Spool(run.spool("train"))
+    spool.open()
+    spool.append({"kind": "metrics", "nimg": 1, "values": {"m": 1.0}})
+    with running(sys.executable, "-m", "wavegan_dist", "track", "sync", run.path) as process:
+        wait_for(lambda: any(path.stat().st_size for path in database.parent.glob(".mlflow.db*")), process)
+        process.kill()
+    assert not database.exists()
+    sync(run.path)
+    info = TrackingInfo.load(run)
+    assert [metric.step for metric in MlflowClient(info.uri).get_metric_history(info.run_id, "m")] == [1]
+    assert [path.name for path in database.parent.iterdir() if path.is_file()] == ["mlflow.db"]
 
 
 def test_a_variable_that_names_no_store_is_refused_when_a_run_is_submitted_or_compared(tmp_path, config, wavegan_with):

@@ -6,7 +6,7 @@ files keep their names, and a run is searched for by its tag before it is create
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -182,6 +182,9 @@ class MlflowRun:
     def _create(self) -> str:
         """Find the run by its key or create it, and write its id to tracking.json. For the holder of `tracking_lock` only."""
         info = self._info()
+        database = _database(info.uri)
+        if database is not None and not database.exists():
+            _create_tables(database, info.key)
         if self.client and info.uri != self.uri:
             raise MlflowUnavailableError(f"the run is tracked in {redacted(info.uri)} since its last start")
         experiment = self._experiment_id(info)
@@ -197,8 +200,8 @@ class MlflowRun:
     def _experiment_id(self, info: TrackingInfo) -> str:
         experiment = self.client.get_experiment_by_name(info.experiment)
         if experiment is None:
-            database = info.uri.removeprefix("sqlite:///")
-            artifacts = None if database == info.uri else str(Path(database).parent / "mlartifacts")
+            database = _database(info.uri)
+            artifacts = None if database is None else str(database.parent / "mlartifacts")
             number = str(self.client.create_experiment(info.experiment, artifact_location=artifacts))
             tags: dict[str, str] = {}
         else:
@@ -236,6 +239,36 @@ def _params(event: Event) -> list[Any]:
     from mlflow.entities import Param
 
     return [Param(name, str(value)) for name, value in event["values"].items()]
+
+
+def _database(uri: str) -> Path | None:
+    """Return the file of a SQLite store; None for another store."""
+    path = uri.removeprefix("sqlite:///")
+    return None if path == uri else Path(path)
+
+
+def _create_tables(database: Path, key: str) -> None:
+    """Create a SQLite store with all of MLflow's tables, or nothing.
+
+    MLflow alone creates one table after the other in the file itself. If it is killed meanwhile, as a sidecar is that has no
+    time left, it refuses the file for ever.
+
+    Args:
+        database: the file; if another process creates it meanwhile, that one stays.
+        key: a name that no other process uses at the same time.
+    """
+    from mlflow import MlflowClient
+
+    temporary = database.with_name(f".{database.name}.{key}.tmp")
+    database.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        for left in database.parent.glob(f"{temporary.name}*"):  # of a killed process, with SQLite's journal
+            left.unlink()
+        MlflowClient(f"sqlite:///{temporary}").search_experiments()
+        with suppress(OSError):  # it exists by now, or the file system has no links: then MLflow creates the tables itself
+            os.link(temporary, database)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
