@@ -171,6 +171,14 @@ def test_unsafe_members_of_a_zip_are_refused_by_name(tmp_path: Path, name: str, 
         write_shards(zipped(tmp_path / "in.zip", {name: "red"}, mode=mode), tmp_path / "set", 32, progress=False)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_whose_files_could_grow_without_a_limit_is_refused(tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "in.zip", "w", method) as archive:
+        archive.writestr("a.png", bytes(1000))
+    with pytest.raises(WaveganError, match=r"a\.png in .*in\.zip is not compressed by deflate; unpack"):
+        write_shards(tmp_path / "in.zip", tmp_path / "set", 32, progress=False)
+
+
 def test_a_damaged_picture_in_a_zip_is_named(tmp_path: Path) -> None:
     path = zipped(tmp_path / "in.zip", {"a.png": "red", "b.png": "blue"})
     content = path.read_bytes()

@@ -21,7 +21,7 @@ def files_in_zip(path: Path) -> dict[str, zipfile.ZipInfo]:
     Raises:
         OSError: the zip cannot be read.
         WaveganError: the zip is damaged, holds a name twice, or follows another zip in the same file; or a file in it is
-            unsafe (see `refuse_unsafe`).
+            unsafe (see `refuse_unsafe`), or compressed by another method than deflate.
     """
     entries: dict[str, zipfile.ZipInfo] = {}
     archive = open_zip(path)
@@ -29,6 +29,9 @@ def files_in_zip(path: Path) -> dict[str, zipfile.ZipInfo]:
         regular = S_IFMT(entry.external_attr >> 16) in (0, S_IFREG)
         if not entry.filename.endswith("/"):  # not is_dir(), which raises IndexError for an empty name
             refuse_unsafe(f"{entry.filename} in {path}", entry.filename, regular=regular)
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others are decompressed without a limit
+                message = "is not compressed by deflate; unpack the zip and give the folder"
+                raise WaveganError(f"{entry.filename} in {path} {message}")
             if entry.filename in entries:
                 raise WaveganError(f"{path} holds {entry.filename} twice; write the zip again")
             entries[entry.filename] = entry
@@ -40,7 +43,7 @@ def read_head_in_zip(path: Path, name: str, size: int = HEAD_BYTES) -> bytes:
     """Return the first `size` bytes of a file of a zip, all of a shorter one.
 
     Raises:
-        WaveganError: the zip is damaged, or the file is, or is encrypted or compressed in a way that Python cannot read.
+        WaveganError: the zip is damaged, or the file is, or is encrypted.
         OSError: the zip cannot be read.
         KeyError: the zip has no file `name`.
     """

@@ -158,7 +158,7 @@ class Zips(Target):
     @override
     def seeds(self, scratch: Path) -> list[Files]:
         seeds = []
-        for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
+        for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             buffer = io.BytesIO()
             with zipfile.ZipFile(buffer, "w", method) as archive:
                 for number in range(2):
