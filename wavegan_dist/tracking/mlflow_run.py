@@ -262,8 +262,8 @@ def _create_tables(database: Path, key: str) -> None:
     temporary = database.with_name(f".{database.name}.{key}.tmp")
     database.parent.mkdir(parents=True, exist_ok=True)
     try:
-        for left in database.parent.glob(f"{temporary.name}*"):  # of a killed process, with SQLite's journal
-            left.unlink()
+        for suffix in ("", "-journal", "-wal", "-shm"):  # what a killed process has left: the file, and SQLite's beside it
+            temporary.with_name(f"{temporary.name}{suffix}").unlink(missing_ok=True)
         MlflowClient(f"sqlite:///{temporary}").search_experiments()
         with suppress(OSError):  # it exists by now, or the file system has no links: then MLflow creates the tables itself
             os.link(temporary, database)
