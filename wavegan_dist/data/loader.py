@@ -86,11 +86,7 @@ def training_batches(
     batch_rows = _BatchRows(index, seed, start_nimg, batch_size * world_size, share)
     prefetcher = None
     if any(one.storage.is_remote for one in index.sets):
-        ahead = index.count // (batch_size * world_size) + 1
-        share_of_cache = 1 / int(os.environ.get("LOCAL_WORLD_SIZE", world_size))  # each node has a cache
-        prefetcher = Prefetcher(
-            index, batch_rows.__getitem__, decoded=workers * PREFETCH + 1, ahead=ahead, share=share_of_cache
-        )
+        prefetcher = _prefetch(index, batch_rows, workers * PREFETCH + 1, world_size)
     # DataLoader requests a worker's next batch while the current batch is in use, so one extra buffer is needed.
     buffers = shared_buffers(workers * PREFETCH + 1, batch_size, index.size)
     decoded = _iterate(_DecodedBatches(batch_rows, Reader(index), buffers), workers)
@@ -270,6 +266,13 @@ def _batches(
                 prefetcher.advance()
             images = copy(batch_bhwc).permute(0, 3, 1, 2)
             yield ImageBatch(images, copy(buffers.labels[slot]) if labels else None)
+
+
+def _prefetch(index: TrainingData, batch_rows: _BatchRows, decoded: int, world_size: int) -> Prefetcher:
+    """Look ahead into remote shards by up to an epoch, with this rank's share of the cache of its node."""
+    ahead = index.count // batch_rows.global_batch + 1
+    share = 1 / int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+    return Prefetcher(index, batch_rows.__getitem__, decoded=decoded, ahead=ahead, share=share)
 
 
 def _pinned(batch: Tensor) -> Tensor:
